@@ -1,0 +1,261 @@
+//! The audit log: what happened, in one chain whose every link seals all that came before it.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    agent::words,
+    ids::{AgentId, ApiKeyId, CapabilityId, RequestId},
+    timestamp::Timestamp,
+};
+
+words! {
+    /// What an audit record tells.
+    AuditAction {
+        /// An API key was exchanged for an access token.
+        TokenIssued = "auth.token_issued",
+        /// A credential was refused.
+        AuthFailed = "auth.failed",
+        /// A known caller was refused for lack of authority.
+        AuthzDenied = "authz.denied",
+        /// Refusals that were counted and not recorded one by one.
+        RefusalsSuppressed = "audit.refusals_suppressed",
+        /// An agent was registered.
+        AgentCreated = "agent.created",
+        /// An agent was edited.
+        AgentUpdated = "agent.updated",
+        /// An agent was suspended.
+        AgentSuspended = "agent.suspended",
+        /// A suspended agent was made active again.
+        AgentReactivated = "agent.reactivated",
+        /// An agent was revoked, with its active keys.
+        AgentRevoked = "agent.revoked",
+        /// An agent was deleted, with its keys and grants.
+        AgentDeleted = "agent.deleted",
+        /// An API key was created.
+        KeyCreated = "key.created",
+        /// An API key was replaced by another.
+        KeyRotated = "key.rotated",
+        /// An API key was revoked.
+        KeyRevoked = "key.revoked",
+        /// A capability was registered.
+        CapabilityCreated = "capability.created",
+        /// A capability was granted to an agent.
+        CapabilityGranted = "capability.granted",
+        /// A capability was taken from an agent.
+        CapabilityRevoked = "capability.revoked",
+        /// A token signing key was generated.
+        SigningKeyCreated = "signing_key.created",
+        /// A database of the predecessor was imported.
+        SeedImported = "seed.imported",
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// An agent.
+    Agent(AgentId),
+    /// An API key.
+    ApiKey(ApiKeyId),
+    /// A capability.
+    Capability(CapabilityId),
+}
+
+impl Resource {
+    /// The `resource_type` of the record.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::ApiKey(_) => "api_key",
+            Self::Capability(_) => "capability",
+        }
+    }
+
+    /// The `resource_id` of the record.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            Self::Agent(id) => id.to_string(),
+            Self::ApiKey(id) => id.to_string(),
+            Self::Capability(id) => id.to_string(),
+        }
+    }
+}
+
+/// What a unit of work asks to have recorded. The writer gives it its place in the chain.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Identifier of the record.
+    pub id: Uuid,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The agent who acted; `None` for the system itself and for callers that were not recognised.
+    pub actor: Option<AgentId>,
+    /// The agent it happened to, which is not always the resource: a key has an owner.
+    pub subject: Option<AgentId>,
+    /// What happened.
+    pub action: AuditAction,
+    /// What it is about.
+    pub resource: Option<Resource>,
+    /// More about it: a JSON object.
+    pub details: Value,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// Whether it was carried out.
+    pub success: bool,
+    /// The request that caused it.
+    pub request_id: Option<RequestId>,
+}
+
+/// A SHA-256 digest that closes a link of the chain.
+pub type ChainHash = [u8; 32];
+
+/// What the first record names as its predecessor.
+pub const GENESIS: ChainHash = [0; 32];
+
+/// An event in its place in the chain, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Position in the chain, from 1, without gaps.
+    pub seq: i64,
+    /// Identifier.
+    pub id: Uuid,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The agent who acted.
+    pub actor: Option<AgentId>,
+    /// The agent it happened to.
+    pub subject: Option<AgentId>,
+    /// What happened: a word of [`AuditAction`], or one that an import brought along.
+    pub action: String,
+    /// What kind of thing it is about.
+    pub resource_type: Option<String>,
+    /// Which one.
+    pub resource_id: Option<String>,
+    /// More about it: a JSON object, as text.
+    pub details: String,
+    /// From where.
+    pub ip: Option<String>,
+    /// Whether it was carried out.
+    pub success: bool,
+    /// The request that caused it.
+    pub request_id: Option<String>,
+    /// The hash of the record before.
+    pub prev_hash: ChainHash,
+    /// The hash of this record.
+    pub hash: ChainHash,
+}
+
+impl Record {
+    /// The hash this record must carry: SHA-256 over its canonical form and its predecessor's hash.
+    ///
+    /// The canonical form is the fields in the order of [`Record`], each as one byte that tells whether it is
+    /// present, and if so its length in bytes (32 bits, big-endian) and the bytes: integers as 64 bits big-endian,
+    /// UUIDs as their 16 bytes, texts in UTF-8, `success` as one byte. No two records share a canonical form.
+    #[must_use]
+    pub fn expected_hash(&self) -> ChainHash {
+        let mut canonical = Canonical(Sha256::new());
+        canonical.field(Some(&self.seq.to_be_bytes()));
+        canonical.field(Some(self.id.as_bytes()));
+        canonical.field(Some(&self.at.as_micros().to_be_bytes()));
+        canonical.field(self.actor.as_ref().map(|id| id.0.as_bytes().as_slice()));
+        canonical.field(self.subject.as_ref().map(|id| id.0.as_bytes().as_slice()));
+        canonical.field(Some(self.action.as_bytes()));
+        canonical.field(self.resource_type.as_deref().map(str::as_bytes));
+        canonical.field(self.resource_id.as_deref().map(str::as_bytes));
+        canonical.field(Some(self.details.as_bytes()));
+        canonical.field(self.ip.as_deref().map(str::as_bytes));
+        canonical.field(Some(&[u8::from(self.success)]));
+        canonical.field(self.request_id.as_deref().map(str::as_bytes));
+        canonical.0.update(self.prev_hash);
+        canonical.0.finalize().into()
+    }
+}
+
+struct Canonical(Sha256);
+
+impl Canonical {
+    fn field(&mut self, bytes: Option<&[u8]>) {
+        let Some(bytes) = bytes else { return self.0.update([0]) };
+        self.0.update([1]);
+        self.0.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// Where the chain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Position of the last record; 0 when there is none.
+    pub seq: i64,
+    /// Its hash.
+    pub hash: ChainHash,
+}
+
+impl Head {
+    /// The head of an empty chain.
+    pub const EMPTY: Self = Self { seq: 0, hash: GENESIS };
+
+    /// Appends `record`, giving it its place and hashes.
+    pub fn append(&mut self, record: &mut Record) {
+        record.seq = self.seq + 1;
+        record.prev_hash = self.hash;
+        record.hash = record.expected_hash();
+        *self = Self { seq: record.seq, hash: record.hash };
+    }
+
+    /// Checks that `record` continues the chain that ends here, and moves on to it.
+    ///
+    /// # Errors
+    /// Names the first position that does not fit and why.
+    pub fn check(&mut self, record: &Record) -> Result<(), Break> {
+        let broken = |reason| Err(Break { seq: self.seq + 1, reason });
+        if record.seq != self.seq + 1 {
+            return broken("the record is missing or out of order");
+        }
+        if record.prev_hash != self.hash {
+            return broken("the record does not continue the one before it");
+        }
+        if record.hash != record.expected_hash() {
+            return broken("the record was altered");
+        }
+        *self = Self { seq: record.seq, hash: record.hash };
+        Ok(())
+    }
+}
+
+/// The first place where the chain does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// The position.
+    pub seq: i64,
+    /// What is wrong there.
+    pub reason: &'static str,
+}
+
+impl From<Event> for Record {
+    /// The event as a record that has no place yet; [`Head::append`] gives it one.
+    fn from(event: Event) -> Self {
+        Self {
+            seq: 0,
+            id: event.id,
+            at: event.at,
+            actor: event.actor,
+            subject: event.subject,
+            action: event.action.as_str().to_owned(),
+            resource_type: event.resource.map(|resource| resource.kind().to_owned()),
+            resource_id: event.resource.map(|resource| resource.id()),
+            details: event.details.to_string(),
+            ip: event.ip.map(|ip| ip.to_string()),
+            success: event.success,
+            request_id: event.request_id.map(|id| id.as_str().to_owned()),
+            prev_hash: GENESIS,
+            hash: GENESIS,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What an agent may do: `resource:action`. Default is deny.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+
+use super::{error::Invalid, ids::CapabilityId, text, timestamp::Timestamp};
+
+/// A capability as registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Identifier.
+    pub id: CapabilityId,
+    /// Unique name, also the scope in tokens.
+    pub name: CapabilityName,
+    /// What it allows, in words.
+    pub description: String,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+impl Capability {
+    /// Longest description, in characters.
+    pub const DESCRIPTION_MAX: usize = 2_000;
+
+    /// Checks a description.
+    ///
+    /// # Errors
+    /// When it is over-long or holds control characters.
+    pub fn parse_description(text: &str) -> Result<String, Invalid> {
+        text::paragraph(text, Self::DESCRIPTION_MAX)
+    }
+}
+
+/// A capability's name: 1 to 128 characters, each allowed in an OAuth scope token (RFC 6749 §3.3).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CapabilityName(Arc<str>);
+
+impl CapabilityName {
+    /// Longest name, in characters.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// When it is empty, over-long or holds a character that no scope may hold.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let text = text::line(text, 1, Self::MAX_LEN)?;
+        if !text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
+            return Err(Invalid::new(
+                "string_pattern_mismatch",
+                "String should hold only visible ASCII characters without '\"' and '\\' (RFC 6749 section 3.3)",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether holding `self` satisfies a demand for `wanted`.
+    #[must_use]
+    pub fn covers(&self, wanted: &str) -> bool {
+        &*self.0 == wanted || &*self.0 == builtin::ADMIN || self.covers_as_wildcard(wanted)
+    }
+
+    fn covers_as_wildcard(&self, wanted: &str) -> bool {
+        let Some(resource) = self.0.strip_suffix(":*") else { return false };
+        wanted.strip_prefix(resource).is_some_and(|rest| rest.starts_with(':'))
+    }
+}
+
+impl fmt::Display for CapabilityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for CapabilityName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl From<&'static str> for CapabilityName {
+    fn from(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
+
+/// The capabilities that AIMS itself demands; a fresh database holds exactly these.
+pub mod builtin {
+    /// Read agents and capabilities.
+    pub const AGENTS_READ: &str = "agents:read";
+    /// Register and edit agents.
+    pub const AGENTS_WRITE: &str = "agents:write";
+    /// Create, list, rotate and revoke API keys.
+    pub const KEYS_MANAGE: &str = "keys:manage";
+    /// Read the audit log.
+    pub const AUDIT_READ: &str = "audit:read";
+    /// Everything.
+    pub const ADMIN: &str = "admin:*";
+
+    /// Name and description of each.
+    pub const ALL: [(&str, &str); 5] = [
+        (AGENTS_READ, "Read agents and capabilities"),
+        (AGENTS_WRITE, "Register and edit agents"),
+        (KEYS_MANAGE, "Create, list, rotate and revoke API keys"),
+        (AUDIT_READ, "Read the audit log"),
+        (ADMIN, "Everything"),
+    ];
+}
+
+/// The capabilities that somebody holds, sorted and without doubles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySet(Arc<[CapabilityName]>);
+
+impl CapabilitySet {
+    /// Whether the set satisfies a demand for `wanted`.
+    #[must_use]
+    pub fn covers(&self, wanted: &str) -> bool {
+        self.0.iter().any(|held| held.covers(wanted))
+    }
+
+    /// The first capability of `other` that this set does not cover: the authority the holder lacks.
+    #[must_use]
+    pub fn lacks<'o>(&self, other: &'o Self) -> Option<&'o CapabilityName> {
+        other.0.iter().find(|wanted| !self.covers(wanted.as_str()))
+    }
+
+    /// What both sets hold: each member of either that the other covers.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mine = self.0.iter().filter(|name| other.covers(name.as_str()));
+        let theirs = other.0.iter().filter(|name| self.covers(name.as_str()));
+        mine.chain(theirs).cloned().collect()
+    }
+
+    /// The names in order.
+    pub fn iter(&self) -> impl Iterator<Item = &CapabilityName> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<CapabilityName> for CapabilitySet {
+    fn from_iter<I: IntoIterator<Item = CapabilityName>>(names: I) -> Self {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> CapabilitySet {
+        names.iter().map(|name| CapabilityName::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default_and_wildcards_stay_in_their_resource() {
+        assert!(!set(&[]).covers("agents:read"));
+        assert!(set(&["agents:*"]).covers("agents:read"));
+        assert!(set(&["agents:*"]).covers("agents:*"));
+        assert!(set(&["admin:*"]).covers("agents:read"));
+        for (held, wanted) in [
+            ("agents:read", "agents:write"),
+            ("agents:*", "agentsx:read"),
+            ("agents:*", "agents"),
+            ("agents:*", "admin:*"),
+            ("agents:read", "agents:*"),
+            ("*", "agents:read"),
+            ("*:*", "agents:read"),
+            ("admin:x", "agents:read"),
+        ] {
+            assert!(!set(&[held]).covers(wanted), "{held} must not cover {wanted}");
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let manager = set(&["keys:manage"]);
+        assert_eq!(manager.lacks(&set(&["keys:manage"])), None);
+        assert_eq!(manager.lacks(&set(&["admin:*"])).unwrap().as_str(), "admin:*");
+        assert_eq!(set(&["admin:*"]).lacks(&set(&["admin:*", "x:y"])), None);
+    }
+
+    #[test]
+    fn an_intersection_never_holds_more_than_either_side() {
+        assert_eq!(set(&["admin:*"]).intersection(&set(&["agents:read"])), set(&["agents:read"]));
+        assert_eq!(set(&["agents:*", "x:y"]).intersection(&set(&["agents:read", "z:z"])), set(&["agents:read"]));
+        assert_eq!(set(&["a:b"]).intersection(&set(&["c:d"])), set(&[]));
+    }
+
+    #[test]
+    fn names_are_scope_tokens() {
+        for bad in ["", "a b", "a\"b", "a\\b", "é:x", "a\nb", &"a".repeat(129)] {
+            assert!(CapabilityName::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(CapabilityName::parse("deploy:prod/eu").is_ok());
+    }
+}

@@ -1,0 +1,187 @@
+//! The one error of the house. It knows its kind; the faces only render it.
+
+use std::error::Error as StdError;
+
+use super::capability::CapabilityName;
+
+/// What every use case returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed; every offending field is named.
+    #[error("the request is not valid")]
+    Invalid(Vec<FieldError>),
+    /// The request is well-formed, but the state of the resource or a rule about oneself forbids it.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The caller did not prove who they are, or may not act at all.
+    #[error("{}", .0.detail())]
+    Unauthenticated(AuthFailure),
+    /// The caller is known and lacks the authority.
+    #[error("{0}")]
+    Denied(Denial),
+    /// The named resource does not exist.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The resource exists already.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The caller exceeded a rate limit; seconds until the next request may pass.
+    #[error("Rate limit exceeded")]
+    RateLimited {
+        /// Seconds to wait, at least 1.
+        retry_after: u64,
+    },
+    /// Nothing was changed because the work could not be made durable now; trying again may succeed.
+    #[error("The service is temporarily unavailable; nothing was changed")]
+    Unavailable(#[source] Option<Box<dyn StdError + Send + Sync>>),
+    /// A defect. The source is for the log only.
+    #[error("Internal server error")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// One field's failure as a whole error.
+    #[must_use]
+    pub fn field(location: &[&str], invalid: Invalid) -> Self {
+        Self::Invalid(vec![FieldError {
+            location: location.iter().map(|&part| part.to_owned()).collect(),
+            invalid,
+            input: None,
+        }])
+    }
+
+    /// A defect described in words.
+    #[must_use]
+    pub fn internal(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(reason.into())
+    }
+}
+
+impl From<AuthFailure> for Error {
+    fn from(failure: AuthFailure) -> Self {
+        Self::Unauthenticated(failure)
+    }
+}
+
+impl From<Denial> for Error {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+/// A field that failed, where it stood, and what was sent.
+#[derive(Clone, Debug)]
+pub struct FieldError {
+    /// `["body", "name"]`, `["query", "limit"]`, `["header", "X-API-Key"]`.
+    pub location: Vec<String>,
+    /// What is wrong.
+    pub invalid: Invalid,
+    /// The offending value, echoed to the sender; never set for secrets.
+    pub input: Option<serde_json::Value>,
+}
+
+/// What is wrong with a value: a stable type for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Stable identifier, in the vocabulary existing clients know (`missing`, `string_too_long`, …).
+    pub kind: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Invalid {
+    /// A failure of the given kind.
+    #[must_use]
+    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(super) fn too_short(min: usize) -> Self {
+        Self::new("string_too_short", format!("String should have at least {min} character{}", plural(min)))
+    }
+
+    pub(super) fn too_long(max: usize) -> Self {
+        Self::new("string_too_long", format!("String should have at most {max} character{}", plural(max)))
+    }
+}
+
+const fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}
+
+/// Why a credential did not authenticate its bearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// No such API key.
+    InvalidKey,
+    /// The key was revoked.
+    KeyRevoked,
+    /// The key was rotated and its grace period is over.
+    RotatedKeyExpired,
+    /// The key is past its expiry.
+    KeyExpired,
+    /// The agent is suspended.
+    AgentSuspended,
+    /// The agent was revoked.
+    AgentRevoked,
+    /// No access token was sent.
+    MissingToken,
+    /// The access token is malformed, forged, expired or withdrawn.
+    InvalidToken,
+}
+
+impl AuthFailure {
+    /// The sentence clients receive.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "Invalid API key",
+            Self::KeyRevoked => "API key has been revoked",
+            Self::RotatedKeyExpired => "Rotated API key has expired past grace period",
+            Self::KeyExpired => "API key has expired",
+            Self::AgentSuspended => "Agent is suspended",
+            Self::AgentRevoked => "Agent has been revoked",
+            Self::MissingToken => "Not authenticated",
+            Self::InvalidToken => "Invalid or expired token",
+        }
+    }
+
+    /// The `details.reason` of the audit record.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::KeyRevoked => "key_revoked",
+            Self::RotatedKeyExpired => "rotated_key_expired",
+            Self::KeyExpired => "key_expired",
+            Self::AgentSuspended => "agent_suspended",
+            Self::AgentRevoked => "agent_revoked",
+            Self::MissingToken => "missing_token",
+            Self::InvalidToken => "invalid_token",
+        }
+    }
+}
+
+/// What authority a known caller lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The act demands a capability that the caller does not hold.
+    #[error("Missing required capability: {0}")]
+    MissingCapability(CapabilityName),
+    /// The act would hand the caller authority it does not hold.
+    #[error("The agent holds authority that you lack: {0}")]
+    MoreAuthority(CapabilityName),
+}
+
+impl Denial {
+    /// The capability whose lack decided.
+    #[must_use]
+    pub const fn capability(&self) -> &CapabilityName {
+        match self {
+            Self::MissingCapability(name) | Self::MoreAuthority(name) => name,
+        }
+    }
+}

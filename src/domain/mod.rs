@@ -1,0 +1,20 @@
+//! Types and rules of the field, with no I/O: nothing here knows HTTP, SQL, the clock or the network.
+
+pub mod agent;
+pub mod api_key;
+pub mod audit;
+pub mod capability;
+pub mod error;
+pub mod ids;
+pub mod page;
+pub mod text;
+pub mod timestamp;
+pub mod token;
+
+pub use agent::{Agent, AgentName, AgentStatus, AgentType};
+pub use api_key::{ApiKey, ApiKeyStatus};
+pub use capability::{Capability, CapabilityName, CapabilitySet};
+pub use error::{AuthFailure, Denial, Error, Invalid, Result};
+pub use ids::{AgentId, ApiKeyId, CapabilityId, RequestId, TokenId};
+pub use page::{Limit, Page};
+pub use timestamp::Timestamp;

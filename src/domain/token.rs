@@ -1,0 +1,74 @@
+//! Access tokens: JWTs in the profile of RFC 9068.
+
+use serde::{Deserialize, Serialize};
+
+use super::capability::{CapabilityName, CapabilitySet};
+
+/// The claims of an access token (RFC 9068 §2.2). Times are seconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer: AIMS's public URL.
+    pub iss: String,
+    /// Subject: the agent.
+    pub sub: String,
+    /// Audience: who the token is for.
+    pub aud: String,
+    /// Client (RFC 8693 §4.3): the agent, which is its own client.
+    pub client_id: String,
+    /// Issued at.
+    pub iat: i64,
+    /// Not valid before.
+    pub nbf: i64,
+    /// Expires at.
+    pub exp: i64,
+    /// Token identifier.
+    pub jti: String,
+    /// Capabilities, separated by spaces (RFC 8693 §4.2).
+    pub scope: String,
+    /// The same capabilities as an array.
+    pub scopes: Vec<String>,
+    /// The API key the token was issued for; revoking it ends the token.
+    pub key_id: String,
+    /// The generation of the agent's tokens it belongs to (see [`super::Agent::token_epoch`]).
+    pub token_epoch: i64,
+}
+
+impl Claims {
+    /// The token's capabilities; names that no capability can have are dropped.
+    #[must_use]
+    pub fn capabilities(&self) -> CapabilitySet {
+        self.scopes.iter().filter_map(|scope| CapabilityName::parse(scope).ok()).collect()
+    }
+}
+
+/// The algorithms that sign access tokens (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SigningAlgorithm {
+    /// ECDSA with P-256 and SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSA PKCS#1 v1.5 with SHA-256, 2048-bit keys.
+    Rs256,
+    /// HMAC with SHA-256 under a shared secret.
+    Hs256,
+}
+
+impl SigningAlgorithm {
+    /// The `alg` value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Hs256 => "HS256",
+        }
+    }
+
+    /// Reads an `alg` value; `None` for one that AIMS does not sign with.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Es256, Self::EdDsa, Self::Rs256, Self::Hs256].into_iter().find(|algorithm| algorithm.as_str() == text)
+    }
+}

@@ -1,0 +1,2 @@
+//! aims
+fn main() {}

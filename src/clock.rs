@@ -35,11 +35,10 @@ impl Clock for SystemClock {
 pub struct SystemRng;
 
 impl Rng for SystemRng {
-    #[expect(clippy::panic, reason = "without randomness no secret can be made: nothing may go on")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's randomness")]
+    #[expect(clippy::expect_used, reason = "without randomness no secret can be made: nothing may go on")]
     fn fill(&self, bytes: &mut [u8]) {
-        if aws_lc_rs::rand::fill(bytes).is_err() {
-            panic!("the operating system gives no random bytes");
-        }
+        aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
     }
 }
 

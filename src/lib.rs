@@ -14,4 +14,7 @@
 //! | [`cli`] | the commands |
 
 pub mod clock;
+pub mod crypto;
 pub mod domain;
+pub mod service;
+pub mod store;

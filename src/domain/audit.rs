@@ -115,6 +115,16 @@ pub struct Event {
 /// A SHA-256 digest that closes a link of the chain.
 pub type ChainHash = [u8; 32];
 
+/// A digest in lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(digest: &ChainHash) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// What the first record names as its predecessor.
 pub const GENESIS: ChainHash = [0; 32];
 

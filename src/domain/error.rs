@@ -1,6 +1,6 @@
 //! The one error of the house. It knows its kind; the faces only render it.
 
-use std::error::Error as StdError;
+use std::{borrow::Cow, error::Error as StdError};
 
 use super::capability::CapabilityName;
 
@@ -27,7 +27,7 @@ pub enum Error {
     NotFound(&'static str),
     /// The resource exists already.
     #[error("{0}")]
-    Conflict(&'static str),
+    Conflict(Cow<'static, str>),
     /// The caller exceeded a rate limit; seconds until the next request may pass.
     #[error("Rate limit exceeded")]
     RateLimited {

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod capability;
 pub mod error;
 pub mod ids;
+pub mod network;
 pub mod page;
 pub mod text;
 pub mod timestamp;

@@ -1,0 +1,15 @@
+//! Credentials and the keys behind them: API keys, access tokens, and the sealing of what must stay secret at rest.
+//!
+//! Knows the field's types and nothing of storage or transport. Every secret is a type that neither prints nor
+//! serializes itself.
+
+pub mod api_key;
+mod hex;
+pub mod jwt;
+pub mod seal;
+pub mod signing;
+
+pub use api_key::{KeyHash, RawApiKey};
+pub use jwt::{Expected, JwtError, Keyring};
+pub use seal::{MasterKey, SealError};
+pub use signing::{KeyError, PrivateKey, PublicKey};

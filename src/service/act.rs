@@ -1,0 +1,132 @@
+//! The frame of every change: the caller's authority is read again inside the transaction, and what was done is
+//! recorded in it.
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::{
+    Services,
+    caller::{AgentCaller, Caller, Principal},
+    policy::{Action, Authority},
+};
+use crate::{
+    clock::Environment,
+    domain::{
+        AgentId, AuthFailure, CapabilitySet, Error, Result, Timestamp,
+        audit::{AuditAction, Event, Resource},
+    },
+    store::{Conn, Tx, principals},
+};
+
+/// A change under way: the transaction, who makes it, and what they may do at this moment.
+pub struct Act<'t> {
+    /// The transaction.
+    pub tx: &'t mut Tx,
+    /// Who makes the change.
+    pub caller: Caller,
+    /// What the caller may do, as of this transaction.
+    pub authority: Authority,
+    /// The moment of the change.
+    pub now: Timestamp,
+    env: Environment,
+}
+
+impl Act<'_> {
+    /// Lends the connection to a store function.
+    pub fn conn(&mut self) -> Conn<'_> {
+        self.tx.conn()
+    }
+
+    /// Records what was done. `subject` is the agent it was done to.
+    pub fn audit(
+        &mut self,
+        action: AuditAction,
+        resource: impl Into<Option<Resource>>,
+        subject: Option<AgentId>,
+        details: Value,
+    ) {
+        self.tx.audit(Event {
+            id: self.env.uuid(),
+            at: self.now,
+            actor: self.caller.agent(),
+            subject,
+            action,
+            resource: resource.into(),
+            details,
+            ip: self.caller.origin.ip,
+            success: true,
+            request_id: self.caller.origin.request_id.clone(),
+        });
+    }
+}
+
+impl Services {
+    /// Makes a change: checks that `caller` may do `action` as things stand inside the transaction, runs `change`, and
+    /// returns when it and its audit records are durable. A denial is recorded.
+    ///
+    /// # Errors
+    /// What `change` returns; [`Error::Unauthenticated`] when the caller's credential ended since it was checked;
+    /// [`Error::Denied`] when its authority did.
+    pub(super) async fn change<T, F>(&self, caller: &Caller, action: Action, change: F) -> Result<T>
+    where
+        F: for<'a, 't> FnOnce(&'a mut Act<'t>) -> BoxFuture<'a, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (acting, env) = (caller.clone(), self.env.clone());
+        let outcome = self
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let now = env.now();
+                    let authority = current_authority(tx.conn(), &acting, now).await?;
+                    authority.require(action)?;
+                    change(&mut Act { tx, caller: acting, authority, now, env }).await
+                })
+            })
+            .await;
+        if let Err(Error::Denied(denial)) = &outcome {
+            self.record_denial(caller, action, denial).await?;
+        }
+        outcome
+    }
+
+    /// Demands what `action` demands of a caller who only reads. A denial is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub async fn permit(&self, caller: &Caller, action: Action) -> Result<()> {
+        let outcome = Authority::of(caller).require(action);
+        if let Err(Error::Denied(denial)) = &outcome {
+            self.record_denial(caller, action, denial).await?;
+        }
+        outcome
+    }
+}
+
+async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> Result<Authority> {
+    match &caller.principal {
+        Principal::System => Ok(Authority::Unlimited),
+        Principal::Agent(agent) => {
+            let principal = principals::load(conn, agent.id, now).await?;
+            let principal = principal.ok_or(AuthFailure::InvalidToken)?;
+            Ok(Authority::Limited(standing(agent, &principal, now)?))
+        }
+    }
+}
+
+/// What is left of a token's authority, given what its agent is now.
+///
+/// # Errors
+/// Why nothing is left.
+pub(super) fn standing(
+    token: &AgentCaller,
+    principal: &principals::Principal,
+    now: Timestamp,
+) -> Result<CapabilitySet, AuthFailure> {
+    super::tokens::check_status(principal.status)?;
+    if principal.token_epoch != token.token_epoch {
+        return Err(AuthFailure::InvalidToken);
+    }
+    principal.key(token.key).ok_or(AuthFailure::KeyRevoked)?.check(now)?;
+    Ok(token.authority.intersection(&principal.capabilities))
+}

@@ -1,0 +1,214 @@
+//! API keys: created, rotated, revoked. The secret leaves here once, with the answer that made it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    Services,
+    act::Act,
+    agents::{self, is_last_administrator},
+    caller::Caller,
+    policy::Action,
+};
+use crate::{
+    crypto::RawApiKey,
+    domain::{
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Result, Timestamp,
+        api_key::Validity,
+        audit::{AuditAction, Resource},
+    },
+    store::{api_keys, capabilities},
+};
+
+/// What is needed to make a key.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// What it is called.
+    pub name: String,
+    /// When it stops to work by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key that was just made, and its secret.
+pub struct CreatedApiKey {
+    /// The key.
+    pub key: ApiKey,
+    /// Its secret, which nothing keeps.
+    pub raw_key: RawApiKey,
+}
+
+/// What a rotation did.
+pub struct Rotation {
+    /// The key that was replaced.
+    pub old: ApiKeyId,
+    /// Its replacement.
+    pub new: CreatedApiKey,
+    /// How long the old key still works.
+    pub grace: Duration,
+}
+
+const NOT_FOUND: Error = Error::NotFound("API key");
+
+/// Makes a key for an agent.
+///
+/// # Errors
+/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
+/// revoked agent.
+pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
+    let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
+    services.change(caller, Action::CreateKey, move |act| Box::pin(make(act, agent, id, raw_key, new))).await
+}
+
+pub(super) async fn make(
+    act: &mut Act<'_>,
+    agent: AgentId,
+    id: ApiKeyId,
+    raw_key: RawApiKey,
+    new: NewApiKey,
+) -> Result<CreatedApiKey> {
+    require_no_elevation(act, agent).await?;
+    let created = insert(act, agent, id, raw_key, new).await?;
+    let details = json!({ "target_agent": agent, "key_name": created.key.name });
+    act.audit(AuditAction::KeyCreated, Resource::ApiKey(id), Some(agent), details);
+    Ok(created)
+}
+
+/// The keys of an agent, oldest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for an unknown agent.
+pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<ApiKey>> {
+    services.permit(caller, Action::ListKeys).await?;
+    let mut read = services.store.read().await?;
+    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    api_keys::list(read.conn(), agent).await
+}
+
+/// Replaces an active key by a new one of the same name and expiry. The old one works until `grace` is over.
+///
+/// # Errors
+/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] unless
+/// the key is active and unexpired.
+pub async fn rotate(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    old: ApiKeyId,
+    grace: Option<Duration>,
+) -> Result<Rotation> {
+    let grace = grace.unwrap_or(services.settings.rotation_grace);
+    let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
+    services
+        .change(caller, Action::RotateKey, move |act| {
+            Box::pin(async move {
+                require_no_elevation(act, agent).await?;
+                let mut key = find(act, agent, old).await?;
+                let now = act.now;
+                if key.status != ApiKeyStatus::Active {
+                    return Err(Error::Refused("Only active keys can be rotated"));
+                }
+                if validity(&key).check(now).is_err() {
+                    return Err(Error::Refused("The key has expired; create a new one"));
+                }
+                key.status = ApiKeyStatus::Rotated;
+                key.rotated_at = Some(now);
+                key.grace_ends_at = Some(now.plus(grace));
+                if !api_keys::transition(act.conn(), &key, ApiKeyStatus::Active).await? {
+                    return Err(Error::Refused("Only active keys can be rotated"));
+                }
+                let new = NewApiKey { name: key.name, expires_at: key.expires_at };
+                let new = insert(act, agent, id, raw_key, new).await?;
+                let details = json!({ "old_key_id": old, "new_key_id": id });
+                act.audit(AuditAction::KeyRotated, Resource::ApiKey(old), Some(agent), details);
+                Ok(Rotation { old, new, grace })
+            })
+        })
+        .await
+}
+
+/// Ends a key at once, and every token that was issued for it.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::Refused`] when it is revoked already, or is the last usable key of the last active agent
+/// that holds `admin:*`.
+pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<()> {
+    services
+        .change(caller, Action::RevokeKey, move |act| {
+            Box::pin(async move {
+                agents::find(act, agent).await?;
+                let mut key = find(act, agent, id).await?;
+                if key.status == ApiKeyStatus::Revoked {
+                    return Err(Error::Refused("Key already revoked"));
+                }
+                if is_last_administrator(act, agent).await? && !has_other_usable_key(act, &key).await? {
+                    return Err(Error::Refused(
+                        "This is the last usable key of the last active agent that holds admin:*; create another first",
+                    ));
+                }
+                let from = key.status;
+                key.status = ApiKeyStatus::Revoked;
+                key.revoked_at = Some(act.now);
+                if !api_keys::transition(act.conn(), &key, from).await? {
+                    return Err(Error::Refused("Key already revoked"));
+                }
+                act.tx.changed(agent);
+                let details = json!({ "target_agent": agent, "key_name": key.name });
+                act.audit(AuditAction::KeyRevoked, Resource::ApiKey(id), Some(agent), details);
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority.
+async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+    let target = agents::find(act, agent).await?;
+    let held = capabilities::held_by(act.conn(), agent).await?;
+    act.authority.require_all(&held.into_iter().map(|capability| capability.name).collect::<CapabilitySet>())?;
+    if target.status == crate::domain::AgentStatus::Revoked {
+        return Err(Error::Refused("Agent has been revoked"));
+    }
+    Ok(())
+}
+
+async fn find(act: &mut Act<'_>, agent: AgentId, id: ApiKeyId) -> Result<ApiKey> {
+    api_keys::find(act.conn(), id).await?.filter(|key| key.agent_id == agent).ok_or(NOT_FOUND)
+}
+
+async fn insert(
+    act: &mut Act<'_>,
+    agent: AgentId,
+    id: ApiKeyId,
+    raw_key: RawApiKey,
+    new: NewApiKey,
+) -> Result<CreatedApiKey> {
+    let key = ApiKey {
+        id,
+        agent_id: agent,
+        key_prefix: raw_key.prefix().to_owned(),
+        name: new.name,
+        status: ApiKeyStatus::Active,
+        expires_at: new.expires_at,
+        created_at: act.now,
+        rotated_at: None,
+        grace_ends_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    if !api_keys::insert(act.conn(), &key, &raw_key.hash()).await? {
+        return Err(Error::internal("a generated API key exists already"));
+    }
+    act.tx.changed(agent);
+    Ok(CreatedApiKey { key, raw_key })
+}
+
+async fn has_other_usable_key(act: &mut Act<'_>, key: &ApiKey) -> Result<bool> {
+    let now = act.now;
+    let keys = api_keys::list(act.conn(), key.agent_id).await?;
+    Ok(keys.iter().any(|other| other.id != key.id && validity(other).check(now).is_ok()))
+}
+
+const fn validity(key: &ApiKey) -> Validity {
+    Validity { status: key.status, expires_at: key.expires_at, grace_ends_at: key.grace_ends_at }
+}

@@ -1,0 +1,98 @@
+//! The audit log: read in pages, and proven.
+
+use super::{Services, caller::Caller, policy::Action};
+use crate::{
+    domain::{
+        AgentId, Limit, Page, Result,
+        audit::{Break, Head, Record},
+    },
+    store::{
+        Db, agents,
+        audit::{self, Filter, Start},
+    },
+};
+
+/// Records read at a time while the chain is walked.
+const STRIDE: i64 = 1_000;
+
+/// A page of records, newest first.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn list(
+    services: &Services,
+    caller: &Caller,
+    filter: &Filter,
+    start: Start,
+    limit: Limit,
+) -> Result<Page<Record, i64>> {
+    services.permit(caller, Action::ReadAudit).await?;
+    audit::list(services.store.read().await?.conn(), filter, start, limit).await
+}
+
+/// What an agent did and what happened to it, newest first. Records outlive their agent; an identifier that neither
+/// exists nor left a record is unknown.
+///
+/// # Errors
+/// [`crate::domain::Error::NotFound`].
+pub async fn of_agent(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    start: Start,
+    limit: Limit,
+) -> Result<Page<Record, i64>> {
+    services.permit(caller, Action::ReadAudit).await?;
+    let filter = Filter { involving: Some(agent), ..Filter::default() };
+    let mut read = services.store.read().await?;
+    let page = audit::list(read.conn(), &filter, start, limit).await?;
+    if page.items.is_empty() {
+        agents::find(read.conn(), agent).await?.ok_or(super::agents::NOT_FOUND)?;
+    }
+    Ok(page)
+}
+
+/// What a walk over the whole chain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// The last record that holds.
+    pub head: Head,
+    /// The first place that does not.
+    pub broken: Option<Break>,
+}
+
+/// Walks the whole chain and compares its end with the recorded head.
+///
+/// # Errors
+/// When the database fails.
+pub async fn verify(db: &Db) -> Result<Verification> {
+    let mut read = db.read().await?;
+    // Read first: records that a running service appends meanwhile lie beyond it.
+    let recorded = audit::head(read.conn()).await?;
+    let mut head = Head::EMPTY;
+    // From the very first row: one that was slipped in below the first position must not go unseen.
+    let mut after = i64::MIN;
+    while head.seq < recorded.seq {
+        let records = audit::chain(read.conn(), after, STRIDE.min(recorded.seq - head.seq)).await?;
+        if records.is_empty() {
+            let broken = Break { seq: head.seq + 1, reason: "the record is missing" };
+            return Ok(Verification { head, broken: Some(broken) });
+        }
+        for record in &records {
+            if let Err(broken) = head.check(record) {
+                return Ok(Verification { head, broken: Some(broken) });
+            }
+        }
+        after = head.seq;
+    }
+    let beyond = audit::chain(read.conn(), recorded.seq, 1).await?;
+    let current = audit::head(read.conn()).await?;
+    let reason = if head.hash != recorded.hash {
+        Some((head.seq, "the chain does not end in the recorded head"))
+    } else if !beyond.is_empty() && current == recorded {
+        Some((recorded.seq + 1, "the record lies beyond the recorded head"))
+    } else {
+        None
+    };
+    Ok(Verification { head, broken: reason.map(|(seq, reason)| Break { seq, reason }) })
+}

@@ -1,0 +1,73 @@
+//! The first administrator: made once, when no agent holds `admin:*`.
+
+use super::{
+    Services,
+    act::Act,
+    agents::{self, NewAgent},
+    api_keys::{self, NewApiKey},
+    caller::Caller,
+    capabilities::{self, NewCapability},
+    policy::Action,
+};
+use crate::{
+    clock::Environment,
+    crypto::RawApiKey,
+    domain::{AgentId, AgentName, AgentType, ApiKeyId, CapabilityId, Error, Result, capability::builtin},
+    store::capabilities as stored,
+};
+
+const ADMIN_NAME: &str = "admin";
+const KEY_NAME: &str = "admin-bootstrap";
+
+/// The administrator that was made, with its secret.
+pub struct FirstAdministrator {
+    /// The agent `admin`.
+    pub agent: AgentId,
+    /// Its API key, which nothing keeps.
+    pub raw_key: RawApiKey,
+}
+
+/// Registers the capabilities that AIMS demands and the agent `admin` that holds them all, with one key. Returns
+/// `None`, having changed nothing, when some agent holds `admin:*` already.
+///
+/// # Errors
+/// [`Error::Conflict`] when an agent of that name exists and holds nothing.
+pub async fn run(services: &Services) -> Result<Option<FirstAdministrator>> {
+    if stored::has_administrator(services.store.read().await?.conn()).await? {
+        return Ok(None);
+    }
+    let env = services.env.clone();
+    services
+        .change(&Caller::system(), Action::CreateAgent, move |act| Box::pin(async move { set_up(act, &env).await }))
+        .await
+}
+
+async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<FirstAdministrator>> {
+    // Asked again inside the transaction: several nodes may start on one database at once.
+    if stored::has_administrator(act.conn()).await? {
+        return Ok(None);
+    }
+    let fixed = |invalid| Error::internal(format!("a built-in name is invalid: {invalid:?}"));
+    let agent = AgentId(env.uuid());
+    let admin = NewAgent {
+        name: AgentName::parse(ADMIN_NAME).map_err(fixed)?,
+        owner: "system".to_owned(),
+        description: "The first administrator".to_owned(),
+        agent_type: AgentType::Orchestrator,
+        metadata_json: "{}".to_owned(),
+    };
+    agents::register(act, agent, admin).await?;
+    for (name, description) in builtin::ALL {
+        let capability = if let Some(present) = stored::find_by_name(act.conn(), name).await? {
+            present
+        } else {
+            let new = NewCapability { name: name.into(), description: description.to_owned() };
+            capabilities::register(act, CapabilityId(env.uuid()), new).await?
+        };
+        capabilities::give(act, agent, &capability).await?;
+    }
+    let raw_key = RawApiKey::generate(env);
+    let key = NewApiKey { name: KEY_NAME.to_owned(), expires_at: None };
+    let created = api_keys::make(act, agent, ApiKeyId(env.uuid()), raw_key, key).await?;
+    Ok(Some(FirstAdministrator { agent, raw_key: created.raw_key }))
+}

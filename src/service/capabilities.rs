@@ -1,0 +1,138 @@
+//! Capabilities: registering them, granting them, taking them back.
+
+use serde_json::json;
+
+use super::{
+    Services,
+    act::Act,
+    agents::{self, keep_an_administrator},
+    caller::Caller,
+    policy::{Action, not_oneself},
+};
+use crate::{
+    domain::{
+        AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result,
+        audit::{AuditAction, Resource},
+        capability::builtin,
+    },
+    store::capabilities::{self, Position},
+};
+
+/// What is needed to register a capability.
+#[derive(Clone, Debug)]
+pub struct NewCapability {
+    /// Unique name.
+    pub name: CapabilityName,
+    /// What it allows.
+    pub description: String,
+}
+
+const NOT_FOUND: Error = Error::NotFound("Capability");
+const OWN: &str = "Cannot modify your own capabilities";
+
+/// Registers a capability.
+///
+/// # Errors
+/// [`Error::Conflict`] when the name is taken.
+pub async fn create(services: &Services, caller: &Caller, new: NewCapability) -> Result<Capability> {
+    let id = CapabilityId(services.env.uuid());
+    services.change(caller, Action::CreateCapability, move |act| Box::pin(register(act, id, new))).await
+}
+
+pub(super) async fn register(act: &mut Act<'_>, id: CapabilityId, new: NewCapability) -> Result<Capability> {
+    let capability = Capability { id, name: new.name, description: new.description, created_at: act.now };
+    if !capabilities::insert(act.conn(), &capability).await? {
+        return Err(Error::Conflict("Capability name already exists".into()));
+    }
+    act.audit(AuditAction::CapabilityCreated, Resource::Capability(id), None, details(&capability));
+    Ok(capability)
+}
+
+/// A page of capabilities in the order of registration.
+///
+/// # Errors
+/// [`Error::Denied`] without `agents:read`.
+pub async fn list(
+    services: &Services,
+    caller: &Caller,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<Capability, Position>> {
+    services.permit(caller, Action::ListCapabilities).await?;
+    capabilities::list(services.store.read().await?.conn(), after, limit).await
+}
+
+/// The capabilities that an agent holds, by name.
+///
+/// # Errors
+/// [`Error::NotFound`] for an unknown agent.
+pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<Capability>> {
+    services.permit(caller, Action::ListGrants).await?;
+    let mut read = services.store.read().await?;
+    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    capabilities::held_by(read.conn(), agent).await
+}
+
+/// Grants a capability to an agent.
+///
+/// # Errors
+/// [`Error::Refused`] for oneself; [`Error::NotFound`]; [`Error::Conflict`] when it is held already; [`Error::Denied`]
+/// when the caller lacks it.
+pub async fn grant(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    capability: CapabilityId,
+) -> Result<Capability> {
+    services
+        .change(caller, Action::GrantCapability, move |act| {
+            Box::pin(async move {
+                not_oneself(&act.caller, agent, OWN)?;
+                agents::find(act, agent).await?;
+                let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
+                act.authority.require_held(&capability.name)?;
+                give(act, agent, &capability).await?;
+                Ok(capability)
+            })
+        })
+        .await
+}
+
+pub(super) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capability) -> Result<()> {
+    let (granted_by, now) = (act.caller.agent(), act.now);
+    if !capabilities::grant(act.conn(), agent, capability.id, granted_by, now).await? {
+        return Err(Error::Conflict("Capability already granted".into()));
+    }
+    act.tx.changed(agent);
+    act.audit(AuditAction::CapabilityGranted, Resource::Agent(agent), Some(agent), details(capability));
+    Ok(())
+}
+
+/// Takes a capability from an agent; its tokens lose it at once.
+///
+/// # Errors
+/// [`Error::Refused`] for oneself, and for `admin:*` of the last active agent that holds it; [`Error::NotFound`].
+pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capability: CapabilityId) -> Result<()> {
+    services
+        .change(caller, Action::UngrantCapability, move |act| {
+            Box::pin(async move {
+                not_oneself(&act.caller, agent, OWN)?;
+                agents::find(act, agent).await?;
+                let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
+                if capability.name.as_str() == builtin::ADMIN {
+                    keep_an_administrator(act, agent).await?;
+                }
+                if !capabilities::ungrant(act.conn(), agent, capability.id).await? {
+                    return Err(Error::NotFound("Capability grant"));
+                }
+                act.tx.changed(agent);
+                act.audit(AuditAction::CapabilityRevoked, Resource::Agent(agent), Some(agent), details(&capability));
+                Ok(())
+            })
+        })
+        .await
+}
+
+fn details(capability: &Capability) -> serde_json::Value {
+    json!({ "capability": capability.name, "capability_id": capability.id })
+}

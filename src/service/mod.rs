@@ -1,0 +1,51 @@
+//! The use cases, shared by every face: authorise, change, audit, commit, effects.
+
+pub mod act;
+pub mod agents;
+pub mod api_keys;
+pub mod audit;
+pub mod bootstrap;
+pub mod caller;
+pub mod capabilities;
+pub mod policy;
+pub mod principals;
+pub mod refusals;
+pub mod signing_keys;
+pub mod tokens;
+
+use std::{sync::Arc, time::Duration};
+
+pub use caller::{Caller, Origin};
+pub use policy::Action;
+
+use crate::{clock::Environment, crypto::Keyring, store::Store};
+
+/// What the use cases work with.
+#[derive(Clone)]
+pub struct Services {
+    /// The database.
+    pub store: Store,
+    /// The live view.
+    pub principals: principals::Principals,
+    /// Records of refusals, throttled.
+    pub refusals: refusals::Refusals,
+    /// The keys that sign and verify tokens.
+    pub keyring: Arc<Keyring>,
+    /// Time and randomness.
+    pub env: Environment,
+    /// What the operator chose.
+    pub settings: Arc<Settings>,
+}
+
+/// What the operator may choose about the use cases.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The issuer, and the audience, of access tokens: the public URL.
+    pub issuer: String,
+    /// Longest life of an access token.
+    pub token_life: Duration,
+    /// How long a rotated key works when the request does not say.
+    pub rotation_grace: Duration,
+    /// How many refusals one address may have recorded per minute.
+    pub refusals_per_minute: u32,
+}

@@ -1,0 +1,159 @@
+//! The live view: what every agent may do now, in memory, true the moment a change is answered.
+//!
+//! A commit forgets what it changed before its caller is answered. A load that raced with a commit answers its own
+//! request and is not kept. On a shared database other nodes' commits arrive as notifications; while none can arrive,
+//! nothing is kept at all.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+
+use crate::{
+    crypto::KeyHash,
+    domain::{AgentId, ApiKeyId, Result, Timestamp},
+    store::{
+        Changes, Store,
+        principals::{self, Principal},
+    },
+};
+
+/// Most agents, and most keys, kept in memory; those used least are loaded again when needed.
+const CAPACITY: u64 = 50_000;
+/// How many counters tell loads that they raced; more of them mean fewer false alarms.
+const STRIPES: usize = 64;
+/// How long to wait before listening again after the connection was lost.
+const RELISTEN: Duration = Duration::from_millis(250);
+
+/// The live view. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Principals(Arc<Inner>);
+
+struct Inner {
+    agents: Cache<AgentId, Arc<Principal>>,
+    /// Which agent a key hash belongs to never changes, so these need no invalidation: a key that was revoked or
+    /// deleted is no longer among its agent's keys.
+    owners: Cache<KeyHash, (ApiKeyId, AgentId)>,
+    /// Counts invalidations; held while an entry is kept or forgotten, so that neither can overtake the other.
+    generations: [Mutex<u64>; STRIPES],
+    hasher: RandomState,
+    bypassed: AtomicBool,
+}
+
+impl Default for Principals {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            agents: Cache::new(CAPACITY),
+            owners: Cache::new(CAPACITY),
+            generations: std::array::from_fn(|_| Mutex::new(0)),
+            hasher: RandomState::new(),
+            bypassed: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Principals {
+    /// An agent's authority, from memory where it is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn agent(&self, store: &Store, id: AgentId, now: Timestamp) -> Result<Option<Arc<Principal>>> {
+        if !self.is_bypassed()
+            && let Some(known) = self.0.agents.get(&id)
+        {
+            return Ok(Some(known));
+        }
+        let generation = *self.generation(id);
+        let Some(loaded) = principals::load(store.read().await?.conn(), id, now).await? else { return Ok(None) };
+        let loaded = Arc::new(loaded);
+        let current = self.generation(id);
+        if *current == generation && !self.is_bypassed() {
+            self.0.agents.insert(id, loaded.clone());
+        }
+        drop(current);
+        Ok(Some(loaded))
+    }
+
+    /// The key with this hash and the agent it belongs to.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn key_owner(&self, store: &Store, hash: &KeyHash) -> Result<Option<(ApiKeyId, AgentId)>> {
+        if let Some(known) = self.0.owners.get(hash) {
+            return Ok(Some(known));
+        }
+        // Unknown keys are not remembered: whoever guesses must not fill the memory.
+        let found = principals::key_owner(store.read().await?.conn(), hash).await?;
+        if let Some(owner) = found {
+            self.0.owners.insert(*hash, owner);
+        }
+        Ok(found)
+    }
+
+    /// Forgets what `changes` made untrue.
+    pub fn forget(&self, changes: &Changes) {
+        let Some(agents) = changes.agents() else { return self.forget_everything() };
+        for &id in agents {
+            let mut generation = self.generation(id);
+            *generation += 1;
+            self.0.agents.invalidate(&id);
+        }
+    }
+
+    fn forget_everything(&self) {
+        for stripe in &self.0.generations {
+            *lock(stripe) += 1;
+        }
+        self.0.agents.invalidate_all();
+    }
+
+    /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
+    pub async fn follow(&self, store: &Store) {
+        while store.db().is_shared() {
+            self.0.bypassed.store(true, Ordering::SeqCst);
+            match store.db().listen().await {
+                Ok(Some(mut listener)) => {
+                    self.forget_everything();
+                    self.0.bypassed.store(false, Ordering::SeqCst);
+                    let lost = loop {
+                        match listener.next().await {
+                            Ok(changes) => self.forget(&changes),
+                            Err(error) => break error,
+                        }
+                    };
+                    self.0.bypassed.store(true, Ordering::SeqCst);
+                    tracing::warn!(error = %lost, "no longer hearing other nodes: reading the database for every request");
+                }
+                Ok(None) => return,
+                Err(error) => tracing::warn!(%error, "cannot hear other nodes: reading the database for every request"),
+            }
+            tokio::time::sleep(RELISTEN).await;
+        }
+    }
+
+    /// Keeps nothing until [`Principals::follow`] hears the other nodes.
+    pub fn bypass(&self) {
+        self.0.bypassed.store(true, Ordering::SeqCst);
+    }
+
+    fn is_bypassed(&self) -> bool {
+        self.0.bypassed.load(Ordering::SeqCst)
+    }
+
+    fn generation(&self, id: AgentId) -> MutexGuard<'_, u64> {
+        let stripe = usize::try_from(self.0.hasher.hash_one(id) % STRIPES as u64).unwrap_or_default();
+        #[expect(clippy::indexing_slicing, reason = "a remainder by the array's own length")]
+        lock(&self.0.generations[stripe])
+    }
+}
+
+/// A counter is never left half-changed, so a panic elsewhere does not spoil it.
+fn lock(counter: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    counter.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,148 @@
+//! Refusals leave records too, but not without end: who is refused all day must not fill the disk.
+//!
+//! Each network address may have so many refusals recorded in a minute; the rest are counted, and the count is
+//! recorded when the minute is over.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Services,
+    caller::{AgentCaller, Caller, Origin},
+    policy::Action,
+};
+use crate::domain::{
+    AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
+    audit::{AuditAction, Event, Resource},
+    network::network,
+};
+
+/// How long refusals are counted together.
+const WINDOW: Duration = Duration::from_mins(1);
+/// Most addresses that are counted apart; all further ones are counted as one.
+const ADDRESSES: usize = 10_000;
+
+/// Counts the refusals of each address. All clones count together.
+#[derive(Clone, Default)]
+pub struct Refusals(Arc<Mutex<HashMap<Option<IpAddr>, Window>>>);
+
+struct Window {
+    since: Timestamp,
+    recorded: u32,
+    suppressed: u64,
+}
+
+impl Refusals {
+    /// Whether one more refusal of this address is recorded, or only counted.
+    fn admit(&self, ip: IpAddr, now: Timestamp, most: u32) -> bool {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = Some(network(ip));
+        let address = if windows.len() < ADDRESSES || windows.contains_key(&address) { address } else { None };
+        let window = windows.entry(address).or_insert(Window { since: now, recorded: 0, suppressed: 0 });
+        if window.recorded < most {
+            window.recorded += 1;
+            return true;
+        }
+        window.suppressed += 1;
+        false
+    }
+
+    /// Ends the windows that began before `before`; returns those in which refusals were suppressed.
+    fn end(&self, before: Timestamp) -> Vec<(Option<IpAddr>, Window)> {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = windows.extract_if(|_, window| window.since <= before);
+        ended.filter(|(_, window)| window.suppressed > 0).collect()
+    }
+}
+
+impl Services {
+    /// Refuses an API key, on the record.
+    pub(super) async fn refuse<T>(
+        &self,
+        origin: &Origin,
+        agent: Option<AgentId>,
+        key: Option<ApiKeyId>,
+        failure: AuthFailure,
+    ) -> Result<T> {
+        let details = json!({ "reason": failure.reason() });
+        self.record_refusal(AuditAction::AuthFailed, origin, agent, key.map(Resource::ApiKey), details).await?;
+        Err(failure.into())
+    }
+
+    /// Refuses an access token, on the record. The bearer is not told why.
+    pub(super) async fn refuse_token<T>(
+        &self,
+        origin: &Origin,
+        agent: Option<&AgentCaller>,
+        failure: AuthFailure,
+    ) -> Result<T> {
+        let key = agent.map(|agent| Resource::ApiKey(agent.key));
+        let details = json!({ "reason": failure.reason() });
+        self.record_refusal(AuditAction::AuthFailed, origin, agent.map(|agent| agent.id), key, details).await?;
+        Err(AuthFailure::InvalidToken.into())
+    }
+
+    /// Records that a known caller lacked authority.
+    pub(super) async fn record_denial(&self, caller: &Caller, action: Action, denial: &Denial) -> Result<()> {
+        let details = json!({ "capability": denial.capability(), "action": format!("{action:?}") });
+        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, caller.agent(), None, details).await
+    }
+
+    async fn record_refusal(
+        &self,
+        action: AuditAction,
+        origin: &Origin,
+        actor: Option<AgentId>,
+        resource: Option<Resource>,
+        details: Value,
+    ) -> Result<()> {
+        let now = self.env.now();
+        if origin.ip.is_some_and(|ip| !self.refusals.admit(ip, now, self.settings.refusals_per_minute)) {
+            return Ok(());
+        }
+        let event = Event {
+            id: self.env.uuid(),
+            at: now,
+            actor,
+            subject: actor,
+            action,
+            resource,
+            details,
+            ip: origin.ip,
+            success: false,
+            request_id: origin.request_id.clone(),
+        };
+        self.store.record(event, None).await
+    }
+
+    /// Records how many refusals were only counted, for every minute that is over. For the background.
+    ///
+    /// # Errors
+    /// When the database fails; the counts are then lost.
+    pub async fn record_suppressed(&self, everything: bool) -> Result<(), Error> {
+        let now = self.env.now();
+        let before = if everything { now } else { now.minus(WINDOW) };
+        for (address, window) in self.refusals.end(before) {
+            let event = Event {
+                id: self.env.uuid(),
+                at: now,
+                actor: None,
+                subject: None,
+                action: AuditAction::RefusalsSuppressed,
+                resource: None,
+                details: json!({ "suppressed": window.suppressed, "since": window.since }),
+                ip: address,
+                success: false,
+                request_id: None,
+            };
+            self.store.record(event, None).await?;
+        }
+        Ok(())
+    }
+}

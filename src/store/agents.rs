@@ -1,0 +1,219 @@
+//! Agents, as stored.
+
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+use super::{
+    db::{Conn, on},
+    stored,
+};
+use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp};
+
+/// Which agents a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only with this status.
+    pub status: Option<AgentStatus>,
+    /// Only of this owner.
+    pub owner: Option<String>,
+    /// Only of this type.
+    pub agent_type: Option<AgentType>,
+    /// Only with this text in name, owner or description; ASCII letters match in either case.
+    pub text: Option<String>,
+}
+
+/// The place of an agent in the order of registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// Decides between agents registered at the same moment.
+    pub id: AgentId,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    description: String,
+    owner: String,
+    status: String,
+    agent_type: String,
+    metadata_json: String,
+    created_at: i64,
+    updated_at: i64,
+    suspended_at: Option<i64>,
+    revoked_at: Option<i64>,
+    token_epoch: i64,
+}
+
+impl TryFrom<Row> for Agent {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: AgentId(row.id),
+            name: stored("agent name", AgentName::parse(&row.name))?,
+            description: row.description,
+            owner: row.owner,
+            status: stored("agent status", AgentStatus::parse(&row.status))?,
+            agent_type: stored("agent type", AgentType::parse(&row.agent_type))?,
+            metadata_json: row.metadata_json,
+            created_at: Timestamp::from_micros(row.created_at),
+            updated_at: Timestamp::from_micros(row.updated_at),
+            suspended_at: row.suspended_at.map(Timestamp::from_micros),
+            revoked_at: row.revoked_at.map(Timestamp::from_micros),
+            token_epoch: row.token_epoch,
+        })
+    }
+}
+
+/// Adds an agent; `false` when its name is taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
+    const SQL: &str = "INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, \
+        created_at, updated_at, suspended_at, revoked_at, token_epoch) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (name) DO NOTHING";
+    let inserted = on!(conn, |c| sqlx::query(SQL)
+        .bind(agent.id.0)
+        .bind(agent.name.as_str())
+        .bind(&agent.description)
+        .bind(&agent.owner)
+        .bind(agent.status.as_str())
+        .bind(agent.agent_type.as_str())
+        .bind(&agent.metadata_json)
+        .bind(agent.created_at.as_micros())
+        .bind(agent.updated_at.as_micros())
+        .bind(agent.suspended_at.map(Timestamp::as_micros))
+        .bind(agent.revoked_at.map(Timestamp::as_micros))
+        .bind(agent.token_epoch)
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(inserted == 1)
+}
+
+/// The agent with this identifier.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: Conn<'_>, id: AgentId) -> Result<Option<Agent>> {
+    const SQL: &str = "SELECT * FROM agents WHERE id = $1";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    row.map(Agent::try_from).transpose()
+}
+
+/// A page of agents in the order of registration, after `after`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: Conn<'_>,
+    filter: &Filter,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<Agent, Position>> {
+    let rows: Vec<Row> = on!(conn, |c| {
+        let mut query = QueryBuilder::new("SELECT * FROM agents WHERE 1 = 1");
+        if let Some(status) = filter.status {
+            query.push(" AND status = ").push_bind(status.as_str());
+        }
+        if let Some(owner) = &filter.owner {
+            query.push(" AND owner = ").push_bind(owner);
+        }
+        if let Some(agent_type) = filter.agent_type {
+            query.push(" AND agent_type = ").push_bind(agent_type.as_str());
+        }
+        if let Some(text) = &filter.text {
+            let pattern = containing(text);
+            for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
+                query.push(prefix).push("LOWER(").push(column).push(") LIKE ").push_bind(pattern.clone());
+                query.push(" ESCAPE '\\'");
+            }
+            query.push(")");
+        }
+        if let Some(after) = after {
+            query.push(" AND (created_at, id) > (").push_bind(after.created_at.as_micros());
+            query.push(", ").push_bind(after.id.0).push(")");
+        }
+        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(limit.get()) + 1);
+        query.build_query_as().fetch_all(c).await?
+    });
+    let agents = rows.into_iter().map(Agent::try_from).collect::<Result<_>>()?;
+    Ok(Page::cut(agents, limit, |agent: &Agent| Position { created_at: agent.created_at, id: agent.id }))
+}
+
+/// A `LIKE` pattern that matches `text` anywhere, and nothing in it as a wildcard.
+fn containing(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c.to_ascii_lowercase());
+    }
+    pattern.push('%');
+    pattern
+}
+
+/// Writes the fields of `agent` that may be edited; `false` when it is gone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update_details(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
+    const SQL: &str = "UPDATE agents SET description = $2, owner = $3, agent_type = $4, metadata_json = $5, \
+        updated_at = $6 WHERE id = $1";
+    let updated = on!(conn, |c| sqlx::query(SQL)
+        .bind(agent.id.0)
+        .bind(&agent.description)
+        .bind(&agent.owner)
+        .bind(agent.agent_type.as_str())
+        .bind(&agent.metadata_json)
+        .bind(agent.updated_at.as_micros())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(updated == 1)
+}
+
+/// Moves an agent to the status, times and token epoch of `agent`; `false` when it no longer has the status `from`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn transition(conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Result<bool> {
+    const SQL: &str = "UPDATE agents SET status = $3, suspended_at = $4, revoked_at = $5, token_epoch = $6, \
+        updated_at = $7 WHERE id = $1 AND status = $2";
+    let updated = on!(conn, |c| sqlx::query(SQL)
+        .bind(agent.id.0)
+        .bind(from.as_str())
+        .bind(agent.status.as_str())
+        .bind(agent.suspended_at.map(Timestamp::as_micros))
+        .bind(agent.revoked_at.map(Timestamp::as_micros))
+        .bind(agent.token_epoch)
+        .bind(agent.updated_at.as_micros())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(updated == 1)
+}
+
+/// Deletes an agent with its keys and grants; `false` when there was none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: Conn<'_>, id: AgentId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM agents WHERE id = $1";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await?.rows_affected()) == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::containing;
+
+    #[test]
+    fn nothing_that_is_searched_for_is_a_wildcard() {
+        assert_eq!(containing(r"50%_A\b"), r"%50\%\_a\\b%");
+    }
+}

@@ -1,0 +1,197 @@
+//! The audit log, as stored: rows in the order of the chain, and the chain's head.
+
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+use super::{
+    db::{Conn, on},
+    even_chunks,
+};
+use crate::domain::{
+    AgentId, Error, Limit, Page, Result, Timestamp,
+    audit::{ChainHash, Head, Record},
+};
+
+/// Which records a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only what this agent did.
+    pub actor: Option<AgentId>,
+    /// Only what this agent did or what happened to it.
+    pub involving: Option<AgentId>,
+    /// Only this action.
+    pub action: Option<String>,
+    /// Only about this kind of resource.
+    pub resource_type: Option<String>,
+    /// Only at or after this moment.
+    pub from: Option<Timestamp>,
+    /// Only at or before this moment.
+    pub until: Option<Timestamp>,
+}
+
+/// Where a page of records, newest first, starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Below this position in the chain.
+    Before(i64),
+    /// After leaving out this many; costs more the more are left out.
+    Offset(i64),
+}
+
+#[derive(FromRow)]
+struct Row {
+    seq: i64,
+    id: Uuid,
+    at: i64,
+    actor: Option<Uuid>,
+    subject: Option<Uuid>,
+    action: String,
+    resource_type: Option<String>,
+    resource_id: Option<String>,
+    details: String,
+    ip: Option<String>,
+    success: i32,
+    request_id: Option<String>,
+    prev_hash: Vec<u8>,
+    hash: Vec<u8>,
+}
+
+impl From<Row> for Record {
+    fn from(row: Row) -> Self {
+        Self {
+            seq: row.seq,
+            id: row.id,
+            at: Timestamp::from_micros(row.at),
+            actor: row.actor.map(AgentId),
+            subject: row.subject.map(AgentId),
+            action: row.action,
+            resource_type: row.resource_type,
+            resource_id: row.resource_id,
+            details: row.details,
+            ip: row.ip,
+            success: row.success != 0,
+            request_id: row.request_id,
+            prev_hash: chain_hash(&row.prev_hash),
+            hash: chain_hash(&row.hash),
+        }
+    }
+}
+
+/// A hash that was tampered with until it has another length becomes one that no record has.
+fn chain_hash(stored: &[u8]) -> ChainHash {
+    stored.try_into().unwrap_or([0xFF; 32])
+}
+
+/// The end of the chain, locked until the transaction ends: nodes on one PostgreSQL append one after another.
+pub(super) async fn lock_head(conn: Conn<'_>) -> sqlx::Result<Head> {
+    const SQLITE: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
+    const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
+    let (seq, hash): (i64, Vec<u8>) = match conn {
+        Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
+        Conn::Postgres(c) => sqlx::query_as(POSTGRES).fetch_one(c).await?,
+    };
+    Ok(Head { seq, hash: chain_hash(&hash) })
+}
+
+/// Moves the end of the chain; fails when somebody else has moved it.
+pub(super) async fn advance_head(conn: Conn<'_>, from: Head, to: Head) -> sqlx::Result<()> {
+    const SQL: &str = "UPDATE audit_head SET seq = $2, hash = $3 WHERE id = 1 AND seq = $1";
+    if from == to {
+        return Ok(());
+    }
+    let moved = on!(conn, |c| sqlx::query(SQL)
+        .bind(from.seq)
+        .bind(to.seq)
+        .bind(to.hash.as_slice())
+        .execute(c)
+        .await?
+        .rows_affected());
+    if moved == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}
+
+/// Adds records that have their place in the chain.
+pub(super) async fn append(mut conn: Conn<'_>, records: &[Record]) -> sqlx::Result<()> {
+    const SQL: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, \
+        details, ip, success, request_id, prev_hash, hash) ";
+    for chunk in even_chunks(records) {
+        on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new(SQL);
+            query.push_values(chunk, |mut row, record| {
+                row.push_bind(record.seq)
+                    .push_bind(record.id)
+                    .push_bind(record.at.as_micros())
+                    .push_bind(record.actor.map(|id| id.0))
+                    .push_bind(record.subject.map(|id| id.0))
+                    .push_bind(&record.action)
+                    .push_bind(record.resource_type.as_deref())
+                    .push_bind(record.resource_id.as_deref())
+                    .push_bind(&record.details)
+                    .push_bind(record.ip.as_deref())
+                    .push_bind(i32::from(record.success))
+                    .push_bind(record.request_id.as_deref())
+                    .push_bind(record.prev_hash.as_slice())
+                    .push_bind(record.hash.as_slice());
+            });
+            query.build().execute(c).await?;
+        });
+    }
+    Ok(())
+}
+
+/// The end of the chain.
+///
+/// # Errors
+/// When the database fails.
+pub async fn head(conn: Conn<'_>) -> Result<Head> {
+    const SQL: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
+    let (seq, hash): (i64, Vec<u8>) = on!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await?);
+    Ok(Head { seq, hash: chain_hash(&hash) })
+}
+
+/// A page of records, newest first; its cursor is the position of its last record.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(conn: Conn<'_>, filter: &Filter, start: Start, limit: Limit) -> Result<Page<Record, i64>> {
+    let rows: Vec<Row> = on!(conn, |c| {
+        let mut query = QueryBuilder::new("SELECT * FROM audit_log WHERE 1 = 1");
+        if let Some(actor) = filter.actor {
+            query.push(" AND actor = ").push_bind(actor.0);
+        }
+        if let Some(agent) = filter.involving {
+            query.push(" AND (actor = ").push_bind(agent.0).push(" OR subject = ").push_bind(agent.0).push(")");
+        }
+        if let Some(action) = &filter.action {
+            query.push(" AND action = ").push_bind(action);
+        }
+        if let Some(resource_type) = &filter.resource_type {
+            query.push(" AND resource_type = ").push_bind(resource_type);
+        }
+        if let Some(from) = filter.from {
+            query.push(" AND at >= ").push_bind(from.as_micros());
+        }
+        if let Some(until) = filter.until {
+            query.push(" AND at <= ").push_bind(until.as_micros());
+        }
+        if let Start::Before(seq) = start {
+            query.push(" AND seq < ").push_bind(seq);
+        }
+        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit.get()) + 1);
+        if let Start::Offset(count) = start {
+            query.push(" OFFSET ").push_bind(count);
+        }
+        query.build_query_as().fetch_all(c).await?
+    });
+    Ok(Page::cut(rows.into_iter().map(Record::from).collect(), limit, |record: &Record| record.seq))
+}
+
+/// Records in the order of the chain, after position `after`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn chain(conn: Conn<'_>, after: i64, limit: i64) -> Result<Vec<Record>> {
+    const SQL: &str = "SELECT * FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT $2";
+    let rows: Vec<Row> =
+        on!(conn, |c| sqlx::query_as(SQL).bind(after).bind(limit).fetch_all(c).await.map_err(Error::from)?);
+    Ok(rows.into_iter().map(Record::from).collect())
+}

@@ -1,0 +1,158 @@
+//! Capabilities and who holds them, as stored.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{
+    db::{Conn, on},
+    stored,
+};
+use crate::domain::{
+    AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp, capability::builtin,
+};
+
+/// The place of a capability in the order of registration.
+pub type Position = (Timestamp, CapabilityId);
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    description: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for Capability {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: CapabilityId(row.id),
+            name: stored("capability name", CapabilityName::parse(&row.name))?,
+            description: row.description,
+            created_at: Timestamp::from_micros(row.created_at),
+        })
+    }
+}
+
+/// Adds a capability; `false` when its name is taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: Conn<'_>, capability: &Capability) -> Result<bool> {
+    const SQL: &str = "INSERT INTO capabilities (id, name, description, created_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (name) DO NOTHING";
+    let inserted = on!(conn, |c| sqlx::query(SQL)
+        .bind(capability.id.0)
+        .bind(capability.name.as_str())
+        .bind(&capability.description)
+        .bind(capability.created_at.as_micros())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(inserted == 1)
+}
+
+/// The capability with this identifier.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: Conn<'_>, id: CapabilityId) -> Result<Option<Capability>> {
+    const SQL: &str = "SELECT * FROM capabilities WHERE id = $1";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    row.map(Capability::try_from).transpose()
+}
+
+/// The capability with this name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_name(conn: Conn<'_>, name: &str) -> Result<Option<Capability>> {
+    const SQL: &str = "SELECT * FROM capabilities WHERE name = $1";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(name).fetch_optional(c).await?);
+    row.map(Capability::try_from).transpose()
+}
+
+/// A page of capabilities in the order of registration, after `after`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Result<Page<Capability, Position>> {
+    const SQL: &str = "SELECT * FROM capabilities WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3";
+    let (created_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.as_micros(), id.0));
+    let rows: Vec<Row> = on!(conn, |c| {
+        sqlx::query_as(SQL).bind(created_at).bind(id).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
+    });
+    let capabilities = rows.into_iter().map(Capability::try_from).collect::<Result<_>>()?;
+    Ok(Page::cut(capabilities, limit, |capability: &Capability| (capability.created_at, capability.id)))
+}
+
+/// The capabilities that an agent holds, by name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held_by(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Capability>> {
+    const SQL: &str = "SELECT c.* FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
+        WHERE g.agent_id = $1";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await?);
+    let mut held = rows.into_iter().map(Capability::try_from).collect::<Result<Vec<_>>>()?;
+    // Sorted here: the two databases would sort names by different rules.
+    held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(held)
+}
+
+/// Grants a capability; `false` when the agent holds it already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn grant(
+    conn: Conn<'_>,
+    agent: AgentId,
+    capability: CapabilityId,
+    granted_by: Option<AgentId>,
+    at: Timestamp,
+) -> Result<bool> {
+    const SQL: &str = "INSERT INTO agent_capabilities (agent_id, capability_id, granted_by, granted_at) \
+        VALUES ($1, $2, $3, $4) ON CONFLICT (agent_id, capability_id) DO NOTHING";
+    let inserted = on!(conn, |c| sqlx::query(SQL)
+        .bind(agent.0)
+        .bind(capability.0)
+        .bind(granted_by.map(|id| id.0))
+        .bind(at.as_micros())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(inserted == 1)
+}
+
+/// Takes a capability from an agent; `false` when it did not hold it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ungrant(conn: Conn<'_>, agent: AgentId, capability: CapabilityId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM agent_capabilities WHERE agent_id = $1 AND capability_id = $2";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(capability.0).execute(c).await?.rows_affected()) == 1)
+}
+
+/// Whether an active agent other than `except` holds `admin:*`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_other_administrator(conn: Conn<'_>, except: AgentId) -> Result<bool> {
+    const SQL: &str = "SELECT COUNT(*) FROM (SELECT a.id FROM capabilities c \
+        JOIN agent_capabilities g ON g.capability_id = c.id JOIN agents a ON a.id = g.agent_id \
+        WHERE c.name = $1 AND a.status = 'active' AND a.id <> $2 LIMIT 1) AS others";
+    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).bind(except.0).fetch_one(c).await?);
+    Ok(count > 0)
+}
+
+/// Whether any agent, in whatever status, holds `admin:*`: the mark of a database that was set up.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
+    const SQL: &str = "SELECT COUNT(*) FROM (SELECT g.agent_id FROM capabilities c \
+        JOIN agent_capabilities g ON g.capability_id = c.id WHERE c.name = $1 LIMIT 1) AS holders";
+    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await?);
+    Ok(count > 0)
+}

@@ -1,0 +1,259 @@
+//! The two databases behind one type, and how each is opened.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    migrate::{MigrateError, Migrator},
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Runs one body on whichever driver holds the connection: `on!(conn, |c| query.execute(c).await)`.
+macro_rules! on {
+    ($conn:expr, |$c:ident| $body:expr) => {
+        match $conn {
+            $crate::store::db::Conn::Sqlite($c) => {
+                let $c: &mut sqlx::SqliteConnection = $c;
+                $body
+            }
+            $crate::store::db::Conn::Postgres($c) => {
+                let $c: &mut sqlx::PgConnection = $c;
+                $body
+            }
+        }
+    };
+}
+pub(super) use on;
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL URL; it may hold a password.
+    Postgres(SecretString),
+}
+
+/// What the database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To change it: creates and migrates it. One process at a time on SQLite, whose live view could not follow another's changes.
+    Write,
+    /// To read it as it is, also beside a process that writes.
+    Read,
+}
+
+/// Why a database could not be opened; every message is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process writes to it.
+    #[error("{0} is in use by another AIMS process")]
+    InUse(PathBuf),
+    /// The file or its folder cannot be used.
+    #[error("cannot use the database file {0}: {1}")]
+    File(PathBuf, #[source] io::Error),
+    /// The database does not answer, or refuses.
+    #[error("cannot open the database: {0}")]
+    Connect(#[source] sqlx::Error),
+    /// A newer AIMS made it.
+    #[error("the database was made by a newer version of AIMS (migration {0} is unknown here)")]
+    Newer(i64),
+    /// Its schema cannot be brought up to date.
+    #[error("cannot bring the database up to date: {0}")]
+    Migrate(#[source] MigrateError),
+}
+
+/// A pool of connections to either database.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// SQLite: the one connection that writes, and those that read.
+    Sqlite {
+        /// At most one connection: SQLite has one writer.
+        writer: SqlitePool,
+        /// Read-only connections.
+        readers: SqlitePool,
+        /// Keeps other writing processes out for as long as it lives.
+        lock: Option<std::sync::Arc<File>>,
+    },
+    /// PostgreSQL.
+    Postgres(PgPool),
+}
+
+/// A borrowed connection: what every store function takes.
+#[derive(Debug)]
+pub enum Conn<'c> {
+    /// To SQLite.
+    Sqlite(&'c mut SqliteConnection),
+    /// To PostgreSQL.
+    Postgres(&'c mut PgConnection),
+}
+
+/// A connection for reads, returned to its pool when dropped.
+#[derive(Debug)]
+pub enum ReadConn {
+    /// To SQLite.
+    Sqlite(PoolConnection<Sqlite>),
+    /// To PostgreSQL.
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl ReadConn {
+    /// Lends the connection to a store function.
+    pub fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(c) => Conn::Sqlite(c),
+            Self::Postgres(c) => Conn::Postgres(c),
+        }
+    }
+}
+
+/// An open transaction, rolled back when dropped.
+pub(super) enum Transact {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Transact {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(tx) => Conn::Sqlite(tx),
+            Self::Postgres(tx) => Conn::Postgres(tx),
+        }
+    }
+
+    pub(super) async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+}
+
+impl Db {
+    /// Opens the database; for [`Mode::Write`] also creates it where it is a file, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(location: &Location, mode: Mode) -> Result<Self, OpenError> {
+        let db = match location {
+            Location::Sqlite(path) => Self::open_sqlite(path, mode).await?,
+            Location::Postgres(url) => Self::open_postgres(url).await?,
+        };
+        db.migrate(mode).await?;
+        Ok(db)
+    }
+
+    async fn open_sqlite(path: &Path, mode: Mode) -> Result<Self, OpenError> {
+        let lock = match mode {
+            Mode::Write => Some(std::sync::Arc::new(lock_for_writing(path)?)),
+            Mode::Read => None,
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5))
+            .synchronous(SqliteSynchronous::Full);
+        let read_only = options.clone().read_only(true);
+        let writer_options = match mode {
+            Mode::Write => options.journal_mode(SqliteJournalMode::Wal),
+            Mode::Read => read_only.clone(),
+        };
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(writer_options)
+            .await
+            .map_err(OpenError::Connect)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_lazy_with(read_only);
+        Ok(Self::Sqlite { writer, readers, lock })
+    }
+
+    async fn open_postgres(url: &SecretString) -> Result<Self, OpenError> {
+        let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
+        let options = options.application_name("aims").options([("statement_timeout", "10s")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options)
+            .await
+            .map_err(OpenError::Connect)?;
+        Ok(Self::Postgres(pool))
+    }
+
+    async fn migrate(&self, mode: Mode) -> Result<(), OpenError> {
+        let outcome = match (self, mode) {
+            (Self::Sqlite { writer, .. }, Mode::Write) => SQLITE_MIGRATIONS.run(writer).await,
+            (Self::Postgres(pool), Mode::Write) => POSTGRES_MIGRATIONS.run(pool).await,
+            (_, Mode::Read) => Ok(()),
+        };
+        outcome.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => OpenError::Newer(version),
+            other => OpenError::Migrate(other),
+        })
+    }
+
+    /// A connection for reads.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn read(&self) -> Result<ReadConn, crate::domain::Error> {
+        Ok(match self {
+            Self::Sqlite { readers, .. } => ReadConn::Sqlite(readers.acquire().await?),
+            Self::Postgres(pool) => ReadConn::Postgres(pool.acquire().await?),
+        })
+    }
+
+    /// A transaction that may write. On SQLite it holds the write lock from its first statement: a plain `BEGIN` would
+    /// fail later, when a read turns into a write while another process writes.
+    pub(super) async fn begin(&self) -> sqlx::Result<Transact> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Transact::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Transact::Postgres(pool.begin().await?),
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers, .. } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Creates the database file for its owner alone, and takes the lock that keeps other writers out.
+fn lock_for_writing(path: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::File(path.to_owned(), error);
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(failed)?;
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = options.open(&lock_path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

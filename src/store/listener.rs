@@ -1,0 +1,54 @@
+//! Hears on PostgreSQL what other nodes change.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::time::timeout;
+
+use super::{Changes, db::Db, writer::CHANNEL};
+use crate::domain::{Error, Result};
+
+/// How long the connection may be silent before it is asked whether it lives, and may take to answer.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// A connection on which the changes of every node arrive.
+pub struct Listener(PgListener);
+
+impl Db {
+    /// Whether other nodes may change the same database, so that only a [`Listener`] keeps memory true.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Starts to hear other nodes' changes; `None` where there can be no other node.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn listen(&self) -> Result<Option<Listener>> {
+        let Self::Postgres(pool) = self else { return Ok(None) };
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Some(Listener(listener)))
+    }
+}
+
+impl Listener {
+    /// The next changes.
+    ///
+    /// # Errors
+    /// When the connection is lost: changes may have been missed since the last ones heard.
+    pub async fn next(&mut self) -> Result<Changes> {
+        loop {
+            match timeout(HEARTBEAT, self.0.try_recv()).await {
+                Ok(Ok(Some(notification))) => return Ok(Changes::from_message(notification.payload())),
+                Ok(Ok(None)) => return Err(Error::Unavailable(None)),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => timeout(HEARTBEAT, sqlx::query("SELECT 1").execute(&mut self.0))
+                    .await
+                    .map_err(|_| Error::Unavailable(None))?
+                    .map(drop)?,
+            }
+        }
+    }
+}

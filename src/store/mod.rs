@@ -1,0 +1,128 @@
+//! All SQL, and nothing but SQL: takes a connection, returns domain types. No policy, no clock.
+//!
+//! One SQL text serves SQLite and PostgreSQL; [`db::on!`] runs it on whichever driver is at hand.
+
+pub mod agents;
+pub mod api_keys;
+pub mod audit;
+pub mod capabilities;
+pub mod changes;
+pub mod db;
+pub mod listener;
+pub mod principals;
+pub mod signing_keys;
+mod writer;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::domain::{ApiKeyId, Error, Result, Timestamp, audit::Event};
+
+pub use changes::Changes;
+pub use db::{Conn, Db, Location, Mode, ReadConn};
+pub use writer::Tx;
+
+/// The database, its one way in for changes, and its many for reads.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+    writer: writer::Writer,
+}
+
+/// What is told of the changes of a commit, before any caller learns that it happened.
+pub type OnCommit = Arc<dyn Fn(&Changes) + Send + Sync>;
+
+impl Store {
+    /// Starts the writer over an open database.
+    #[must_use]
+    pub fn start(db: Db, on_commit: OnCommit) -> Self {
+        Self { writer: writer::Writer::start(db.clone(), on_commit), db }
+    }
+
+    /// A connection for reads.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none can be had.
+    pub async fn read(&self) -> Result<ReadConn> {
+        self.db.read().await
+    }
+
+    /// Runs `unit` in a transaction, together with the audit records it asks for, and returns once both are durable.
+    ///
+    /// # Errors
+    /// What `unit` returns, after everything it did was undone; [`Error::Unavailable`] when the commit did not succeed
+    /// or too much work is waiting.
+    pub async fn write<T, F>(&self, unit: F) -> Result<T>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write(unit).await
+    }
+
+    /// Appends an audit record, and marks the API key it speaks of as used, where it names one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] as for [`Store::write`].
+    pub async fn record(&self, event: Event, touch: Option<(ApiKeyId, Timestamp)>) -> Result<()> {
+        self.writer.record(event, touch).await
+    }
+
+    /// Finishes the work that is waiting, then closes every connection.
+    pub async fn close(self) {
+        self.writer.finish().await;
+        self.db.close().await;
+    }
+
+    /// The database, for those who listen to it.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// A database that fails to answer is an outage; an answer that cannot be understood is a defect.
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        match error {
+            E::ColumnDecode { .. } | E::ColumnNotFound(_) | E::Decode(_) | E::Encode(_) | E::TypeNotFound { .. } => {
+                Self::Internal(Box::new(error))
+            }
+            _ => Self::Unavailable(Some(Box::new(error))),
+        }
+    }
+}
+
+/// Reads a stored word into its domain type.
+fn stored<T, E>(what: &'static str, parsed: std::result::Result<T, E>) -> Result<T> {
+    parsed.map_err(|_| Error::internal(format!("the database holds an unknown {what}")))
+}
+
+/// Cuts rows for multi-row statements into pieces of a few fixed sizes, so that each size's statement is prepared once.
+fn even_chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = [64, 16, 4, 1].into_iter().find(|&size| size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn chunks_cover_all_rows_in_order() {
+        let rows: Vec<_> = (0..150).collect();
+        let chunks: Vec<_> = super::even_chunks(&rows).collect();
+        assert_eq!(chunks.concat(), rows);
+        assert!(chunks.iter().all(|chunk| [64, 16, 4, 1].contains(&chunk.len())));
+    }
+}

@@ -1,0 +1,112 @@
+//! What decides whether an agent may act: its status, keys and grants, loaded together.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{
+    db::{Conn, on},
+    stored,
+};
+use crate::{
+    crypto::KeyHash,
+    domain::{
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, CapabilityName, CapabilitySet, Result, Timestamp,
+        api_key::Validity,
+    },
+};
+
+/// An agent as far as its authority goes.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// The agent.
+    pub id: AgentId,
+    /// Where it is in its life.
+    pub status: AgentStatus,
+    /// Which generation of its tokens is valid.
+    pub token_epoch: i64,
+    /// What it may do.
+    pub capabilities: CapabilitySet,
+    /// The keys that authenticated it when this was loaded; they may have ended since.
+    pub keys: Box<[(ApiKeyId, Validity)]>,
+}
+
+impl Principal {
+    /// One of the keys that authenticated the agent when this was loaded.
+    #[must_use]
+    pub fn key(&self, id: ApiKeyId) -> Option<&Validity> {
+        self.keys.iter().find(|(key, _)| *key == id).map(|(_, validity)| validity)
+    }
+}
+
+#[derive(FromRow)]
+struct AgentRow {
+    status: String,
+    token_epoch: i64,
+}
+
+#[derive(FromRow)]
+struct KeyRow {
+    id: Uuid,
+    status: String,
+    expires_at: Option<i64>,
+    grace_ends_at: Option<i64>,
+}
+
+impl KeyRow {
+    fn validity(&self) -> Result<Validity> {
+        Ok(Validity {
+            status: stored("API key status", ApiKeyStatus::parse(&self.status))?,
+            expires_at: self.expires_at.map(Timestamp::from_micros),
+            grace_ends_at: self.grace_ends_at.map(Timestamp::from_micros),
+        })
+    }
+}
+
+/// Loads an agent's authority as of `now`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
+    const AGENT: &str = "SELECT status, token_epoch FROM agents WHERE id = $1";
+    const CAPABILITIES: &str = "SELECT c.name FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
+        WHERE g.agent_id = $1";
+    const KEYS: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE agent_id = $1 \
+        AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
+        AND (expires_at IS NULL OR expires_at > $2)";
+    let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
+    let Some(agent) = agent else { return Ok(None) };
+    let names: Vec<String> = on!(&mut conn, |c| sqlx::query_scalar(CAPABILITIES).bind(id.0).fetch_all(c).await?);
+    let keys: Vec<KeyRow> =
+        on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    Ok(Some(Principal {
+        id,
+        status: stored("agent status", AgentStatus::parse(&agent.status))?,
+        token_epoch: agent.token_epoch,
+        capabilities: names
+            .iter()
+            .map(|name| stored("capability name", CapabilityName::parse(name)))
+            .collect::<Result<_>>()?,
+        keys: keys.iter().map(|key| Ok((ApiKeyId(key.id), key.validity()?))).collect::<Result<_>>()?,
+    }))
+}
+
+/// The key with this hash and the agent it belongs to. Neither ever changes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn key_owner(conn: Conn<'_>, hash: &KeyHash) -> Result<Option<(ApiKeyId, AgentId)>> {
+    const SQL: &str = "SELECT id, agent_id FROM api_keys WHERE key_hash = $1";
+    let row: Option<(Uuid, Uuid)> =
+        on!(conn, |c| sqlx::query_as(SQL).bind(hash.0.as_slice()).fetch_optional(c).await?);
+    Ok(row.map(|(key, agent)| (ApiKeyId(key), AgentId(agent))))
+}
+
+/// A key's validity, also when it has ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn key_validity(conn: Conn<'_>, id: ApiKeyId) -> Result<Option<Validity>> {
+    const SQL: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE id = $1";
+    let row: Option<KeyRow> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    row.as_ref().map(KeyRow::validity).transpose()
+}

@@ -13,8 +13,12 @@
 //! | [`app`] | wires the rooms together and owns the background tasks |
 //! | [`cli`] | the commands |
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod domain;
 pub mod service;
 pub mod store;
+pub mod web;

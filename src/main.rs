@@ -1,2 +1,7 @@
-//! aims
-fn main() {}
+//! The `aims` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aims::cli::main()
+}

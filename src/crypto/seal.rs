@@ -1,6 +1,6 @@
 //! Sealing: what is secret in the database is encrypted under one master key that is not in the database.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString, zeroize::Zeroizing};
@@ -14,19 +14,20 @@ const VERSION: u8 = 1;
 /// The key that seals the others: 256 bits, used with AES-256-GCM (NIST SP 800-38D).
 ///
 /// Nonces are random, which is safe up to 2^32 sealings under one key; AIMS seals a handful of signing keys.
-pub struct MasterKey(SecretBox<[u8; 32]>);
+#[derive(Clone)]
+pub struct MasterKey(Arc<SecretBox<[u8; 32]>>);
 
 impl MasterKey {
     /// Makes a new key.
     #[must_use]
     pub fn generate(env: &Environment) -> Self {
-        Self(SecretBox::init_with(|| env.random()))
+        Self(Arc::new(SecretBox::init_with(|| env.random())))
     }
 
     /// Reads a key of exactly 64 hexadecimal digits; `None` for anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        SecretBox::try_init_with(|| hex::decode(text).ok_or(())).ok().map(Self)
+        SecretBox::try_init_with(|| hex::decode(text).ok_or(())).ok().map(|key| Self(Arc::new(key)))
     }
 
     /// The key as 64 hexadecimal digits, for the file that keeps it.

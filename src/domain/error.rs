@@ -28,6 +28,12 @@ pub enum Error {
     /// The resource exists already.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// The body is larger than is read.
+    #[error("The body is too large")]
+    TooLarge,
+    /// The body is described as something else than JSON.
+    #[error("Unsupported media type; send application/json")]
+    UnsupportedMediaType,
     /// The caller exceeded a rate limit; seconds until the next request may pass.
     #[error("Rate limit exceeded")]
     RateLimited {

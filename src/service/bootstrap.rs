@@ -27,13 +27,21 @@ pub struct FirstAdministrator {
     pub raw_key: RawApiKey,
 }
 
+/// Whether some agent holds `admin:*`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_done(services: &Services) -> Result<bool> {
+    stored::has_administrator(services.store.read().await?.conn()).await
+}
+
 /// Registers the capabilities that AIMS demands and the agent `admin` that holds them all, with one key. Returns
 /// `None`, having changed nothing, when some agent holds `admin:*` already.
 ///
 /// # Errors
 /// [`Error::Conflict`] when an agent of that name exists and holds nothing.
 pub async fn run(services: &Services) -> Result<Option<FirstAdministrator>> {
-    if stored::has_administrator(services.store.read().await?.conn()).await? {
+    if is_done(services).await? {
         return Ok(None);
     }
     let env = services.env.clone();

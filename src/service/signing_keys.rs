@@ -51,6 +51,14 @@ pub async fn load(
     assemble(algorithm, open_all(master, &present)?)
 }
 
+/// Whether any signing key is sealed already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn any(store: &Store) -> Result<bool> {
+    Ok(!signing_keys::list(store.read().await?.conn()).await?.is_empty())
+}
+
 /// The newest key of the algorithm signs; the others still verify what they signed.
 fn assemble(algorithm: SigningAlgorithm, mut keys: Vec<PrivateKey>) -> Result<Keyring, KeyringError> {
     let current = keys.iter().position(|key| key.public().algorithm() == algorithm);

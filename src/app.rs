@@ -1,0 +1,227 @@
+//! Wires the house together and owns what runs in the background.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    future::Future,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use tokio::{net::TcpListener, task::JoinSet, time::interval};
+
+use crate::{
+    clock::Environment,
+    config::{Config, MasterKeySource, Signing},
+    crypto::{Keyring, MasterKey},
+    domain::Error,
+    service::{
+        Services, Settings,
+        bootstrap::{self, FirstAdministrator},
+        principals::Principals,
+        refusals::Refusals,
+        signing_keys::{self, KeyringError},
+    },
+    store::{Db, Mode, Store, db::OpenError},
+    web::{
+        self,
+        client_ip::TrustedProxies,
+        rate_limit::RateLimit,
+        routes::RateLimits,
+        serve::{Limits, serve},
+    },
+};
+
+/// How often the counts of suppressed refusals are looked through.
+const REFUSALS_EVERY: Duration = Duration::from_secs(10);
+/// How often the rate limits forget addresses that have been quiet.
+const LIMITS_EVERY: Duration = Duration::from_mins(1);
+
+/// Why the service does not start; every message is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The signing keys cannot be loaded.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The master key's file cannot be used.
+    #[error("cannot use the master key file {0}: {1}")]
+    MasterKeyFile(PathBuf, #[source] io::Error),
+    /// The master key's file holds something else.
+    #[error("the master key file {0} does not hold 64 hexadecimal digits")]
+    MasterKeyForm(PathBuf),
+    /// The master key's file is gone, and what was sealed with it is not.
+    #[error(
+        "the master key file {0} is missing, but the database holds signing keys that were sealed with it; restore the \
+         file"
+    )]
+    MasterKeyLost(PathBuf),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Store(#[from] Error),
+}
+
+/// The service, ready to be served.
+pub struct App {
+    services: Arc<Services>,
+    limits: RateLimits,
+    config: Config,
+}
+
+impl App {
+    /// Opens the database, brings it up to date, and loads the signing keys, generating what is missing.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open(config: Config, env: Environment) -> Result<Self, StartError> {
+        let db = Db::open(&config.database, Mode::Write).await?;
+        let principals = Principals::default();
+        if db.is_shared() {
+            principals.bypass();
+        }
+        let forgetful = principals.clone();
+        let store = Store::start(db, Arc::new(move |changes| forgetful.forget(changes)));
+        let keyring = load_keyring(&config, &store, &env).await?;
+        let settings = Settings {
+            issuer: config.public_url.clone(),
+            token_life: config.token_life,
+            rotation_grace: config.rotation_grace,
+            refusals_per_minute: config.refusals_per_minute.get(),
+        };
+        let services = Services {
+            store,
+            principals,
+            refusals: Refusals::default(),
+            keyring: Arc::new(keyring),
+            env,
+            settings: Arc::new(settings),
+        };
+        let limits = RateLimits {
+            auth: RateLimit::new("auth", config.rate_limit_auth),
+            api: RateLimit::new("api", config.rate_limit_api),
+        };
+        Ok(Self { services: Arc::new(services), limits, config })
+    }
+
+    /// The use cases.
+    #[must_use]
+    pub const fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Whether there is an administrator already.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_set_up(&self) -> Result<bool, Error> {
+        bootstrap::is_done(&self.services).await
+    }
+
+    /// Makes the first administrator where there is none.
+    ///
+    /// # Errors
+    /// When the database fails, or an agent of that name holds nothing.
+    pub async fn bootstrap(&self) -> Result<Option<FirstAdministrator>, Error> {
+        bootstrap::run(&self.services).await
+    }
+
+    /// Serves until `shutdown` completes, then finishes what was begun and closes the database.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+        let background = self.start_background();
+        let limits: Limits = self.config.serving.clone();
+        let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
+        let router = web::router(&self.services, &self.limits, proxies, limits.request_timeout, limits.body_bytes);
+        let outcome = serve(listener, router, &limits, shutdown).await;
+        drop(background);
+        self.close().await;
+        outcome
+    }
+
+    /// Finishes what was begun and closes the database.
+    pub async fn close(self) {
+        if let Err(error) = self.services.record_suppressed(true).await {
+            tracing::warn!(%error, "counts of suppressed refusals were lost");
+        }
+        self.services.store.clone().close().await;
+    }
+
+    /// Starts what runs beside the requests; it ends when the set is dropped.
+    fn start_background(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let services = self.services.clone();
+        tasks.spawn(async move { services.principals.follow(&services.store).await });
+        let services = self.services.clone();
+        tasks.spawn(async move {
+            let mut ticks = interval(REFUSALS_EVERY);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = services.record_suppressed(false).await {
+                    tracing::warn!(%error, "counts of suppressed refusals were lost");
+                }
+            }
+        });
+        let limits = self.limits.clone();
+        tasks.spawn(async move {
+            let mut ticks = interval(LIMITS_EVERY);
+            loop {
+                ticks.tick().await;
+                limits.auth.retain_recent();
+                limits.api.retain_recent();
+            }
+        });
+        tasks
+    }
+}
+
+async fn load_keyring(config: &Config, store: &Store, env: &Environment) -> Result<Keyring, StartError> {
+    match &config.signing {
+        Signing::SharedSecret(secret) => {
+            Ok(Keyring::shared_secret(secret).map_err(|error| Error::Internal(Box::new(error)))?)
+        }
+        Signing::Asymmetric(algorithm) => {
+            let master = load_master_key(&config.master_key, store, env).await?;
+            Ok(signing_keys::load(store, env, &master, *algorithm).await?)
+        }
+    }
+}
+
+async fn load_master_key(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
+    match source {
+        MasterKeySource::Value(key) => Ok(key.clone()),
+        MasterKeySource::File { path, may_create } => match fs::read_to_string(path) {
+            Ok(text) => MasterKey::from_hex(text.trim_end()).ok_or_else(|| StartError::MasterKeyForm(path.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *may_create => {
+                if signing_keys::any(store).await? {
+                    return Err(StartError::MasterKeyLost(path.clone()));
+                }
+                let key = MasterKey::generate(env);
+                write_master_key(path, &key).map_err(|error| StartError::MasterKeyFile(path.clone(), error))?;
+                Ok(key)
+            }
+            Err(error) => Err(StartError::MasterKeyFile(path.clone(), error)),
+        },
+    }
+}
+
+/// Creates a file that only its owner can read; one that is there already is an error, not overwritten.
+///
+/// # Errors
+/// When the file exists or cannot be created.
+pub fn create_secret_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_master_key(path: &Path, key: &MasterKey) -> io::Result<()> {
+    let mut file = create_secret_file(path)?;
+    writeln!(file, "{}", key.to_hex().expose_secret())?;
+    // On disk before anything is sealed with it: a key that a crash loses takes what it sealed along.
+    file.sync_all()
+}

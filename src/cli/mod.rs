@@ -1,0 +1,77 @@
+//! The commands of `aims`.
+//!
+//! Exit codes: 0 success, 1 refused or failed (with one line on standard error that says why), 2 wrong usage.
+
+mod audit;
+mod bootstrap;
+mod check_config;
+mod log;
+mod openapi;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// AIMS: a self-hosted identity service for fleets of AI agents.
+///
+/// Settings come from the environment and from a file `.env` in the working directory; `aims check-config` lists them.
+#[derive(Parser)]
+#[command(name = "aims", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API (this is also what `aims` alone does). The first start sets everything up.
+    Serve,
+    /// Make the first administrator without serving. A second run changes nothing.
+    Bootstrap(bootstrap::Arguments),
+    /// Prove the audit log.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Print the OpenAPI description of the API.
+    Openapi,
+    /// Check the settings and show what is in force; secrets are not shown.
+    CheckConfig,
+}
+
+/// A failure that the operator is told in one line.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap answers `--help` and wrong usage itself, with 0 and 2.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve::run(config()?).await,
+            Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
+            Command::Audit(command) => audit::run(command, config()?).await,
+            Command::Openapi => openapi::run(),
+            Command::CheckConfig => check_config::run(&config()?),
+        }
+    });
+    outcome.unwrap_or_else(|failure| fail(&failure))
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("aims: {failure}");
+    ExitCode::FAILURE
+}
+
+fn config() -> Result<Config, Failure> {
+    Config::from_env().map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        format!("the settings are not valid:{}", lines.concat()).into()
+    })
+}

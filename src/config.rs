@@ -1,0 +1,397 @@
+//! Every setting: read from the environment and `.env`, checked all at once, secrets redacted.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use http::Uri;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+
+use crate::{crypto::MasterKey, domain::token::SigningAlgorithm, store::db::Location, web::serve::Limits};
+
+/// A setting: its name, what it is when not set, and what it means.
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// The value when not set.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+macro_rules! settings {
+    ($($name:literal, $default:literal, $meaning:literal;)+) => {
+        /// Every setting. `README.md` shows the same table.
+        pub const SETTINGS: &[Setting] = &[$(Setting { name: $name, default: $default, meaning: $meaning }),+];
+    };
+}
+
+settings! {
+    "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, or `postgres://user:password@host/name`";
+    "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
+    "PUBLIC_URL", "http://localhost:8000", "The URL clients use: issuer and audience of access tokens. By default with the port of `LISTEN_ADDR`";
+    "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
+    "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
+    "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
+    "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
+    "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
+    "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges per minute and client address";
+    "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
+    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
+    "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
+    "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
+    "MAX_CONNECTIONS", "1024", "Most connections at a time, 1 to 65536";
+    "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
+    "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take, 1 to 600";
+    "DRAIN_SECONDS", "9", "How long requests may take to finish at the end, 0 to 600";
+    "LOG_LEVEL", "info", "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `aims=debug`";
+    "LOG_FORMAT", "text", "`text` or `json`";
+}
+
+/// Largest body that is read, in bytes.
+const BODY_BYTES: usize = 1024 * 1024;
+/// Parts of secrets that everybody knows from examples.
+const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change me", "change-in", "your-secret"];
+
+/// A setting that is not valid: its name, what is wrong, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What signs access tokens.
+#[derive(Clone, Debug)]
+pub enum Signing {
+    /// A generated key pair.
+    Asymmetric(SigningAlgorithm),
+    /// A shared secret, with HS256.
+    SharedSecret(SecretString),
+}
+
+/// Where the master key comes from.
+#[derive(Clone, Debug)]
+pub enum MasterKeySource {
+    /// From the environment.
+    Value(MasterKey),
+    /// From a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Whether the first start makes it.
+        may_create: bool,
+    },
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Every setting, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the database is.
+    pub database: Location,
+    /// Where to listen.
+    pub listen_addr: SocketAddr,
+    /// The URL clients use, without a slash at its end.
+    pub public_url: String,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What signs access tokens.
+    pub signing: Signing,
+    /// Life of an access token.
+    pub token_life: Duration,
+    /// How long a rotated key still works.
+    pub rotation_grace: Duration,
+    /// Token exchanges per minute and client network.
+    pub rate_limit_auth: NonZeroU32,
+    /// Other requests per minute and client network.
+    pub rate_limit_api: NonZeroU32,
+    /// Refusals recorded one by one per minute and client network.
+    pub refusals_per_minute: NonZeroU32,
+    /// Where the master key comes from.
+    pub master_key: MasterKeySource,
+    /// What bounds connections and requests.
+    pub serving: Limits,
+    /// What is logged.
+    pub log_level: String,
+    /// How it looks.
+    pub log_format: LogFormat,
+    shown: Vec<(&'static str, String)>,
+}
+
+impl Config {
+    /// Reads the environment of the process, and `.env` in the working directory for what the environment leaves out.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_env() -> Result<Self, Vec<Problem>> {
+        let file = match dotenvy::dotenv_iter() {
+            Ok(entries) => entries.collect::<Result<HashMap<_, _>, _>>(),
+            Err(error) if error.not_found() => Ok(HashMap::new()),
+            Err(error) => Err(error),
+        };
+        // The error of a line that cannot be read quotes the line, which may hold a secret.
+        let file = file.map_err(|_| vec![Problem(".env: a line is not of the form NAME=value".to_owned())])?;
+        Self::load(|name| std::env::var(name).ok().or_else(|| file.get(name).cloned()))
+    }
+
+    /// Reads settings from anywhere; an empty value counts as not set.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader { lookup: &lookup, problems: Vec::new() };
+        let database = reader.parsed("DATABASE_URL", parse_database);
+        let listen_addr = reader.parsed("LISTEN_ADDR", parse_listen_addr);
+        let default_url = listen_addr.map(|address| format!("http://localhost:{}", address.port()));
+        let public_url = match reader.set("PUBLIC_URL") {
+            Some(url) => reader.check("PUBLIC_URL", parse_public_url(&url)),
+            None => default_url,
+        };
+        let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse_networks);
+        let signing = reader.signing();
+        let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
+        let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
+        let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse_rate);
+        let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse_rate);
+        let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse_rate);
+        let master_key = reader.master_key(database.as_ref(), signing.as_ref());
+        let max_connections = reader.number("MAX_CONNECTIONS", 1, 65_536);
+        let header_timeout = reader.seconds("HEADER_TIMEOUT_SECONDS", 1);
+        let request_timeout = reader.seconds("REQUEST_TIMEOUT_SECONDS", 1);
+        let drain = reader.seconds("DRAIN_SECONDS", 0);
+        let log_level = reader.parsed("LOG_LEVEL", |text| {
+            EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| "is no log level".to_owned())
+        });
+        let log_format = reader.parsed("LOG_FORMAT", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("must be text or json".to_owned()),
+        });
+        let shown = SETTINGS.iter().map(|setting| (setting.name, reader.shown(setting))).collect();
+        let problems = std::mem::take(&mut reader.problems);
+        let config = (|| {
+            Some(Self {
+                database: database?,
+                listen_addr: listen_addr?,
+                public_url: public_url?,
+                trusted_proxies: trusted_proxies?,
+                signing: signing?,
+                token_life: token_life?,
+                rotation_grace: rotation_grace?,
+                rate_limit_auth: rate_limit_auth?,
+                rate_limit_api: rate_limit_api?,
+                refusals_per_minute: refusals_per_minute?,
+                master_key: master_key?,
+                serving: Limits {
+                    header_timeout: header_timeout?,
+                    request_timeout: request_timeout?,
+                    max_connections: usize::try_from(max_connections?).ok()?,
+                    drain: drain?,
+                    body_bytes: BODY_BYTES,
+                },
+                log_level: log_level?,
+                log_format: log_format?,
+                shown,
+            })
+        })();
+        config.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Every setting with its value; secrets are not shown.
+    #[must_use]
+    pub fn describe(&self) -> &[(&'static str, String)] {
+        &self.shown
+    }
+}
+
+struct Reader<'l> {
+    lookup: &'l dyn Fn(&str) -> Option<String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn set(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn check<T>(&mut self, name: &str, outcome: Result<T, String>) -> Option<T> {
+        outcome.map_err(|wrong| self.problems.push(Problem(format!("{name} {wrong}")))).ok()
+    }
+
+    fn parsed<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let default = SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.default);
+        let text = self.set(name).unwrap_or_else(|| default.unwrap_or_default().to_owned());
+        self.check(name, parse(&text))
+    }
+
+    fn number(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+        self.parsed(name, |text| match u64::from_str(text) {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _ => Err(format!("must be a whole number from {min} to {max}")),
+        })
+    }
+
+    fn minutes(&mut self, name: &str, min: u64, max: u64) -> Option<Duration> {
+        self.number(name, min, max).map(Duration::from_mins)
+    }
+
+    fn seconds(&mut self, name: &str, min: u64) -> Option<Duration> {
+        self.number(name, min, 600).map(Duration::from_secs)
+    }
+
+    fn signing(&mut self) -> Option<Signing> {
+        let secret = self.set("JWT_SECRET_KEY");
+        let chosen = self.set("JWT_ALGORITHM");
+        let algorithm = self.parsed("JWT_ALGORITHM", |text| {
+            SigningAlgorithm::parse(text).ok_or_else(|| "must be ES256, EdDSA, RS256 or HS256".to_owned())
+        });
+        match (secret, algorithm?) {
+            (Some(_), algorithm) if chosen.is_some() && algorithm != SigningAlgorithm::Hs256 => {
+                let wrong = "must be HS256, or not be set, when JWT_SECRET_KEY is set".to_owned();
+                self.check("JWT_ALGORITHM", Err(wrong))
+            }
+            (Some(secret), _) => self.check("JWT_SECRET_KEY", parse_secret(secret)).map(Signing::SharedSecret),
+            (None, SigningAlgorithm::Hs256) => {
+                self.check("JWT_SECRET_KEY", Err("must be set when JWT_ALGORITHM is HS256".to_owned()))
+            }
+            (None, algorithm) => Some(Signing::Asymmetric(algorithm)),
+        }
+    }
+
+    fn master_key(&mut self, database: Option<&Location>, signing: Option<&Signing>) -> Option<MasterKeySource> {
+        match (self.set("MASTER_KEY"), self.set("MASTER_KEY_FILE")) {
+            (Some(_), Some(_)) => self.check("MASTER_KEY", Err("and MASTER_KEY_FILE exclude each other".to_owned())),
+            (Some(key), None) => {
+                let key = MasterKey::from_hex(&key).map(MasterKeySource::Value);
+                self.check("MASTER_KEY", key.ok_or_else(|| "must be 64 hexadecimal digits".to_owned()))
+            }
+            (None, file) => {
+                let may_create = matches!(database?, Location::Sqlite(_));
+                let beside = match database? {
+                    Location::Sqlite(path) => Some(path.with_extension("master-key")),
+                    // A shared secret signs without a master key, so the file that is named here is never opened.
+                    Location::Postgres(_) if matches!(signing, None | Some(Signing::SharedSecret(_))) => {
+                        Some(PathBuf::from("aims.master-key"))
+                    }
+                    Location::Postgres(_) => None,
+                };
+                let path = file.map(PathBuf::from).or(beside);
+                let path = path.ok_or_else(|| "or MASTER_KEY_FILE must be set with PostgreSQL".to_owned());
+                self.check("MASTER_KEY", path).map(|path| MasterKeySource::File { path, may_create })
+            }
+        }
+    }
+
+    fn shown(&self, setting: &Setting) -> String {
+        match (self.set(setting.name), setting.name) {
+            (Some(_), "JWT_SECRET_KEY" | "MASTER_KEY") => "(set, not shown)".to_owned(),
+            (Some(url), "DATABASE_URL") => without_password(&url),
+            (Some(value), _) => value,
+            (None, _) if setting.default.is_empty() => "(not set)".to_owned(),
+            (None, _) => format!("{} (default)", setting.default),
+        }
+    }
+}
+
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(not shown)@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Accepts the spellings of SQLAlchemy, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
+fn parse_database(url: &str) -> Result<Location, String> {
+    const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
+    let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;
+    match scheme.split('+').next().unwrap_or_default() {
+        "sqlite" => {
+            let path = match rest.strip_prefix("///") {
+                Some(path) => path,
+                None => rest.strip_prefix("//").unwrap_or(rest),
+            };
+            if path.contains(['?', '#']) {
+                return Err("must name a file only, without parameters".to_owned());
+            }
+            if path.is_empty() || path.ends_with('/') || path.contains(":memory:") {
+                return Err("must name a file: AIMS keeps nothing only in memory".to_owned());
+            }
+            Ok(Location::Sqlite(Path::new(path).to_owned()))
+        }
+        "postgres" | "postgresql" if rest.len() > 2 && rest.starts_with("//") => {
+            Ok(Location::Postgres(format!("postgres:{rest}").into()))
+        }
+        _ => Err(ALLOWED.to_owned()),
+    }
+}
+
+fn parse_listen_addr(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    numeric.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
+}
+
+/// An issuer identifier (RFC 8414 §2), kept as it is but for a slash at its end.
+fn parse_public_url(text: &str) -> Result<String, String> {
+    let allowed = || "must be an http or https URL without user, query and fragment".to_owned();
+    let url: Uri = text.parse().map_err(|_| allowed())?;
+    let authority = url.authority().ok_or_else(allowed)?;
+    let plain = matches!(url.scheme_str(), Some("http" | "https")) && url.query().is_none() && !text.contains('#');
+    if !plain || authority.as_str().contains('@') {
+        return Err(allowed());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+    text.split([',', ' '])
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let address = || part.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+            let network = part.parse::<IpNet>().ok().or_else(address);
+            network.ok_or_else(|| format!("must hold addresses and networks; {part:?} is neither"))
+        })
+        .collect()
+}
+
+fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
+    const MAX: u32 = 1_000_000_000;
+    let rate = NonZeroU32::from_str(text).ok().filter(|rate| rate.get() <= MAX);
+    rate.ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
+}
+
+fn parse_secret(secret: String) -> Result<SecretString, String> {
+    const HINT: &str = "make one with: openssl rand -hex 32";
+    let lower = secret.to_ascii_lowercase();
+    if PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder)) {
+        return Err(format!("is a placeholder that everybody knows; {HINT}"));
+    }
+    if secret.len() < 32 {
+        return Err(format!("must be at least 32 bytes; {HINT}"));
+    }
+    if secret.bytes().all(|byte| Some(byte) == secret.bytes().next()) {
+        return Err(format!("is one character repeated; {HINT}"));
+    }
+    Ok(secret.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+use super::*;
+
+fn load(settings: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    let settings: HashMap<_, _> = settings.iter().copied().collect();
+    Config::load(|name| settings.get(name).map(|&value| value.to_owned()))
+}
+
+fn problems(settings: &[(&str, &str)]) -> String {
+    load(settings).unwrap_err().iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+fn sqlite_path(url: &str) -> PathBuf {
+    match load(&[("DATABASE_URL", url)]).unwrap().database {
+        Location::Sqlite(path) => path,
+        Location::Postgres(_) => panic!("{url}"),
+    }
+}
+
+#[test]
+fn nothing_needs_to_be_set() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.listen_addr.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.public_url, "http://localhost:8000");
+    assert_eq!((config.token_life.as_secs(), config.rotation_grace.as_secs()), (1_800, 86_400));
+    assert_eq!((config.rate_limit_auth.get(), config.rate_limit_api.get()), (20, 60));
+    assert!(matches!(config.signing, Signing::Asymmetric(SigningAlgorithm::Es256)));
+    let MasterKeySource::File { path, may_create: true } = config.master_key else { panic!() };
+    assert_eq!(path, Path::new("./aims.master-key"));
+}
+
+#[test]
+fn every_spelling_of_a_database_is_understood() {
+    for (url, path) in [
+        ("sqlite:///./aims.db", "./aims.db"),
+        ("sqlite:///aims.db", "aims.db"),
+        ("sqlite:////var/lib/aims.db", "/var/lib/aims.db"),
+        ("sqlite://aims.db", "aims.db"),
+        ("sqlite:aims.db", "aims.db"),
+        ("sqlite+aiosqlite:///./aims.db", "./aims.db"),
+    ] {
+        assert_eq!(sqlite_path(url), Path::new(path), "{url}");
+    }
+    for url in ["postgres://u:p@h/d", "postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"] {
+        let config = load(&[("DATABASE_URL", url), ("MASTER_KEY", &"ab".repeat(32))]).unwrap();
+        assert!(matches!(config.database, Location::Postgres(_)), "{url}");
+    }
+    for url in
+        ["mysql://x", "sqlite://", "sqlite::memory:", "sqlite:///x?mode=ro", "aims.db", "postgres:", "sqlite:///d/"]
+    {
+        assert!(problems(&[("DATABASE_URL", url)]).starts_with("DATABASE_URL must"), "{url}");
+    }
+}
+
+#[test]
+fn every_bad_value_is_named_and_all_at_once() {
+    let bad = [
+        ("LISTEN_ADDR", "8000"),
+        ("PUBLIC_URL", "https://user@host"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
+        ("JWT_ALGORITHM", "none"),
+        ("JWT_EXPIRATION_MINUTES", "0"),
+        ("KEY_ROTATION_GRACE_HOURS", "-1"),
+        ("RATE_LIMIT_AUTH_PER_MINUTE", "0"),
+        ("RATE_LIMIT_API_PER_MINUTE", "many"),
+        ("AUDIT_REFUSALS_PER_MINUTE", "1.5"),
+        ("MASTER_KEY", "abc"),
+        ("MAX_CONNECTIONS", "0"),
+        ("HEADER_TIMEOUT_SECONDS", "601"),
+        ("LOG_LEVEL", "aims=loud=x"),
+        ("LOG_FORMAT", "xml"),
+    ];
+    let problems = problems(&bad);
+    for (name, _) in bad {
+        assert!(problems.contains(&format!("{name} ")), "{name} is not in:\n{problems}");
+    }
+    assert_eq!(problems.lines().count(), bad.len());
+}
+
+#[test]
+fn public_urls_are_issuers() {
+    for (url, kept) in [("https://id.example/", "https://id.example"), ("http://h:1/aims", "http://h:1/aims")] {
+        assert_eq!(load(&[("PUBLIC_URL", url)]).unwrap().public_url, kept);
+    }
+    for url in ["id.example", "ftp://x", "https://x?y", "https://x#y", "/x"] {
+        assert!(load(&[("PUBLIC_URL", url)]).is_err(), "{url}");
+    }
+    assert_eq!(load(&[("LISTEN_ADDR", "localhost:9")]).unwrap().public_url, "http://localhost:9");
+}
+
+#[test]
+fn a_shared_secret_must_be_one() {
+    let strong = "0123456789abcdef0123456789abcdef";
+    assert!(matches!(load(&[("JWT_SECRET_KEY", strong)]).unwrap().signing, Signing::SharedSecret(_)));
+    assert!(load(&[("JWT_SECRET_KEY", strong), ("JWT_ALGORITHM", "HS256")]).is_ok());
+    assert!(problems(&[("JWT_SECRET_KEY", strong), ("JWT_ALGORITHM", "ES256")]).contains("JWT_ALGORITHM"));
+    assert!(problems(&[("JWT_ALGORITHM", "HS256")]).contains("JWT_SECRET_KEY must be set"));
+    for weak in
+        ["short", "change-me-in-production-please-do-it-now", "CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE", &"a".repeat(40)]
+    {
+        assert!(problems(&[("JWT_SECRET_KEY", weak)]).contains("openssl rand -hex 32"), "{weak}");
+    }
+}
+
+#[test]
+fn postgres_needs_a_master_key() {
+    let postgres = ("DATABASE_URL", "postgres://u:p@h/d");
+    assert!(problems(&[postgres]).contains("MASTER_KEY or MASTER_KEY_FILE must be set"));
+    let config = load(&[postgres, ("MASTER_KEY_FILE", "/run/key")]).unwrap();
+    assert!(matches!(config.master_key, MasterKeySource::File { may_create: false, .. }));
+    assert!(problems(&[("MASTER_KEY", &"ab".repeat(32)), ("MASTER_KEY_FILE", "x")]).contains("exclude each other"));
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let canary = "canary7canary7canary7canary7canary7";
+    let key = "c4".repeat(32);
+    let shared = load(&[("JWT_SECRET_KEY", canary), ("MASTER_KEY", &key)]).unwrap();
+    let postgres = load(&[("DATABASE_URL", &format!("postgres://u:{canary}@h/d")), ("MASTER_KEY", &key)]).unwrap();
+    for config in [shared, postgres] {
+        let shown = format!("{config:?}{:?}", config.describe());
+        assert!(!shown.contains("canary") && !shown.contains(&key), "{shown}");
+    }
+    assert!(!problems(&[("JWT_SECRET_KEY", "canary"), ("MASTER_KEY", "canary")]).contains("canary"));
+}
+
+#[test]
+fn the_readme_shows_the_same_table() {
+    let readme = include_str!("../../README.md");
+    for Setting { name, default, meaning } in SETTINGS {
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        let row = format!("| `{name}` | {default} | {meaning} |");
+        assert!(readme.contains(&row), "README.md lacks the row\n{row}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The one mapping from the house's error to HTTP, and the one place that writes an error's body.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde_json::{Value, json};
+
+use crate::domain::{AuthFailure, Denial, Error, RequestId};
+
+/// An error on its way out.
+#[derive(Debug)]
+pub struct Failure(pub Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+const fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Refused(_) => StatusCode::BAD_REQUEST,
+        Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) | Error::Denied(_) => {
+            StatusCode::FORBIDDEN
+        }
+        Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Error::NotFound(_) => StatusCode::NOT_FOUND,
+        Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for Failure {
+    /// Sets what does not depend on the request; [`render`] writes the body.
+    fn into_response(self) -> Response {
+        let mut response = status(&self.0).into_response();
+        if let Some(challenge) = challenge(&self.0) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        let retry_after = match self.0 {
+            Error::RateLimited { retry_after } => Some(retry_after),
+            Error::Unavailable(_) => Some(1),
+            _ => None,
+        };
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(Arc::new(self.0));
+        response
+    }
+}
+
+/// What tells a client how to do better (RFC 6750 §3).
+fn challenge(error: &Error) -> Option<HeaderValue> {
+    match error {
+        Error::Unauthenticated(AuthFailure::InvalidToken) => {
+            let description = AuthFailure::InvalidToken.detail();
+            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
+            HeaderValue::try_from(challenge).ok()
+        }
+        Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) => None,
+        Error::Unauthenticated(_) => Some(HeaderValue::from_static("Bearer")),
+        // A capability's name is a scope token, so it needs no escaping within quotes.
+        Error::Denied(Denial::MissingCapability(name)) => {
+            HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\", scope=\"{name}\"")).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Writes the body of every error, also of those that the server below made: `{"detail": …}`, or problem details
+/// (RFC 9457) where the client asks for them.
+pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
+    let problem_details = wants_problem_details(request.headers());
+    let request_id = request.extensions().get::<RequestId>().cloned();
+    let response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let error = response.extensions().get::<Arc<Error>>().cloned();
+    let error = error.as_deref();
+    if let Some(error) = error {
+        log(error);
+    }
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    let (media_type, body) = if problem_details {
+        ("application/problem+json", problem(status, error, request_id.as_ref()))
+    } else {
+        ("application/json", json!({ "detail": detail(status, error) }))
+    };
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    (parts.status, parts.headers, Json(body)).into_response()
+}
+
+fn detail(status: StatusCode, error: Option<&Error>) -> Value {
+    match error {
+        Some(Error::Invalid(fields)) => fields.iter().map(field).collect(),
+        Some(error) => json!(error.to_string()),
+        None => json!(status.canonical_reason().unwrap_or("Error")),
+    }
+}
+
+fn field(field: &crate::domain::error::FieldError) -> Value {
+    let mut entry = json!({ "type": field.invalid.kind, "loc": field.location, "msg": field.invalid.message });
+    if let (Some(input), Some(entry)) = (&field.input, entry.as_object_mut()) {
+        entry.insert("input".to_owned(), input.clone());
+    }
+    entry
+}
+
+fn problem(status: StatusCode, error: Option<&Error>, request_id: Option<&RequestId>) -> Value {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let detail = error.map_or_else(|| title.to_owned(), ToString::to_string);
+    let mut problem = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    if let Some(members) = problem.as_object_mut() {
+        if let Some(Error::Invalid(fields)) = error {
+            members.insert("errors".to_owned(), fields.iter().map(field).collect());
+        }
+        if let Some(id) = request_id {
+            members.insert("request_id".to_owned(), json!(id.as_str()));
+        }
+    }
+    problem
+}
+
+/// Whether `Accept` names problem details and does not refuse them with `q=0`.
+fn wants_problem_details(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/problem+json"));
+        named && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+/// Logs, within the request's span, what is never sent.
+fn log(error: &Error) {
+    let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
+    let mut causes = String::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        causes.push_str(": ");
+        causes.push_str(&source.to_string());
+        cause = source.source();
+    }
+    tracing::error!("{error}{causes}");
+}

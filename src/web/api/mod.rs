@@ -1,0 +1,17 @@
+//! The JSON API: handlers that parse into domain types, call one use case, and render its result.
+
+pub mod agents;
+pub mod api_keys;
+pub mod audit;
+pub mod capabilities;
+pub mod error;
+pub mod health;
+pub mod paging;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use crate::service::Services;
+
+/// What handlers share.
+pub(super) type Shared = axum::extract::State<Arc<Services>>;

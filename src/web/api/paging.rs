@@ -1,0 +1,100 @@
+//! Pages on the wire: an array, and a `Link` to the next page (RFC 8288).
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderValue, Uri, header::LINK};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    domain::{AgentId, CapabilityId, Invalid, Limit, Page, Timestamp},
+    store::{agents, capabilities},
+};
+
+/// A place in a listing, as an opaque text in a URL.
+pub(super) trait Cursor: Sized {
+    fn encode(&self) -> String;
+    fn decode(text: &str) -> Option<Self>;
+}
+
+/// Reads a cursor.
+pub(super) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> {
+    C::decode(text).ok_or_else(|| Invalid::new("cursor", "Input should be a cursor that a previous page gave"))
+}
+
+impl Cursor for agents::Position {
+    fn encode(&self) -> String {
+        encode(self.created_at, self.id.0)
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        decode(text).map(|(created_at, id)| Self { created_at, id: AgentId(id) })
+    }
+}
+
+impl Cursor for capabilities::Position {
+    fn encode(&self) -> String {
+        encode(self.0, self.1.0)
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        decode(text).map(|(created_at, id)| (created_at, CapabilityId(id)))
+    }
+}
+
+impl Cursor for i64 {
+    fn encode(&self) -> String {
+        self.to_string()
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|&seq| seq > 0)
+    }
+}
+
+fn encode(at: Timestamp, id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode([at.as_micros().to_be_bytes().as_slice(), id.as_bytes()].concat())
+}
+
+fn decode(text: &str) -> Option<(Timestamp, Uuid)> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (at, id) = bytes.split_first_chunk::<8>()?;
+    Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
+}
+
+/// How many items a page holds when the request does not say.
+pub(super) const DEFAULT_LIMIT: Limit = Limit::of(100);
+
+/// Renders a page. The link is relative to the request's own path, so that it holds behind any proxy.
+pub(super) fn respond<T, C: Cursor, W: Serialize>(uri: &Uri, page: Page<T, C>, wire: impl Fn(T) -> W) -> Response {
+    let link = page.next.as_ref().and_then(|next| {
+        let kept = uri.query().into_iter().flat_map(|query| query.split('&'));
+        let kept = kept.filter(|pair| !matches!(pair.split('=').next(), Some("cursor" | "offset" | "")));
+        let cursor = format!("cursor={}", next.encode());
+        let query = kept.chain([cursor.as_str()]).collect::<Vec<_>>().join("&");
+        HeaderValue::try_from(format!("<{}?{query}>; rel=\"next\"", uri.path())).ok()
+    });
+    let mut response = Json(page.items.into_iter().map(wire).collect::<Vec<_>>()).into_response();
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
+        let position = agents::Position { created_at: Timestamp::from_micros(-5), id: AgentId(Uuid::from_u128(9)) };
+        assert_eq!(agents::Position::decode(&position.encode()), Some(position));
+        for junk in ["", "x", "AAAA", &"A".repeat(40)] {
+            assert_eq!(agents::Position::decode(junk), None, "{junk:?}");
+        }
+        assert_eq!(i64::decode("-1"), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! Reads a body's or a query's fields into domain types, and collects everything that is wrong with them.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::{Error, Invalid, Result, error::FieldError};
+
+/// Most of an offending text that is echoed to its sender, in characters.
+const ECHO_MAX: usize = 256;
+
+/// Fields that are being read.
+pub struct Fields {
+    location: &'static str,
+    values: Map<String, Value>,
+    problems: Vec<FieldError>,
+}
+
+impl Fields {
+    /// The members of a JSON body.
+    pub(super) const fn of_body(values: Map<String, Value>) -> Self {
+        Self { location: "body", values, problems: Vec::new() }
+    }
+
+    /// The parameters of a query string. A parameter given twice is a problem: which one counts would be a guess.
+    pub(super) fn of_query(query: &str) -> Result<Self> {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+            .map_err(|_| Error::field(&["query"], Invalid::new("query_invalid", "The query is no valid encoding")))?;
+        let mut fields = Self { location: "query", values: Map::new(), problems: Vec::new() };
+        for (name, value) in pairs {
+            let value = Value::String(value);
+            if fields.values.contains_key(&name) {
+                let invalid = Invalid::new("duplicate", "Parameter should be given once");
+                fields.problem(&name, invalid, Some(&value));
+            }
+            fields.values.insert(name, value);
+        }
+        // `?status=` means that no status was chosen.
+        fields.values.retain(|_, value| value.as_str() != Some(""));
+        Ok(fields)
+    }
+
+    /// A text that must be there.
+    pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        let Some(value) = self.values.get(name).cloned() else {
+            self.problem(name, Invalid::new("missing", "Field required"), None);
+            return None;
+        };
+        self.text(name, &value, parse)
+    }
+
+    /// A text that may be left out, or be `null`.
+    pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
+        self.text(name, &value, parse)
+    }
+
+    /// A whole number that may be left out, or be `null`.
+    pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
+        let invalid = match value.as_i64() {
+            Some(number) if range.contains(&number) => return Some(number),
+            Some(number) if number < *range.start() => Invalid::new(
+                "greater_than_equal",
+                format!("Input should be greater than or equal to {}", range.start()),
+            ),
+            Some(_) => {
+                Invalid::new("less_than_equal", format!("Input should be less than or equal to {}", range.end()))
+            }
+            None => Invalid::new("int_type", "Input should be a valid integer"),
+        };
+        self.problem(name, invalid, Some(&value));
+        None
+    }
+
+    fn text<T>(&mut self, name: &str, value: &Value, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        let parsed = match value.as_str() {
+            Some(text) => parse(text),
+            None => Err(Invalid::new("string_type", "Input should be a valid string")),
+        };
+        parsed.map_err(|invalid| self.problem(name, invalid, Some(value))).ok()
+    }
+
+    fn problem(&mut self, name: &str, invalid: Invalid, input: Option<&Value>) {
+        let location = vec![self.location.to_owned(), name.to_owned()];
+        self.problems.push(FieldError { location, invalid, input: input.map(echo) });
+    }
+
+    /// What was read, if nothing was wrong.
+    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T> {
+        match read {
+            Some(read) if self.problems.is_empty() => Ok(read),
+            _ => Err(Error::Invalid(self.problems)),
+        }
+    }
+}
+
+/// What is sent back of an offending value: enough to recognise it.
+fn echo(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(text.chars().take(ECHO_MAX).collect::<String>()),
+        Value::Array(_) | Value::Object(_) => Value::Null,
+        other => other.clone(),
+    }
+}

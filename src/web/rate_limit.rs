@@ -1,0 +1,103 @@
+//! Limits how often an address may ask.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::MethodRouter,
+};
+use governor::middleware::StateInformationMiddleware;
+use http::{HeaderName, HeaderValue, Request};
+use tower_governor::{
+    GovernorError, GovernorLayer,
+    governor::{GovernorConfig, GovernorConfigBuilder},
+    key_extractor::KeyExtractor,
+};
+
+use super::{api::error::Failure, client_ip::ClientIp};
+use crate::domain::{Error, network::network};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const REMAINING: &str = "x-ratelimit-remaining";
+
+/// A limit on each network's requests per minute, all at once or spread. Clones count together.
+#[derive(Clone)]
+pub struct RateLimit {
+    name: &'static str,
+    per_minute: NonZeroU32,
+    governor: Arc<GovernorConfig<ByNetwork, StateInformationMiddleware>>,
+}
+
+#[derive(Clone, Debug)]
+struct ByNetwork;
+
+impl KeyExtractor for ByNetwork {
+    type Key = std::net::IpAddr;
+
+    fn extract<T>(&self, request: &Request<T>) -> Result<Self::Key, GovernorError> {
+        let client = request.extensions().get::<ClientIp>().ok_or(GovernorError::UnableToExtractKey)?;
+        Ok(network(client.0))
+    }
+}
+
+impl RateLimit {
+    /// A limit called `name` in the `RateLimit` headers.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "neither the period nor the burst can be zero")]
+    pub fn new(name: &'static str, per_minute: NonZeroU32) -> Self {
+        let governor = GovernorConfigBuilder::default()
+            .period((MINUTE / per_minute.get()).max(Duration::from_nanos(1)))
+            .burst_size(per_minute.get())
+            .key_extractor(ByNetwork)
+            .use_headers()
+            .finish()
+            .expect("a period and a burst");
+        Self { name, per_minute, governor: Arc::new(governor) }
+    }
+
+    /// Counts the requests of `routes`.
+    #[must_use]
+    pub(super) fn count<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
+        let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(refuse);
+        routes.layer(governor).layer(axum::middleware::map_response_with_state(self.clone(), describe))
+    }
+
+    /// Forgets networks that have all their requests left. For the background.
+    pub fn retain_recent(&self) {
+        self.governor.limiter().retain_recent();
+    }
+}
+
+fn refuse(error: GovernorError) -> Response {
+    let error = match error {
+        // The wait comes rounded down, and a client that comes back early is refused again.
+        GovernorError::TooManyRequests { wait_time, .. } => Error::RateLimited { retry_after: wait_time + 1 },
+        other => Error::internal(other.to_string()),
+    };
+    Failure(error).into_response()
+}
+
+/// Says what is left, in the headers of draft-ietf-httpapi-ratelimit-headers-10.
+async fn describe(State(limit): State<RateLimit>, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let remaining = headers.get(REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok()).unwrap_or(0);
+    for name in ["x-ratelimit-limit", REMAINING, "x-ratelimit-after", "x-ratelimit-whitelisted"] {
+        headers.remove(name);
+    }
+    let (name, most) = (limit.name, limit.per_minute.get());
+    let until_full = (u64::from(most.saturating_sub(remaining)) * MINUTE.as_secs()).div_ceil(u64::from(most));
+    let described = [
+        (POLICY, format!("\"{name}\";q={most};w={}", MINUTE.as_secs())),
+        (LIMIT, format!("\"{name}\";r={remaining};t={until_full}")),
+    ];
+    for (name, value) in described {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}

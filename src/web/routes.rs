@@ -1,0 +1,193 @@
+//! The one table of routes: what each demands of its caller, and which rate limit counts it.
+//!
+//! The router, the security section of the OpenAPI document and the authorisation test are all made from it, so a route
+//! cannot be served without a decision.
+
+use std::sync::Arc;
+
+use axum::Router;
+use http::Method;
+use utoipa::openapi::{OpenApi, PathItem, Paths, RefOr, Response, path::Operation, security::SecurityRequirement};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
+
+use super::{
+    api::{agents, api_keys, audit, capabilities, health, tokens},
+    guard::Guard,
+    oauth::jwks,
+    rate_limit::RateLimit,
+};
+use crate::service::{Action, Services};
+
+/// What a route demands of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing: anybody may call it.
+    Nothing,
+    /// An API key in `X-API-Key`.
+    ApiKey,
+    /// An access token that allows the act.
+    Action(Action),
+}
+
+/// Which rate limit counts a route's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// None.
+    Never,
+    /// The limit on authentications.
+    Auth,
+    /// The limit on everything else.
+    Api,
+}
+
+/// The rate limits, each shared by all routes that it counts.
+#[derive(Clone)]
+pub struct RateLimits {
+    /// Counts authentications.
+    pub auth: RateLimit,
+    /// Counts everything else.
+    pub api: RateLimit,
+}
+
+type Entry = (Demand, Limited, UtoipaMethodRouter<Arc<Services>>);
+
+/// Every route of the JSON API; served at the root and under `/api/v1`.
+fn api() -> Vec<Entry> {
+    use Demand::{ApiKey, Nothing};
+    use Limited::{Auth, Never};
+    vec![
+        (Nothing, Never, routes!(health::health)),
+        (ApiKey, Auth, routes!(tokens::exchange)),
+        demanding(Action::CreateAgent, routes!(agents::create)),
+        demanding(Action::ListAgents, routes!(agents::list)),
+        demanding(Action::ReadAgent, routes!(agents::get)),
+        demanding(Action::UpdateAgent, routes!(agents::update)),
+        demanding(Action::SuspendAgent, routes!(agents::suspend)),
+        demanding(Action::ReactivateAgent, routes!(agents::reactivate)),
+        demanding(Action::RevokeAgent, routes!(agents::revoke)),
+        demanding(Action::DeleteAgent, routes!(agents::delete)),
+        demanding(Action::CreateKey, routes!(api_keys::create)),
+        demanding(Action::ListKeys, routes!(api_keys::list)),
+        demanding(Action::RotateKey, routes!(api_keys::rotate)),
+        demanding(Action::RevokeKey, routes!(api_keys::revoke)),
+        demanding(Action::CreateCapability, routes!(capabilities::create)),
+        demanding(Action::ListCapabilities, routes!(capabilities::list)),
+        demanding(Action::ListGrants, routes!(capabilities::held_by)),
+        demanding(Action::GrantCapability, routes!(capabilities::grant)),
+        demanding(Action::UngrantCapability, routes!(capabilities::ungrant)),
+        demanding(Action::ReadAudit, routes!(audit::list)),
+        demanding(Action::ReadAudit, routes!(audit::of_agent)),
+    ]
+}
+
+/// The well-known documents; served at the root only.
+fn documents() -> Vec<Entry> {
+    vec![(Demand::Nothing, Limited::Api, routes!(jwks::jwks))]
+}
+
+const fn demanding(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
+    (Demand::Action(action), Limited::Api, router)
+}
+
+/// A route as the authorisation test sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{placeholders}`.
+    pub path: String,
+    /// What it demands.
+    pub demand: Demand,
+}
+
+/// Lists every route and what it demands.
+#[must_use]
+pub fn list() -> Vec<Listed> {
+    let mut listed = Vec::new();
+    for (demand, _, (_, paths, _)) in api().into_iter().chain(documents()) {
+        for (path, mut item) in paths.paths {
+            let methods = operations(&mut item).map(|(method, _)| method).collect::<Vec<_>>();
+            listed.extend(methods.into_iter().map(|method| Listed { method, path: path.clone(), demand }));
+        }
+    }
+    listed
+}
+
+/// The JSON API as a router, guarded and limited route by route.
+pub(super) fn api_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
+    assemble(api(), services, limits)
+}
+
+/// The well-known documents as a router.
+pub(super) fn documents_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
+    assemble(documents(), services, limits)
+}
+
+fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) -> Router {
+    let routes =
+        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, (schemas, paths, methods))| {
+            let methods = methods.layer(Guard::layer(services.clone(), demand));
+            let methods = match limited {
+                Limited::Never => methods,
+                Limited::Auth => limits.auth.count(methods),
+                Limited::Api => limits.api.count(methods),
+            };
+            router.routes((schemas, paths, methods))
+        });
+    routes.split_for_parts().0.with_state(services.clone())
+}
+
+/// The routes as described: the API under `prefix`, and the well-known documents.
+pub(super) fn described(prefix: &str) -> OpenApi {
+    let described = |entries: Vec<Entry>| {
+        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, (schemas, mut paths, methods))| {
+            describe(&mut paths, demand, limited);
+            router.routes((schemas, paths, methods))
+        })
+    };
+    OpenApiRouter::new().nest(prefix, described(api())).merge(described(documents())).into_openapi()
+}
+
+/// Writes into the description what the table decided.
+fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
+    for item in paths.paths.values_mut() {
+        for (_, operation) in operations(item) {
+            let refusals: &[(&str, &str)] = match demand {
+                Demand::Nothing => {
+                    operation.security = Some(vec![]);
+                    &[]
+                }
+                Demand::ApiKey => {
+                    operation.security = Some(vec![SecurityRequirement::new::<_, _, &str>("apiKey", [])]);
+                    &[("401", "The key is unknown or has ended."), ("403", "The agent may not act.")]
+                }
+                Demand::Action(action) => {
+                    operation.security = Some(vec![SecurityRequirement::new("bearer", [action.demands()])]);
+                    &[
+                        ("401", "The access token is missing, or is not or no longer valid (RFC 6750 section 3)."),
+                        ("403", "The token lacks the required capability, or the caller would gain authority."),
+                    ]
+                }
+            };
+            let limit = (limited != Limited::Never).then_some(("429", "Too many requests; see `Retry-After`."));
+            for &(status, text) in refusals.iter().chain(&limit) {
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    [
+        (Method::GET, &mut item.get),
+        (Method::POST, &mut item.post),
+        (Method::PUT, &mut item.put),
+        (Method::PATCH, &mut item.patch),
+        (Method::DELETE, &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}

@@ -1,0 +1,262 @@
+//! Agents: every row of the contract.
+
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    support::{Database, Server},
+};
+
+both!(
+    an_agent_reads_as_the_contract_says,
+    names_are_unique,
+    both_mounts_serve_the_same,
+    an_edit_changes_what_it_names,
+    status_and_name_cannot_be_edited,
+    listing_filters_and_searches,
+    listing_pages_through_everything_once,
+    suspension_and_reactivation,
+    revocation_is_for_ever,
+    deletion_takes_keys_and_grants_but_no_records,
+    nobody_stops_themselves,
+    unknown_agents_are_not_found,
+);
+
+async fn an_agent_reads_as_the_contract_says(db: Database) {
+    let server = Server::start(db).await;
+    let body = json!({
+        "name": "reader-1", "owner": "team-a", "description": "reads", "agent_type": "llm",
+        "metadata_json": "{\"model\": \"x\"}",
+    });
+    let created = server.admin.post("/agents", body.clone()).await.expect(201);
+    for (field, value) in body.as_object().unwrap() {
+        assert_eq!(&created[field], value, "{field}");
+    }
+    assert_eq!(created["status"], "active");
+    assert_eq!((&created["suspended_at"], &created["revoked_at"]), (&Value::Null, &Value::Null));
+    assert_eq!(created["created_at"], created["updated_at"]);
+    assert!(created["created_at"].as_str().unwrap().ends_with('Z'));
+    let mut fields: Vec<_> = created.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "agent_type",
+            "created_at",
+            "description",
+            "id",
+            "metadata_json",
+            "name",
+            "owner",
+            "revoked_at",
+            "status",
+            "suspended_at",
+            "updated_at",
+        ]
+    );
+    let id = created["id"].as_str().unwrap();
+    assert_eq!(server.admin.get(&format!("/agents/{id}")).await.expect(200), created);
+
+    let plain = server.admin.post("/agents", json!({ "name": "plain", "owner": "o" })).await.expect(201);
+    assert_eq!(
+        (&plain["description"], &plain["agent_type"], &plain["metadata_json"]),
+        (&json!(""), &json!("custom"), &json!("{}"))
+    );
+
+    let record = &server.audited("agent.created").await[1];
+    assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("agent"), &json!(id)));
+    assert_eq!((&record["agent_id"], &record["success"]), (&json!(server.admin_id), &json!(1)));
+    assert_eq!(details(record), json!({ "name": "reader-1", "owner": "team-a" }));
+}
+
+async fn names_are_unique(db: Database) {
+    let server = Server::start(db).await;
+    let body = json!({ "name": "twin", "owner": "o" });
+    server.admin.post("/agents", body.clone()).await.expect(201);
+    server.admin.post("/agents", body).await.refused(409, "Agent name already exists");
+    assert_eq!(server.audited("agent.created").await.len(), 2, "the admin and one twin");
+}
+
+async fn both_mounts_serve_the_same(db: Database) {
+    let server = Server::start(db).await;
+    let created = server.admin.post("/api/v1/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+    let id = created["id"].as_str().unwrap();
+    assert_eq!(server.admin.get(&format!("/agents/{id}")).await.expect(200), created);
+    assert_eq!(server.admin.get(&format!("/api/v1/agents/{id}")).await.expect(200), created);
+}
+
+async fn an_edit_changes_what_it_names(db: Database) {
+    let server = Server::start(db).await;
+    let before = server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+    let path = format!("/agents/{}", before["id"].as_str().unwrap());
+    let edit = json!({ "owner": "p", "description": "two\nlines", "agent_type": "tool", "metadata_json": "[1]" });
+    let after = server.admin.patch(&path, edit.clone()).await.expect(200);
+    for (field, value) in edit.as_object().unwrap() {
+        assert_eq!(&after[field], value, "{field}");
+    }
+    assert!(after["updated_at"].as_str() > before["updated_at"].as_str());
+    assert_eq!(after["created_at"], before["created_at"]);
+    assert_eq!(server.admin.get(&path).await.expect(200), after);
+
+    let record = &server.audited("agent.updated").await[0];
+    assert_eq!(details(record), json!({ "updated_fields": ["description", "owner", "agent_type", "metadata_json"] }));
+    server.admin.patch(&path, json!({ "owner": "q" })).await.expect(200);
+    assert_eq!(details(&server.audited("agent.updated").await[0]), json!({ "updated_fields": ["owner"] }));
+
+    let unchanged = server.admin.patch(&path, json!({})).await.expect(200);
+    assert_eq!(unchanged["description"], "two\nlines");
+    assert_eq!(server.audited("agent.updated").await.len(), 2, "an edit that changes nothing leaves no record");
+}
+
+async fn status_and_name_cannot_be_edited(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    let edited = server.admin.patch(&path, json!({ "name": "b", "status": "revoked", "owner": "p" })).await.expect(200);
+    assert_eq!((&edited["name"], &edited["status"]), (&json!("a"), &json!("active")));
+}
+
+async fn listing_filters_and_searches(db: Database) {
+    let server = Server::start(db).await;
+    for (name, owner, kind, description) in [
+        ("alpha", "team-a", "llm", "summarises mail"),
+        ("beta", "team-b", "tool", "50% faster"),
+        ("gamma_x", "team-b", "llm", "Zoë's helper"),
+    ] {
+        let body = json!({ "name": name, "owner": owner, "agent_type": kind, "description": description });
+        server.admin.post("/agents", body).await.expect(201);
+    }
+    let beta = server.admin.get("/agents?q=beta").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
+    server.admin.post(&format!("/agents/{beta}/suspend"), json!({})).await.expect(200);
+    for (query, names) in [
+        ("", vec!["admin", "alpha", "beta", "gamma_x"]),
+        ("?status=suspended", vec!["beta"]),
+        ("?status=active&owner=team-b", vec!["gamma_x"]),
+        ("?agent_type=llm", vec!["alpha", "gamma_x"]),
+        ("?owner=nobody", vec![]),
+        ("?q=MAIL", vec!["alpha"]),
+        ("?q=team-b", vec!["beta", "gamma_x"]),
+        ("?q=%25", vec!["beta"]),
+        ("?q=_", vec!["gamma_x"]),
+        ("?q=Zo%C3%AB", vec!["gamma_x"]),
+        ("?q=", vec!["admin", "alpha", "beta", "gamma_x"]),
+    ] {
+        let listed = server.admin.get(&format!("/agents{query}")).await.expect(200);
+        let listed: Vec<_> = listed.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap()).collect();
+        assert_eq!(listed, names, "{query}");
+    }
+}
+
+async fn listing_pages_through_everything_once(db: Database) {
+    let server = Server::start(db).await;
+    for n in 0..7 {
+        server.admin.post("/agents", json!({ "name": format!("p{n}"), "owner": "paged" })).await.expect(201);
+    }
+    let mut path = "/api/v1/agents?owner=paged&limit=3".to_owned();
+    let mut seen = Vec::new();
+    for expected in [3, 3, 1] {
+        let page = server.admin.get(&path).await;
+        let next = page.header("link").map(|link| {
+            let (target, relation) = link.split_once("; ").unwrap();
+            assert_eq!(relation, "rel=\"next\"");
+            target.trim_matches(['<', '>']).to_owned()
+        });
+        let agents = page.expect(200);
+        assert_eq!(agents.as_array().unwrap().len(), expected);
+        seen.extend(agents.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap().to_owned()));
+        assert_eq!(next.is_some(), expected == 3, "the last page leads nowhere");
+        path = next.unwrap_or_default();
+    }
+    assert_eq!(seen, ["p0", "p1", "p2", "p3", "p4", "p5", "p6"]);
+}
+
+async fn suspension_and_reactivation(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    server.admin.post_empty(&format!("{path}/reactivate")).await.expect(400);
+    let suspended = server.admin.post(&format!("{path}/suspend"), json!({ "reason": "odd traffic" })).await.expect(200);
+    assert_eq!(suspended["status"], "suspended");
+    assert!(suspended["suspended_at"].is_string());
+    assert_eq!(details(&server.audited("agent.suspended").await[0]), json!({ "reason": "odd traffic" }));
+
+    // Suspending again, without a body at all, changes nothing.
+    assert_eq!(server.admin.post_empty(&format!("{path}/suspend")).await.expect(200), suspended);
+    assert_eq!(server.audited("agent.suspended").await.len(), 1);
+
+    let active = server.admin.post_empty(&format!("{path}/reactivate")).await.expect(200);
+    assert_eq!((&active["status"], &active["suspended_at"]), (&json!("active"), &Value::Null));
+    assert_eq!(server.audited("agent.reactivated").await.len(), 1);
+    server.admin.post_empty(&format!("{path}/reactivate")).await.expect(400);
+}
+
+async fn revocation_is_for_ever(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    let revoked = server.admin.post(&format!("{path}/revoke"), json!({ "reason": "gone" })).await.expect(200);
+    assert_eq!(revoked["status"], "revoked");
+    assert!(revoked["revoked_at"].is_string());
+    assert_eq!(details(&server.audited("agent.revoked").await[0]), json!({ "reason": "gone" }));
+    let keys = server.admin.get(&format!("{path}/keys")).await.expect(200);
+    assert_eq!(keys[0]["status"], "revoked");
+    assert!(keys[0]["revoked_at"].is_string());
+
+    server.admin.post_empty(&format!("{path}/revoke")).await.expect(400);
+    server.admin.post_empty(&format!("{path}/suspend")).await.expect(400);
+    server.admin.post_empty(&format!("{path}/reactivate")).await.expect(400);
+    server.admin.post_empty(&format!("{path}/keys")).await.expect(400);
+    assert_eq!(server.audited("agent.revoked").await.len(), 1);
+}
+
+async fn deletion_takes_keys_and_grants_but_no_records(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &["agents:read"]).await;
+    let path = format!("/agents/{}", agent.id);
+    server.admin.delete(&path).await.expect(204);
+    assert_eq!(details(&server.audited("agent.deleted").await[0]), json!({ "name": "a" }));
+    server.admin.get(&path).await.refused(404, "Agent not found");
+    server.admin.delete(&path).await.refused(404, "Agent not found");
+    server.anybody().exchange(&agent.raw_key).await.refused(401, "Invalid API key");
+    for table in [
+        "api_keys WHERE name <> 'admin-bootstrap'",
+        "agent_capabilities g WHERE g.agent_id NOT IN (SELECT id FROM agents)",
+    ] {
+        assert_eq!(server.db.count(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
+    }
+    let timeline = server.admin.get(&format!("{path}/audit")).await.expect(200);
+    let actions: Vec<_> =
+        timeline.as_array().unwrap().iter().map(|record| record["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["agent.deleted", "auth.token_issued", "key.created", "capability.granted", "agent.created"]);
+    // The name is free again.
+    server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+}
+
+async fn nobody_stops_themselves(db: Database) {
+    let server = Server::start(db).await;
+    let path = format!("/agents/{}", server.admin_id);
+    server.admin.post_empty(&format!("{path}/suspend")).await.refused(400, "Cannot suspend yourself");
+    server.admin.post_empty(&format!("{path}/revoke")).await.refused(400, "Cannot revoke yourself");
+    server.admin.delete(&path).await.refused(400, "Cannot delete yourself");
+    assert_eq!(server.admin.get(&path).await.expect(200)["status"], "active");
+}
+
+async fn unknown_agents_are_not_found(db: Database) {
+    let server = Server::start(db).await;
+    for id in ["00000000-0000-7000-8000-000000000000", "junk", "%00", "a%2Fb"] {
+        let path = format!("/agents/{id}");
+        server.admin.get(&path).await.refused(404, "Agent not found");
+        server.admin.patch(&path, json!({ "owner": "x" })).await.refused(404, "Agent not found");
+        for act in ["suspend", "reactivate", "revoke", "keys"] {
+            server.admin.post_empty(&format!("{path}/{act}")).await.refused(404, "Agent not found");
+        }
+        for part in ["keys", "capabilities", "audit"] {
+            server.admin.get(&format!("{path}/{part}")).await.refused(404, "Agent not found");
+        }
+        server.admin.delete(&path).await.refused(404, "Agent not found");
+    }
+}
+
+pub(super) fn details(record: &Value) -> Value {
+    serde_json::from_str(record["details_json"].as_str().unwrap()).unwrap()
+}

@@ -1,0 +1,73 @@
+//! A database for each test.
+
+use std::path::PathBuf;
+
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+/// An empty database that goes with the test.
+pub struct Database {
+    pub url: String,
+    /// A folder for the test's own files; the SQLite file is in it.
+    pub folder: TempDir,
+}
+
+impl Database {
+    pub fn sqlite() -> Self {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:///{}", folder.path().join("aims.db").display());
+        Self { url, folder }
+    }
+
+    pub async fn postgres() -> Self {
+        let server = std::env::var("AIMS_TEST_POSTGRES_URL").expect("AIMS_TEST_POSTGRES_URL; `tests/run` sets it");
+        let name = format!("aims_{}", uuid::Uuid::from_bytes(random()).simple());
+        let mut connection = PgConnection::connect(&server).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        Self { url: format!("{base}/{name}"), folder: TempDir::new().unwrap() }
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite")
+    }
+
+    /// Runs SQL behind the service's back, as somebody with access to the database could.
+    pub async fn execute(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite() {
+            let mut connection = SqliteConnection::connect(&self.sqlite_url()).await.unwrap();
+            connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+        }
+    }
+
+    /// One number that a query gives.
+    pub async fn count(&self, sql: &str) -> i64 {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite() {
+            let mut connection = SqliteConnection::connect(&self.sqlite_url()).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        }
+    }
+
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.folder.path().join("aims.db")
+    }
+
+    fn sqlite_url(&self) -> String {
+        format!("sqlite://{}", self.sqlite_file().display())
+    }
+}
+
+fn random() -> [u8; 16] {
+    use aims::clock::{Rng, SystemRng};
+    let mut bytes = [0; 16];
+    SystemRng.fill(&mut bytes);
+    bytes
+}

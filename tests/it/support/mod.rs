@@ -1,0 +1,11 @@
+//! What the tests share: databases, a clock that stands still, a running service, and a client.
+
+mod client;
+mod database;
+mod server;
+mod time;
+
+pub use client::{Answer, Client};
+pub use database::Database;
+pub use server::{Agent, Options, Server};
+pub use time::TestClock;

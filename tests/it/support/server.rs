@@ -1,0 +1,136 @@
+//! A service on a socket of its own, in this process.
+
+use std::collections::HashMap;
+
+use aims::{
+    app::App,
+    clock::{Environment, SystemRng},
+    config::Config,
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use super::{Client, Database, TestClock};
+
+/// Settings that differ from what tests usually want.
+pub type Options<'o> = &'o [(&'o str, &'o str)];
+
+/// A running service, set up, with its first administrator logged in.
+pub struct Server {
+    pub db: Database,
+    pub clock: TestClock,
+    pub url: String,
+    /// The first administrator.
+    pub admin: Client,
+    pub admin_id: String,
+    pub admin_key: String,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Server {
+    pub async fn start(db: Database) -> Self {
+        Self::with(db, &[]).await
+    }
+
+    pub async fn with(db: Database, options: Options<'_>) -> Self {
+        let clock = TestClock::new();
+        let app = open(&db, &clock, options).await;
+        let made = app.bootstrap().await.unwrap().expect("an empty database");
+        let (admin_id, admin_key) = (made.agent.to_string(), made.raw_key.expose().to_owned());
+        Self::serve(db, clock, app, admin_id, admin_key).await
+    }
+
+    async fn serve(db: Database, clock: TestClock, app: App, admin_id: String, admin_key: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(app.serve(listener, async move {
+            let _ = stopped.await;
+        }));
+        let admin = Client::new(url.clone()).login(&admin_key).await;
+        Self { db, clock, url, admin, admin_id, admin_key, stop: Some(stop), served: Some(served) }
+    }
+
+    /// A client that has not authenticated.
+    pub fn anybody(&self) -> Client {
+        self.admin.without_token()
+    }
+
+    /// Stops the service and leaves its database.
+    pub async fn stop(mut self) -> Database {
+        drop(self.stop.take());
+        self.served.take().unwrap().await.unwrap().unwrap();
+        self.db
+    }
+
+    /// Stops the service and starts it again on the same database, at the same time of its clock.
+    pub async fn restart(mut self, options: Options<'_>) -> Self {
+        drop(self.stop.take());
+        self.served.take().unwrap().await.unwrap().unwrap();
+        let app = open(&self.db, &self.clock, options).await;
+        assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not make another administrator");
+        Self::serve(self.db, self.clock, app, self.admin_id, self.admin_key).await
+    }
+
+    /// Registers an agent that holds `capabilities`; gives its identifier, its key and a client of its own.
+    pub async fn agent(&self, name: &str, capabilities: &[&str]) -> Agent {
+        let agent = self.admin.post("/agents", json!({ "name": name, "owner": "tests" })).await.expect(201);
+        let id = agent["id"].as_str().unwrap().to_owned();
+        for capability in capabilities {
+            self.grant(&id, capability).await;
+        }
+        let key = self.admin.post(&format!("/agents/{id}/keys"), json!({})).await.expect(201);
+        let raw_key = key["raw_key"].as_str().unwrap().to_owned();
+        let client = self.anybody().login(&raw_key).await;
+        Agent { id, key_id: key["id"].as_str().unwrap().to_owned(), raw_key, client }
+    }
+
+    pub async fn grant(&self, agent: &str, capability: &str) {
+        let capability_id = self.capability(capability).await;
+        let body = json!({ "capability_id": capability_id });
+        self.admin.post(&format!("/agents/{agent}/capabilities"), body).await.expect(201);
+    }
+
+    /// The identifier of a capability, registered if need be.
+    pub async fn capability(&self, name: &str) -> String {
+        let known = self.admin.get("/capabilities?limit=500").await.expect(200);
+        let known = known.as_array().unwrap().iter().find(|capability| capability["name"] == name).cloned();
+        let capability = match known {
+            Some(capability) => capability,
+            None => self.admin.post("/capabilities", json!({ "name": name })).await.expect(201),
+        };
+        capability["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The newest audit records with this action.
+    pub async fn audited(&self, action: &str) -> Vec<Value> {
+        let records = self.admin.get(&format!("/audit?action={action}&limit=500")).await.expect(200);
+        records.as_array().unwrap().clone()
+    }
+}
+
+/// An agent that a test made.
+pub struct Agent {
+    pub id: String,
+    pub key_id: String,
+    pub raw_key: String,
+    pub client: Client,
+}
+
+async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
+    let mut settings = HashMap::from([
+        ("DATABASE_URL", db.url.clone()),
+        ("MASTER_KEY", "0f".repeat(32)),
+        ("RATE_LIMIT_AUTH_PER_MINUTE", "1000000".to_owned()),
+        ("RATE_LIMIT_API_PER_MINUTE", "1000000".to_owned()),
+        ("PUBLIC_URL", "https://aims.test".to_owned()),
+    ]);
+    for (name, value) in options {
+        settings.insert(name, (*value).to_owned());
+    }
+    let config = Config::load(|name| settings.get(name).cloned()).expect("valid settings");
+    let env = Environment::new(Arc::new(clock.clone()), Arc::new(SystemRng));
+    App::open(config, env).await.expect("a service that starts")
+}

@@ -319,7 +319,7 @@ fn without_password(url: &str) -> String {
     }
 }
 
-/// Accepts the spellings of SQLAlchemy, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
+/// Accepts the spellings of `SQLAlchemy`, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
 fn parse_database(url: &str) -> Result<Location, String> {
     const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
     let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;

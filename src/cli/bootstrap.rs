@@ -102,6 +102,6 @@ impl Reveal {
 fn boxed(lines: &[String]) -> String {
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
     let rule = "─".repeat(width + 2);
-    let rows: String = lines.iter().map(|line| format!("│ {line:width$} │\n")).collect();
-    format!("┌{rule}┐\n{rows}└{rule}┘")
+    let rows: Vec<_> = lines.iter().map(|line| format!("│ {line:width$} │")).collect();
+    format!("┌{rule}┐\n{}\n└{rule}┘", rows.join("\n"))
 }

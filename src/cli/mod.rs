@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
             Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
             Command::Audit(command) => audit::run(command, config()?).await,
             Command::Openapi => openapi::run(),
-            Command::CheckConfig => check_config::run(&config()?),
+            Command::CheckConfig => Ok(check_config::run(&config()?)),
         }
     });
     outcome.unwrap_or_else(|failure| fail(&failure))

@@ -6,7 +6,7 @@ fn load(settings: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
 }
 
 fn problems(settings: &[(&str, &str)]) -> String {
-    load(settings).unwrap_err().iter().map(|problem| format!("{problem}\n")).collect()
+    load(settings).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn sqlite_path(url: &str) -> PathBuf {

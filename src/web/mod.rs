@@ -31,7 +31,6 @@ use routes::RateLimits;
 pub const API_PREFIX: &str = "/api/v1";
 
 /// Everything that is served. A request passes the layers from the last to the first.
-#[must_use]
 pub fn router(
     services: &Arc<Services>,
     limits: &RateLimits,

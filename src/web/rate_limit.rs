@@ -46,8 +46,11 @@ impl KeyExtractor for ByNetwork {
 
 impl RateLimit {
     /// A limit called `name` in the `RateLimit` headers.
+    ///
+    /// # Panics
+    /// Never: neither the period nor the burst can be zero.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "neither the period nor the burst can be zero")]
+    #[expect(clippy::expect_used, reason = "see above")]
     pub fn new(name: &'static str, per_minute: NonZeroU32) -> Self {
         let governor = GovernorConfigBuilder::default()
             .period((MINUTE / per_minute.get()).max(Duration::from_nanos(1)))
@@ -60,7 +63,6 @@ impl RateLimit {
     }
 
     /// Counts the requests of `routes`.
-    #[must_use]
     pub(super) fn count<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
         let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(refuse);
         routes.layer(governor).layer(axum::middleware::map_response_with_state(self.clone(), describe))

@@ -19,7 +19,8 @@ const API_KEY: &str = "X-API-Key";
 
 /// An access token.
 #[derive(Serialize, ToSchema)]
-pub struct Token {
+#[schema(as = Token)]
+pub struct TokenBody {
     /// The token, a JWT in the profile of RFC 9068.
     access_token: String,
     /// Always `bearer`.
@@ -36,7 +37,7 @@ pub struct Token {
     post, path = "/auth/token", tag = "Tokens", operation_id = "exchange_api_key",
     params(("X-API-Key" = String, Header, description = "The API key.")),
     responses(
-        (status = 200, description = "The access token.", body = Token),
+        (status = 200, description = "The access token.", body = TokenBody),
         (status = 422, description = "The header is missing."),
     )
 )]
@@ -49,7 +50,7 @@ pub async fn exchange(
     // A header that is no text is no key either: it is refused, and recorded, like any other wrong key.
     let raw_key = headers.get(API_KEY).ok_or_else(missing)?.to_str().unwrap_or_default();
     let issued = tokens::exchange(&services, &origin, raw_key).await?;
-    let token = Token {
+    let token = TokenBody {
         access_token: issued.access_token.expose_secret().to_owned(),
         token_type: "bearer",
         expires_in: issued.expires_in,

@@ -10,6 +10,7 @@ pub mod capabilities;
 pub mod policy;
 pub mod principals;
 pub mod refusals;
+pub mod seed_import;
 pub mod signing_keys;
 pub mod tokens;
 

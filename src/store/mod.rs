@@ -10,6 +10,7 @@ pub mod changes;
 pub mod db;
 pub mod listener;
 pub mod principals;
+pub mod seed;
 pub mod signing_keys;
 mod writer;
 

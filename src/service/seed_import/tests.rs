@@ -1,0 +1,455 @@
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{Counts, run};
+use crate::{
+    clock::Environment,
+    crypto::Keyring,
+    domain::{
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
+        audit::{Head, Record},
+    },
+    service::{
+        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals, tokens,
+    },
+    store::{
+        Changes, Conn, Db, Location, Mode, Store, agents, api_keys,
+        audit::{self, Filter, Start},
+        capabilities,
+    },
+};
+
+const TABLES: &str = "
+    CREATE TABLE agents (id VARCHAR(36) PRIMARY KEY, name VARCHAR(128), description TEXT, owner VARCHAR(128),
+        status VARCHAR(20), agent_type VARCHAR(20), metadata_json TEXT, created_at DATETIME, updated_at DATETIME,
+        suspended_at DATETIME, revoked_at DATETIME);
+    CREATE TABLE api_keys (id VARCHAR(36) PRIMARY KEY, agent_id VARCHAR(36), key_prefix VARCHAR(8),
+        key_hash VARCHAR(64), name VARCHAR(128), status VARCHAR(20), expires_at DATETIME, created_at DATETIME,
+        rotated_at DATETIME, revoked_at DATETIME, last_used_at DATETIME);
+    CREATE TABLE capabilities (id VARCHAR(36) PRIMARY KEY, name VARCHAR(128), description TEXT, created_at DATETIME);
+    CREATE TABLE agent_capabilities (id VARCHAR(36) PRIMARY KEY, agent_id VARCHAR(36), capability_id VARCHAR(36),
+        granted_by VARCHAR(36), granted_at DATETIME);
+    CREATE TABLE audit_logs (id VARCHAR(36) PRIMARY KEY, timestamp DATETIME, agent_id VARCHAR(36),
+        action VARCHAR(64), resource_type VARCHAR(64), resource_id VARCHAR(36), details_json TEXT,
+        ip_address VARCHAR(45), success BOOLEAN);
+";
+
+const ADMIN: &str = "11111111-1111-4111-8111-111111111111";
+const SLEEPER: &str = "22222222-2222-4222-8222-222222222222";
+const ADMIN_KEY: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaa1";
+const ROTATED_KEY: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaa4";
+
+/// A raw key as the predecessor makes it, told apart by one digit.
+fn raw_key(digit: char) -> String {
+    format!("aims_{}", digit.to_string().repeat(64))
+}
+
+fn hash_of(digit: char) -> String {
+    let digest: [u8; 32] = Sha256::digest(raw_key(digit)).into();
+    crate::domain::audit::hex(&digest)
+}
+
+/// Three agents, one of whose identifiers is no UUID; two capabilities; and records that are not in order of time.
+fn rows() -> String {
+    let (k1, k2, k3, k4, k5) = (hash_of('1'), hash_of('2'), hash_of('3'), hash_of('4'), hash_of('5'));
+    format!(
+        "INSERT INTO agents VALUES
+            ('{ADMIN}', 'admin', 'Boss', 'system', 'active', 'orchestrator', '{{\"a\": 1}}',
+                '2025-01-01 10:00:00.000001', '2025-01-02 10:00:00', NULL, NULL),
+            ('{SLEEPER}', 'sleeper', NULL, 'ops', 'suspended', 'llm', NULL,
+                '2025-01-01T11:00:00', NULL, '2025-02-01T00:00:00+00:00', NULL),
+            ('worker-7', 'worker', '', 'ops', 'active', 'tool', '{{}}', '2025-01-01 12:00:00', '2025-01-01 12:00:00',
+                NULL, NULL);
+        INSERT INTO api_keys VALUES
+            ('{ADMIN_KEY}', '{ADMIN}', 'aims_111', '{k1}', 'admin-bootstrap', 'active', NULL,
+                '2025-01-01 10:00:00', NULL, NULL, '2025-03-01 00:00:00'),
+            ('key-2', '{SLEEPER}', 'aims_222', '{k2}', 'k', 'active', NULL, '2025-01-01 10:00:00', NULL, NULL, NULL),
+            ('key-3', 'worker-7', 'aims_333', '{k3}', NULL, 'active', '2999-01-01', '2025-01-01 10:00:00', NULL, NULL,
+                NULL),
+            ('{ROTATED_KEY}', 'worker-7', 'aims_444', '{k4}', 'old', 'rotated', NULL, '2025-01-01 10:00:00',
+                '2025-01-05 10:00:00', NULL, NULL),
+            ('key-5', 'worker-7', 'aims_555', '{k5}', 'gone', 'revoked', NULL, '2025-01-01 10:00:00', NULL,
+                '2025-01-06 10:00:00', NULL);
+        INSERT INTO capabilities VALUES
+            ('c0000000-0000-4000-8000-000000000001', 'admin:*', 'All', '2025-01-01 10:00:00'),
+            ('cap-deploy', 'deploy:run', NULL, '2025-01-01 10:00:00');
+        INSERT INTO agent_capabilities VALUES
+            ('g1', '{ADMIN}', 'c0000000-0000-4000-8000-000000000001', NULL, '2025-01-01 10:00:00'),
+            ('g2', 'worker-7', 'cap-deploy', '{ADMIN}', '2025-01-01 13:00:00'),
+            ('g3', '{SLEEPER}', 'cap-deploy', 'nobody-known', '2025-01-01 13:00:00');
+        INSERT INTO audit_logs VALUES
+            ('d0000000-0000-4000-8000-000000000001', '2025-01-02 00:00:00', '{ADMIN}', 'agent.created', 'agent',
+                'worker-7', '{{\"name\":  \"worker\"}}', '10.0.0.1', 1),
+            ('a2', '2025-01-01 00:00:00', NULL, 'auth.failed', NULL, NULL, NULL, 'testclient', 0),
+            ('a3', '2025-01-02 00:00:00', 'worker-7', 'auth.token_issued', 'api_key', 'key-3', '{{}}', NULL, 'true');"
+    )
+}
+
+struct House {
+    dir: TempDir,
+    services: Services,
+}
+
+impl House {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::Sqlite(dir.path().join("aims.db")), Mode::Write).await.unwrap();
+        let principals = Principals::default();
+        let view = principals.clone();
+        let store = Store::start(db, Arc::new(move |changes: &Changes| view.forget(changes)));
+        let services = Services {
+            store,
+            principals,
+            refusals: Refusals::default(),
+            keyring: Arc::new(Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap()),
+            env: Environment::system(),
+            settings: Arc::new(Settings {
+                issuer: "http://localhost".to_owned(),
+                token_life: Duration::from_mins(30),
+                rotation_grace: Duration::from_hours(24),
+                refusals_per_minute: 100,
+            }),
+        };
+        Self { dir, services }
+    }
+
+    /// Writes a file of the predecessor.
+    async fn file(&self, name: &str, sql: &[&str]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut conn = options.connect().await.unwrap();
+        for sql in sql {
+            sqlx::raw_sql(AssertSqlSafe((*sql).to_owned())).execute(&mut conn).await.unwrap();
+        }
+        conn.close().await.unwrap();
+        path
+    }
+
+    async fn seed(&self) -> PathBuf {
+        self.file("seed.db", &[TABLES, &rows()]).await
+    }
+
+    /// What an import of the usual rows, changed by `change`, is refused with; nothing may be left of it.
+    async fn refusal(&self, change: &str) -> String {
+        let name = format!("{}.db", Uuid::from_bytes(self.services.env.random()));
+        let path = self.file(&name, &[TABLES, &rows(), change]).await;
+        let (before, head) = (self.names().await, self.head().await);
+        let message = run(&self.services, &path).await.unwrap_err().to_string();
+        assert_eq!((self.names().await, self.head().await), (before, head), "{message}");
+        message
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let mut read = self.services.store.read().await.unwrap();
+        let page = agents::list(read.conn(), &agents::Filter::default(), None, Limit::of(500)).await.unwrap();
+        page.items.iter().map(|agent| agent.name.to_string()).collect()
+    }
+
+    async fn head(&self) -> Head {
+        audit::head(self.services.store.read().await.unwrap().conn()).await.unwrap()
+    }
+
+    /// The whole log, oldest first.
+    async fn log(&self) -> Vec<Record> {
+        audit::chain(self.services.store.read().await.unwrap().conn(), 0, 1_000_000).await.unwrap()
+    }
+
+    async fn exchange(&self, digit: char) -> Result<(), Error> {
+        tokens::exchange(&self.services, &Origin::default(), &raw_key(digit)).await.map(drop)
+    }
+
+    async fn agent_named(&self, name: &str) -> AgentId {
+        let mut read = self.services.store.read().await.unwrap();
+        let page = agents::list(read.conn(), &agents::Filter::default(), None, Limit::of(500)).await.unwrap();
+        page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
+    }
+
+    async fn assert_chain_holds(&self) {
+        assert_eq!(verify(self.services.store.db()).await.unwrap().broken, None);
+    }
+}
+
+fn time(text: &str) -> Timestamp {
+    Timestamp::parse_lenient(text).unwrap()
+}
+
+#[tokio::test]
+async fn everything_is_brought_over_and_keys_keep_working() {
+    let house = House::new().await;
+    let path = house.seed().await;
+    let before = fs::read(&path).unwrap();
+    let counts = run(&house.services, &path).await.unwrap();
+    let expected =
+        Counts { agents: 3, api_keys: 5, capabilities: 2, capabilities_matched: 0, grants: 3, audit_records: 3 };
+    assert_eq!(counts, expected);
+    assert_eq!(
+        counts.to_string(),
+        "agents: 3, API keys: 5, capabilities: 2 new and 0 that existed already, grants: 3, audit records: 3"
+    );
+    assert_eq!(fs::read(&path).unwrap(), before, "the file stays as it was");
+
+    let mut read = house.services.store.read().await.unwrap();
+    let admin = agents::find(read.conn(), AgentId::parse(ADMIN).unwrap()).await.unwrap().unwrap();
+    assert_eq!(admin.created_at, time("2025-01-01T10:00:00.000001Z"));
+    assert_eq!(admin.metadata_json, "{\"a\": 1}");
+    let sleeper = agents::find(read.conn(), AgentId::parse(SLEEPER).unwrap()).await.unwrap().unwrap();
+    assert_eq!(sleeper.status, AgentStatus::Suspended);
+    assert_eq!(sleeper.suspended_at, Some(time("2025-02-01")));
+    assert_eq!((sleeper.description.as_str(), sleeper.metadata_json.as_str()), ("", "{}"));
+    let rotated = api_keys::find(read.conn(), ApiKeyId::parse(ROTATED_KEY).unwrap()).await.unwrap().unwrap();
+    assert_eq!(rotated.status, ApiKeyStatus::Rotated);
+    assert_eq!(rotated.grace_ends_at, Some(time("2025-01-06T10:00:00Z")));
+    assert_eq!(rotated.key_prefix, "aims_444");
+    drop(read);
+
+    house.exchange('1').await.unwrap();
+    house.exchange('3').await.unwrap();
+    for (digit, why) in [
+        ('2', AuthFailure::AgentSuspended),
+        ('4', AuthFailure::RotatedKeyExpired),
+        ('5', AuthFailure::KeyRevoked),
+        ('6', AuthFailure::InvalidKey),
+    ] {
+        let refusal = house.exchange(digit).await.unwrap_err();
+        assert!(matches!(refusal, Error::Unauthenticated(failure) if failure == why), "{digit}: {refusal}");
+    }
+    house.assert_chain_holds().await;
+}
+
+#[tokio::test]
+async fn identifiers_that_are_no_uuids_stay_consistent() {
+    let house = House::new().await;
+    run(&house.services, &house.seed().await).await.unwrap();
+    let worker = house.agent_named("worker").await;
+    assert_eq!(worker.0.get_version_num(), 8);
+    let mut read = house.services.store.read().await.unwrap();
+    assert_eq!(api_keys::list(read.conn(), worker).await.unwrap().len(), 3);
+    let held = capabilities::held_by(read.conn(), worker).await.unwrap();
+    assert_eq!(held[0].name.as_str(), "deploy:run");
+    let filter = Filter { involving: Some(worker), ..Filter::default() };
+    let page = audit::list(read.conn(), &filter, Start::Offset(0), Limit::of(500)).await.unwrap();
+    assert_eq!(page.items.len(), 2, "what it did, and what was done to it");
+}
+
+#[tokio::test]
+async fn records_join_the_chain_in_order_of_time_and_keep_their_text() {
+    let house = House::new().await;
+    run(&house.services, &house.seed().await).await.unwrap();
+    let log = house.log().await;
+    let actions: Vec<_> = log.iter().map(|record| record.action.as_str()).collect();
+    assert_eq!(actions, ["auth.failed", "agent.created", "auth.token_issued", "seed.imported"]);
+    assert_eq!((log[0].details.as_str(), log[0].ip.as_deref(), log[0].success), ("{}", Some("testclient"), false));
+    assert_eq!(log[1].id.to_string(), "d0000000-0000-4000-8000-000000000001");
+    assert_eq!(log[1].details, "{\"name\":  \"worker\"}");
+    assert_eq!(log[1].actor, AgentId::parse(ADMIN));
+    assert_eq!(log[1].resource_id.as_deref(), Some("worker-7"), "as it was, for what refers to it elsewhere");
+    assert!(log[2].success);
+    assert!(log[3].details.contains("\"audit_records\":3"), "{}", log[3].details);
+    house.assert_chain_holds().await;
+}
+
+#[tokio::test]
+async fn a_second_import_is_refused_and_changes_nothing() {
+    let house = House::new().await;
+    let path = house.seed().await;
+    run(&house.services, &path).await.unwrap();
+    let (names, head) = (house.names().await, house.head().await);
+    let other = house.file("other.db", &[TABLES]).await;
+    for path in [path, other] {
+        let message = run(&house.services, &path).await.unwrap_err().to_string();
+        assert_eq!(message, "nothing was imported: a database of the predecessor was imported before");
+    }
+    assert_eq!((house.names().await, house.head().await), (names, head));
+    house.exchange('1').await.unwrap();
+}
+
+#[tokio::test]
+async fn two_imports_at_once_are_one() {
+    let house = House::new().await;
+    let path = house.seed().await;
+    let (one, other) = tokio::join!(run(&house.services, &path), run(&house.services, &path));
+    assert!(one.is_ok() != other.is_ok());
+    assert_eq!(house.names().await.len(), 3);
+    house.assert_chain_holds().await;
+}
+
+#[tokio::test]
+async fn a_clash_refuses_the_whole_import() {
+    let house = House::new().await;
+    bootstrap::run(&house.services).await.unwrap().unwrap();
+    let message = house.refusal("").await;
+    assert!(message.contains("an agent named admin exists already"), "{message}");
+    assert_eq!(house.names().await, ["admin"]);
+
+    // Nothing of the refused import is in the way of the next: not even its mark.
+    let rename = "UPDATE agents SET name = 'boss' WHERE name = 'admin'";
+    let path = house.file("renamed.db", &[TABLES, &rows(), rename]).await;
+    let counts = run(&house.services, &path).await.unwrap();
+    assert_eq!((counts.capabilities, counts.capabilities_matched), (1, 1));
+    let mut read = house.services.store.read().await.unwrap();
+    let held = capabilities::held_by(read.conn(), AgentId::parse(ADMIN).unwrap()).await.unwrap();
+    let present = capabilities::find_by_name(read.conn(), "admin:*").await.unwrap().unwrap();
+    assert_eq!(held, [present], "granted of the capability that existed");
+    house.assert_chain_holds().await;
+}
+
+#[tokio::test]
+async fn a_clash_of_identifiers_or_hashes_is_named() {
+    let house = House::new().await;
+    run(&house.services, &house.seed().await).await.unwrap();
+    // The mark gone, the next import meets what the first one left.
+    let unmarked = house.services.store.write(|tx| {
+        Box::pin(async move {
+            let Conn::Sqlite(conn) = tx.conn() else { return Err(Error::Unavailable(None)) };
+            sqlx::raw_sql("DELETE FROM imports").execute(conn).await?;
+            Ok(())
+        })
+    });
+    unmarked.await.unwrap();
+    let renamed = "UPDATE agents SET name = 'new-' || name";
+    let moved = "UPDATE agents SET id = 'new-' || id; UPDATE api_keys SET agent_id = 'new-' || agent_id;
+        UPDATE agent_capabilities SET agent_id = 'new-' || agent_id";
+    for (change, expected) in [
+        (renamed.to_owned(), format!("an agent with the id {ADMIN} exists already")),
+        (format!("{renamed}; {moved}"), format!("an API key with the id {ADMIN_KEY} exists already")),
+        (
+            format!("{renamed}; {moved}; UPDATE api_keys SET id = 'new-' || id"),
+            "(\"admin-bootstrap\") exists already".to_owned(),
+        ),
+        (
+            format!("{renamed}; {moved}; DELETE FROM api_keys; UPDATE capabilities SET name = 'new-' || name"),
+            "of the capability new-admin:* exists already, as admin:*".to_owned(),
+        ),
+    ] {
+        let message = house.refusal(&change).await;
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_row_refuses_the_whole_import_and_is_named() {
+    let house = House::new().await;
+    for (change, expected) in [
+        (
+            "UPDATE agents SET status = 'asleep' WHERE name = 'sleeper'".to_owned(),
+            format!(
+                "the table agents, row 2 (id \"{SLEEPER}\"), status: \"asleep\" is not valid: Input should be one of"
+            ),
+        ),
+        ("UPDATE agents SET name = 'a b'".to_owned(), "name: \"a b\" is not valid: String should match".to_owned()),
+        ("UPDATE agents SET name = 'same'".to_owned(), "row 2".to_owned()),
+        ("UPDATE agents SET agent_type = NULL".to_owned(), "agent_type: it is missing".to_owned()),
+        ("UPDATE agents SET created_at = 'soon'".to_owned(), "created_at: \"soon\" is not an ISO 8601 time".to_owned()),
+        ("UPDATE agents SET owner = 'a' || char(0)".to_owned(), "owner: it holds a NUL character".to_owned()),
+        (
+            "UPDATE api_keys SET key_hash = 'aims_xyz' WHERE id = 'key-3'".to_owned(),
+            "the table api_keys, row 3 (id \"key-3\"), key_hash: it should hold 64 hexadecimal digits".to_owned(),
+        ),
+        (
+            format!("UPDATE api_keys SET key_hash = upper('{}')", hash_of('1')),
+            "row 2 (id \"key-2\"), key_hash: an earlier row holds the same".to_owned(),
+        ),
+        ("UPDATE api_keys SET agent_id = 'x'".to_owned(), "agent_id: there is no agent \"x\"".to_owned()),
+        ("UPDATE capabilities SET name = 'a b'".to_owned(), "capabilities, row 1".to_owned()),
+        (
+            "UPDATE agent_capabilities SET capability_id = 'x' WHERE id = 'g2'".to_owned(),
+            "row 2 (id \"g2\"), capability_id: there is no capability \"x\"".to_owned(),
+        ),
+        (
+            "INSERT INTO agent_capabilities SELECT 'g4', agent_id, capability_id, NULL, granted_at \
+                FROM agent_capabilities WHERE id = 'g2'"
+                .to_owned(),
+            "row 4 (id \"g4\"), capability_id: an earlier row holds the same".to_owned(),
+        ),
+        (
+            "UPDATE audit_logs SET success = 'perhaps' WHERE id = 'a2'".to_owned(),
+            "the table audit_logs, row 2 (id \"a2\"), success: \"perhaps\" is neither true nor false".to_owned(),
+        ),
+        ("UPDATE audit_logs SET timestamp = NULL".to_owned(), "timestamp: it is missing".to_owned()),
+    ] {
+        let message = house.refusal(&change).await;
+        assert!(message.contains(&expected), "{change}: {message}");
+    }
+    assert_eq!(house.head().await, Head::EMPTY);
+}
+
+#[tokio::test]
+async fn every_missing_table_and_column_is_named() {
+    let house = House::new().await;
+    let change = "ALTER TABLE api_keys DROP COLUMN key_hash; ALTER TABLE agents DROP COLUMN owner;
+        DROP TABLE audit_logs";
+    let message = house.refusal(change).await;
+    for expected in [
+        "the table api_keys lacks the column key_hash",
+        "agents lacks the column owner",
+        "there is no table audit_logs",
+    ] {
+        assert!(message.contains(expected), "{message}");
+    }
+    assert!(!message.contains("key_prefix"), "{message}");
+}
+
+#[tokio::test]
+async fn only_a_database_that_is_there_is_read() {
+    let house = House::new().await;
+    let absent = house.dir.path().join("absent.db");
+    let message = run(&house.services, &absent).await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot read the file"), "{message}");
+    assert!(!absent.exists());
+    for (name, content) in [("text.db", "no database, but text that is long enough to hold a header"), ("empty.db", "")]
+    {
+        let path = house.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        assert!(run(&house.services, &path).await.is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    let message = run(&house.services, house.dir.path()).await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot read"), "{message}");
+}
+
+#[tokio::test]
+async fn a_file_in_write_ahead_mode_is_read_closed_or_open() {
+    let house = House::new().await;
+    let path = house.file("seed.db", &["PRAGMA journal_mode = WAL", TABLES, &rows()]).await;
+    let closed = super::seed::read(&path).await.unwrap();
+    assert_eq!(closed.agents.len(), 3);
+    let log = house.dir.path().join("seed.db-wal");
+    assert!(!log.exists(), "reading leaves nothing behind");
+
+    // Somebody has it open, and the newest row is only in the log.
+    let mut conn = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let add = "INSERT INTO capabilities VALUES ('new', 'new:one', '', '2025-01-01')";
+    sqlx::raw_sql(add).execute(&mut conn).await.unwrap();
+    let main = fs::read(&path).unwrap();
+    assert_eq!(super::seed::read(&path).await.unwrap().capabilities.len(), 3);
+    // What a copy of the two files gives, after a crash.
+    let copy = house.dir.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(&log, house.dir.path().join("copy.db-wal")).unwrap();
+    assert_eq!(super::seed::read(&copy).await.unwrap().capabilities.len(), 3);
+    assert_eq!(fs::read(&copy).unwrap(), main);
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_imported_administrator_stays_the_only_one() {
+    let house = House::new().await;
+    run(&house.services, &house.seed().await).await.unwrap();
+    assert!(bootstrap::run(&house.services).await.unwrap().is_none());
+    assert_eq!(house.names().await, ["admin", "sleeper", "worker"]);
+}
+
+#[tokio::test]
+async fn a_long_history_is_brought_over() {
+    let house = House::new().await;
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO audit_logs SELECT 'many-' || i, '2025-01-03 00:00:00', 'worker-7', 'auth.token_issued', 'api_key',
+        'key-3', '{}', '10.0.0.1', 1 FROM n";
+    let path = house.file("seed.db", &[TABLES, &rows(), many]).await;
+    assert_eq!(run(&house.services, &path).await.unwrap().audit_records, 20_003);
+    house.assert_chain_holds().await;
+}

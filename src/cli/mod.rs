@@ -5,6 +5,7 @@
 mod audit;
 mod bootstrap;
 mod check_config;
+mod import_seed;
 mod log;
 mod openapi;
 mod serve;
@@ -34,6 +35,8 @@ enum Command {
     /// Prove the audit log.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Bring over the SQLite database of the service that AIMS replaces, once, into a fresh database.
+    ImportSeed(import_seed::Arguments),
     /// Print the OpenAPI description of the API.
     Openapi,
     /// Check the settings and show what is in force; secrets are not shown.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
             Command::Serve => serve::run(config()?).await,
             Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
             Command::Audit(command) => audit::run(command, config()?).await,
+            Command::ImportSeed(arguments) => import_seed::run(arguments, config()?).await,
             Command::Openapi => openapi::run(),
             Command::CheckConfig => Ok(check_config::run(&config()?)),
         }

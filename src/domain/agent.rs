@@ -76,6 +76,28 @@ impl Agent {
     }
 }
 
+/// Which agents a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only with this status.
+    pub status: Option<AgentStatus>,
+    /// Only of this owner.
+    pub owner: Option<String>,
+    /// Only of this type.
+    pub agent_type: Option<AgentType>,
+    /// Only with this text in name, owner or description; ASCII letters match in either case.
+    pub text: Option<String>,
+}
+
+/// The place of an agent in the order of registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// Decides between agents registered at the same moment.
+    pub id: AgentId,
+}
+
 /// An agent's unique name: 1 to 128 characters of `[a-zA-Z0-9_-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentName(String);

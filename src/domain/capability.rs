@@ -32,6 +32,9 @@ impl Capability {
     }
 }
 
+/// The place of a capability in the order of registration.
+pub type Position = (Timestamp, CapabilityId);
+
 /// A capability's name: 1 to 128 characters, each allowed in an OAuth scope token (RFC 6749 §3.3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CapabilityName(Arc<str>);

@@ -11,12 +11,10 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result,
+        agent::{Filter, Position},
         audit::{AuditAction, Resource},
     },
-    store::{
-        agents::{self, Filter, Position},
-        api_keys, capabilities,
-    },
+    store::{agents, api_keys, capabilities},
 };
 
 /// What is needed to register an agent.

@@ -4,12 +4,9 @@ use super::{Services, caller::Caller, policy::Action};
 use crate::{
     domain::{
         AgentId, Limit, Page, Result,
-        audit::{Break, Head, Record},
+        audit::{Break, Filter, Head, Record, Start},
     },
-    store::{
-        Db, agents,
-        audit::{self, Filter, Start},
-    },
+    store::{Db, agents, audit},
 };
 
 /// Records read at a time while the chain is walked.

@@ -13,9 +13,9 @@ use crate::{
     domain::{
         AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result,
         audit::{AuditAction, Resource},
-        capability::builtin,
+        capability::{Position, builtin},
     },
-    store::capabilities::{self, Position},
+    store::capabilities,
 };
 
 /// What is needed to register a capability.

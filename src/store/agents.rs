@@ -7,29 +7,10 @@ use super::{
     db::{Conn, on},
     stored,
 };
-use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp};
-
-/// Which agents a listing shows.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only with this status.
-    pub status: Option<AgentStatus>,
-    /// Only of this owner.
-    pub owner: Option<String>,
-    /// Only of this type.
-    pub agent_type: Option<AgentType>,
-    /// Only with this text in name, owner or description; ASCII letters match in either case.
-    pub text: Option<String>,
-}
-
-/// The place of an agent in the order of registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// When it was registered.
-    pub created_at: Timestamp,
-    /// Decides between agents registered at the same moment.
-    pub id: AgentId,
-}
+use crate::domain::{
+    Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
+    agent::{Filter, Position},
+};
 
 #[derive(FromRow)]
 struct Row {

@@ -9,34 +9,8 @@ use super::{
 };
 use crate::domain::{
     AgentId, Error, Limit, Page, Result, Timestamp,
-    audit::{ChainHash, Head, Record},
+    audit::{ChainHash, Filter, Head, Record, Start},
 };
-
-/// Which records a listing shows.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only what this agent did.
-    pub actor: Option<AgentId>,
-    /// Only what this agent did or what happened to it.
-    pub involving: Option<AgentId>,
-    /// Only this action.
-    pub action: Option<String>,
-    /// Only about this kind of resource.
-    pub resource_type: Option<String>,
-    /// Only at or after this moment.
-    pub from: Option<Timestamp>,
-    /// Only at or before this moment.
-    pub until: Option<Timestamp>,
-}
-
-/// Where a page of records, newest first, starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// Below this position in the chain.
-    Before(i64),
-    /// After leaving out this many; costs more the more are left out.
-    Offset(i64),
-}
 
 #[derive(FromRow)]
 struct Row {

@@ -8,11 +8,9 @@ use super::{
     stored,
 };
 use crate::domain::{
-    AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp, capability::builtin,
+    AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp,
+    capability::{Position, builtin},
 };
-
-/// The place of a capability in the order of registration.
-pub type Position = (Timestamp, CapabilityId);
 
 #[derive(FromRow)]
 struct Row {

@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -66,6 +66,9 @@ pub enum OpenError {
     /// The database does not answer, or refuses.
     #[error("cannot open the database: {0}")]
     Connect(#[source] sqlx::Error),
+    /// It is the database of the service that AIMS replaces, and stays as it is.
+    #[error("{0} is the database of the predecessor; choose another DATABASE_URL and run: aims import-seed {0}")]
+    Predecessor(PathBuf),
     /// A newer AIMS made it.
     #[error("the database was made by a newer version of AIMS (migration {0} is unknown here)")]
     Newer(i64),
@@ -147,6 +150,7 @@ impl Db {
     /// See [`OpenError`].
     pub async fn open(location: &Location, mode: Mode) -> Result<Self, OpenError> {
         let db = match location {
+            Location::Sqlite(path) if is_foreign(path).await => return Err(OpenError::Predecessor(path.clone())),
             Location::Sqlite(path) => Self::open_sqlite(path, mode).await?,
             Location::Postgres(url) => Self::open_postgres(url).await?,
         };
@@ -237,6 +241,18 @@ impl Db {
             }
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+/// Whether the file holds agents and was never migrated by AIMS: both services choose the same default file, and
+/// opening it to write would already change it.
+async fn is_foreign(path: &Path) -> bool {
+    const SQL: &str = "SELECT COUNT(*) = 1 AND MAX(name) = 'agents' FROM sqlite_master WHERE type = 'table' \
+        AND name IN ('agents', '_sqlx_migrations')";
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    match SqliteConnection::connect_with(&options).await {
+        Ok(mut connection) => sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap_or(false),
+        Err(_) => false,
     }
 }
 

@@ -139,7 +139,7 @@ impl Writer {
         self.enqueue(Work::Change(Box::new(move |tx| {
             Box::pin(async move {
                 // A defect in one unit must not take down the task that everybody's work goes through.
-                let result = AssertUnwindSafe(unit(tx)).catch_unwind().await;
+                let result = AssertUnwindSafe(async { unit(tx).await }).catch_unwind().await;
                 let result = result.unwrap_or_else(|_| Err(Error::internal("a unit of work panicked")));
                 Outcome { kept: result.is_ok(), answer: Box::new(move || drop(sender.send(result))) }
             })

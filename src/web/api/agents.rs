@@ -15,9 +15,12 @@ use super::{
     paging::{self, DEFAULT_LIMIT, parse_cursor},
 };
 use crate::{
-    domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Timestamp, text},
+    domain::{
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Timestamp,
+        agent::{Filter, Position},
+        text,
+    },
     service::agents::{self, AgentEdit, NewAgent},
-    store::agents::{Filter, Position},
     web::{
         extract::{Body, FromBody, FromQuery, Query},
         fields::Fields,

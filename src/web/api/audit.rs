@@ -15,9 +15,12 @@ use super::{
     paging::{self, parse_cursor},
 };
 use crate::{
-    domain::{AgentId, Invalid, Limit, Timestamp, audit::Record, text},
+    domain::{
+        AgentId, Invalid, Limit, Timestamp,
+        audit::{Filter, Record, Start},
+        text,
+    },
     service::audit,
-    store::audit::{Filter, Start},
     web::{
         extract::{FromQuery, Query},
         fields::Fields,

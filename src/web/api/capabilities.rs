@@ -16,9 +16,8 @@ use super::{
     paging::{self, DEFAULT_LIMIT, parse_cursor},
 };
 use crate::{
-    domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp},
+    domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp, capability::Position},
     service::capabilities::{self, NewCapability},
-    store::capabilities::Position,
     web::{
         extract::{Body, FromBody, FromQuery, Query},
         fields::Fields,

@@ -9,10 +9,7 @@ use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{
-    domain::{AgentId, CapabilityId, Invalid, Limit, Page, Timestamp},
-    store::{agents, capabilities},
-};
+use crate::domain::{AgentId, CapabilityId, Invalid, Limit, Page, Timestamp, agent, capability};
 
 /// A place in a listing, as an opaque text in a URL.
 pub(super) trait Cursor: Sized {
@@ -25,7 +22,7 @@ pub(super) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> {
     C::decode(text).ok_or_else(|| Invalid::new("cursor", "Input should be a cursor that a previous page gave"))
 }
 
-impl Cursor for agents::Position {
+impl Cursor for agent::Position {
     fn encode(&self) -> String {
         encode(self.created_at, self.id.0)
     }
@@ -35,7 +32,7 @@ impl Cursor for agents::Position {
     }
 }
 
-impl Cursor for capabilities::Position {
+impl Cursor for capability::Position {
     fn encode(&self) -> String {
         encode(self.0, self.1.0)
     }
@@ -90,10 +87,10 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
-        let position = agents::Position { created_at: Timestamp::from_micros(-5), id: AgentId(Uuid::from_u128(9)) };
-        assert_eq!(agents::Position::decode(&position.encode()), Some(position));
+        let position = agent::Position { created_at: Timestamp::from_micros(-5), id: AgentId(Uuid::from_u128(9)) };
+        assert_eq!(agent::Position::decode(&position.encode()), Some(position));
         for junk in ["", "x", "AAAA", &"A".repeat(40)] {
-            assert_eq!(agents::Position::decode(junk), None, "{junk:?}");
+            assert_eq!(agent::Position::decode(junk), None, "{junk:?}");
         }
         assert_eq!(i64::decode("-1"), None);
     }

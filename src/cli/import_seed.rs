@@ -1,0 +1,22 @@
+//! `aims import-seed`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::Failure;
+use crate::{app::App, clock::Environment, config::Config, service::seed_import};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The SQLite file to bring over; it is only read.
+    path: PathBuf,
+}
+
+pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode, Failure> {
+    let app = App::open(config, Environment::system()).await?;
+    let outcome = seed_import::run(app.services(), &arguments.path).await;
+    app.close().await;
+    println!("{}", outcome?);
+    Ok(ExitCode::SUCCESS)
+}

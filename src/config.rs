@@ -186,7 +186,14 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be text or json".to_owned()),
         });
-        let shown = SETTINGS.iter().map(|setting| (setting.name, reader.shown(setting))).collect();
+        let mut shown: Vec<_> = SETTINGS.iter().map(|setting| (setting.name, reader.shown(setting))).collect();
+        for (name, value) in &mut shown {
+            match (*name, &public_url, &master_key) {
+                ("PUBLIC_URL", Some(url), _) => value.clone_from(url),
+                ("MASTER_KEY_FILE", _, Some(MasterKeySource::File { path, .. })) => *value = path.display().to_string(),
+                _ => {}
+            }
+        }
         let problems = std::mem::take(&mut reader.problems);
         let config = (|| {
             Some(Self {

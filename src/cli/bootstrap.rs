@@ -16,7 +16,7 @@ use crate::{
     clock::Environment,
     config::Config,
     service::bootstrap::FirstAdministrator,
-    store::db::Location,
+    store::{Db, Location, Mode, capabilities},
 };
 
 #[derive(Args)]
@@ -28,17 +28,34 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode, Failure> {
     let (public_url, database) = (config.public_url.clone(), config.database.clone());
+    if is_set_up(&database).await {
+        say_nothing_was_changed(&arguments);
+        return Ok(ExitCode::SUCCESS);
+    }
     let app = App::open(config, Environment::system()).await?;
     let outcome = make(&app, &arguments, &public_url, &database).await;
     app.close().await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
+/// Asks without the lock that a running service holds. A database that cannot be read is not set up.
+async fn is_set_up(database: &Location) -> bool {
+    let answer = async {
+        let db = Db::open(database, Mode::Read).await?;
+        Ok::<_, Failure>(capabilities::has_administrator(db.read().await?.conn()).await?)
+    };
+    answer.await.unwrap_or(false)
+}
+
+fn say_nothing_was_changed(arguments: &Arguments) {
+    let nothing = "an administrator exists; nothing was changed";
+    let json = json!({ "created": false, "message": nothing });
+    println!("{}", if arguments.json { json.to_string() } else { nothing.to_owned() });
+}
+
 async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Location) -> Result<(), Failure> {
     if app.is_set_up().await? {
-        let nothing = "an administrator exists; nothing was changed";
-        let json = json!({ "created": false, "message": nothing });
-        println!("{}", if arguments.json { json.to_string() } else { nothing.to_owned() });
+        say_nothing_was_changed(arguments);
         return Ok(());
     }
     let reveal = if arguments.json { None } else { Some(Reveal::prepare(database)?) };

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 use time::{
-    Date, OffsetDateTime, PrimitiveDateTime,
+    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
@@ -49,8 +49,10 @@ impl Timestamp {
         })
     }
 
+    /// `None` when the moment, moved to UTC, falls out of the years that RFC 3339 can write.
     fn from_datetime(datetime: OffsetDateTime) -> Option<Self> {
-        i64::try_from(datetime.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
+        let utc = datetime.checked_to_offset(UtcOffset::UTC).filter(|utc| (0..=9_999).contains(&utc.year()))?;
+        i64::try_from(utc.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
     /// This point in time moved forward, saturating.
@@ -106,7 +108,15 @@ mod tests {
             assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
             assert!(Timestamp::parse_lenient(text).is_some(), "{text}");
         }
-        for text in ["", "tomorrow", "2026-13-01", "2026-02-30T00:00:00Z", "99999-01-01T00:00:00Z"] {
+        for text in [
+            "",
+            "tomorrow",
+            "2026-13-01",
+            "2026-02-30T00:00:00Z",
+            "99999-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-01:00",
+            "0000-01-01T00:00:00+01:00",
+        ] {
             assert_eq!(Timestamp::parse_lenient(text), None, "{text}");
         }
     }

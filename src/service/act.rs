@@ -84,8 +84,12 @@ impl Services {
                 })
             })
             .await;
-        if let Err(Error::Denied(denial)) = &outcome {
-            self.record_denial(caller, action, denial).await?;
+        match (&outcome, &caller.principal) {
+            (Err(Error::Denied(denial)), _) => self.record_denial(caller, action, denial).await?,
+            (Err(Error::Unauthenticated(failure)), Principal::Agent(agent)) => {
+                return self.refuse_token(&caller.origin, Some(agent), *failure).await;
+            }
+            _ => {}
         }
         outcome
     }

@@ -125,7 +125,7 @@ pub async fn revoke_active(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Re
     Ok(())
 }
 
-/// Notes when each of these keys was last used. The latest note about a key must come last.
+/// Notes when each of these keys was last used; a key may be named once.
 ///
 /// # Errors
 /// When the database fails.

@@ -3,7 +3,7 @@
 //! One task per process drains what is waiting, runs it unit by unit inside one transaction, appends all audit records
 //! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request.
 
-use std::{mem, panic::AssertUnwindSafe};
+use std::{collections::BTreeMap, mem, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
@@ -55,7 +55,8 @@ pub struct Tx {
     transact: Transact,
     events: Vec<Event>,
     imported: Vec<Record>,
-    touches: Vec<(ApiKeyId, Timestamp)>,
+    /// When each key was last used; one entry a key, in the order of the index that finds them.
+    touches: BTreeMap<ApiKeyId, Timestamp>,
     changes: Changes,
 }
 
@@ -112,7 +113,8 @@ impl Tx {
         }
         audit::append(self.transact.conn(), &records).await?;
         audit::advance_head(self.transact.conn(), previous, head).await?;
-        api_keys::touch(self.transact.conn(), &self.touches).await?;
+        let touches: Vec<_> = self.touches.into_iter().collect();
+        api_keys::touch(self.transact.conn(), &touches).await?;
         if let Conn::Postgres(c) = self.transact.conn() {
             for message in self.changes.to_messages() {
                 sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
@@ -201,8 +203,13 @@ async fn commit_batch(
 ) -> sqlx::Result<Changes> {
     let mut transact = db.begin().await?;
     let head = audit::lock_head(transact.conn()).await?;
-    let mut tx =
-        Tx { transact, events: Vec::new(), imported: Vec::new(), touches: Vec::new(), changes: Changes::default() };
+    let mut tx = Tx {
+        transact,
+        events: Vec::new(),
+        imported: Vec::new(),
+        touches: BTreeMap::new(),
+        changes: Changes::default(),
+    };
     for work in batch {
         match work {
             Work::Change(unit) => answers.push(tx.run(unit).await?),

@@ -15,15 +15,17 @@ pub mod serve;
 
 use std::{sync::Arc, time::Duration};
 
+use api::error::Failure;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse,
 };
 use http::StatusCode;
-use tower_http::timeout::TimeoutLayer;
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
-use crate::service::Services;
+use crate::{domain::Error, service::Services};
 use client_ip::TrustedProxies;
 use routes::RateLimits;
 
@@ -45,6 +47,7 @@ pub fn router(
         .merge(routes::documents_router(services, limits))
         .merge(docs::router())
         .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(CatchPanicLayer::custom(|_| Failure(Error::internal("a handler panicked")).into_response()))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout))
         .layer(from_fn(api::error::render))
         .layer(from_fn(security_headers::set))

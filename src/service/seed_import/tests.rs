@@ -16,11 +16,7 @@ use crate::{
     service::{
         Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals, tokens,
     },
-    store::{
-        Changes, Conn, Db, Location, Mode, Store, agents, api_keys,
-        audit::{self, Filter, Start},
-        capabilities,
-    },
+    store::{Changes, Conn, Db, Location, Mode, Store, agents, api_keys, audit, capabilities},
 };
 
 const TABLES: &str = "
@@ -145,7 +141,8 @@ impl House {
 
     async fn names(&self) -> Vec<String> {
         let mut read = self.services.store.read().await.unwrap();
-        let page = agents::list(read.conn(), &agents::Filter::default(), None, Limit::of(500)).await.unwrap();
+        let page =
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
         page.items.iter().map(|agent| agent.name.to_string()).collect()
     }
 
@@ -164,7 +161,8 @@ impl House {
 
     async fn agent_named(&self, name: &str) -> AgentId {
         let mut read = self.services.store.read().await.unwrap();
-        let page = agents::list(read.conn(), &agents::Filter::default(), None, Limit::of(500)).await.unwrap();
+        let page =
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
         page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
     }
 
@@ -230,8 +228,8 @@ async fn identifiers_that_are_no_uuids_stay_consistent() {
     assert_eq!(api_keys::list(read.conn(), worker).await.unwrap().len(), 3);
     let held = capabilities::held_by(read.conn(), worker).await.unwrap();
     assert_eq!(held[0].name.as_str(), "deploy:run");
-    let filter = Filter { involving: Some(worker), ..Filter::default() };
-    let page = audit::list(read.conn(), &filter, Start::Offset(0), Limit::of(500)).await.unwrap();
+    let filter = crate::domain::audit::Filter { involving: Some(worker), ..Default::default() };
+    let page = audit::list(read.conn(), &filter, crate::domain::audit::Start::Offset(0), Limit::of(500)).await.unwrap();
     assert_eq!(page.items.len(), 2, "what it did, and what was done to it");
 }
 

@@ -11,7 +11,11 @@ use utoipa::{
 };
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{API_PREFIX, routes};
+use super::{
+    API_PREFIX,
+    api::error::{ErrorBody, ValidationErrorBody},
+    routes,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +27,7 @@ use super::{API_PREFIX, routes};
             `Accept: application/problem+json` they are problem details (RFC 9457). Times are RFC 3339 in UTC. Every \
             response carries `X-Request-Id` and `X-Request-Duration-Ms`.",
     ),
+    components(schemas(ErrorBody, ValidationErrorBody)),
     tags(
         (name = "Tokens", description = "Access tokens and the keys that verify them."),
         (name = "Agents", description = "The identities that are managed."),

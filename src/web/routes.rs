@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::Method;
-use utoipa::openapi::{OpenApi, PathItem, Paths, RefOr, Response, path::Operation, security::SecurityRequirement};
+use utoipa::openapi::{
+    ContentBuilder, OpenApi, PathItem, Paths, Ref, RefOr, Response, path::Operation, security::SecurityRequirement,
+};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter},
     routes,
@@ -176,6 +178,18 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
             for &(status, text) in refusals.iter().chain(&limit) {
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
             }
+            describe_errors(operation);
+        }
+    }
+}
+
+/// Every error has one of two bodies.
+fn describe_errors(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let (true, RefOr::T(response)) = (status.starts_with('4'), response) {
+            let schema = if status == "422" { "ValidationError" } else { "Error" };
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
+            response.content.insert("application/json".to_owned(), RefOr::T(content));
         }
     }
 }

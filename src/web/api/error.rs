@@ -10,11 +10,13 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
-use crate::domain::{AuthFailure, Denial, Error, RequestId};
+use crate::domain::{AuthFailure, Denial, Error, RequestId, error::FieldError};
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -97,47 +99,85 @@ pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
     if let Some(error) = error {
         log(error);
     }
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(http::header::CONTENT_LENGTH);
-    parts.headers.remove(CONTENT_TYPE);
-    let (media_type, body) = if problem_details {
-        ("application/problem+json", problem(status, error, request_id.as_ref()))
+    let body = if problem_details {
+        let request_id = request_id.map(|id| id.as_str().to_owned());
+        let (title, detail, errors) = (reason(status), detail(status, error), fields(error));
+        Json(Problem { r#type: "about:blank", title, status: status.as_u16(), detail, errors, request_id })
+            .into_response()
+    } else if let Some(Error::Invalid(_)) = error {
+        Json(ValidationErrorBody { detail: fields(error) }).into_response()
     } else {
-        ("application/json", json!({ "detail": detail(status, error) }))
+        Json(ErrorBody { detail: detail(status, error) }).into_response()
     };
+    let media_type = if problem_details { "application/problem+json" } else { "application/json" };
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    (parts.status, parts.headers, Json(body)).into_response()
+    Response::from_parts(parts, body.into_body())
 }
 
-fn detail(status: StatusCode, error: Option<&Error>) -> Value {
-    match error {
-        Some(Error::Invalid(fields)) => fields.iter().map(field).collect(),
-        Some(error) => json!(error.to_string()),
-        None => json!(status.canonical_reason().unwrap_or("Error")),
-    }
+/// An error.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorBody {
+    /// What is wrong, and where it helps, what to do.
+    detail: String,
 }
 
-fn field(field: &crate::domain::error::FieldError) -> Value {
-    let mut entry = json!({ "type": field.invalid.kind, "loc": field.location, "msg": field.invalid.message });
-    if let (Some(input), Some(entry)) = (&field.input, entry.as_object_mut()) {
-        entry.insert("input".to_owned(), input.clone());
-    }
-    entry
+/// A request that is not valid.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ValidationError)]
+pub struct ValidationErrorBody {
+    /// Every field that is not.
+    detail: Vec<FieldErrorBody>,
 }
 
-fn problem(status: StatusCode, error: Option<&Error>, request_id: Option<&RequestId>) -> Value {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let detail = error.map_or_else(|| title.to_owned(), ToString::to_string);
-    let mut problem = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    if let Some(members) = problem.as_object_mut() {
-        if let Some(Error::Invalid(fields)) = error {
-            members.insert("errors".to_owned(), fields.iter().map(field).collect());
-        }
-        if let Some(id) = request_id {
-            members.insert("request_id".to_owned(), json!(id.as_str()));
-        }
-    }
-    problem
+/// A field that is not valid.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FieldError)]
+pub struct FieldErrorBody {
+    /// What is wrong, for programs.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Where: `body`, `query` or `header`, and the field.
+    loc: Vec<String>,
+    /// What is wrong, for people.
+    msg: String,
+    /// What was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Value>,
+}
+
+/// Problem details (RFC 9457).
+#[derive(Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldErrorBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
+fn detail(status: StatusCode, error: Option<&Error>) -> String {
+    error.map_or_else(|| reason(status).to_owned(), ToString::to_string)
+}
+
+fn fields(error: Option<&Error>) -> Vec<FieldErrorBody> {
+    let Some(Error::Invalid(fields)) = error else { return Vec::new() };
+    let body = |field: &FieldError| FieldErrorBody {
+        kind: field.invalid.kind,
+        loc: field.location.clone(),
+        msg: field.invalid.message.clone(),
+        input: field.input.clone(),
+    };
+    fields.iter().map(body).collect()
 }
 
 /// Whether `Accept` names problem details and does not refuse them with `q=0`.

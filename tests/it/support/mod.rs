@@ -7,5 +7,5 @@ mod time;
 
 pub use client::{Answer, Client};
 pub use database::Database;
-pub use server::{Agent, Options, Server};
+pub use server::{Agent, Options, Server, open, start};
 pub use time::TestClock;

@@ -111,6 +111,14 @@ impl Server {
     }
 }
 
+/// Serves another node until the test ends; gives its URL.
+pub async fn start(app: App) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(app.serve(listener, std::future::pending()));
+    url
+}
+
 /// An agent that a test made.
 pub struct Agent {
     pub id: String,
@@ -119,7 +127,8 @@ pub struct Agent {
     pub client: Client,
 }
 
-async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
+/// Opens the service on a database, without serving it.
+pub async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
     let mut settings = HashMap::from([
         ("DATABASE_URL", db.url.clone()),
         ("MASTER_KEY", "0f".repeat(32)),

@@ -1,0 +1,3 @@
+//! What the database itself must guarantee.
+
+mod nodes;

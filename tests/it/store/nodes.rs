@@ -1,0 +1,59 @@
+//! Several nodes on one PostgreSQL. SQLite has one process, so these have no other half.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::{Client, Database, Server, open, start};
+
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_suspension_on_one_node_is_felt_on_the_other() {
+    let server = Server::start(Database::postgres().await).await;
+    let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
+    for round in 0..10 {
+        let agent = server.agent(&format!("agent-{round}"), &["agents:read"]).await;
+        let elsewhere = other.with_token(agent.client.token());
+        elsewhere.get("/capabilities").await.expect(200);
+        server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
+        // The notification is under way: each answer is either from before it or from after it, and it arrives.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while elsewhere.get("/capabilities").await.status != StatusCode::UNAUTHORIZED {
+            assert!(Instant::now() < deadline, "the other node never heard of the suspension");
+        }
+    }
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn nodes_that_write_at_once_keep_one_chain() {
+    let server = Server::start(Database::postgres().await).await;
+    let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await).with_token(server.admin.token());
+    let before = server.db.count("SELECT COUNT(*) FROM audit_log").await;
+    let creations = (0..100).map(|n| {
+        let client = if n % 2 == 0 { server.admin.clone() } else { other.clone() };
+        async move { client.post("/agents", json!({ "name": format!("n{n}"), "owner": "o" })).await.expect(201) }
+    });
+    futures_util::future::join_all(creations).await;
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM audit_log").await, before + 100);
+    let app = open(&server.db, &server.clock, &[]).await;
+    let verification = aims::service::audit::verify(app.services().store.db()).await.unwrap();
+    assert_eq!((verification.broken, verification.head.seq), (None, before + 100));
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn nodes_that_start_at_once_make_one_administrator_and_one_signing_key() {
+    let db = Database::postgres().await;
+    let clock = crate::support::TestClock::new();
+    let starts = (0..4).map(|_| async {
+        let app = open(&db, &clock, &[]).await;
+        let made = app.bootstrap().await.unwrap().is_some();
+        (made, app.services().keyring.jwks().to_string())
+    });
+    let started = futures_util::future::join_all(starts).await;
+    assert_eq!(started.iter().filter(|(made, _)| *made).count(), 1);
+    assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node signs with the same key");
+    assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
+}

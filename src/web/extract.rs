@@ -42,6 +42,9 @@ impl<T: FromBody, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(Failure(Error::UnsupportedMediaType));
         }
         let body: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(&error))?;
+        if T::MAY_BE_EMPTY && body.is_null() {
+            return Ok(Self(read_members(Map::new())?));
+        }
         let Value::Object(members) = body else {
             let invalid = Invalid::new("model_attributes_type", "Input should be a JSON object");
             return Err(Failure(Error::field(&["body"], invalid)));

@@ -7,7 +7,10 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::{
     Shared,
@@ -41,9 +44,11 @@ pub struct AgentBody {
     description: String,
     /// Who answers for it.
     owner: String,
-    /// `active`, `suspended` or `revoked`.
+    /// Where it is in its life.
+    #[schema(schema_with = agent_status)]
     status: &'static str,
-    /// `llm`, `tool`, `orchestrator` or `custom`.
+    /// What sort of agent it is.
+    #[schema(schema_with = agent_type)]
     agent_type: &'static str,
     /// The registrant's own data: a string that holds JSON.
     metadata_json: String,
@@ -79,6 +84,19 @@ impl From<Agent> for AgentBody {
     }
 }
 
+fn agent_status() -> Object {
+    words(AgentStatus::ALL.iter().map(|status| status.as_str()))
+}
+
+fn agent_type() -> Object {
+    words(AgentType::ALL.iter().map(|agent_type| agent_type.as_str()))
+}
+
+/// A text that is one of these words.
+pub(super) fn words(words: impl Iterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
+}
+
 /// Reads an identifier from a path; what is no identifier names no agent.
 pub(super) fn agent_id(text: &str) -> Result<AgentId, Failure> {
     Ok(AgentId::parse(text).ok_or(Error::NotFound("Agent"))?)
@@ -95,14 +113,14 @@ pub struct CreateAgent {
     #[schema(min_length = 1, max_length = 128)]
     owner: String,
     /// What it is for.
-    #[schema(required = false, max_length = 10_000, default = "")]
-    description: String,
-    /// `llm`, `tool`, `orchestrator` or `custom`.
-    #[schema(required = false, default = "custom")]
-    agent_type: String,
+    #[schema(max_length = 10_000, default = "")]
+    description: Option<String>,
+    /// What sort of agent it is; `custom` when left out.
+    #[schema(schema_with = agent_type)]
+    agent_type: Option<String>,
     /// Your own data: a string that holds JSON, of at most 64 KiB.
-    #[schema(required = false, default = "{}")]
-    metadata_json: String,
+    #[schema(default = "{}")]
+    metadata_json: Option<String>,
 }
 
 impl FromBody for NewAgent {
@@ -132,7 +150,8 @@ pub struct UpdateAgent {
     /// What it is for.
     #[schema(max_length = 10_000)]
     description: Option<String>,
-    /// `llm`, `tool`, `orchestrator` or `custom`.
+    /// What sort of agent it is.
+    #[schema(schema_with = agent_type)]
     agent_type: Option<String>,
     /// Your own data: a string that holds JSON, of at most 64 KiB.
     metadata_json: Option<String>,
@@ -172,10 +191,12 @@ impl FromBody for Reason {
 #[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
 pub struct ListAgents {
     /// Only with this status.
+    #[param(schema_with = agent_status)]
     status: Option<String>,
     /// Only of this owner.
     owner: Option<String>,
     /// Only of this type.
+    #[param(schema_with = agent_type)]
     agent_type: Option<String>,
     /// Only with this text in name, owner or description, in either case of ASCII letters.
     #[param(max_length = 128)]
@@ -294,6 +315,7 @@ pub async fn update(
         (status = 200, description = "The agent as it is now.", body = AgentBody),
         (status = 400, description = "It is yourself, or revoked."),
         (status = 404, description = "There is no such agent."),
+        (status = 422, description = "The reason is not valid."),
     )
 )]
 pub async fn suspend(
@@ -333,6 +355,7 @@ pub async fn reactivate(
         (status = 200, description = "The agent as it is now.", body = AgentBody),
         (status = 400, description = "It is yourself, or revoked already."),
         (status = 404, description = "There is no such agent."),
+        (status = 422, description = "The reason is not valid."),
     )
 )]
 pub async fn revoke(

@@ -8,11 +8,15 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
 
-use super::{Shared, agents::agent_id, error::Failure};
+use super::{
+    Shared,
+    agents::{agent_id, words},
+    error::Failure,
+};
 use crate::{
-    domain::{AgentId, ApiKey, ApiKeyId, Error, Invalid, Timestamp},
+    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Timestamp},
     service::api_keys::{self, CreatedApiKey, NewApiKey},
     web::{
         extract::{Body, FromBody},
@@ -35,7 +39,8 @@ pub struct ApiKeyBody {
     key_prefix: String,
     /// What it is called.
     name: String,
-    /// `active`, `rotated` or `revoked`.
+    /// Where it is in its life.
+    #[schema(schema_with = key_status)]
     status: &'static str,
     /// When it stops to work by itself.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -69,6 +74,10 @@ impl From<ApiKey> for ApiKeyBody {
             last_used_at: key.last_used_at,
         }
     }
+}
+
+fn key_status() -> Object {
+    words(ApiKeyStatus::ALL.iter().map(|status| status.as_str()))
 }
 
 /// A new API key with its secret, which is shown this once.
@@ -131,7 +140,7 @@ pub struct RotationBody {
 #[schema(as = CreateApiKey)]
 pub struct CreateKey {
     /// What it is called.
-    #[schema(min_length = 1, max_length = 128, required = false, default = "default")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, default = "default")]
     name: String,
     /// When it stops to work by itself: RFC 3339, in the future.
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -58,11 +58,11 @@ impl From<Capability> for CapabilityBody {
 #[expect(dead_code, reason = "describes the body; `NewCapability` is what it is read into")]
 pub struct CreateCapability {
     /// Unique name, by custom `resource:action`; characters as RFC 6749 section 3.3 allows in a scope.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[\x21\x23-\x5B\x5D-\x7E]+$")]
     name: String,
     /// What it allows.
-    #[schema(max_length = 2_000, required = false, default = "")]
-    description: String,
+    #[schema(max_length = 2_000, default = "")]
+    description: Option<String>,
 }
 
 impl FromBody for NewCapability {

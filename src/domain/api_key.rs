@@ -58,6 +58,12 @@ impl ApiKey {
     pub fn parse_name(text: &str) -> Result<String, Invalid> {
         text::line(text, 1, Self::NAME_MAX)
     }
+
+    /// The part of the key that decides how long it authenticates.
+    #[must_use]
+    pub const fn validity(&self) -> Validity {
+        Validity { status: self.status, expires_at: self.expires_at, grace_ends_at: self.grace_ends_at }
+    }
 }
 
 /// How long a key authenticates: the part of an [`ApiKey`] that decides.

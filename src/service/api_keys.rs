@@ -15,7 +15,6 @@ use crate::{
     crypto::RawApiKey,
     domain::{
         AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, Result, Timestamp,
-        api_key::Validity,
         audit::{AuditAction, Resource},
     },
     store::{api_keys, capabilities},
@@ -112,7 +111,7 @@ pub async fn rotate(
                 if key.status != ApiKeyStatus::Active {
                     return Err(Error::Refused("Only active keys can be rotated"));
                 }
-                if validity(&key).check(now).is_err() {
+                if key.validity().check(now).is_err() {
                     return Err(Error::Refused("The key has expired; create a new one"));
                 }
                 key.status = ApiKeyStatus::Rotated;
@@ -210,9 +209,5 @@ async fn insert(
 async fn has_other_usable_key(act: &mut Act<'_>, key: &ApiKey) -> Result<bool> {
     let now = act.now;
     let keys = api_keys::list(act.conn(), key.agent_id).await?;
-    Ok(keys.iter().any(|other| other.id != key.id && validity(other).check(now).is_ok()))
-}
-
-const fn validity(key: &ApiKey) -> Validity {
-    Validity { status: key.status, expires_at: key.expires_at, grace_ends_at: key.grace_ends_at }
+    Ok(keys.iter().any(|other| other.id != key.id && other.validity().check(now).is_ok()))
 }

@@ -12,6 +12,7 @@
 mod support;
 
 mod api;
+mod reliability;
 
 /// Runs each test on SQLite, and on PostgreSQL where there is one.
 #[macro_export]

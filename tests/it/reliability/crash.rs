@@ -60,7 +60,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill(db: Database) {
 
     let process = aims.serve().await;
     assert!(process.ready_after < START, "{:?}", process.ready_after);
-    process.client().get("/health").await.expect(200);
+    process.client().get("/_health").await.expect(200);
     assert_eq!(process.stop().await.code, Some(0));
 }
 

@@ -1,5 +1,8 @@
 //! What happens when something fails: the process, the audit log, the disk, the operator, the clients.
 
 mod audit_fails;
+mod cli;
 mod crash;
+mod model;
+mod serving;
 mod tamper;

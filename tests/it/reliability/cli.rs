@@ -261,6 +261,7 @@ async fn an_unreachable_server_is_told() {
     for command in [&[][..], &["bootstrap"], &["audit", "verify"]] {
         let told = aims.run(command).await;
         told.failed("cannot open the database");
+        assert!(told.stderr.contains("refused"), "says what is wrong: {told:?}");
         assert!(!told.stderr.contains("p4ssw0rd"), "{told:?}");
     }
 }

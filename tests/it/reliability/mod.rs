@@ -3,6 +3,7 @@
 mod audit_fails;
 mod cli;
 mod crash;
+mod database;
 mod model;
 mod serving;
 mod tamper;

@@ -72,7 +72,8 @@ impl Database {
         self.folder.path().join("aims.db")
     }
 
-    fn sqlite_url(&self) -> String {
+    /// For connections of the test's own.
+    pub fn sqlite_url(&self) -> String {
         format!("sqlite://{}", self.sqlite_file().display())
     }
 }

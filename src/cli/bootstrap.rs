@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::{
     app::{App, create_secret_file},
     clock::Environment,
@@ -38,14 +38,13 @@ async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Loc
     if app.is_set_up().await? {
         let nothing = "an administrator exists; nothing was changed";
         let json = json!({ "created": false, "message": nothing });
-        println!("{}", if arguments.json { json.to_string() } else { nothing.to_owned() });
-        return Ok(());
+        return say(if arguments.json { json.to_string() } else { nothing.to_owned() });
     }
     let reveal = if arguments.json { None } else { Some(Reveal::prepare(database)?) };
     let made = app.bootstrap().await?.ok_or("another process made the administrator at this moment")?;
     match reveal {
         Some(reveal) => reveal.show(&made, public_url)?,
-        None => println!("{}", json!({ "created": true, "agent_id": made.agent, "api_key": made.raw_key.expose() })),
+        None => say(json!({ "created": true, "agent_id": made.agent, "api_key": made.raw_key.expose() }))?,
     }
     Ok(())
 }

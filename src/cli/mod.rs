@@ -9,7 +9,11 @@ mod log;
 mod openapi;
 mod serve;
 
-use std::process::ExitCode;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -65,8 +69,14 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("aims: {failure}");
+    // Where nobody can be told, the exit code must do.
+    let _ = writeln!(io::stderr(), "aims: {failure}");
     ExitCode::FAILURE
+}
+
+/// Writes a line of the command's answer. `println!` would panic where there is no room for it, or no reader.
+fn say(line: impl Display) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("cannot write to standard output: {error}").into())
 }
 
 fn config() -> Result<Config, Failure> {

@@ -333,6 +333,28 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     aims.run(&["audit", "verify", "--json"]).await.json();
 }
 
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_is_told() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    for command in [&["openapi"][..], &["check-config"], &["bootstrap", "--json"], &["bootstrap"], &["audit", "verify"]]
+    {
+        aims.run_into("/dev/full", command).await.failed("cannot write to standard output");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_harms_nothing() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("LOG_LEVEL", "trace");
+    let key = aims.bootstrap().await;
+    let mut process = aims.serve().await;
+    process.close_log().await;
+    let admin = process.client().login(&key).await;
+    admin.post("/agents", json!({ "name": "unseen", "owner": "o" })).await.expect(201);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
 /// While the disk is full, what reads still works and what writes says so.
 async fn full_disk_answers(admin: &Client, key: &str) {
     admin.get("/_health").await.expect(200);

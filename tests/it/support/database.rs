@@ -38,9 +38,11 @@ impl Database {
         if self.is_sqlite() {
             let mut connection = SqliteConnection::connect(&self.sqlite_url()).await.unwrap();
             connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+            connection.close().await.unwrap();
         } else {
             let mut connection = PgConnection::connect(&self.url).await.unwrap();
             connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+            connection.close().await.unwrap();
         }
     }
 

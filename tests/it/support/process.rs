@@ -99,6 +99,15 @@ impl Aims {
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
+    /// Runs a command whose standard output goes to a file.
+    pub async fn run_into(&self, file: &str, arguments: &[&str]) -> Ended {
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        let output = timeout(PATIENCE, self.command(arguments).stdout(file).spawn().unwrap().wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        Ended { code: output.status.code(), stdout: String::new(), stderr }
+    }
+
     /// Makes the first administrator; gives its key.
     pub async fn bootstrap(&self) -> String {
         let made = self.run(&["bootstrap", "--json"]).await.json();
@@ -180,6 +189,13 @@ impl Process {
     pub async fn terminate(&self) {
         let id = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    }
+
+    /// Reads no more of its log, as a log collector does that has died.
+    pub async fn close_log(&mut self) {
+        self.logging.abort();
+        assert!((&mut self.logging).await.unwrap_err().is_cancelled());
+        self.logging = tokio::spawn(async {});
     }
 
     /// Waits until it has ended.

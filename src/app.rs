@@ -20,7 +20,7 @@ use crate::{
     domain::Error,
     service::{
         Services, Settings,
-        bootstrap::{self, FirstAdministrator},
+        bootstrap::{self, AdministratorKey},
         principals::Principals,
         refusals::Refusals,
         signing_keys::{self, KeyringError},
@@ -126,8 +126,16 @@ impl App {
     ///
     /// # Errors
     /// When the database fails, or an agent of that name holds nothing.
-    pub async fn bootstrap(&self) -> Result<Option<FirstAdministrator>, Error> {
+    pub async fn bootstrap(&self) -> Result<Option<AdministratorKey>, Error> {
         bootstrap::run(&self.services).await
+    }
+
+    /// Makes another key for an administrator.
+    ///
+    /// # Errors
+    /// When there is none, or the database fails.
+    pub async fn recover(&self) -> Result<AdministratorKey, Error> {
+        bootstrap::recover(&self.services).await
     }
 
     /// Serves until `shutdown` completes, then finishes what was begun and closes the database.

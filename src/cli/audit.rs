@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::{
     config::Config,
     domain::audit::hex,
@@ -35,12 +35,12 @@ pub(super) async fn run(Command::Verify(arguments): Command, config: Config) -> 
         let verdict = json!({
             "valid": found.broken.is_none(), "records": found.head.seq, "head_hash": hash, "first_bad": broken,
         });
-        println!("{verdict}");
+        say(verdict)?;
     }
     match found.broken {
         None => {
             if !arguments.json {
-                println!("The audit log holds: {} records, head {hash}", found.head.seq);
+                say(format_args!("The audit log holds: {} records, head {hash}", found.head.seq))?;
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -1,21 +1,21 @@
 //! `aims bootstrap`, and what the first start of `aims serve` shows.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::{
     app::{App, create_secret_file},
     clock::Environment,
     config::Config,
-    service::bootstrap::FirstAdministrator,
+    service::bootstrap::AdministratorKey,
     store::{Db, Location, Mode, capabilities},
 };
 
@@ -24,12 +24,16 @@ pub(super) struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Make another key for an administrator, when every key of theirs is lost. The service must not be running on
+    /// SQLite.
+    #[arg(long)]
+    new_key: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode, Failure> {
     let (public_url, database) = (config.public_url.clone(), config.database.clone());
-    if is_set_up(&database).await {
-        say_nothing_was_changed(&arguments);
+    if !arguments.new_key && is_set_up(&database).await {
+        say_nothing_was_changed(&arguments)?;
         return Ok(ExitCode::SUCCESS);
     }
     let app = App::open(config, Environment::system()).await?;
@@ -47,27 +51,30 @@ async fn is_set_up(database: &Location) -> bool {
     answer.await.unwrap_or(false)
 }
 
-fn say_nothing_was_changed(arguments: &Arguments) {
+fn say_nothing_was_changed(arguments: &Arguments) -> Result<(), Failure> {
     let nothing = "an administrator exists; nothing was changed";
     let json = json!({ "created": false, "message": nothing });
-    println!("{}", if arguments.json { json.to_string() } else { nothing.to_owned() });
+    say(if arguments.json { json.to_string() } else { nothing.to_owned() })
 }
 
 async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Location) -> Result<(), Failure> {
-    if app.is_set_up().await? {
-        say_nothing_was_changed(arguments);
-        return Ok(());
+    if !arguments.new_key && app.is_set_up().await? {
+        return say_nothing_was_changed(arguments);
     }
     let reveal = if arguments.json { None } else { Some(Reveal::prepare(database)?) };
-    let made = app.bootstrap().await?.ok_or("another process made the administrator at this moment")?;
+    let made = if arguments.new_key {
+        app.recover().await?
+    } else {
+        app.bootstrap().await?.ok_or("another process made the administrator at this moment")?
+    };
     match reveal {
         Some(reveal) => reveal.show(&made, public_url)?,
-        None => println!("{}", json!({ "created": true, "agent_id": made.agent, "api_key": made.raw_key.expose() })),
+        None => say(json!({ "created": true, "agent_id": made.agent, "api_key": made.raw_key.expose() }))?,
     }
     Ok(())
 }
 
-/// Where the first administrator's key will be shown: on the terminal, or else in a file that only its owner can read.
+/// Where an administrator's key will be shown: on the terminal, or else in a file that only its owner can read.
 pub(super) enum Reveal {
     Terminal,
     File { file: File, path: PathBuf },
@@ -83,16 +90,16 @@ impl Reveal {
             Location::Sqlite(path) => path.with_extension("bootstrap"),
             Location::Postgres(_) => PathBuf::from("aims.bootstrap"),
         };
-        let file = create_secret_file(&path)
-            .map_err(|error| format!("cannot create {} for the first administrator's key: {error}", path.display()))?;
+        let file = create_unless_written(&path)
+            .map_err(|error| format!("cannot create {} for the administrator's key: {error}", path.display()))?;
         Ok(Self::File { file, path })
     }
 
     /// Shows the key, once.
-    pub(super) fn show(self, made: &FirstAdministrator, public_url: &str) -> io::Result<()> {
+    pub(super) fn show(self, made: &AdministratorKey, public_url: &str) -> io::Result<()> {
         let key = made.raw_key.expose();
         let facts = [
-            "The first administrator. This key is shown once: keep it safe.".to_owned(),
+            "The administrator's key. It is shown this once: keep it safe.".to_owned(),
             String::new(),
             format!("agent id  {}", made.agent),
             format!("API key   {key}"),
@@ -109,11 +116,19 @@ impl Reveal {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
                 let path = path.display();
-                tracing::info!(%path, "the first administrator's key was written to a file; read it, then delete it");
+                tracing::info!(%path, "the administrator's key was written to a file; read it, then delete it");
                 Ok(())
             }
         }
     }
+}
+
+/// An empty file is what a start that ended early left behind; one that holds a key is never overwritten.
+fn create_unless_written(path: &Path) -> io::Result<File> {
+    if path.metadata().is_ok_and(|file| file.len() == 0) {
+        fs::remove_file(path)?;
+    }
+    create_secret_file(path)
 }
 
 fn boxed(lines: &[String]) -> String {

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use super::{Failure, say};
 use crate::config::Config;
 
-pub(super) fn run(config: &Config) -> ExitCode {
+pub(super) fn run(config: &Config) -> Result<ExitCode, Failure> {
     let settings = config.describe();
     let width = settings.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, value) in settings {
-        println!("{name:width$}  {value}");
+        say(format_args!("{name:width$}  {value}"))?;
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::{app::App, clock::Environment, config::Config, service::seed_import};
 
 #[derive(Args)]
@@ -17,6 +17,6 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode
     let app = App::open(config, Environment::system()).await?;
     let outcome = seed_import::run(app.services(), &arguments.path).await;
     app.close().await;
-    println!("{}", outcome?);
+    say(outcome?)?;
     Ok(ExitCode::SUCCESS)
 }

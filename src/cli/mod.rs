@@ -10,7 +10,11 @@ mod log;
 mod openapi;
 mod serve;
 
-use std::process::ExitCode;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -62,15 +66,21 @@ pub fn main() -> ExitCode {
             Command::Audit(command) => audit::run(command, config()?).await,
             Command::ImportSeed(arguments) => import_seed::run(arguments, config()?).await,
             Command::Openapi => openapi::run(),
-            Command::CheckConfig => Ok(check_config::run(&config()?)),
+            Command::CheckConfig => check_config::run(&config()?),
         }
     });
     outcome.unwrap_or_else(|failure| fail(&failure))
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("aims: {failure}");
+    // Where nobody can be told, the exit code must do.
+    let _ = writeln!(io::stderr(), "aims: {failure}");
     ExitCode::FAILURE
+}
+
+/// Writes a line of the command's answer. `println!` would panic where there is no room for it, or no reader.
+fn say(line: impl Display) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("cannot write to standard output: {error}").into())
 }
 
 fn config() -> Result<Config, Failure> {

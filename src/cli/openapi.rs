@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::Failure;
+use super::{Failure, say};
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    println!("{}", crate::web::docs::description().to_pretty_json()?);
+    say(crate::web::docs::description().to_pretty_json()?)?;
     Ok(ExitCode::SUCCESS)
 }

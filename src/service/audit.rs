@@ -68,21 +68,22 @@ pub async fn verify(db: &Db) -> Result<Verification> {
     let recorded = audit::head(read.conn()).await?;
     let mut head = Head::EMPTY;
     // From the very first row: one that was slipped in below the first position must not go unseen.
-    let mut after = i64::MIN;
+    let mut from = i64::MIN;
     while head.seq < recorded.seq {
-        let records = audit::chain(read.conn(), after, STRIDE.min(recorded.seq - head.seq)).await?;
+        let records = audit::chain(read.conn(), from, STRIDE.min(recorded.seq - head.seq)).await?;
         if records.is_empty() {
             let broken = Break { seq: head.seq + 1, reason: "the record is missing" };
             return Ok(Verification { head, broken: Some(broken) });
         }
         for record in &records {
-            if let Err(broken) = head.check(record) {
+            let unreadable = Break { seq: head.seq + 1, reason: "the record was altered until it cannot be read" };
+            if let Err(broken) = record.as_ref().ok_or(unreadable).and_then(|record| head.check(record)) {
                 return Ok(Verification { head, broken: Some(broken) });
             }
         }
-        after = head.seq;
+        from = head.seq + 1;
     }
-    let beyond = audit::chain(read.conn(), recorded.seq, 1).await?;
+    let beyond = audit::chain(read.conn(), recorded.seq.saturating_add(1), 1).await?;
     let current = audit::head(read.conn()).await?;
     let reason = if head.hash != recorded.hash {
         Some((head.seq, "the chain does not end in the recorded head"))

@@ -18,12 +18,13 @@ use crate::{
 
 const ADMIN_NAME: &str = "admin";
 const KEY_NAME: &str = "admin-bootstrap";
+const RECOVERY_KEY_NAME: &str = "admin-recovery";
 
-/// The administrator that was made, with its secret.
-pub struct FirstAdministrator {
-    /// The agent `admin`.
+/// A key of an administrator that was just made.
+pub struct AdministratorKey {
+    /// The administrator.
     pub agent: AgentId,
-    /// Its API key, which nothing keeps.
+    /// The secret, which nothing keeps.
     pub raw_key: RawApiKey,
 }
 
@@ -40,7 +41,7 @@ pub async fn is_done(services: &Services) -> Result<bool> {
 ///
 /// # Errors
 /// [`Error::Conflict`] when an agent of that name exists and holds nothing.
-pub async fn run(services: &Services) -> Result<Option<FirstAdministrator>> {
+pub async fn run(services: &Services) -> Result<Option<AdministratorKey>> {
     if is_done(services).await? {
         return Ok(None);
     }
@@ -50,7 +51,7 @@ pub async fn run(services: &Services) -> Result<Option<FirstAdministrator>> {
         .await
 }
 
-async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<FirstAdministrator>> {
+async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<AdministratorKey>> {
     // Asked again inside the transaction: several nodes may start on one database at once.
     if stored::has_administrator(act.conn()).await? {
         return Ok(None);
@@ -77,5 +78,18 @@ async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<FirstAdmi
     let raw_key = RawApiKey::generate(env);
     let key = NewApiKey { name: KEY_NAME.to_owned(), expires_at: None };
     let created = api_keys::make(act, agent, ApiKeyId(env.uuid()), raw_key, key).await?;
-    Ok(Some(FirstAdministrator { agent, raw_key: created.raw_key }))
+    Ok(Some(AdministratorKey { agent, raw_key: created.raw_key }))
+}
+
+/// Makes another key for the active agent that holds `admin:*` and was registered first: the way back in for whoever
+/// controls the host when every key is lost.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such agent.
+pub async fn recover(services: &Services) -> Result<AdministratorKey> {
+    let agent = stored::first_administrator(services.store.read().await?.conn()).await?;
+    let agent = agent.ok_or(Error::NotFound("Active agent that holds admin:*"))?;
+    let key = NewApiKey { name: RECOVERY_KEY_NAME.to_owned(), expires_at: None };
+    let created = api_keys::create(services, &Caller::system(), agent, key).await?;
+    Ok(AdministratorKey { agent, raw_key: created.raw_key })
 }

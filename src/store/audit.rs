@@ -30,6 +30,13 @@ struct Row {
     hash: Vec<u8>,
 }
 
+impl Row {
+    /// Whether the row is what its record would be stored as: any number but 0 reads as success, yet only 1 is written.
+    const fn is_canonical(&self) -> bool {
+        matches!(self.success, 0 | 1)
+    }
+}
+
 impl From<Row> for Record {
     fn from(row: Row) -> Self {
         Self {
@@ -159,13 +166,15 @@ pub async fn list(conn: Conn<'_>, filter: &Filter, start: Start, limit: Limit) -
     Ok(Page::cut(rows.into_iter().map(Record::from).collect(), limit, |record: &Record| record.seq))
 }
 
-/// Records in the order of the chain, after position `after`.
+/// Records in the order of the chain, from position `from` on; `None` for a row that no service wrote, as it does not
+/// read as a record.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn chain(conn: Conn<'_>, after: i64, limit: i64) -> Result<Vec<Record>> {
-    const SQL: &str = "SELECT * FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT $2";
-    let rows: Vec<Row> =
-        on!(conn, |c| sqlx::query_as(SQL).bind(after).bind(limit).fetch_all(c).await.map_err(Error::from)?);
-    Ok(rows.into_iter().map(Record::from).collect())
+pub async fn chain(conn: Conn<'_>, from: i64, limit: i64) -> Result<Vec<Option<Record>>> {
+    const SQL: &str = "SELECT * FROM audit_log WHERE seq >= $1 ORDER BY seq LIMIT $2";
+    Ok(on!(conn, |c| {
+        let rows = sqlx::query(SQL).bind(from).bind(limit).fetch_all(c).await.map_err(Error::from)?;
+        rows.iter().map(|row| Row::from_row(row).ok().filter(Row::is_canonical).map(Record::from)).collect()
+    }))
 }

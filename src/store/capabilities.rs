@@ -154,3 +154,15 @@ pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
     let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await?);
     Ok(count > 0)
 }
+
+/// The active agent that holds `admin:*` and was registered first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn first_administrator(conn: Conn<'_>) -> Result<Option<AgentId>> {
+    const SQL: &str = "SELECT a.id FROM capabilities c JOIN agent_capabilities g ON g.capability_id = c.id \
+        JOIN agents a ON a.id = g.agent_id WHERE c.name = $1 AND a.status = 'active' \
+        ORDER BY a.created_at, a.id LIMIT 1";
+    let id: Option<Uuid> = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_optional(c).await?);
+    Ok(id.map(AgentId))
+}

@@ -15,6 +15,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::timeout;
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -192,13 +193,17 @@ impl Db {
     async fn open_postgres(url: &SecretString) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name("aims").options([("statement_timeout", "10s")]);
-        let pool = PgPoolOptions::new()
+        let opened = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options)
-            .await
-            .map_err(OpenError::Connect)?;
-        Ok(Self::Postgres(pool))
+            .connect_with(options.clone())
+            .await;
+        match opened {
+            Ok(pool) => Ok(Self::Postgres(pool)),
+            // The pool tries a closed port again until its time is over, and then says no more than that.
+            Err(sqlx::Error::PoolTimedOut) => Err(OpenError::Connect(why_unreachable(&options).await)),
+            Err(error) => Err(OpenError::Connect(error)),
+        }
     }
 
     async fn migrate(&self, mode: Mode) -> Result<(), OpenError> {
@@ -253,6 +258,14 @@ async fn is_foreign(path: &Path) -> bool {
     match SqliteConnection::connect_with(&options).await {
         Ok(mut connection) => sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap_or(false),
         Err(_) => false,
+    }
+}
+
+/// What one more attempt meets, where it meets anything but silence.
+async fn why_unreachable(options: &PgConnectOptions) -> sqlx::Error {
+    match timeout(Duration::from_secs(1), PgConnection::connect_with(options)).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     }
 }
 

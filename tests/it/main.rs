@@ -13,6 +13,7 @@ mod support;
 
 mod api;
 mod architecture;
+mod reliability;
 mod store;
 
 /// Runs each test on SQLite, and on PostgreSQL where there is one.

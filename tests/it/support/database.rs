@@ -38,9 +38,11 @@ impl Database {
         if self.is_sqlite() {
             let mut connection = SqliteConnection::connect(&self.sqlite_url()).await.unwrap();
             connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+            connection.close().await.unwrap();
         } else {
             let mut connection = PgConnection::connect(&self.url).await.unwrap();
             connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+            connection.close().await.unwrap();
         }
     }
 
@@ -56,11 +58,24 @@ impl Database {
         }
     }
 
+    /// One column of text that a query gives.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite() {
+            let mut connection = SqliteConnection::connect(&self.sqlite_url()).await.unwrap();
+            sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+        }
+    }
+
     pub fn sqlite_file(&self) -> PathBuf {
         self.folder.path().join("aims.db")
     }
 
-    fn sqlite_url(&self) -> String {
+    /// For connections of the test's own.
+    pub fn sqlite_url(&self) -> String {
         format!("sqlite://{}", self.sqlite_file().display())
     }
 }

@@ -2,10 +2,12 @@
 
 mod client;
 mod database;
+mod process;
 mod server;
 mod time;
 
 pub use client::{Answer, Client};
 pub use database::Database;
+pub use process::{Aims, Ended, Process};
 pub use server::{Agent, Options, Server, open, start};
 pub use time::TestClock;

@@ -1,0 +1,184 @@
+//! The audit log cannot be written: nothing changes, and callers are told to try again.
+
+use aims::web::routes;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    both,
+    support::{Agent, Answer, Database, Server},
+};
+
+both!(
+    without_its_record_nothing_changes,
+    without_its_record_no_refusal_leaves,
+    a_refused_neighbour_hurts_nobody,
+    a_failing_batch_answers_everybody
+);
+
+async fn without_its_record_nothing_changes(db: Database) {
+    let server = Server::start(db).await;
+    let scene = Scene::set(&server).await;
+    let routes = changing_routes();
+    assert!(routes.len() >= 13, "{routes:?}");
+
+    let before = dump(&server.db).await;
+    break_audit(&server.db).await;
+    for (method, path) in &routes {
+        let answer = scene.send(&server, method, path).await;
+        assert_eq!(answer.status.as_u16(), 503, "{method} {path}: {answer:?}");
+        assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().unwrap() > 0), "{answer:?}");
+        assert!(!answer.text.contains("broken"), "says what only the log may say: {answer:?}");
+        assert_eq!(dump(&server.db).await, before, "{method} {path}");
+    }
+    // Reading leaves no record, so it goes on; and the live view still shows what was before.
+    server.admin.get("/agents").await.expect(200);
+    scene.target.client.get("/agents").await.expect(200);
+
+    mend_audit(&server.db).await;
+    for (method, path) in &routes {
+        let answer = scene.send(&server, method, path).await;
+        assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
+        assert_ne!(dump(&server.db).await, before, "{method} {path}");
+    }
+}
+
+async fn without_its_record_no_refusal_leaves(db: Database) {
+    let server = Server::start(db).await;
+    let weak = server.agent("weak", &[]).await;
+    break_audit(&server.db).await;
+    server.anybody().exchange("aims_nonsense").await.expect(503);
+    weak.client.get("/agents").await.expect(503);
+    mend_audit(&server.db).await;
+    server.anybody().exchange("aims_nonsense").await.expect(401);
+    weak.client.get("/agents").await.expect(403);
+}
+
+async fn a_refused_neighbour_hurts_nobody(db: Database) {
+    let server = Server::start(db).await;
+    let mut requests = JoinSet::new();
+    for n in 0..50 {
+        let name = if n % 2 == 0 { "same".to_owned() } else { format!("own-{n}") };
+        let admin = server.admin.clone();
+        requests.spawn(async move {
+            let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
+            (name, answer.status.as_u16())
+        });
+    }
+    let (mut same, mut own) = (Vec::new(), Vec::new());
+    for (name, status) in requests.join_all().await {
+        if name == "same" { same.push(status) } else { own.push(status) }
+    }
+    same.sort_unstable();
+    assert_eq!(own, [201; 25]);
+    assert_eq!((same[0], &same[1..]), (201, [409; 24].as_slice()));
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM agents").await, 27, "with the administrator");
+    assert_eq!(server.audited("agent.created").await.len(), 27, "refused ones leave no record");
+}
+
+async fn a_failing_batch_answers_everybody(db: Database) {
+    let server = Server::start(db).await;
+    let before = dump(&server.db).await;
+    break_audit(&server.db).await;
+    let mut requests = JoinSet::new();
+    for n in 0..50 {
+        let admin = server.admin.clone();
+        requests.spawn(async move { admin.post("/agents", json!({ "name": format!("a{n}"), "owner": "o" })).await });
+    }
+    for answer in requests.join_all().await {
+        assert_eq!(answer.status.as_u16(), 503, "{answer:?}");
+    }
+    assert_eq!(dump(&server.db).await, before);
+    mend_audit(&server.db).await;
+    server.admin.post("/agents", json!({ "name": "a0", "owner": "o" })).await.expect(201);
+}
+
+/// Every route that changes something, those that take the most away last.
+fn changing_routes() -> Vec<(Method, String)> {
+    let routes = routes::list().into_iter().filter(|route| route.method != Method::GET);
+    let mut routes: Vec<_> = routes.map(|route| (route.method, route.path)).collect();
+    routes.sort_by_key(|(method, path)| match (method.as_str(), path.as_str()) {
+        ("POST", "/auth/token") => 0,
+        ("POST", "/agents/{id}/suspend") => 2,
+        ("DELETE", "/agents/{id}/keys/{key_id}") => 3,
+        ("POST", "/agents/{id}/revoke") => 4,
+        ("DELETE", "/agents/{id}") => 5,
+        _ => 1,
+    });
+    routes
+}
+
+/// What requests need to find so that every one of them would succeed.
+struct Scene {
+    target: Agent,
+    suspended: Agent,
+    held: String,
+    free: String,
+}
+
+impl Scene {
+    async fn set(server: &Server) -> Self {
+        let target = server.agent("target", &["agents:read", "held:by-target"]).await;
+        let suspended = server.agent("suspended", &[]).await;
+        server.admin.post_empty(&format!("/agents/{}/suspend", suspended.id)).await.expect(200);
+        let held = server.capability("held:by-target").await;
+        let free = server.capability("free:for-all").await;
+        Self { target, suspended, held, free }
+    }
+
+    async fn send(&self, server: &Server, method: &Method, path: &str) -> Answer {
+        let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
+        let mut filled = path.replace("{id}", &agent.id).replace("{key_id}", &agent.key_id);
+        for placeholder in ["{capability_id}", "{cap_id}"] {
+            filled = filled.replace(placeholder, &self.held);
+        }
+        assert!(!filled.contains('{'), "a placeholder that this test does not know: {path}");
+        if path == "/auth/token" {
+            return server.anybody().exchange(&agent.raw_key).await;
+        }
+        let body: Value = match (method.as_str(), path) {
+            ("POST", "/agents") => json!({ "name": "newcomer", "owner": "o" }),
+            ("PATCH", "/agents/{id}") => json!({ "owner": "another" }),
+            ("POST", "/capabilities") => json!({ "name": "new:capability" }),
+            ("POST", "/agents/{id}/capabilities") => json!({ "capability_id": self.free }),
+            _ => json!({}),
+        };
+        server.admin.send(server.admin.request(method.clone(), &filled).json(&body)).await
+    }
+}
+
+/// Everything that a change could have changed, as text.
+async fn dump(db: &Database) -> Vec<String> {
+    let mut dump = Vec::new();
+    for sql in [
+        "SELECT name || ' ' || owner || ' ' || description || ' ' || status || ' ' || updated_at || ' ' || token_epoch \
+         FROM agents ORDER BY name",
+        "SELECT key_prefix || ' ' || status || ' ' || COALESCE(rotated_at, 0) || ' ' || COALESCE(grace_ends_at, 0) \
+         || ' ' || COALESCE(revoked_at, 0) || ' ' || COALESCE(last_used_at, 0) FROM api_keys ORDER BY key_prefix",
+        "SELECT name FROM capabilities ORDER BY name",
+        "SELECT a.name || ' ' || c.name FROM agent_capabilities g JOIN agents a ON a.id = g.agent_id \
+         JOIN capabilities c ON c.id = g.capability_id ORDER BY a.name, c.name",
+        "SELECT 'audit ' || COUNT(*) || ' ' || MAX(seq) FROM audit_log",
+        "SELECT 'head ' || seq FROM audit_head",
+    ] {
+        dump.extend(db.texts(sql).await);
+    }
+    dump
+}
+
+async fn break_audit(db: &Database) {
+    let sql = if db.is_sqlite() {
+        "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    } else {
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$; \
+         CREATE TRIGGER broken BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION broken()"
+    };
+    db.execute(sql).await;
+}
+
+async fn mend_audit(db: &Database) {
+    let sql =
+        if db.is_sqlite() { "DROP TRIGGER broken" } else { "DROP TRIGGER broken ON audit_log; DROP FUNCTION broken()" };
+    db.execute(sql).await;
+}

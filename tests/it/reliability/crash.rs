@@ -1,0 +1,109 @@
+//! A process that is killed while it writes.
+
+use std::{collections::HashSet, time::Duration};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    both,
+    support::{Aims, Client, Database},
+};
+
+const ROUNDS: usize = 20;
+const WRITERS: usize = 16;
+/// From the start of a process until it serves, after whatever end the one before it had.
+const START: Duration = Duration::from_secs(2);
+
+both!(nothing_acknowledged_is_lost_by_a_kill);
+
+async fn nothing_acknowledged_is_lost_by_a_kill(db: Database) {
+    let aims = Aims::new(&db);
+    let key = aims.bootstrap().await;
+    let (mut names, mut tokens) = (HashSet::new(), HashSet::new());
+    for round in 0..ROUNDS {
+        let process = aims.serve().await;
+        assert!(process.ready_after < START, "round {round}: {:?}", process.ready_after);
+        let admin = process.client().login(&key).await;
+        let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            writers.spawn(write(admin.clone(), key.clone(), format!("r{round}-w{writer}"), acknowledge.clone()));
+        }
+        drop(acknowledge);
+        // Killed after another number of acknowledgements each time, so at another moment of a batch.
+        for _ in 0..=(20 + 7 * round) {
+            acknowledged.recv().await.expect("writers that write until the kill").keep(&mut names, &mut tokens);
+        }
+        process.kill().await;
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap();
+        }
+        while let Some(more) = acknowledged.recv().await {
+            more.keep(&mut names, &mut tokens);
+        }
+        let verified = aims.run(&["audit", "verify", "--json"]).await.json();
+        assert_eq!(verified["valid"], true, "round {round}: {verified}");
+    }
+    assert!(names.len() > ROUNDS && tokens.len() > ROUNDS, "{} agents, {} tokens", names.len(), tokens.len());
+
+    let stored: HashSet<_> = db.texts("SELECT name FROM agents").await.into_iter().collect();
+    assert_eq!(names.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
+    let issued = db.texts("SELECT details FROM audit_log WHERE action = 'auth.token_issued'").await;
+    let issued: HashSet<_> = issued.iter().map(|details| jti(&serde_json::from_str(details).unwrap())).collect();
+    assert_eq!(tokens.difference(&issued).collect::<Vec<_>>(), Vec::<&String>::new(), "tokens without a record");
+    // No half of a change: each agent has its record and each record its agent.
+    let created = db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
+    assert_eq!(usize::try_from(created).unwrap(), stored.len());
+
+    let process = aims.serve().await;
+    assert!(process.ready_after < START, "{:?}", process.ready_after);
+    process.client().get("/_health").await.expect(200);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+/// What a writer was told to have happened.
+enum Acknowledged {
+    Agent(String),
+    Token(String),
+}
+
+impl Acknowledged {
+    fn keep(self, names: &mut HashSet<String>, tokens: &mut HashSet<String>) {
+        let new = match self {
+            Self::Agent(name) => names.insert(name),
+            Self::Token(jti) => tokens.insert(jti),
+        };
+        assert!(new, "acknowledged twice");
+    }
+}
+
+/// Creates agents and exchanges keys until the process is gone.
+async fn write(admin: Client, key: String, name: String, acknowledge: mpsc::UnboundedSender<Acknowledged>) {
+    for n in 0.. {
+        let name = format!("{name}-{n}");
+        let agent = admin.request(Method::POST, "/agents").json(&json!({ "name": name, "owner": "crash" }));
+        let Some(_) = answered(agent, StatusCode::CREATED).await else { return };
+        let _ = acknowledge.send(Acknowledged::Agent(name));
+        let exchange = admin.without_token().request(Method::POST, "/auth/token").header("X-API-Key", &key);
+        let Some(token) = answered(exchange, StatusCode::OK).await else { return };
+        let payload = token["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        let claims = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let _ = acknowledge.send(Acknowledged::Token(jti(&claims)));
+    }
+}
+
+/// The whole answer, unless the process went before it was sent.
+async fn answered(request: reqwest::RequestBuilder, expected: StatusCode) -> Option<Value> {
+    let response = request.send().await.ok()?;
+    let status = response.status();
+    let body = response.json().await.ok()?;
+    assert_eq!(status, expected, "{body}");
+    Some(body)
+}
+
+fn jti(claims: &Value) -> String {
+    claims["jti"].as_str().unwrap().to_owned()
+}

@@ -1,0 +1,77 @@
+//! The database is there, but not to be had for a while.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::support::{Aims, Database, Server};
+
+/// Another program holds SQLite's write lock for longer than the service waits.
+#[tokio::test]
+async fn a_locked_file_is_told_and_got_over() {
+    let server = Server::start(Database::sqlite()).await;
+    let mut other = SqliteConnection::connect(&server.db.sqlite_url()).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let refused = server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await;
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    refused.expect(503);
+    server.admin.get("/agents").await.expect(200);
+
+    // One that asks before the lock is given back is only delayed.
+    let admin = server.admin.clone();
+    let waiting = tokio::spawn(async move { admin.post("/agents", json!({ "name": "b", "owner": "o" })).await });
+    server.admin.get("/agents").await.expect(200);
+    other.execute("ROLLBACK").await.unwrap();
+    waiting.await.unwrap().expect(201);
+    server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+}
+
+/// PostgreSQL ends every connection, as it does when it is restarted, while 16 writers are at work.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn connections_that_are_cut_are_made_again() {
+    const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND application_name = 'aims'";
+    const CUTS: usize = 10;
+    let server = Server::start(Database::postgres().await).await;
+    let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
+    let mut writers = JoinSet::new();
+    for writer in 0..16 {
+        let (admin, acknowledge) = (server.admin.clone(), acknowledge.clone());
+        writers.spawn(async move {
+            for n in 0.. {
+                let name = format!("w{writer}-{n}");
+                let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
+                match answer.status.as_u16() {
+                    // Until nobody listens any more.
+                    201 if acknowledge.send(name).is_err() => return,
+                    201 | 503 => {}
+                    _ => panic!("{answer:?}"),
+                }
+            }
+        });
+    }
+    drop(acknowledge);
+    let mut names = HashSet::new();
+    for _ in 0..CUTS {
+        for _ in 0..25 {
+            names.insert(acknowledged.recv().await.expect("writers that go on"));
+        }
+        server.db.execute(CUT).await;
+    }
+    for _ in 0..25 {
+        names.insert(acknowledged.recv().await.expect("writers that go on after the last cut"));
+    }
+    drop(acknowledged);
+    writers.join_all().await;
+    server.admin.post("/agents", json!({ "name": "last", "owner": "o" })).await.expect(201);
+
+    let stored: HashSet<_> = server.db.texts("SELECT name FROM agents").await.into_iter().collect();
+    assert_eq!(names.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
+    let created = server.db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
+    assert_eq!(usize::try_from(created).unwrap(), stored.len());
+    let verified = Aims::new(&server.db).run(&["audit", "verify", "--json"]).await.json();
+    assert_eq!(verified["valid"], true, "{verified}");
+}

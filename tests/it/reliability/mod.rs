@@ -1,0 +1,9 @@
+//! What happens when something fails: the process, the audit log, the disk, the operator, the clients.
+
+mod audit_fails;
+mod cli;
+mod crash;
+mod database;
+mod model;
+mod serving;
+mod tamper;

@@ -1,0 +1,194 @@
+//! Clients that are slow, silent or too many, and a process that is asked to end.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::support::{Aims, Database, Process};
+
+/// How long the tests wait for what must happen soon.
+const SOON: Duration = Duration::from_secs(20);
+const WHOLE: &str = "GET /_health HTTP/1.1\r\nHost: aims\r\n\r\n";
+
+#[tokio::test]
+async fn what_is_under_way_finishes_before_the_end() {
+    let (db, process, key) = serving(&[]).await;
+    let admin = process.client().login(&key).await;
+    let body = json!({ "name": "slow", "owner": "o" }).to_string();
+    let head = format!(
+        "POST /agents HTTP/1.1\r\nHost: aims\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        admin.token(),
+        body.len()
+    );
+    let mut slow = Connection::open(&process).await;
+    slow.send(&head).await;
+    // The service asks for the body: from here on the request is under way.
+    slow.read_until("100 Continue\r\n\r\n").await;
+    slow.send(&body[..5]).await;
+    let mut idle = Connection::open(&process).await;
+    idle.send(WHOLE).await;
+    idle.read_until("\"ok\"").await;
+
+    let asked = Instant::now();
+    process.terminate().await;
+    idle.read_to_end().await;
+    // Polled with a deadline: the listener closes at some moment after the signal arrived.
+    let refused = async {
+        while TcpStream::connect(process.address()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, refused).await.expect("new connections are refused");
+    slow.send(&body[5..]).await;
+    let answer = slow.read_to_end().await;
+    assert!(answer.contains("HTTP/1.1 201 Created") && answer.contains("\"name\":\"slow\""), "{answer}");
+
+    let ended = process.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_eq!(db.count("SELECT COUNT(*) FROM agents WHERE name = 'slow'").await, 1);
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_ever() {
+    let (_db, process, key) = serving(&[("DRAIN_SECONDS", "1")]).await;
+    let admin = process.client().login(&key).await;
+    let mut stuck = Connection::open(&process).await;
+    stuck.begin_post(admin.token()).await;
+    let asked = Instant::now();
+    let ended = process.stop().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(ended.stderr.contains("still under way"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn silent_connections_are_closed() {
+    let (_db, process, _key) = serving(&[("HEADER_TIMEOUT_SECONDS", "1")]).await;
+    for sent in ["", "GET /_health HTTP/1.1\r\nHost: ai", "GET /_hea", WHOLE] {
+        let mut connection = Connection::open(&process).await;
+        connection.send(sent).await;
+        let began = Instant::now();
+        let answer = connection.read_to_end().await;
+        let served = answer.contains("200 OK");
+        assert_eq!(served, sent == WHOLE, "{sent:?}: {answer}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{sent:?}: {:?}", began.elapsed());
+    }
+    // Bytes that trickle in do not buy more time.
+    let mut connection = Connection::open(&process).await;
+    let trickle = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            if connection.stream.write_all(b"G").await.is_err() {
+                return;
+            }
+        }
+    };
+    timeout(SOON, trickle).await.expect("a connection that only trickles is closed");
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn too_many_connections_wait_their_turn() {
+    let (_db, process, _key) = serving(&[("MAX_CONNECTIONS", "2")]).await;
+    let mut first = Connection::open(&process).await;
+    let mut second = Connection::open(&process).await;
+    for connection in [&mut first, &mut second] {
+        connection.send(WHOLE).await;
+        connection.read_until("\"ok\"").await;
+    }
+    let mut third = Connection::open(&process).await;
+    third.send(WHOLE).await;
+    // Both others are answered again; the third, which asked before, is not.
+    for connection in [&mut first, &mut second] {
+        connection.send(WHOLE).await;
+        connection.read_until("\"ok\"").await;
+    }
+    let early = timeout(Duration::from_millis(300), third.read_until("\"ok\"")).await;
+    assert!(early.is_err(), "the third was served beside the two");
+    drop(first);
+    third.read_until("\"ok\"").await;
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_body_that_never_arrives_is_given_up() {
+    let (db, process, key) = serving(&[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
+    let admin = process.client().login(&key).await;
+    let mut connection = Connection::open(&process).await;
+    let began = Instant::now();
+    connection.begin_post(admin.token()).await;
+    let answer = connection.read_until("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503") || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // The connection is of no use any more, and is closed rather than kept.
+    connection.read_to_end().await;
+    admin.get("/agents").await.expect(200);
+    assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+async fn serving(settings: &[(&str, &str)]) -> (Database, Process, String) {
+    let db = Database::sqlite();
+    let aims = settings.iter().fold(Aims::new(&db), |aims, (name, value)| aims.with(name, value));
+    let key = aims.bootstrap().await;
+    let process = aims.serve().await;
+    (db, process, key)
+}
+
+/// A connection whose every byte the test decides on.
+struct Connection {
+    stream: TcpStream,
+    read: String,
+}
+
+impl Connection {
+    async fn open(process: &Process) -> Self {
+        Self { stream: TcpStream::connect(process.address()).await.unwrap(), read: String::new() }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// The head of a request, and, once the service asks for it, the beginning of its body.
+    async fn begin_post(&mut self, token: &str) {
+        let head = format!(
+            "POST /agents HTTP/1.1\r\nHost: aims\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        );
+        self.send(&head).await;
+        self.read_until("100 Continue\r\n\r\n").await;
+        self.send("{\"na").await;
+    }
+
+    /// Reads until `end` has been read; gives what was read, and forgets it.
+    async fn read_until(&mut self, end: &str) -> String {
+        while !self.read.contains(end) {
+            assert!(self.read_more().await > 0, "closed after {:?}", self.read);
+        }
+        std::mem::take(&mut self.read)
+    }
+
+    /// Reads until the service closes the connection.
+    async fn read_to_end(&mut self) -> String {
+        while self.read_more().await > 0 {}
+        std::mem::take(&mut self.read)
+    }
+
+    async fn read_more(&mut self) -> usize {
+        let mut buffer = [0; 4_096];
+        let read = timeout(SOON, self.stream.read(&mut buffer)).await.expect("the service says something");
+        // A reset is an end too.
+        let read = read.unwrap_or(0);
+        self.read.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        read
+    }
+}

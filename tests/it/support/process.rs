@@ -1,0 +1,214 @@
+//! The real binary, in a process of its own, as an operator runs it.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{Client, Database};
+
+/// How long anything that a process is asked to do may take before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the binary is run: in which folder, with which environment, and nothing inherited.
+#[derive(Clone)]
+pub struct Aims {
+    pub folder: PathBuf,
+    settings: BTreeMap<String, String>,
+    /// Largest file that the process may write, in KiB.
+    largest_file: Option<u64>,
+}
+
+/// What a process that ended left behind.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A process that serves.
+pub struct Process {
+    child: Child,
+    pub url: String,
+    /// From its start until it said that it serves.
+    pub ready_after: Duration,
+    log: Arc<Mutex<String>>,
+    logging: JoinHandle<()>,
+}
+
+impl Aims {
+    /// Settings for tests: this database, a free port, a fixed master key, and no rate limits to speak of.
+    pub fn new(db: &Database) -> Self {
+        let settings = [
+            ("DATABASE_URL", db.url.clone()),
+            ("LISTEN_ADDR", "127.0.0.1:0".to_owned()),
+            ("MASTER_KEY", "0f".repeat(32)),
+            ("RATE_LIMIT_AUTH_PER_MINUTE", "1000000".to_owned()),
+            ("RATE_LIMIT_API_PER_MINUTE", "1000000".to_owned()),
+        ];
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { folder: db.folder.path().to_owned(), settings, largest_file: None }
+    }
+
+    /// The same with this setting; an empty one counts as not set.
+    pub fn with(&self, name: &str, value: &str) -> Self {
+        let mut changed = self.clone();
+        changed.settings.insert(name.to_owned(), value.to_owned());
+        changed
+    }
+
+    /// The same, but no file may grow beyond this: to the process, the disk is full.
+    pub fn with_largest_file(&self, kib: u64) -> Self {
+        Self { largest_file: Some(kib), ..self.clone() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        const BINARY: &str = env!("CARGO_BIN_EXE_aims");
+        let mut command = match self.largest_file {
+            None => Command::new(BINARY),
+            Some(kib) => {
+                let mut shell = Command::new("bash");
+                shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec {BINARY} \"$@\""), BINARY]);
+                shell
+            }
+        };
+        command.args(arguments).current_dir(&self.folder).env_clear().envs(&self.settings);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Ended {
+        let output = timeout(PATIENCE, self.command(arguments).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Runs a command whose standard output goes to a file.
+    pub async fn run_into(&self, file: &str, arguments: &[&str]) -> Ended {
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        let output = timeout(PATIENCE, self.command(arguments).stdout(file).spawn().unwrap().wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        Ended { code: output.status.code(), stdout: String::new(), stderr }
+    }
+
+    /// Makes the first administrator; gives its key.
+    pub async fn bootstrap(&self) -> String {
+        let made = self.run(&["bootstrap", "--json"]).await.json();
+        made["api_key"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts serving and returns once the process says that it does.
+    pub async fn serve(&self) -> Process {
+        let began = Instant::now();
+        let mut child = self.command(&[]).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (ready, serving) = oneshot::channel();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let written = log.clone();
+        let logging = tokio::spawn(async move {
+            let mut ready = Some(ready);
+            while let Ok(Some(line)) = lines.next_line().await {
+                let address = line.split_once(" serving ").and_then(|(_, fields)| fields.split_once("listen="));
+                if let Some((_, fields)) = address
+                    && let Some(ready) = ready.take()
+                {
+                    let address = fields.split(' ').next().unwrap().to_owned();
+                    let _ = ready.send((address, began.elapsed()));
+                }
+                let mut written = written.lock().unwrap();
+                written.push_str(&line);
+                written.push('\n');
+            }
+        });
+        let Ok(Ok((address, ready_after))) = timeout(PATIENCE, serving).await else {
+            panic!("it does not start:\n{}", log.lock().unwrap());
+        };
+        Process { child, url: format!("http://{address}"), ready_after, log, logging }
+    }
+}
+
+impl Ended {
+    /// Standard output, which must be one JSON value of a command that succeeded.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Asserts a failure: exit code 1, and one line that says why.
+    #[track_caller]
+    pub fn failed(&self, why: &str) {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        // Log lines may come before it.
+        let told: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("aims: ")).collect();
+        assert_eq!(told.len(), 1, "{self:?}");
+        assert_eq!(self.stderr.lines().last(), told.first().copied(), "{self:?}");
+        assert!(told[0].contains(why), "{self:?}");
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+    }
+}
+
+impl Process {
+    pub fn client(&self) -> Client {
+        Client::new(self.url.clone())
+    }
+
+    /// `host:port` that it listens on.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// What it logged until now.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Ends it as a crash would: at once, with nothing tidied up.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to end.
+    pub async fn terminate(&self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    }
+
+    /// Reads no more of its log, as a log collector does that has died.
+    pub async fn close_log(&mut self) {
+        self.logging.abort();
+        assert!((&mut self.logging).await.unwrap_err().is_cancelled());
+        self.logging = tokio::spawn(async {});
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(mut self) -> Ended {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("a process that ends").unwrap();
+        self.logging.await.unwrap();
+        let stderr = self.log.lock().unwrap().clone();
+        Ended { code: status.code(), stdout: String::new(), stderr }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn stop(self) -> Ended {
+        self.terminate().await;
+        self.ended().await
+    }
+}

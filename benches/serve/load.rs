@@ -128,8 +128,8 @@ fn drive(
     let tasks: Vec<_> = connections
         .map(|connection| {
             let ended = ask_until_end(address, operation.clone(), connection, window, tally.clone());
-            let limited = time::timeout(window.end + PATIENCE - Instant::now(), ended);
-            runtime.spawn(limited)
+            let deadline = time::Instant::from_std(window.end + PATIENCE);
+            runtime.spawn(async move { time::timeout_at(deadline, ended).await })
         })
         .collect();
     for task in tasks {

@@ -34,6 +34,7 @@ mod server;
 use std::{
     env, fs,
     io::{self, Write},
+    num::NonZeroUsize,
     path::Path,
     process::ExitCode,
     thread::available_parallelism,
@@ -60,8 +61,8 @@ struct Options {
     /// Measure only operations whose name contains this; the bare handler is always measured.
     operation: Option<String>,
     /// Numbers of connections.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 32, 256])]
-    connections: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_values = ["1", "32", "256"])]
+    connections: Vec<NonZeroUsize>,
     /// Measured time of each operation at each number of connections, in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
@@ -116,7 +117,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     );
     let mut results = Vec::new();
     let mut failed = 0;
-    for &connections in &options.connections {
+    for connections in options.connections.iter().map(|number| number.get()) {
         let mut reference = None;
         for (process, operation) in [(&bare, &hello)].into_iter().chain(operations.iter().map(|&o| (&aims, o))) {
             let measured = measure(process, operation, connections, threads, duration)?;

@@ -1,0 +1,265 @@
+//! The load generator: requests that were rendered before, over plain sockets, and as little parsing as is safe.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime, time,
+};
+
+use crate::{
+    Failure,
+    histogram::Histogram,
+    operations::Operation,
+    server::{self, Process},
+};
+
+/// How long the load runs before it is measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// How long answers may take to arrive after the measured time; those of a server that hangs never do.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of one operation at one number of connections.
+pub struct Measured {
+    pub latencies: Histogram,
+    pub failures: u64,
+    /// The first failure, for people.
+    pub example: Option<String>,
+    pub server_cpu: Duration,
+    pub client_cpu: Duration,
+    elapsed: Duration,
+}
+
+impl Measured {
+    pub fn rate(&self) -> f64 {
+        self.latencies.count() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// A processor time, in µs per request.
+    pub fn per_request(&self, cpu: Duration) -> f64 {
+        cpu.as_secs_f64() * 1e6 / self.latencies.count().max(1) as f64
+    }
+}
+
+/// Only what arrives between the two counts.
+#[derive(Clone, Copy)]
+struct Window {
+    start: Instant,
+    end: Instant,
+}
+
+#[derive(Default)]
+struct Tally {
+    latencies: Histogram,
+    failures: u64,
+    example: Option<String>,
+}
+
+impl Tally {
+    fn fail(&mut self, what: impl FnOnce() -> String) {
+        self.failures += 1;
+        self.example.get_or_insert_with(what);
+    }
+}
+
+/// Puts load on a server for a fixed time.
+pub fn measure(
+    process: &Process,
+    operation: &Operation,
+    connections: usize,
+    threads: usize,
+    duration: Duration,
+) -> Result<Measured, Failure> {
+    let start = Instant::now() + WARM_UP;
+    let window = Window { start, end: start + duration };
+    let total = Mutex::new(Tally::default());
+    let cpu = || Ok::<_, Failure>((process.cpu()?, server::cpu("self")?));
+    let (before, after) = thread::scope(|scope| {
+        for thread in 0..threads.min(connections) {
+            let (operation, total) = (operation.clone(), &total);
+            // The connections are dealt out like cards.
+            let share = (thread..connections).step_by(threads);
+            scope.spawn(move || {
+                let tally = drive(process.address, &operation, share, window);
+                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                match tally {
+                    Ok(tally) => {
+                        total.latencies.absorb(&tally.latencies);
+                        total.failures += tally.failures;
+                        total.example = total.example.take().or(tally.example);
+                    }
+                    Err(error) => total.fail(|| error.to_string()),
+                }
+            });
+        }
+        thread::sleep(window.start.saturating_duration_since(Instant::now()));
+        let before = cpu();
+        thread::sleep(window.end.saturating_duration_since(Instant::now()));
+        (before, cpu())
+    });
+    let ((server_before, client_before), (server_after, client_after)) = (before?, after?);
+    let Tally { latencies, failures, example } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Measured {
+        latencies,
+        failures,
+        example,
+        server_cpu: server_after.saturating_sub(server_before),
+        client_cpu: client_after.saturating_sub(client_before),
+        elapsed: duration,
+    })
+}
+
+/// Runs one thread's connections.
+fn drive(
+    address: SocketAddr,
+    operation: &Operation,
+    connections: impl Iterator<Item = usize>,
+    window: Window,
+) -> io::Result<Tally> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let tasks: Vec<_> = connections
+        .map(|connection| {
+            let ended = ask_until_end(address, operation.clone(), connection, window, tally.clone());
+            let deadline = time::Instant::from_std(window.end + PATIENCE);
+            runtime.spawn(async move { time::timeout_at(deadline, ended).await })
+        })
+        .collect();
+    for task in tasks {
+        let ended = match runtime.block_on(task) {
+            Ok(Ok(Ok(()))) => continue,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) => "no answer".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tally.lock().unwrap_or_else(PoisonError::into_inner).fail(|| ended);
+    }
+    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *tally))
+}
+
+/// Asks over one connection, one request after another, until the time is over.
+async fn ask_until_end(
+    address: SocketAddr,
+    operation: Operation,
+    first: usize,
+    window: Window,
+    tally: Arc<Mutex<Tally>>,
+) -> io::Result<()> {
+    let mut connection = Connection::open(address).await?;
+    let mut scratch = Vec::new();
+    for turn in first.. {
+        let request = operation.request(turn, &mut scratch);
+        let began = Instant::now();
+        if began >= window.end {
+            break;
+        }
+        let answer = connection.ask(request).await?;
+        let arrived = Instant::now();
+        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answer.is_success() {
+            tally.fail(|| answer.describe());
+        } else if arrived >= window.start && arrived < window.end {
+            tally.latencies.record(arrived - began);
+        }
+    }
+    Ok(())
+}
+
+/// An HTTP/1.1 connection that is kept open.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer, valid until the next request.
+pub struct Answer<'c> {
+    status: u16,
+    pub body: &'c [u8],
+}
+
+impl Answer<'_> {
+    pub const fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
+    }
+
+    pub fn describe(&self) -> String {
+        format!("status {}: {}", self.status, String::from_utf8_lossy(self.body))
+    }
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
+    }
+
+    /// Writes a request and reads its answer.
+    pub async fn ask(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        let head = loop {
+            self.read_more().await?;
+            if let Some(head) = Head::parse(&self.buffer)? {
+                break head;
+            }
+        };
+        while self.buffer.len() < head.length + head.content_length {
+            self.read_more().await?;
+        }
+        let body = self.buffer.get(head.length..).unwrap_or_default();
+        if body.len() > head.content_length {
+            return Err(malformed("bytes after the answer"));
+        }
+        Ok(Answer { status: head.status, body })
+    }
+
+    async fn read_more(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    length: usize,
+    content_length: usize,
+}
+
+impl Head {
+    /// `None` as long as the end of the head has not arrived.
+    fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
+        const END: &[u8] = b"\r\n\r\n";
+        const LENGTH: &[u8] = b"content-length:";
+        let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return Ok(None) };
+        let mut lines = bytes.get(..end).unwrap_or_default().split(|byte| *byte == b'\n');
+        let status = lines.next().and_then(|line| number(line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?));
+        let content_length = lines.find_map(|line| {
+            let (name, value) = line.split_at_checked(LENGTH.len())?;
+            if name.eq_ignore_ascii_case(LENGTH) { number(value) } else { None }
+        });
+        Ok(Some(Self {
+            status: status.ok_or_else(|| malformed("no status line"))?,
+            length: end + END.len(),
+            content_length: content_length.ok_or_else(|| malformed("no content length"))?,
+        }))
+    }
+}
+
+fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    str::from_utf8(bytes).ok()?.trim().parse().ok()
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

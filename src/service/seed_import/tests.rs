@@ -152,7 +152,8 @@ impl House {
 
     /// The whole log, oldest first.
     async fn log(&self) -> Vec<Record> {
-        audit::chain(self.services.store.read().await.unwrap().conn(), 0, 1_000_000).await.unwrap()
+        let chain = audit::chain(self.services.store.read().await.unwrap().conn(), 0, 1_000_000).await.unwrap();
+        chain.into_iter().map(|record| record.unwrap()).collect()
     }
 
     async fn exchange(&self, digit: char) -> Result<(), Error> {

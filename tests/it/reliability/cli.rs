@@ -205,7 +205,7 @@ async fn a_newer_database_is_told(db: Database) {
          VALUES (9999, 'from the future', CURRENT_TIMESTAMP, TRUE, {checksum}, 0)"
     ))
     .await;
-    for command in [&[][..], &["bootstrap", "--json"]] {
+    for command in [&[][..], &["bootstrap", "--new-key"]] {
         aims.run(command).await.failed("newer version of AIMS");
     }
 }
@@ -271,7 +271,7 @@ async fn a_second_process_on_one_file_is_told() {
     let db = Database::sqlite();
     let aims = Aims::new(&db);
     let process = aims.serve().await;
-    for command in [&[][..], &["bootstrap", "--json"]] {
+    for command in [&[][..], &["bootstrap", "--new-key"]] {
         aims.run(command).await.failed("is in use by another AIMS process");
     }
     process.client().get("/_health").await.expect(200);

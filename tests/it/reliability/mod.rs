@@ -5,5 +5,6 @@ mod cli;
 mod crash;
 mod database;
 mod model;
+mod operator;
 mod serving;
 mod tamper;

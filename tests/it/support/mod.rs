@@ -9,5 +9,5 @@ mod time;
 pub use client::{Answer, Client};
 pub use database::Database;
 pub use process::{Aims, Ended, Process};
-pub use server::{Agent, Options, Server, open, start};
+pub use server::{Agent, Server, open, start};
 pub use time::TestClock;

@@ -20,7 +20,7 @@ use tokio::{
 use super::{Client, Database};
 
 /// How long anything that a process is asked to do may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How the binary is run: in which folder, with which environment, and nothing inherited.
 #[derive(Clone)]

@@ -1,0 +1,99 @@
+//! What the host's operator does once: bringing over the predecessor's data, and getting back in.
+
+use std::fs;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection, raw_sql};
+
+use crate::{
+    both,
+    support::{Aims, Database},
+};
+
+both!(
+    an_imported_key_works_in_its_old_form,
+    a_lost_key_is_replaced_by_the_operator,
+    a_second_bootstrap_beside_the_service_changes_nothing,
+);
+
+/// A database as the predecessor left it: its administrator, with one key.
+async fn predecessor(path: &std::path::Path, raw_key: &str) {
+    let hash = aims::domain::audit::hex(&Sha256::digest(raw_key).into());
+    let sql = format!(
+        "CREATE TABLE agents (id TEXT, name TEXT, description TEXT, owner TEXT, status TEXT, agent_type TEXT,
+             metadata_json TEXT, created_at TEXT, updated_at TEXT, suspended_at TEXT, revoked_at TEXT);
+         CREATE TABLE api_keys (id TEXT, agent_id TEXT, key_prefix TEXT, key_hash TEXT, name TEXT, status TEXT,
+             expires_at TEXT, created_at TEXT, rotated_at TEXT, revoked_at TEXT, last_used_at TEXT);
+         CREATE TABLE capabilities (id TEXT, name TEXT, description TEXT, created_at TEXT);
+         CREATE TABLE agent_capabilities (id TEXT, agent_id TEXT, capability_id TEXT, granted_by TEXT,
+             granted_at TEXT);
+         CREATE TABLE audit_logs (id TEXT, timestamp TEXT, agent_id TEXT, action TEXT, resource_type TEXT,
+             resource_id TEXT, details_json TEXT, ip_address TEXT, success INTEGER);
+         INSERT INTO agents VALUES ('a1', 'admin', '', 'system', 'active', 'orchestrator', '{{}}',
+             '2025-01-01T00:00:00', '2025-01-01T00:00:00', NULL, NULL);
+         INSERT INTO api_keys VALUES ('k1', 'a1', 'aims_012', '{hash}', 'admin-bootstrap', 'active', NULL,
+             '2025-01-01T00:00:00', NULL, NULL, NULL);
+         INSERT INTO capabilities VALUES ('c1', 'admin:*', '', '2025-01-01T00:00:00');
+         INSERT INTO agent_capabilities VALUES ('g1', 'a1', 'c1', NULL, '2025-01-01T00:00:00');
+         INSERT INTO audit_logs VALUES ('l1', '2025-01-01T00:00:00', 'a1', 'agent.created', 'agent', 'a1', '{{}}',
+             '127.0.0.1', 1);"
+    );
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    connection.execute(raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+async fn an_imported_key_works_in_its_old_form(db: Database) {
+    let raw_key = format!("aims_{}", "0123456789abcdef".repeat(4));
+    let file = db.folder.path().join("predecessor.db");
+    predecessor(&file, &raw_key).await;
+    let before = fs::read(&file).unwrap();
+    let aims = Aims::new(&db);
+    let imported = aims.run(&["import-seed", file.to_str().unwrap()]).await;
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    assert!(imported.stdout.starts_with("agents: 1, API keys: 1, capabilities: 1 new"), "{imported:?}");
+    assert_eq!(fs::read(&file).unwrap(), before, "the file is only read");
+    aims.run(&["import-seed", file.to_str().unwrap()]).await.failed("was imported before");
+
+    let process = aims.serve().await;
+    let admin = process.client().login(&raw_key).await;
+    let agents = admin.get("/agents").await.expect(200);
+    assert_eq!((agents.as_array().unwrap().len(), &agents[0]["name"]), (1, &json!("admin")));
+    let oldest = admin.get("/audit?action=agent.created").await.expect(200);
+    assert_eq!(oldest[0]["timestamp"], "2025-01-01T00:00:00.000000Z");
+    process.stop().await;
+    assert_eq!(aims.run(&["audit", "verify"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn the_predecessors_database_is_never_served_or_changed() {
+    let db = Database::sqlite();
+    predecessor(&db.sqlite_file(), &format!("aims_{}", "0".repeat(64))).await;
+    let before = fs::read(db.sqlite_file()).unwrap();
+    Aims::new(&db).run(&["serve"]).await.failed("aims import-seed");
+    assert_eq!(fs::read(db.sqlite_file()).unwrap(), before);
+}
+
+async fn a_lost_key_is_replaced_by_the_operator(db: Database) {
+    let aims = Aims::new(&db);
+    aims.run(&["bootstrap", "--new-key"]).await.failed("admin:*");
+    let lost = aims.bootstrap().await;
+    let made = aims.run(&["bootstrap", "--new-key", "--json"]).await.json();
+    let found = made["api_key"].as_str().unwrap();
+    assert_ne!(found, lost);
+    let process = aims.serve().await;
+    let admin = process.client().login(found).await;
+    let record = &admin.get("/audit?action=key.created&limit=1").await.expect(200)[0];
+    assert!(record["details_json"].as_str().unwrap().contains("admin-recovery"), "{record}");
+    process.stop().await;
+}
+
+async fn a_second_bootstrap_beside_the_service_changes_nothing(db: Database) {
+    let aims = Aims::new(&db);
+    let process = aims.serve().await;
+    let second = aims.run(&["bootstrap", "--json"]).await;
+    assert_eq!((second.code, &second.json()["created"]), (Some(0), &json!(false)), "{second:?}");
+    process.stop().await;
+}

@@ -319,7 +319,9 @@ impl Reader<'_> {
     }
 }
 
+/// A password may stand before the host or, as a parameter, behind it.
 fn without_password(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(not shown)@{host}"),
         _ => url.to_owned(),

@@ -116,7 +116,9 @@ fn no_secret_is_shown() {
     let key = "c4".repeat(32);
     let shared = load(&[("JWT_SECRET_KEY", canary), ("MASTER_KEY", &key)]).unwrap();
     let postgres = load(&[("DATABASE_URL", &format!("postgres://u:{canary}@h/d")), ("MASTER_KEY", &key)]).unwrap();
-    for config in [shared, postgres] {
+    let parameter =
+        load(&[("DATABASE_URL", &format!("postgres://h/d?password={canary}")), ("MASTER_KEY", &key)]).unwrap();
+    for config in [shared, postgres, parameter] {
         let shown = format!("{config:?}{:?}", config.describe());
         assert!(!shown.contains("canary") && !shown.contains(&key), "{shown}");
     }

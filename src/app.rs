@@ -24,6 +24,7 @@ use crate::{
         principals::Principals,
         refusals::Refusals,
         signing_keys::{self, KeyringError},
+        verified_tokens::VerifiedTokens,
     },
     store::{Db, Mode, Store, db::OpenError},
     web::{
@@ -96,6 +97,7 @@ impl App {
         let services = Services {
             store,
             principals,
+            verified_tokens: VerifiedTokens::default(),
             refusals: Refusals::default(),
             keyring: Arc::new(keyring),
             env,

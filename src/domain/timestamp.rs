@@ -19,6 +19,12 @@ impl Timestamp {
         Self(micros)
     }
 
+    /// A point in time from whole seconds since the epoch, saturating (a `NumericDate` of RFC 7519 §2).
+    #[must_use]
+    pub const fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1_000_000))
+    }
+
     /// Microseconds since the epoch.
     #[must_use]
     pub const fn as_micros(self) -> i64 {

@@ -13,6 +13,7 @@ pub mod refusals;
 pub mod seed_import;
 pub mod signing_keys;
 pub mod tokens;
+pub mod verified_tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,8 @@ pub struct Services {
     pub store: Store,
     /// The live view.
     pub principals: principals::Principals,
+    /// Tokens whose signature was checked.
+    pub verified_tokens: verified_tokens::VerifiedTokens,
     /// Records of refusals, throttled.
     pub refusals: refusals::Refusals,
     /// The keys that sign and verify tokens.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     crypto::{Expected, RawApiKey},
     domain::{
-        AgentId, AgentStatus, ApiKeyId, AuthFailure, Error, Result, TokenId,
+        AgentId, AgentStatus, ApiKeyId, AuthFailure, Error, Result, Timestamp, TokenId,
         api_key::Validity,
         audit::{AuditAction, Event, Resource},
         token::Claims,
@@ -101,16 +101,8 @@ fn claims(services: &Services, principal: &principals::Principal, key: ApiKeyId,
 /// [`AuthFailure::InvalidToken`] whatever is wrong, so that a bearer learns nothing; the record says what it was.
 pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> Result<Caller> {
     let now = services.env.now();
-    let expected = Expected { issuer: &services.settings.issuer, audience: &services.settings.issuer };
-    let agent = services.keyring.verify(token, &expected, now).ok().and_then(|claims| {
-        Some(AgentCaller {
-            id: AgentId::parse(&claims.sub)?,
-            authority: claims.capabilities(),
-            key: ApiKeyId::parse(&claims.key_id)?,
-            token_epoch: claims.token_epoch,
-        })
-    });
-    let Some(mut agent) = agent else {
+    let bearer = services.verified_tokens.get_or_verify(token, now, || verify(services, token, now));
+    let Some(mut agent) = bearer else {
         return services.refuse_token(&origin, None, AuthFailure::InvalidToken).await;
     };
     let principal = services.principals.agent(&services.store, agent.id, now).await?;
@@ -122,6 +114,18 @@ pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> R
         }
         Err(failure) => services.refuse_token(&origin, Some(&agent), failure).await,
     }
+}
+
+fn verify(services: &Services, token: &str, now: Timestamp) -> Option<(AgentCaller, Timestamp)> {
+    let expected = Expected { issuer: &services.settings.issuer, audience: &services.settings.issuer };
+    let claims = services.keyring.verify(token, &expected, now).ok()?;
+    let bearer = AgentCaller {
+        id: AgentId::parse(&claims.sub)?,
+        authority: claims.capabilities(),
+        key: ApiKeyId::parse(&claims.key_id)?,
+        token_epoch: claims.token_epoch,
+    };
+    Some((bearer, Timestamp::from_secs(claims.exp)))
 }
 
 /// Whether an agent in this status may act.

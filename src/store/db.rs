@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -103,16 +103,16 @@ pub enum Conn<'c> {
     Postgres(&'c mut PgConnection),
 }
 
-/// A connection for reads, returned to its pool when dropped.
+/// A connection of a pool, returned to it when dropped.
 #[derive(Debug)]
-pub enum ReadConn {
+pub enum PooledConn {
     /// To SQLite.
     Sqlite(PoolConnection<Sqlite>),
     /// To PostgreSQL.
     Postgres(PoolConnection<Postgres>),
 }
 
-impl ReadConn {
+impl PooledConn {
     /// Lends the connection to a store function.
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
@@ -122,24 +122,42 @@ impl ReadConn {
     }
 }
 
-/// An open transaction, rolled back when dropped.
-pub(super) enum Transact {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+/// The connection that writes. The writer keeps it: to return it to its pool after every batch costs a round trip to the
+/// database, and to fetch it again another.
+pub(super) struct WriteConn {
+    connection: PooledConn,
+    in_transaction: bool,
 }
 
-impl Transact {
+impl WriteConn {
     pub(super) fn conn(&mut self) -> Conn<'_> {
-        match self {
-            Self::Sqlite(tx) => Conn::Sqlite(tx),
-            Self::Postgres(tx) => Conn::Postgres(tx),
+        self.connection.conn()
+    }
+
+    /// Begins a transaction. On SQLite it holds the write lock from its first statement: a plain `BEGIN` would fail
+    /// later, when a read turns into a write while another process writes.
+    pub(super) async fn begin(&mut self) -> sqlx::Result<()> {
+        self.in_transaction = true;
+        match self.conn() {
+            Conn::Sqlite(c) => sqlx::query("BEGIN IMMEDIATE").execute(c).await.map(drop),
+            Conn::Postgres(c) => sqlx::query("BEGIN").execute(c).await.map(drop),
         }
     }
 
-    pub(super) async fn commit(self) -> sqlx::Result<()> {
-        match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+    pub(super) async fn commit(&mut self) -> sqlx::Result<()> {
+        on!(self.conn(), |c| sqlx::query("COMMIT").execute(c).await.map(drop))?;
+        self.in_transaction = false;
+        Ok(())
+    }
+}
+
+impl Drop for WriteConn {
+    /// A transaction that was not committed ends with its connection, in whatever state an error left the two.
+    fn drop(&mut self) {
+        match &mut self.connection {
+            PooledConn::Sqlite(c) if self.in_transaction => c.close_on_drop(),
+            PooledConn::Postgres(c) if self.in_transaction => c.close_on_drop(),
+            _ => {}
         }
     }
 }
@@ -222,20 +240,20 @@ impl Db {
     ///
     /// # Errors
     /// When none can be had.
-    pub async fn read(&self) -> Result<ReadConn, crate::domain::Error> {
+    pub async fn read(&self) -> Result<PooledConn, crate::domain::Error> {
         Ok(match self {
-            Self::Sqlite { readers, .. } => ReadConn::Sqlite(readers.acquire().await?),
-            Self::Postgres(pool) => ReadConn::Postgres(pool.acquire().await?),
+            Self::Sqlite { readers, .. } => PooledConn::Sqlite(readers.acquire().await?),
+            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
         })
     }
 
-    /// A transaction that may write. On SQLite it holds the write lock from its first statement: a plain `BEGIN` would
-    /// fail later, when a read turns into a write while another process writes.
-    pub(super) async fn begin(&self) -> sqlx::Result<Transact> {
-        Ok(match self {
-            Self::Sqlite { writer, .. } => Transact::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Transact::Postgres(pool.begin().await?),
-        })
+    /// The connection that writes.
+    pub(super) async fn writer(&self) -> sqlx::Result<WriteConn> {
+        let connection = match self {
+            Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.acquire().await?),
+            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
+        };
+        Ok(WriteConn { connection, in_transaction: false })
     }
 
     pub(super) async fn close(&self) {

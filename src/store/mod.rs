@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use crate::domain::{ApiKeyId, Error, Result, Timestamp, audit::Event};
 
 pub use changes::Changes;
-pub use db::{Conn, Db, Location, Mode, ReadConn};
+pub use db::{Conn, Db, Location, Mode, PooledConn};
 pub use writer::Tx;
 
 /// The database, its one way in for changes, and its many for reads.
@@ -45,7 +45,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when none can be had.
-    pub async fn read(&self) -> Result<ReadConn> {
+    pub async fn read(&self) -> Result<PooledConn> {
         self.db.read().await
     }
 

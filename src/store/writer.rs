@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Changes, OnCommit, api_keys, audit,
-    db::{Conn, Db, Transact, on},
+    db::{Conn, Db, WriteConn, on},
 };
 use crate::domain::{
     AgentId, ApiKeyId, Error, Result, Timestamp,
@@ -52,7 +52,7 @@ pub(super) struct Writer {
 
 /// What a unit of work is given: a transaction, and the means to say what it did.
 pub struct Tx {
-    transact: Transact,
+    connection: WriteConn,
     events: Vec<Event>,
     imported: Vec<Record>,
     /// When each key was last used; one entry a key, in the order of the index that finds them.
@@ -63,7 +63,7 @@ pub struct Tx {
 impl Tx {
     /// Lends the connection to a store function.
     pub fn conn(&mut self) -> Conn<'_> {
-        self.transact.conn()
+        self.connection.conn()
     }
 
     /// Asks for an audit record of what this unit does.
@@ -104,24 +104,24 @@ impl Tx {
     }
 
     /// Appends the batch's audit records to the chain and makes everything durable.
-    async fn commit(mut self, mut head: Head) -> sqlx::Result<Changes> {
+    async fn commit(mut self, mut head: Head) -> sqlx::Result<(WriteConn, Changes)> {
         let mut records = self.imported;
         records.extend(self.events.into_iter().map(Record::from));
         let previous = head;
         for record in &mut records {
             head.append(record);
         }
-        audit::append(self.transact.conn(), &records).await?;
-        audit::advance_head(self.transact.conn(), previous, head).await?;
+        audit::append(self.connection.conn(), &records).await?;
+        audit::advance_head(self.connection.conn(), previous, head).await?;
         let touches: Vec<_> = self.touches.into_iter().collect();
-        api_keys::touch(self.transact.conn(), &touches).await?;
-        if let Conn::Postgres(c) = self.transact.conn() {
+        api_keys::touch(self.connection.conn(), &touches).await?;
+        if let Conn::Postgres(c) = self.connection.conn() {
             for message in self.changes.to_messages() {
                 sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
             }
         }
-        self.transact.commit().await?;
-        Ok(self.changes)
+        self.connection.commit().await?;
+        Ok((self.connection, self.changes))
     }
 }
 
@@ -177,19 +177,26 @@ impl Writer {
 async fn work(db: Db, on_commit: OnCommit, mut waiting: mpsc::Receiver<Work>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut last = None;
+    let mut kept = None;
     while last.is_none() && waiting.recv_many(&mut batch, BATCH).await > 0 {
         let units = batch.len();
         let mut answers = Vec::with_capacity(units);
-        match commit_batch(&db, batch.drain(..), &mut answers, &mut last).await {
-            Ok(changes) => {
+        match commit_batch(&db, kept.take(), batch.drain(..), &mut answers, &mut last).await {
+            Ok((connection, changes)) => {
+                kept = Some(connection);
                 on_commit(&changes);
                 for answer in answers {
                     answer();
                 }
             }
-            Err(error) => tracing::error!(%error, units, "a batch was rolled back"),
+            Err(error) => {
+                tracing::error!(%error, units, "a batch was rolled back");
+                // A commit whose answer was lost may have happened all the same.
+                on_commit(&Changes::EVERYTHING);
+            }
         }
     }
+    drop(kept);
     if let Some(answer) = last {
         answer();
     }
@@ -197,14 +204,19 @@ async fn work(db: Db, on_commit: OnCommit, mut waiting: mpsc::Receiver<Work>) {
 
 async fn commit_batch(
     db: &Db,
+    kept: Option<WriteConn>,
     batch: impl Iterator<Item = Work>,
     answers: &mut Vec<Answer>,
     last: &mut Option<Answer>,
-) -> sqlx::Result<Changes> {
-    let mut transact = db.begin().await?;
-    let head = audit::lock_head(transact.conn()).await?;
+) -> sqlx::Result<(WriteConn, Changes)> {
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => db.writer().await?,
+    };
+    connection.begin().await?;
+    let head = audit::lock_head(connection.conn()).await?;
     let mut tx = Tx {
-        transact,
+        connection,
         events: Vec::new(),
         imported: Vec::new(),
         touches: BTreeMap::new(),

@@ -100,6 +100,7 @@ impl House {
         let services = Services {
             store,
             principals,
+            verified_tokens: Default::default(),
             refusals: Refusals::default(),
             keyring: Arc::new(Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap()),
             env: Environment::system(),

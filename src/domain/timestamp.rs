@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 use time::{
-    Date, OffsetDateTime, PrimitiveDateTime,
+    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
@@ -49,7 +49,9 @@ impl Timestamp {
         })
     }
 
+    /// `None` outside of the years 0 to 9999 in UTC, which RFC 3339 cannot write: an offset can lead there.
     fn from_datetime(datetime: OffsetDateTime) -> Option<Self> {
+        let datetime = datetime.checked_to_offset(UtcOffset::UTC).filter(|datetime| datetime.year() >= 0)?;
         i64::try_from(datetime.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
@@ -105,6 +107,9 @@ mod tests {
         for text in ["2026-11-23T12:00:00", "2026-11-23", "2026-11-23 12:00:00.123456"] {
             assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
             assert!(Timestamp::parse_lenient(text).is_some(), "{text}");
+        }
+        for text in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"] {
+            assert_eq!(Timestamp::parse_lenient(text), None, "{text} lies beyond the years that can be written");
         }
         for text in ["", "tomorrow", "2026-13-01", "2026-02-30T00:00:00Z", "99999-01-01T00:00:00Z"] {
             assert_eq!(Timestamp::parse_lenient(text), None, "{text}");

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     crypto::RawApiKey,
     domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Result, Timestamp,
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, Result, Timestamp,
         api_key::Validity,
         audit::{AuditAction, Resource},
     },
@@ -53,9 +53,13 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// Makes a key for an agent.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
-/// revoked agent.
+/// [`Error::Invalid`] for an expiry that is not in the future; [`Error::Denied`] when the agent holds authority that the
+/// caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a revoked agent.
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
+    if new.expires_at.is_some_and(|end| end <= services.env.now()) {
+        let invalid = Invalid::new("datetime_future", "Input should be in the future");
+        return Err(Error::field(&["body", "expires_at"], invalid));
+    }
     let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
     services.change(caller, Action::CreateKey, move |act| Box::pin(make(act, agent, id, raw_key, new))).await
 }

@@ -84,9 +84,9 @@ async fn what_is_served_is_the_description(db: Database) {
     let server = Server::start(db).await;
     let answer = server.anybody().get("/openapi.json").await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    let served = answer.expect(200);
-    assert!(served["openapi"].as_str().unwrap().starts_with("3.1."));
-    assert_eq!(served, description());
+    let shown = answer.expect(200);
+    assert!(shown["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(shown, description());
 }
 
 async fn the_page_and_its_parts_come_from_this_server(db: Database) {

@@ -56,7 +56,7 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// revoked agent; [`Error::Invalid`] for an expiry that is not in the future.
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
     if new.expires_at.is_some_and(|end| end <= services.env.now()) {
-        let invalid = Invalid::new("datetime_future", "Datetime should be in the future");
+        let invalid = Invalid::new("datetime_future", "Input should be in the future");
         return Err(Error::field(&["body", "expires_at"], invalid));
     }
     let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));

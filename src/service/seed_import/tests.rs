@@ -100,7 +100,7 @@ impl House {
         let services = Services {
             store,
             principals,
-            verified_tokens: Default::default(),
+            verified_tokens: crate::service::verified_tokens::VerifiedTokens::default(),
             refusals: Refusals::default(),
             keyring: Arc::new(Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap()),
             env: Environment::system(),

@@ -1,1 +1,359 @@
-//! api_keys
+//! API keys: every row of the contract.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{NOBODY, agents::details, assert_invalid, each, members};
+use crate::{
+    both,
+    support::{Agent, Database, Server},
+};
+
+both!(
+    a_new_key_reads_as_the_contract_says,
+    a_secret_is_shown_once_and_kept_nowhere,
+    an_expiry_is_a_moment_in_the_future,
+    a_key_is_named_in_one_line,
+    a_rotated_key_works_until_its_grace_period_is_over,
+    a_rotation_without_grace_ends_the_key_and_its_tokens_at_once,
+    a_rotation_keeps_name_and_expiry,
+    only_active_keys_can_be_rotated,
+    a_grace_period_is_a_whole_number_of_hours,
+    the_setting_decides_the_usual_grace_period,
+    a_revoked_key_ends_with_its_tokens,
+    keys_are_found_under_their_own_agent_only,
+    every_change_is_recorded,
+    the_last_key_of_the_last_administrator_stays,
+);
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn keys(agent: &Agent) -> String {
+    format!("/agents/{}/keys", agent.id)
+}
+
+fn key(agent: &Agent) -> String {
+    format!("/agents/{}/keys/{}", agent.id, agent.key_id)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+async fn a_new_key_reads_as_the_contract_says(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let created = server.admin.post(&keys(&agent), json!({})).await.expect(201);
+    assert_eq!(
+        members(&created),
+        ["agent_id", "created_at", "expires_at", "id", "key_prefix", "name", "raw_key", "status"]
+    );
+    assert_eq!(
+        (&created["name"], &created["status"], &created["expires_at"], &created["agent_id"]),
+        (&json!("default"), &json!("active"), &Value::Null, &json!(agent.id))
+    );
+    let secret = text(&created["raw_key"]).strip_prefix("aims_").unwrap();
+    assert!(secret.len() == 49 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
+    let prefix = text(&created["key_prefix"]);
+    assert!(text(&created["raw_key"]).starts_with(prefix) && prefix.len() < 20, "{prefix}");
+    server.anybody().exchange(text(&created["raw_key"])).await.expect(200);
+
+    let body = json!({ "name": "nightly", "expires_at": "2026-02-01T13:00:00+01:00" });
+    let named = server.admin.post(&format!("/api/v1{}", keys(&agent)), body).await.expect(201);
+    assert_eq!((&named["name"], &named["expires_at"]), (&json!("nightly"), &json!("2026-02-01T12:00:00.000000Z")));
+    assert_ne!(named["raw_key"], created["raw_key"]);
+    let bodiless = server.admin.post_empty(&keys(&agent)).await.expect(201);
+    assert_eq!(bodiless["name"], "default");
+    let nulls = server.admin.post(&keys(&agent), json!({ "name": null, "expires_at": null })).await.expect(201);
+    assert_eq!((&nulls["name"], &nulls["expires_at"]), (&json!("default"), &Value::Null));
+}
+
+async fn a_secret_is_shown_once_and_kept_nowhere(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let rotation = server.admin.post(&format!("{}/rotate", key(&agent)), json!({})).await.expect(200);
+    let secrets = [&agent.raw_key, text(&rotation["new_key"]["raw_key"]), &server.admin_key.clone()];
+
+    let listed = server.admin.get(&keys(&agent)).await;
+    for secret in secrets {
+        assert!(!listed.text.contains(secret));
+        assert!(!listed.text.contains(&secret[secret.len() - 30..]));
+    }
+    let listed = listed.expect(200);
+    assert_eq!(each(&listed, "id"), [agent.key_id.as_str(), text(&rotation["new_key"]["id"])], "oldest first");
+    for key in listed.as_array().unwrap() {
+        assert_eq!(
+            members(key),
+            [
+                "agent_id",
+                "created_at",
+                "expires_at",
+                "id",
+                "key_prefix",
+                "last_used_at",
+                "name",
+                "revoked_at",
+                "rotated_at",
+                "status",
+            ]
+        );
+    }
+
+    let db = server.stop().await;
+    for secret in secrets {
+        let end = &secret[secret.len() - 30..];
+        if db.is_sqlite() {
+            for entry in std::fs::read_dir(db.folder.path()).unwrap() {
+                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+                assert!(!bytes.windows(end.len()).any(|window| window == end.as_bytes()));
+            }
+        } else {
+            for table in ["agents", "api_keys", "capabilities", "agent_capabilities", "audit_log", "signing_keys"] {
+                let sql = format!("SELECT COUNT(*) FROM {table} t WHERE t::text LIKE '%{end}%'");
+                assert_eq!(db.count(&sql).await, 0, "{table}");
+            }
+        }
+    }
+}
+
+async fn an_expiry_is_a_moment_in_the_future(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    for wrong in [
+        json!("2025-12-31T23:59:59Z"),
+        json!("2026-01-01T12:00:00Z"),
+        json!("2026-01-01T13:00:00+01:00"),
+        json!("2027-01-01T00:00:00"),
+        json!("2027-01-01"),
+        json!("2027-02-30T00:00:00Z"),
+        json!("9999-12-31T23:59:59-01:00"),
+        json!("tomorrow"),
+        json!(""),
+        json!(1_900_000_000),
+    ] {
+        let answer = server.admin.post(&keys(&agent), json!({ "expires_at": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "expires_at"]]));
+    }
+    assert_eq!(server.admin.get(&keys(&agent)).await.expect(200).as_array().unwrap().len(), 1);
+    for right in ["2026-01-01T12:00:01Z", "9999-12-31T23:59:59.999999Z"] {
+        server.admin.post(&keys(&agent), json!({ "expires_at": right })).await.expect(201);
+    }
+    assert_eq!(server.admin.get(&keys(&agent)).await.expect(200)[2]["expires_at"], "9999-12-31T23:59:59.999999Z");
+}
+
+async fn a_key_is_named_in_one_line(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let too_long = "é".repeat(129);
+    for wrong in [json!(""), json!(too_long), json!("a\nb"), json!("a\u{202e}b"), json!("a\0b"), json!(1), json!([])] {
+        let answer = server.admin.post(&keys(&agent), json!({ "name": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "name"]]));
+    }
+    let longest = "é".repeat(128);
+    let created = server.admin.post(&keys(&agent), json!({ "name": longest })).await.expect(201);
+    assert_eq!(created["name"], longest);
+}
+
+async fn a_rotated_key_works_until_its_grace_period_is_over(db: Database) {
+    let mut server = Server::start(db).await;
+    let agent = server.agent("a", &["agents:read"]).await;
+    let rotation = server.admin.post_empty(&format!("{}/rotate", key(&agent))).await.expect(200);
+    assert_eq!(members(&rotation), ["grace_period_hours", "new_key", "old_key_id"]);
+    assert_eq!((&rotation["old_key_id"], &rotation["grace_period_hours"]), (&json!(agent.key_id), &json!(24)));
+    assert_eq!(
+        members(&rotation["new_key"]),
+        ["agent_id", "created_at", "expires_at", "id", "key_prefix", "name", "raw_key", "status"]
+    );
+    let listed = server.admin.get(&keys(&agent)).await.expect(200);
+    assert_eq!(each(&listed, "status"), ["rotated", "active"]);
+    assert!(listed[0]["rotated_at"].is_string() && listed[1]["rotated_at"].is_null());
+    assert!(listed[0]["revoked_at"].is_null());
+
+    // Tokens from before the rotation stand, and both keys make new ones.
+    agent.client.get("/agents").await.expect(200);
+    let new_key = text(&rotation["new_key"]["raw_key"]);
+    server.anybody().exchange(new_key).await.expect(200);
+    server.clock.advance(Duration::from_secs(24 * 3_600 - 10));
+    let last = server.anybody().exchange(&agent.raw_key).await.expect(200);
+    let life = last["expires_in"].as_i64().unwrap();
+    assert!((1..=10).contains(&life), "no token outlives the grace period: {life}");
+    let client = server.anybody().with_token(text(&last["access_token"]));
+    client.get("/agents").await.expect(200);
+
+    server.clock.advance(Duration::from_secs(10));
+    let refused = "Rotated API key has expired past grace period";
+    server.anybody().exchange(&agent.raw_key).await.refused(401, refused);
+    client.get("/agents").await.refused(401, "Invalid or expired token");
+    server.anybody().exchange(new_key).await.expect(200);
+    server.admin = server.admin.login(&server.admin_key).await;
+    assert_eq!(each(&server.admin.get(&keys(&agent)).await.expect(200), "status"), ["rotated", "active"]);
+}
+
+async fn a_rotation_without_grace_ends_the_key_and_its_tokens_at_once(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &["agents:read"]).await;
+    agent.client.get("/agents").await.expect(200);
+    let path = format!("{}/rotate", key(&agent));
+    let rotation = server.admin.post(&path, json!({ "grace_hours": 0 })).await.expect(200);
+    assert_eq!(rotation["grace_period_hours"], 0);
+    let refused = "Rotated API key has expired past grace period";
+    server.anybody().exchange(&agent.raw_key).await.refused(401, refused);
+    agent.client.get("/agents").await.refused(401, "Invalid or expired token");
+    let client = server.anybody().login(text(&rotation["new_key"]["raw_key"])).await;
+    client.get("/agents").await.expect(200);
+}
+
+async fn a_rotation_keeps_name_and_expiry(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let body = json!({ "name": "nightly", "expires_at": "2026-03-01T00:00:00Z" });
+    let created = server.admin.post(&keys(&agent), body).await.expect(201);
+    let path = format!("{}/{}/rotate", keys(&agent), text(&created["id"]));
+    let rotation = server.admin.post(&path, json!({ "grace_hours": 720 })).await.expect(200);
+    let new = &rotation["new_key"];
+    for field in ["name", "expires_at", "agent_id", "status"] {
+        assert_eq!(new[field], created[field], "{field}");
+    }
+    for field in ["id", "raw_key", "created_at"] {
+        assert_ne!(new[field], created[field], "{field}");
+    }
+    assert_eq!(rotation["grace_period_hours"], 720);
+}
+
+async fn only_active_keys_can_be_rotated(db: Database) {
+    let mut server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let body = json!({ "expires_at": "2026-01-01T13:00:00Z" });
+    let expiring = server.admin.post(&keys(&agent), body).await.expect(201);
+    let path = format!("{}/rotate", key(&agent));
+    let rotation = server.admin.post_empty(&path).await.expect(200);
+    server.admin.post_empty(&path).await.refused(400, "Only active keys can be rotated");
+
+    let new = format!("{}/{}", keys(&agent), text(&rotation["new_key"]["id"]));
+    server.admin.delete(&new).await.expect(204);
+    server.admin.post_empty(&format!("{new}/rotate")).await.refused(400, "Only active keys can be rotated");
+
+    server.clock.advance(HOUR);
+    server.admin = server.admin.login(&server.admin_key).await;
+    server.admin.post_empty(&format!("{}/{}/rotate", keys(&agent), text(&expiring["id"]))).await.expect(400);
+    assert_eq!(server.admin.get(&keys(&agent)).await.expect(200).as_array().unwrap().len(), 3);
+    assert_eq!(server.audited("key.rotated").await.len(), 1);
+}
+
+async fn a_grace_period_is_a_whole_number_of_hours(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("{}/rotate", key(&agent));
+    for wrong in [json!(721), json!(-1), json!("x"), json!("1"), json!(1.5), json!(true), json!([1]), json!(u64::MAX)] {
+        let answer = server.admin.post(&path, json!({ "grace_hours": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "grace_hours"]]));
+    }
+    assert_eq!(each(&server.admin.get(&keys(&agent)).await.expect(200), "status"), ["active"]);
+    let rotation = server.admin.post(&path, json!({ "grace_hours": null })).await.expect(200);
+    assert_eq!(rotation["grace_period_hours"], 24);
+}
+
+async fn the_setting_decides_the_usual_grace_period(db: Database) {
+    let server = Server::with(db, &[("KEY_ROTATION_GRACE_HOURS", "2")]).await;
+    let agent = server.agent("a", &[]).await;
+    let rotation = server.admin.post_empty(&format!("{}/rotate", key(&agent))).await.expect(200);
+    assert_eq!(rotation["grace_period_hours"], 2);
+    server.clock.advance(HOUR * 2);
+    server.anybody().exchange(&agent.raw_key).await.expect(401);
+}
+
+async fn a_revoked_key_ends_with_its_tokens(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &["agents:read"]).await;
+    agent.client.get("/agents").await.expect(200);
+    let answer = server.admin.delete(&key(&agent)).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    server.admin.delete(&key(&agent)).await.refused(400, "Key already revoked");
+    server.anybody().exchange(&agent.raw_key).await.refused(401, "API key has been revoked");
+    agent.client.get("/agents").await.refused(401, "Invalid or expired token");
+    let listed = server.admin.get(&keys(&agent)).await.expect(200);
+    assert_eq!(listed[0]["status"], "revoked");
+    assert!(listed[0]["revoked_at"].is_string());
+    assert_eq!(server.audited("key.revoked").await.len(), 1);
+
+    // A rotated key can be revoked within its grace period.
+    let made = server.admin.post_empty(&keys(&agent)).await.expect(201);
+    let path = format!("{}/{}", keys(&agent), text(&made["id"]));
+    server.admin.post_empty(&format!("{path}/rotate")).await.expect(200);
+    server.admin.delete(&path).await.expect(204);
+    server.anybody().exchange(text(&made["raw_key"])).await.refused(401, "API key has been revoked");
+}
+
+async fn keys_are_found_under_their_own_agent_only(db: Database) {
+    let server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
+    for id in [other.key_id.as_str(), NOBODY, "junk", "%00"] {
+        let path = format!("{}/{id}", keys(&agent));
+        server.admin.post_empty(&format!("{path}/rotate")).await.refused(404, "API key not found");
+        server.admin.delete(&path).await.refused(404, "API key not found");
+    }
+    for id in [NOBODY, "junk"] {
+        let path = format!("/agents/{id}/keys");
+        server.admin.get(&path).await.refused(404, "Agent not found");
+        server.admin.post(&path, json!({})).await.refused(404, "Agent not found");
+        let path = format!("{path}/{}", agent.key_id);
+        server.admin.post_empty(&format!("{path}/rotate")).await.refused(404, "Agent not found");
+        server.admin.delete(&path).await.refused(404, "Agent not found");
+    }
+    for agent in [&agent, &other] {
+        assert_eq!(each(&server.admin.get(&keys(agent)).await.expect(200), "status"), ["active"]);
+    }
+}
+
+async fn every_change_is_recorded(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let made = server.admin.post(&keys(&agent), json!({ "name": "nightly" })).await.expect(201);
+    let id = text(&made["id"]);
+    let rotation = server.admin.post_empty(&format!("{}/{id}/rotate", keys(&agent))).await.expect(200);
+    server.admin.delete(&format!("{}/{id}", keys(&agent))).await.expect(204);
+    for (action, wanted) in [
+        ("key.created", json!({ "target_agent": agent.id, "key_name": "nightly" })),
+        ("key.rotated", json!({ "old_key_id": id, "new_key_id": rotation["new_key"]["id"] })),
+        ("key.revoked", json!({ "target_agent": agent.id, "key_name": "nightly" })),
+    ] {
+        let record = &server.audited(action).await[0];
+        assert_eq!(details(record), wanted, "{action}");
+        assert_eq!(
+            (&record["agent_id"], &record["resource_type"], &record["resource_id"], &record["success"]),
+            (&json!(server.admin_id), &json!("api_key"), &json!(id), &json!(1)),
+            "{action}"
+        );
+    }
+}
+
+async fn the_last_key_of_the_last_administrator_stays(db: Database) {
+    let server = Server::start(db).await;
+    let path = format!("/agents/{}/keys", server.admin_id);
+    let listed = server.admin.get(&path).await.expect(200);
+    assert_eq!(each(&listed, "name"), ["admin-bootstrap"]);
+    let first = format!("{path}/{}", text(&listed[0]["id"]));
+    server.admin.delete(&first).await.expect(400);
+    server.admin.get(&path).await.expect(200);
+
+    // A key that has ended is no other key.
+    let other = server.admin.post(&path, json!({})).await.expect(201);
+    server.admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
+    server.admin.delete(&first).await.expect(400);
+
+    let other = server.admin.post(&path, json!({})).await.expect(201);
+    server.admin.delete(&first).await.expect(204);
+    let admin = server.admin.login(text(&other["raw_key"])).await;
+    admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(400);
+
+    // Nor is it the last one when there is another administrator.
+    let second = admin.post("/agents", json!({ "name": "second", "owner": "o" })).await.expect(201);
+    let id = text(&second["id"]);
+    let known = admin.get("/capabilities").await.expect(200);
+    let power = known.as_array().unwrap().iter().find(|capability| capability["name"] == "admin:*").unwrap();
+    let body = json!({ "capability_id": power["id"] });
+    admin.post(&format!("/agents/{id}/capabilities"), body).await.expect(201);
+    admin.post_empty(&format!("/agents/{id}/keys")).await.expect(201);
+    admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
+}

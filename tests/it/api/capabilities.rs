@@ -1,1 +1,245 @@
-//! capabilities
+//! Capabilities: every row of the contract.
+
+use serde_json::json;
+
+use super::{NOBODY, agents::details, assert_invalid, each, members, next};
+use crate::{
+    both,
+    support::{Database, Server},
+};
+
+both!(
+    a_fresh_database_holds_the_five,
+    a_capability_reads_as_the_contract_says,
+    names_are_unique,
+    names_are_scope_tokens,
+    descriptions_are_plain_text,
+    listing_pages_through_everything_once,
+    a_grant_takes_effect_and_ends,
+    a_grant_needs_its_agent_and_its_capability,
+    nobody_changes_their_own_capabilities,
+    the_last_administrator_keeps_its_capability,
+    every_change_is_recorded,
+    every_row_demands_its_capability,
+);
+
+/// By name: they are registered at the same moment, so no listing has a set order for them.
+const BUILTIN: [&str; 5] = ["admin:*", "agents:read", "agents:write", "audit:read", "keys:manage"];
+
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+    names.sort_unstable();
+    names
+}
+
+async fn a_fresh_database_holds_the_five(db: Database) {
+    let server = Server::start(db).await;
+    assert_eq!(sorted(each(&server.admin.get("/capabilities").await.expect(200), "name")), BUILTIN);
+    let admin = server.admin.get(&format!("/agents/{}", server.admin_id)).await.expect(200);
+    assert_eq!(
+        (&admin["name"], &admin["owner"], &admin["agent_type"]),
+        (&json!("admin"), &json!("system"), &json!("orchestrator"))
+    );
+    let held = server.admin.get(&format!("/agents/{}/capabilities", server.admin_id)).await.expect(200);
+    assert_eq!(each(&held, "name"), BUILTIN);
+}
+
+async fn a_capability_reads_as_the_contract_says(db: Database) {
+    let server = Server::start(db).await;
+    let body = json!({ "name": "deploy:prod/eu", "description": "Deploys\nto Europe" });
+    let created = server.admin.post("/capabilities", body).await.expect(201);
+    assert_eq!(members(&created), ["created_at", "description", "id", "name"]);
+    assert_eq!((&created["name"], &created["description"]), (&json!("deploy:prod/eu"), &json!("Deploys\nto Europe")));
+    assert!(created["created_at"].as_str().unwrap().ends_with('Z'));
+    let plain = server.admin.post("/api/v1/capabilities", json!({ "name": "x" })).await.expect(201);
+    assert_eq!(plain["description"], "");
+    let listed = server.admin.get("/api/v1/capabilities").await.expect(200);
+    assert_eq!((&listed[5], &listed[6]), (&created, &plain));
+}
+
+async fn names_are_unique(db: Database) {
+    let server = Server::start(db).await;
+    for name in ["agents:read", "deploy"] {
+        let _ = server.admin.post("/capabilities", json!({ "name": name })).await;
+        server
+            .admin
+            .post("/capabilities", json!({ "name": name }))
+            .await
+            .refused(409, "Capability name already exists");
+    }
+    assert_eq!(server.admin.get("/capabilities").await.expect(200).as_array().unwrap().len(), 6);
+    assert_eq!(server.audited("capability.created").await.len(), 6);
+    // Names differ by case, as scopes do.
+    server.admin.post("/capabilities", json!({ "name": "Deploy" })).await.expect(201);
+}
+
+async fn names_are_scope_tokens(db: Database) {
+    let server = Server::start(db).await;
+    let too_long = "a".repeat(129);
+    for wrong in ["", "a b", " a", "a\"b", "a\\b", "a\nb", "a\0b", "a\u{7f}b", "a\u{202e}b", "é:x", &too_long] {
+        let answer = server.admin.post("/capabilities", json!({ "name": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "name"]]));
+    }
+    for wrong in [json!(null), json!(1), json!(["a"]), json!({ "a": 1 })] {
+        let answer = server.admin.post("/capabilities", json!({ "name": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "name"]]));
+    }
+    assert_invalid(&server.admin.post("/capabilities", json!({})).await, &json!([["body", "name"]]));
+    for right in ["a".repeat(128), "!#[]~".to_owned(), "a'b;--".to_owned()] {
+        server.admin.post("/capabilities", json!({ "name": right })).await.expect(201);
+    }
+}
+
+async fn descriptions_are_plain_text(db: Database) {
+    let server = Server::start(db).await;
+    for wrong in [json!("x".repeat(2_001)), json!("a\u{2066}b"), json!("a\u{1b}b"), json!(1)] {
+        let answer = server.admin.post("/capabilities", json!({ "name": "x", "description": wrong })).await;
+        assert_invalid(&answer, &json!([["body", "description"]]));
+    }
+    let body = json!({ "name": "x", "description": "é".repeat(2_000) });
+    server.admin.post("/capabilities", body).await.expect(201);
+}
+
+async fn listing_pages_through_everything_once(db: Database) {
+    let server = Server::start(db).await;
+    server.admin.post("/capabilities", json!({ "name": "sixth" })).await.expect(201);
+    let mut path = "/api/v1/capabilities?limit=4".to_owned();
+    let mut seen = Vec::new();
+    for expected in [4, 2] {
+        let page = server.admin.get(&path).await;
+        let link = next(&page);
+        let page = page.expect(200);
+        assert_eq!(page.as_array().unwrap().len(), expected);
+        seen.extend(each(&page, "name").into_iter().map(str::to_owned));
+        assert_eq!(link.is_some(), expected == 4, "the last page leads nowhere");
+        path = link.unwrap_or_default();
+    }
+    assert_eq!(seen[5], "sixth");
+    assert_eq!(sorted(seen.iter().take(5).map(String::as_str).collect()), BUILTIN);
+    // A page that is exactly full is the last one all the same.
+    assert_eq!(next(&server.admin.get("/capabilities?limit=6").await), None);
+    assert_eq!(next(&server.admin.get("/capabilities").await), None);
+}
+
+async fn a_grant_takes_effect_and_ends(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("/agents/{}/capabilities", agent.id);
+    let missing = "Missing required capability: agents:read";
+    agent.client.get("/agents").await.refused(403, missing);
+
+    let id = server.capability("agents:read").await;
+    let granted = server.admin.post(&path, json!({ "capability_id": id })).await.expect(201);
+    let listed = server.admin.get("/capabilities").await.expect(200);
+    assert!(listed.as_array().unwrap().contains(&granted), "{granted}");
+    assert_eq!(granted["name"], "agents:read");
+    assert_eq!(server.admin.get(&path).await.expect(200), json!([granted]));
+    server.admin.post(&path, json!({ "capability_id": id })).await.refused(409, "Capability already granted");
+
+    // A token says what could be done when it was made; a newer one says more.
+    agent.client.get("/agents").await.refused(403, missing);
+    let client = agent.client.login(&agent.raw_key).await;
+    client.get("/agents").await.expect(200);
+
+    server.grant(&agent.id, "a:first").await;
+    let held = server.admin.get(&path).await.expect(200);
+    assert_eq!(each(&held, "name"), ["a:first", "agents:read"], "by name");
+
+    server.admin.delete(&format!("{path}/{id}")).await.expect(204);
+    client.get("/agents").await.refused(403, missing);
+    assert_eq!(each(&server.admin.get(&path).await.expect(200), "name"), ["a:first"]);
+    server.admin.delete(&format!("{path}/{id}")).await.expect(404);
+    server.admin.post(&path, json!({ "capability_id": id })).await.expect(201);
+}
+
+async fn a_grant_needs_its_agent_and_its_capability(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let known = server.capability("agents:read").await;
+    for id in [NOBODY, "junk"] {
+        let path = format!("/agents/{id}/capabilities");
+        server.admin.get(&path).await.refused(404, "Agent not found");
+        server.admin.post(&path, json!({ "capability_id": known })).await.refused(404, "Agent not found");
+        server.admin.delete(&format!("{path}/{known}")).await.refused(404, "Agent not found");
+    }
+    let path = format!("/agents/{}/capabilities", agent.id);
+    for id in [NOBODY, "junk", agent.id.as_str()] {
+        server.admin.post(&path, json!({ "capability_id": id })).await.refused(404, "Capability not found");
+        server.admin.delete(&format!("{path}/{id}")).await.refused(404, "Capability not found");
+    }
+    // Known, and not held.
+    let answer = server.admin.delete(&format!("{path}/{known}")).await;
+    assert_eq!(answer.status.as_u16(), 404, "{answer:?}");
+    for wrong in [json!({}), json!({ "capability_id": null }), json!({ "capability_id": 7 })] {
+        assert_invalid(&server.admin.post(&path, wrong).await, &json!([["body", "capability_id"]]));
+    }
+    assert_eq!(server.admin.get(&path).await.expect(200), json!([]));
+    assert_eq!(server.audited("capability.revoked").await.len(), 0);
+}
+
+async fn nobody_changes_their_own_capabilities(db: Database) {
+    let server = Server::start(db).await;
+    let path = format!("/agents/{}/capabilities", server.admin_id);
+    let refused = "Cannot modify your own capabilities";
+    for name in ["agents:read", "new:one"] {
+        let id = server.capability(name).await;
+        server.admin.post(&path, json!({ "capability_id": id })).await.refused(400, refused);
+        server.admin.delete(&format!("{path}/{id}")).await.refused(400, refused);
+    }
+    assert_eq!(server.admin.get(&path).await.expect(200).as_array().unwrap().len(), 5);
+}
+
+async fn the_last_administrator_keeps_its_capability(db: Database) {
+    let server = Server::start(db).await;
+    let other = server.agent("other", &["admin:*"]).await;
+    let power = server.capability("admin:*").await;
+    let path = format!("/agents/{}/capabilities/{power}", server.admin_id);
+    other.client.delete(&path).await.expect(204);
+    server.admin.get("/capabilities").await.expect(200);
+    server
+        .admin
+        .delete(&format!("/agents/{}/capabilities/{power}", other.id))
+        .await
+        .refused(403, "Missing required capability: admin:*");
+    other.client.delete(&format!("/agents/{}/capabilities/{power}", other.id)).await.expect(400);
+}
+
+async fn every_change_is_recorded(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let id = server.capability("deploy").await;
+    let path = format!("/agents/{}/capabilities", agent.id);
+    server.admin.post(&path, json!({ "capability_id": id })).await.expect(201);
+    server.admin.delete(&format!("{path}/{id}")).await.expect(204);
+    for (action, kind, resource) in [
+        ("capability.created", "capability", &id),
+        ("capability.granted", "agent", &agent.id),
+        ("capability.revoked", "agent", &agent.id),
+    ] {
+        let record = &server.audited(action).await[0];
+        assert_eq!(details(record), json!({ "capability": "deploy", "capability_id": id }), "{action}");
+        assert_eq!(
+            (&record["agent_id"], &record["resource_type"], &record["resource_id"], &record["success"]),
+            (&json!(server.admin_id), &json!(kind), &json!(resource), &json!(1)),
+            "{action}"
+        );
+    }
+}
+
+async fn every_row_demands_its_capability(db: Database) {
+    let server = Server::start(db).await;
+    let reader = server.agent("reader", &["agents:read", "agents:write", "keys:manage", "audit:read"]).await;
+    let nobody = server.agent("nobody", &["keys:manage"]).await;
+    let id = server.capability("agents:read").await;
+    let path = format!("/agents/{}/capabilities", nobody.id);
+    for answer in [
+        reader.client.post("/capabilities", json!({ "name": "x" })).await,
+        reader.client.post(&path, json!({ "capability_id": id })).await,
+        reader.client.delete(&format!("{path}/{id}")).await,
+    ] {
+        answer.refused(403, "Missing required capability: admin:*");
+    }
+    reader.client.get("/capabilities").await.expect(200);
+    reader.client.get(&path).await.expect(200);
+    nobody.client.get("/capabilities").await.refused(403, "Missing required capability: agents:read");
+    nobody.client.get(&path).await.refused(403, "Missing required capability: agents:read");
+}

@@ -1,0 +1,127 @@
+//! The API's description, and the page that shows it.
+
+use std::collections::BTreeSet;
+
+use aims::web::{
+    API_PREFIX, docs,
+    routes::{self, Demand},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    support::{Database, Server},
+};
+
+both!(what_is_served_is_the_description, the_page_and_its_parts_come_from_this_server);
+
+const WELL_KNOWN: &str = "/.well-known/";
+
+fn description() -> Value {
+    serde_json::to_value(docs::description()).unwrap()
+}
+
+#[test]
+fn the_description_is_as_last_agreed() {
+    insta::assert_json_snapshot!("openapi", description());
+}
+
+#[test]
+fn every_route_is_described_with_what_it_demands() {
+    let description = description();
+    let mut listed = BTreeSet::new();
+    for route in routes::list() {
+        let well_known = route.path.starts_with(WELL_KNOWN);
+        let path = if well_known { route.path.clone() } else { format!("{API_PREFIX}{}", route.path) };
+        let method = route.method.as_str().to_ascii_lowercase();
+        let operation = &description["paths"][&path][&method];
+        let wanted = match route.demand {
+            Demand::Nothing => json!([]),
+            Demand::ApiKey => json!([{ "apiKey": [] }]),
+            Demand::Action(action) => json!([{ "bearer": [action.demands()] }]),
+        };
+        assert_eq!(operation["security"], wanted, "{method} {path}");
+        let refusals = operation["responses"].as_object().unwrap();
+        for status in ["401", "403"] {
+            assert_eq!(refusals.contains_key(status), route.demand != Demand::Nothing, "{method} {path}");
+        }
+        assert!(operation["operationId"].is_string() && operation["summary"].is_string(), "{method} {path}");
+        listed.insert((path, method));
+    }
+    let described = description["paths"].as_object().unwrap().iter();
+    let described: BTreeSet<_> = described
+        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(|method| (path.clone(), method.clone())))
+        .collect();
+    assert_eq!(described, listed);
+    let schemes = &description["components"]["securitySchemes"];
+    assert_eq!((&schemes["bearer"]["scheme"], &schemes["apiKey"]["name"]), (&json!("bearer"), &json!("X-API-Key")));
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(reference)) = members.get("$ref") {
+                    found.insert(reference.clone());
+                }
+                members.values().for_each(|member| references(member, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let description = description();
+    let mut found = BTreeSet::new();
+    references(&description, &mut found);
+    assert!(!found.is_empty());
+    for reference in found {
+        assert!(description.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+}
+
+async fn what_is_served_is_the_description(db: Database) {
+    let server = Server::start(db).await;
+    let answer = server.anybody().get("/openapi.json").await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let shown = answer.expect(200);
+    assert!(shown["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(shown, description());
+}
+
+async fn the_page_and_its_parts_come_from_this_server(db: Database) {
+    let server = Server::start(db).await;
+    let anybody = server.anybody();
+    let page = anybody.get("/docs/").await;
+    assert_eq!(page.status.as_u16(), 200, "{page:?}");
+    assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'; script-src 'self'; ") && !policy.contains("unsafe"), "{policy}");
+
+    let targets = |attribute: &str| -> Vec<String> {
+        let parts = page.text.split(attribute).skip(1);
+        parts.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    let (scripts, links) = (targets("src=\""), targets("href=\""));
+    assert!(scripts.len() >= 2 && !links.is_empty(), "{page:?}");
+    // What stands between the tags of a script would not run under this policy.
+    assert!(page.text.split("<script").skip(1).all(|script| script.contains("> </script>")), "{page:?}");
+    for target in scripts.iter().chain(&links) {
+        let name = target.strip_prefix("./").unwrap_or(target);
+        assert!(!name.contains(':') && !name.starts_with('/'), "{target} is not of this server");
+        let part = anybody.get(&format!("/docs/{name}")).await;
+        assert_eq!(part.status.as_u16(), 200, "{target}");
+        assert_eq!(part.header("x-content-type-options"), Some("nosniff"));
+        let kind = part.header("content-type").unwrap();
+        assert!(!scripts.contains(target) || kind.contains("javascript"), "{target}: {kind}");
+    }
+    // The parts are named relative to the page, so without its slash it leads there.
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = client.get(format!("{}/docs", server.url)).send().await.unwrap();
+    assert!(answer.status().is_redirection(), "{answer:?}");
+    assert_eq!(answer.headers()["location"], "/docs/");
+
+    let initializer = anybody.get("/docs/swagger-initializer.js").await;
+    assert!(initializer.text.contains("/openapi.json"), "{initializer:?}");
+    anybody.get("/docs/nothing.js").await.expect(404);
+}

@@ -141,18 +141,14 @@ impl App {
     }
 
     /// Serves until `shutdown` completes, then finishes what was begun and closes the database.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
         let background = self.start_background();
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
         let router = web::router(&self.services, &self.limits, proxies, limits.request_timeout, limits.body_bytes);
-        let outcome = serve(listener, router, &limits, shutdown).await;
+        serve(listener, router, &limits, shutdown).await;
         drop(background);
         self.close().await;
-        outcome
     }
 
     /// Finishes what was begun and closes the database.

@@ -1,6 +1,6 @@
 //! Reads a body's or a query's fields into domain types, and collects everything that is wrong with them.
 
-use std::ops::RangeInclusive;
+use std::{collections::HashSet, ops::RangeInclusive};
 
 use serde_json::{Map, Value, json};
 
@@ -13,30 +13,28 @@ const ECHO_MAX: usize = 256;
 pub struct Fields {
     location: &'static str,
     values: Map<String, Value>,
+    /// Parameters given more than once: which one counts would be a guess, so whoever reads one is refused.
+    repeated: HashSet<String>,
     problems: Vec<FieldError>,
 }
 
 impl Fields {
     /// The members of a JSON body.
-    pub(super) const fn of_body(values: Map<String, Value>) -> Self {
-        Self { location: "body", values, problems: Vec::new() }
+    pub(super) fn of_body(values: Map<String, Value>) -> Self {
+        Self { location: "body", values, repeated: HashSet::new(), problems: Vec::new() }
     }
 
-    /// The parameters of a query string. A parameter given twice is a problem: which one counts would be a guess.
+    /// The parameters of a query string.
     pub(super) fn of_query(query: &str) -> Result<Self> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
             .map_err(|_| Error::field(&["query"], Invalid::new("query_invalid", "The query is no valid encoding")))?;
-        let mut fields = Self { location: "query", values: Map::new(), problems: Vec::new() };
+        let mut fields = Self { location: "query", values: Map::new(), repeated: HashSet::new(), problems: Vec::new() };
         for (name, value) in pairs {
-            let value = Value::String(value);
-            if fields.values.contains_key(&name) {
-                let invalid = Invalid::new("duplicate", "Parameter should be given once");
-                fields.problem(&name, invalid, Some(&value));
+            // `?status=` means that no status was chosen.
+            if !value.is_empty() && fields.values.insert(name.clone(), Value::String(value)).is_some() {
+                fields.repeated.insert(name);
             }
-            fields.values.insert(name, value);
         }
-        // `?status=` means that no status was chosen.
-        fields.values.retain(|_, value| value.as_str() != Some(""));
         Ok(fields)
     }
 
@@ -75,6 +73,7 @@ impl Fields {
 
     fn text<T>(&mut self, name: &str, value: &Value, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         let parsed = match value.as_str() {
+            _ if self.repeated.contains(name) => Err(Invalid::new("duplicate", "Parameter should be given once")),
             Some(text) => parse(text),
             None => Err(Invalid::new("string_type", "Input should be a valid string")),
         };
@@ -83,7 +82,7 @@ impl Fields {
 
     fn problem(&mut self, name: &str, invalid: Invalid, input: Option<&Value>) {
         let location = vec![self.location.to_owned(), name.to_owned()];
-        self.problems.push(FieldError { location, invalid, input: input.map(echo) });
+        self.problems.push(FieldError { location, invalid, input: input.and_then(echo) });
     }
 
     /// What was read, if nothing was wrong.
@@ -95,11 +94,11 @@ impl Fields {
     }
 }
 
-/// What is sent back of an offending value: enough to recognise it.
-fn echo(value: &Value) -> Value {
+/// What is sent back of an offending value: enough to recognise it, and nothing where that could be much.
+fn echo(value: &Value) -> Option<Value> {
     match value {
-        Value::String(text) => json!(text.chars().take(ECHO_MAX).collect::<String>()),
-        Value::Array(_) | Value::Object(_) => Value::Null,
-        other => other.clone(),
+        Value::String(text) => Some(json!(text.chars().take(ECHO_MAX).collect::<String>())),
+        Value::Array(_) | Value::Object(_) => None,
+        other => Some(other.clone()),
     }
 }

@@ -7,6 +7,7 @@ pub mod extract;
 pub mod fields;
 pub mod guard;
 pub mod oauth;
+mod patience;
 pub mod rate_limit;
 pub mod request_id;
 pub mod routes;

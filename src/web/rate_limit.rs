@@ -71,6 +71,7 @@ impl RateLimit {
     /// Forgets networks that have all their requests left. For the background.
     pub fn retain_recent(&self) {
         self.governor.limiter().retain_recent();
+        self.governor.limiter().shrink_to_fit();
     }
 }
 

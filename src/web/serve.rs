@@ -1,32 +1,37 @@
 //! Serves a router over connections that cannot be held open for nothing, and ends without cutting a request.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+    server::graceful::{GracefulConnection, GracefulShutdown},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    task::{JoinError, JoinSet},
+    time,
 };
-use tower::{ServiceExt, service_fn};
+use tower::ServiceExt;
 
-/// How long to wait after a connection could not be accepted: the cause, as a rule, is that too many are open.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+use super::patience::Patience;
+
+/// Most bytes of a request's head; an access token with many capabilities takes a few thousand.
+const HEAD_BYTES: usize = 32 * 1_024;
+/// How long to leave a machine alone that has no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What bounds connections and requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long the headers of a request may take to arrive, and a connection may idle between two requests.
+    /// How long the head of a request may take to arrive, and a connection may idle between two requests.
     pub header_timeout: Duration,
-    /// How long a request may take, with its body and its answer.
+    /// How long a request may take until its answer begins, and how long a client may leave an answer without taking
+    /// any more of it.
     pub request_timeout: Duration,
-    /// Most connections at a time; further ones wait to be accepted.
+    /// Most connections at a time; further ones wait in the operating system's queue.
     pub max_connections: usize,
     /// How long requests that are under way may take to finish at the end.
     pub drain: Duration,
@@ -34,70 +39,130 @@ pub struct Limits {
     pub body_bytes: usize,
 }
 
-/// Serves until `shutdown` completes, then lets the requests that are under way finish.
-///
-/// # Errors
-/// Never at present; a listener that fails is tried again.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: &Limits,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let connections = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
+/// Serves HTTP/1.1 until `shutdown` completes, and then until running requests are answered, but no longer than
+/// [`Limits::drain`]. Requests find their peer as `ConnectInfo<SocketAddr>` in their extensions.
+pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
+        tokio::select! {
             () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((stream, peer, permit)) => {
-                let connection = connection(stream, peer, router.clone(), limits.header_timeout);
-                let watched = graceful.watch(connection);
-                tokio::spawn(async move {
-                    if let Err(error) = watched.await {
-                        tracing::debug!(%error, %peer, "a connection ended");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_AGAIN).await;
+            Some(ended) = connections.join_next() => report(ended),
+            (stream, peer) = accept(&listener), if connections.len() < limits.max_connections => {
+                connections.spawn(graceful.watch(connection(stream, peer, router.clone(), limits)));
             }
         }
     }
+    // From here on the operating system refuses connections, instead of queueing them for nobody.
     drop(listener);
-    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way when the time to finish them was over");
+    while let Some(ended) = connections.try_join_next() {
+        report(ended);
     }
-    Ok(())
+    if time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cut off requests that were still running");
+    }
+    connections.shutdown().await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, peer, permit))
+/// The next connection. Waits out failures: most pass when some other connection ends.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if gone_already(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether it is only the one connection that failed, before it was accepted.
+fn gone_already(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    header_timeout: Duration,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
+    limits: &Limits,
+) -> impl GracefulConnection<Error = hyper::Error> + Send + use<> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "answers may be delayed");
+    }
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(Patience::new(stream, limits.request_timeout)), service)
+}
+
+fn report(ended: Result<Result<(), hyper::Error>, JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "connection broke"),
+        Err(error) => tracing::error!(%error, "a request panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Serves something small and something large, one connection at a time, until the test ends.
+    async fn start(request_timeout: Duration) -> SocketAddr {
+        let limits = Limits {
+            header_timeout: Duration::from_mins(1),
+            request_timeout,
+            max_connections: 1,
+            drain: Duration::ZERO,
+            body_bytes: 10,
+        };
+        let router = Router::new()
+            .route("/small", get(|| async { "small" }))
+            .route("/large", get(|| async { "x".repeat(64 << 20) }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { serve(listener, router, &limits, std::future::pending()).await });
+        address
+    }
+
+    async fn ask(address: SocketAddr, head: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_oversized_head_is_refused() {
+        let address = start(Duration::from_mins(1)).await;
+        let head = format!("GET /small HTTP/1.1\r\nHost: x\r\nX-A: {}\r\n\r\n", "a".repeat(HEAD_BYTES));
+        let answer = ask(address, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_the_answer_loses_the_connection() {
+        let address = start(Duration::from_millis(200)).await;
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // There is one place, and it is answered only once that one is free again.
+        let answer = ask(address, "GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.ends_with("small"), "{answer}");
+        drop(deaf);
+    }
 }

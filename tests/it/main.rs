@@ -14,6 +14,7 @@ mod support;
 mod api;
 mod architecture;
 mod reliability;
+mod security;
 mod store;
 
 /// Runs each test on SQLite, and on PostgreSQL where there is one.

@@ -96,6 +96,11 @@ pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
     }
     let error = response.extensions().get::<Arc<Error>>().cloned();
     let error = error.as_deref();
+    if error.is_none() && response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json")
+    {
+        // A handler wrote this body itself, in the form that its own standard demands.
+        return response;
+    }
     if let Some(error) = error {
         log(error);
     }

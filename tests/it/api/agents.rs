@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Database, Server, details},
 };
 
 both!(
@@ -255,8 +255,4 @@ async fn unknown_agents_are_not_found(db: Database) {
         }
         server.admin.delete(&path).await.refused(404, "Agent not found");
     }
-}
-
-pub(super) fn details(record: &Value) -> Value {
-    serde_json::from_str(record["details_json"].as_str().unwrap()).unwrap()
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{NOBODY, agents::details, assert_invalid, each, members};
+use super::{NOBODY, assert_invalid, each, members};
 use crate::{
     both,
-    support::{Agent, Database, Server},
+    support::{Agent, Database, Server, details},
 };
 
 both!(

@@ -4,10 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{NOBODY, agents::details, each, members, next};
+use super::{NOBODY, each, members, next};
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Database, Server, details},
 };
 
 both!(

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{NOBODY, agents::details, assert_invalid, each, members, next};
+use super::{NOBODY, assert_invalid, each, members, next};
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Database, Server, details},
 };
 
 both!(

@@ -7,10 +7,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{NOBODY, agents::details, assert_invalid, members};
+use super::{NOBODY, assert_invalid, members};
 use crate::{
     both,
-    support::{Answer, Client, Database, Server},
+    support::{Answer, Client, Database, Server, details},
 };
 
 both!(

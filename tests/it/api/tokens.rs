@@ -6,10 +6,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
 use serde_json::{Value, json};
 
-use super::{agents::details, assert_invalid, each, members};
+use super::{assert_invalid, each, members};
 use crate::{
     both,
-    support::{Answer, Database, Server},
+    support::{Answer, Database, Server, details},
 };
 
 both!(

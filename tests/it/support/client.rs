@@ -110,3 +110,8 @@ impl Client {
         self.with_token(token["access_token"].as_str().unwrap())
     }
 }
+
+/// What an audit record tells in detail.
+pub fn details(record: &Value) -> Value {
+    serde_json::from_str(record["details_json"].as_str().unwrap()).unwrap()
+}

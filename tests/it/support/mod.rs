@@ -6,7 +6,7 @@ mod process;
 mod server;
 mod time;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, details};
 pub use database::Database;
 pub use process::{Aims, Ended, Process};
 pub use server::{Agent, Server, open, start};

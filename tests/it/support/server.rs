@@ -26,7 +26,7 @@ pub struct Server {
     pub admin_id: String,
     pub admin_key: String,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<std::io::Result<()>>>,
+    served: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -61,14 +61,14 @@ impl Server {
     /// Stops the service and leaves its database.
     pub async fn stop(mut self) -> Database {
         drop(self.stop.take());
-        self.served.take().unwrap().await.unwrap().unwrap();
+        self.served.take().unwrap().await.unwrap();
         self.db
     }
 
     /// Stops the service and starts it again on the same database, at the same time of its clock.
     pub async fn restart(mut self, options: Options<'_>) -> Self {
         drop(self.stop.take());
-        self.served.take().unwrap().await.unwrap().unwrap();
+        self.served.take().unwrap().await.unwrap();
         let app = open(&self.db, &self.clock, options).await;
         assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not make another administrator");
         Self::serve(self.db, self.clock, app, self.admin_id, self.admin_key).await

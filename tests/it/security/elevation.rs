@@ -1,0 +1,143 @@
+//! Nobody obtains authority that they lack, by any road.
+
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    support::{Agent, Database, Server, details},
+};
+
+both!(
+    a_key_manager_cannot_become_somebody_more_powerful,
+    a_key_manager_may_serve_its_equals,
+    only_administrators_grant,
+    administrators_cannot_all_be_removed,
+    the_last_way_in_stays,
+);
+
+async fn a_key_manager_cannot_become_somebody_more_powerful(db: Database) {
+    let server = Server::start(db).await;
+    let reader_too = server.agent("reader-too", &["keys:manage", "agents:read"]).await;
+    for (name, held) in [("manager", "keys:manage"), ("wild", "keys:*")] {
+        let manager = server.agent(name, &[held]).await;
+        for (target, target_key, lacking) in [
+            (&server.admin_id, bootstrap_key(&server).await, "admin:*"),
+            (&reader_too.id, reader_too.key_id.clone(), "agents:read"),
+        ] {
+            let before = server.admin.get(&format!("/agents/{target}/keys")).await.expect(200);
+            let refusals = server.audited("authz.denied").await.len();
+            let refusal = format!("The agent holds authority that you lack: {lacking}");
+            let keys = format!("/agents/{target}/keys");
+            manager.client.post(&keys, json!({ "name": "mine" })).await.refused(403, &refusal);
+            manager.client.post(&format!("{keys}/{target_key}/rotate"), json!({})).await.refused(403, &refusal);
+            assert_eq!(server.admin.get(&keys).await.expect(200), before, "nothing changed");
+            let denied = server.audited("authz.denied").await;
+            assert_eq!(denied.len(), refusals + 2, "each attempt is on record");
+            assert_eq!((&denied[0]["agent_id"], &denied[0]["success"]), (&json!(manager.id), &json!(0)));
+            assert_eq!(details(&denied[0])["capability"], lacking);
+        }
+    }
+}
+
+async fn bootstrap_key(server: &Server) -> String {
+    let keys = server.admin.get(&format!("/agents/{}/keys", server.admin_id)).await.expect(200);
+    keys[0]["id"].as_str().unwrap().to_owned()
+}
+
+async fn a_key_manager_may_serve_its_equals(db: Database) {
+    let server = Server::start(db).await;
+    let manager = server.agent("manager", &["keys:manage", "agents:*"]).await;
+    for (name, held) in [("nothing", &[][..]), ("reader", &["agents:read"]), ("equal", &["keys:manage", "agents:*"])] {
+        let target = server.agent(name, held).await;
+        let keys = format!("/agents/{}/keys", target.id);
+        let created = manager.client.post(&keys, json!({})).await.expect(201);
+        let id = created["id"].as_str().unwrap();
+        manager.client.post(&format!("{keys}/{id}/rotate"), json!({})).await.expect(200);
+    }
+    // Its own key as well: it gains nothing by that.
+    let own = format!("/agents/{}/keys/{}/rotate", manager.id, manager.key_id);
+    manager.client.post(&own, json!({})).await.expect(200);
+}
+
+async fn only_administrators_grant(db: Database) {
+    let server = Server::start(db).await;
+    let almost = server.agent("almost", &["agents:read", "agents:write", "keys:manage", "audit:read"]).await;
+    let target = server.agent("target", &[]).await;
+    let admin = server.capability("admin:*").await;
+    let body = json!({ "capability_id": admin });
+    for agent in [&almost.id, &target.id] {
+        let grants = format!("/agents/{agent}/capabilities");
+        almost.client.post(&grants, body.clone()).await.refused(403, "Missing required capability: admin:*");
+    }
+    server
+        .admin
+        .post(&format!("/agents/{}/capabilities", server.admin_id), body.clone())
+        .await
+        .refused(400, "Cannot modify your own capabilities");
+    let own = format!("/agents/{}/capabilities/{admin}", server.admin_id);
+    server.admin.delete(&own).await.refused(400, "Cannot modify your own capabilities");
+    let edit = json!({ "status": "active", "name": "admin2", "capabilities": ["admin:*"], "token_epoch": 9 });
+    let edited = almost.client.patch(&format!("/agents/{}", almost.id), edit).await.expect(200);
+    assert_eq!(edited["name"], "almost");
+    assert_eq!(held(&server, &almost).await.len(), 4);
+}
+
+async fn held(server: &Server, agent: &Agent) -> Vec<Value> {
+    server.admin.get(&format!("/agents/{}/capabilities", agent.id)).await.expect(200).as_array().unwrap().clone()
+}
+
+/// Two administrators who stop each other at the same moment leave one, whichever way they do it.
+async fn administrators_cannot_all_be_removed(db: Database) {
+    let server = Server::start(db).await;
+    let admin = server.capability("admin:*").await;
+    let mut first = server.agent("first", &["admin:*"]).await;
+    first.client.post_empty(&format!("/agents/{}/revoke", server.admin_id)).await.expect(200);
+    for round in 0..20 {
+        let second = sibling(&first, &format!("second-{round}"), &admin).await;
+        let stop = |by: &Agent, whom: &Agent| {
+            let (client, id) = (by.client.clone(), whom.id.clone());
+            let grant = format!("/agents/{id}/capabilities/{admin}");
+            async move {
+                match round % 4 {
+                    0 => client.post_empty(&format!("/agents/{id}/revoke")).await,
+                    1 => client.post_empty(&format!("/agents/{id}/suspend")).await,
+                    2 => client.delete(&format!("/agents/{id}")).await,
+                    _ => client.delete(&grant).await,
+                }
+            }
+        };
+        let (one, other) = tokio::join!(stop(&first, &second), stop(&second, &first));
+        let stopped = [&one, &other].iter().filter(|answer| answer.status.is_success()).count();
+        assert_eq!(stopped, 1, "round {round}: {one:?} {other:?}");
+        if other.status.is_success() {
+            first = second;
+        }
+        first.client.get("/agents").await.expect(200);
+    }
+}
+
+/// An agent like `maker`, made by it.
+async fn sibling(maker: &Agent, name: &str, admin: &str) -> Agent {
+    let agent = maker.client.post("/agents", json!({ "name": name, "owner": "o" })).await.expect(201);
+    let id = agent["id"].as_str().unwrap().to_owned();
+    maker.client.post(&format!("/agents/{id}/capabilities"), json!({ "capability_id": admin })).await.expect(201);
+    let key = maker.client.post(&format!("/agents/{id}/keys"), json!({})).await.expect(201);
+    let raw_key = key["raw_key"].as_str().unwrap().to_owned();
+    let client = maker.client.login(&raw_key).await;
+    Agent { id, key_id: key["id"].as_str().unwrap().to_owned(), raw_key, client }
+}
+
+async fn the_last_way_in_stays(db: Database) {
+    let server = Server::start(db).await;
+    let keys = format!("/agents/{}/keys", server.admin_id);
+    let only = bootstrap_key(&server).await;
+    let refusal = "This is the last usable key of the last active agent that holds admin:*; create another first";
+    server.admin.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
+    // A key manager cannot lock everybody out either.
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    manager.client.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
+    let other = server.admin.post(&keys, json!({})).await.expect(201);
+    let admin = server.admin.login(other["raw_key"].as_str().unwrap()).await;
+    admin.delete(&format!("{keys}/{only}")).await.expect(204);
+    admin.get("/agents").await.expect(200);
+}

@@ -18,7 +18,7 @@ pub fn line(text: &str, min: usize, max: usize) -> Result<String, Invalid> {
 /// Text of up to `max` characters that may hold line breaks and tabs.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn paragraph(text: &str, max: usize) -> Result<String, Invalid> {
     check(text, 0, max, |c| matches!(c, '\n' | '\r' | '\t'))
 }

@@ -1,6 +1,6 @@
 //! All SQL, and nothing but SQL: takes a connection, returns domain types. No policy, no clock.
 //!
-//! One SQL text serves SQLite and PostgreSQL; [`db::on!`] runs it on whichever driver is at hand.
+//! One SQL text serves SQLite and PostgreSQL; the macro `on!` runs it on whichever driver is at hand.
 
 pub mod agents;
 pub mod api_keys;

@@ -47,7 +47,7 @@ const fn status(error: &Error) -> StatusCode {
 }
 
 impl IntoResponse for Failure {
-    /// Sets what does not depend on the request; [`render`] writes the body.
+    /// Sets what does not depend on the request; the layer `render` writes the body.
     fn into_response(self) -> Response {
         let mut response = status(&self.0).into_response();
         if let Some(challenge) = challenge(&self.0) {

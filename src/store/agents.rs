@@ -96,6 +96,11 @@ pub async fn list(
     after: Option<Position>,
     limit: Limit,
 ) -> Result<Page<Agent, Position>> {
+    // SQLite's LIKE is without regard to the case of ASCII letters, PostgreSQL's ILIKE to that of all.
+    let like = match conn {
+        Conn::Sqlite(_) => " LIKE ",
+        Conn::Postgres(_) => " ILIKE ",
+    };
     let rows: Vec<Row> = on!(conn, |c| {
         let mut query = QueryBuilder::new("SELECT * FROM agents WHERE 1 = 1");
         if let Some(status) = filter.status {
@@ -110,8 +115,7 @@ pub async fn list(
         if let Some(text) = &filter.text {
             let pattern = containing(text);
             for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
-                query.push(prefix).push("LOWER(").push(column).push(") LIKE ").push_bind(pattern.clone());
-                query.push(" ESCAPE '\\'");
+                query.push(prefix).push(column).push(like).push_bind(pattern.clone()).push(" ESCAPE '\\'");
             }
             query.push(")");
         }
@@ -133,7 +137,7 @@ fn containing(text: &str) -> String {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }
-        pattern.push(c.to_ascii_lowercase());
+        pattern.push(c);
     }
     pattern.push('%');
     pattern
@@ -195,6 +199,6 @@ mod tests {
 
     #[test]
     fn nothing_that_is_searched_for_is_a_wildcard() {
-        assert_eq!(containing(r"50%_A\b"), r"%50\%\_a\\b%");
+        assert_eq!(containing(r"50%_A\b"), r"%50\%\_A\\b%");
     }
 }

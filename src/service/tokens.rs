@@ -55,7 +55,7 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
         Err(failure) => return services.refuse(origin, Some(agent), Some(key), failure).await,
     };
 
-    let claims = claims(services, &principal, key, &validity);
+    let claims = claims(services, &principal, key, &validity, now);
     let access_token = services.keyring.sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
     let issued = Event {
         id: services.env.uuid(),
@@ -73,8 +73,13 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
     Ok(IssuedToken { access_token: access_token.into(), expires_in: claims.exp - claims.iat })
 }
 
-fn claims(services: &Services, principal: &principals::Principal, key: ApiKeyId, validity: &Validity) -> Claims {
-    let now = services.env.now();
+fn claims(
+    services: &Services,
+    principal: &principals::Principal,
+    key: ApiKeyId,
+    validity: &Validity,
+    now: Timestamp,
+) -> Claims {
     let longest = now.plus(services.settings.token_life);
     let ends = validity.ends_at().map_or(longest, |end| end.min(longest));
     let scopes: Vec<String> = principal.capabilities.iter().map(ToString::to_string).collect();

@@ -10,19 +10,21 @@ use std::{
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
-use tokio::{net::TcpListener, task::JoinSet, time::interval};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
 
 use crate::{
     clock::Environment,
     config::{Config, MasterKeySource, Signing},
-    crypto::{Keyring, MasterKey},
+    crypto::{Keyring, MasterKey, OpaqueSecret},
     domain::Error,
     service::{
         Services, Settings,
+        audit::Checker,
         bootstrap::{self, AdministratorKey},
         principals::Principals,
         refusals::Refusals,
+        sessions, setup,
         signing_keys::{self, KeyringError},
         verified_tokens::VerifiedTokens,
     },
@@ -38,6 +40,8 @@ use crate::{
 
 /// How often the counts of suppressed refusals are looked through.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
+/// How often sessions that ended are removed.
+const SWEEP_EVERY: Duration = Duration::from_mins(5);
 /// How often the rate limits forget addresses that have been quiet.
 const LIMITS_EVERY: Duration = Duration::from_mins(1);
 
@@ -81,13 +85,30 @@ impl App {
     /// See [`StartError`].
     pub async fn open(config: Config, env: Environment) -> Result<Self, StartError> {
         let db = Db::open(&config.database, Mode::Write).await?;
+        Self::over(db, config, env).await
+    }
+
+    /// Opens the database also where a running service uses it, for changes that no process keeps in memory.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open_beside(config: Config, env: Environment) -> Result<Self, StartError> {
+        let db = match Db::open(&config.database, Mode::Write).await {
+            Err(OpenError::InUse(_)) => Db::open(&config.database, Mode::Beside).await?,
+            opened => opened?,
+        };
+        Self::over(db, config, env).await
+    }
+
+    async fn over(db: Db, config: Config, env: Environment) -> Result<Self, StartError> {
         let principals = Principals::default();
         if db.is_shared() {
             principals.bypass();
         }
         let forgetful = principals.clone();
         let store = Store::start(db, Arc::new(move |changes| forgetful.forget(changes)));
-        let keyring = load_keyring(&config, &store, &env).await?;
+        let master_key = load_master_key(&config, &store, &env).await?;
+        let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {
             issuer: config.public_url.clone(),
             token_life: config.token_life,
@@ -100,6 +121,9 @@ impl App {
             verified_tokens: VerifiedTokens::default(),
             refusals: Refusals::default(),
             keyring: Arc::new(keyring),
+            master_key,
+            checker: Checker::default(),
+            ending: watch::Sender::new(false),
             env,
             settings: Arc::new(settings),
         };
@@ -132,6 +156,24 @@ impl App {
         bootstrap::run(&self.services).await
     }
 
+    /// Makes a link that sets up the first administrator of the console, while there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn setup_url(&self) -> Result<Option<SecretString>, Error> {
+        let token = setup::make_token(&self.services).await?;
+        let url = |token: OpaqueSecret| format!("{}/console/setup?token={}", self.config.public_url, token.expose());
+        Ok(token.map(|token| url(token).into()))
+    }
+
+    /// Whether anybody may sign in to the console.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_administrator(&self) -> Result<bool, Error> {
+        setup::is_done(&self.services).await
+    }
+
     /// Makes another key for an administrator.
     ///
     /// # Errors
@@ -146,6 +188,11 @@ impl App {
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
         let router = web::router(&self.services, &self.limits, proxies, limits.request_timeout, limits.body_bytes);
+        let ending = self.services.ending.clone();
+        let shutdown = async move {
+            shutdown.await;
+            ending.send_replace(true);
+        };
         serve(listener, router, &limits, shutdown).await;
         drop(background);
         self.close().await;
@@ -174,6 +221,16 @@ impl App {
                 }
             }
         });
+        let services = self.services.clone();
+        tasks.spawn(async move {
+            let mut ticks = interval(SWEEP_EVERY);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = sessions::sweep(&services).await {
+                    tracing::warn!(%error, "sessions that ended were not removed");
+                }
+            }
+        });
         let limits = self.limits.clone();
         tasks.spawn(async move {
             let mut ticks = interval(LIMITS_EVERY);
@@ -187,19 +244,33 @@ impl App {
     }
 }
 
-async fn load_keyring(config: &Config, store: &Store, env: &Environment) -> Result<Keyring, StartError> {
-    match &config.signing {
-        Signing::SharedSecret(secret) => {
+async fn load_keyring(
+    config: &Config,
+    store: &Store,
+    env: &Environment,
+    master_key: Option<&MasterKey>,
+) -> Result<Keyring, StartError> {
+    match (&config.signing, master_key) {
+        (Signing::SharedSecret(secret), _) => {
             Ok(Keyring::shared_secret(secret).map_err(|error| Error::Internal(Box::new(error)))?)
         }
-        Signing::Asymmetric(algorithm) => {
-            let master = load_master_key(&config.master_key, store, env).await?;
-            Ok(signing_keys::load(store, env, &master, *algorithm).await?)
-        }
+        (Signing::Asymmetric(algorithm), Some(master)) => Ok(signing_keys::load(store, env, master, *algorithm).await?),
+        (Signing::Asymmetric(_), None) => Err(Error::internal("a key pair needs a master key").into()),
     }
 }
 
-async fn load_master_key(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
+/// The master key. A shared secret signs without one, so then a file that nobody made is no mistake.
+async fn load_master_key(config: &Config, store: &Store, env: &Environment) -> Result<Option<MasterKey>, StartError> {
+    let source = &config.master_key;
+    if let (Signing::SharedSecret(_), MasterKeySource::File { path, may_create: false }) = (&config.signing, source)
+        && !path.exists()
+    {
+        return Ok(None);
+    }
+    open_master_key(source, store, env).await.map(Some)
+}
+
+async fn open_master_key(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
     match source {
         MasterKeySource::Value(key) => Ok(key.clone()),
         MasterKeySource::File { path, may_create } => match fs::read_to_string(path) {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::{Failure, say};
@@ -67,9 +68,15 @@ async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Loc
     } else {
         app.bootstrap().await?.ok_or("another process made the administrator at this moment")?
     };
+    let setup_url = app.setup_url().await?;
     match reveal {
-        Some(reveal) => reveal.show(&made, public_url)?,
-        None => say(json!({ "created": true, "agent_id": made.agent, "api_key": made.raw_key.expose() }))?,
+        Some(reveal) => reveal.show(&made, setup_url.as_ref(), public_url)?,
+        None => say(json!({
+            "created": true,
+            "agent_id": made.agent,
+            "api_key": made.raw_key.expose(),
+            "setup_url": setup_url.as_ref().map(ExposeSecret::expose_secret),
+        }))?,
     }
     Ok(())
 }
@@ -96,7 +103,12 @@ impl Reveal {
     }
 
     /// Shows the key, once.
-    pub(super) fn show(self, made: &AdministratorKey, public_url: &str) -> io::Result<()> {
+    pub(super) fn show(
+        self,
+        made: &AdministratorKey,
+        setup_url: Option<&SecretString>,
+        public_url: &str,
+    ) -> io::Result<()> {
         let key = made.raw_key.expose();
         let facts = [
             "The administrator's key. It is shown this once: keep it safe.".to_owned(),
@@ -104,8 +116,11 @@ impl Reveal {
             format!("agent id  {}", made.agent),
             format!("API key   {key}"),
         ];
+        let console = setup_url.map_or_else(String::new, |url| {
+            format!("\n\nThe console: open this within the hour to become its first owner.\n\n{}", url.expose_secret())
+        });
         let text = format!(
-            "{}\n\nExchange the key for an access token, and list the agents:\n\n\
+            "{}{console}\n\nExchange the key for an access token, and list the agents:\n\n\
              TOKEN=$(curl -s -X POST {public_url}/api/v1/auth/token -H 'X-API-Key: {key}' | cut -d'\"' -f4)\n\
              curl -s {public_url}/api/v1/agents -H \"Authorization: Bearer $TOKEN\"\n",
             boxed(&facts)

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 success, 1 refused or failed (with one line on standard error that says why), 2 wrong usage.
 
+mod admin;
 mod audit;
 mod bootstrap;
 mod check_config;
@@ -36,6 +37,11 @@ enum Command {
     Serve,
     /// Make the first administrator without serving. A second run changes nothing.
     Bootstrap(bootstrap::Arguments),
+    /// Add, list, and let in or keep out the people who sign in to the console.
+    #[command(subcommand)]
+    Admin(admin::Command),
+    /// Make a link that sets up the first administrator, while there is none.
+    SetupToken(admin::Format),
     /// Prove the audit log.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -63,6 +69,8 @@ pub fn main() -> ExitCode {
         match cli.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(config()?).await,
             Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
+            Command::Admin(command) => admin::run(command, config()?).await,
+            Command::SetupToken(format) => admin::setup_token(format, config()?).await,
             Command::Audit(command) => audit::run(command, config()?).await,
             Command::ImportSeed(arguments) => import_seed::run(arguments, config()?).await,
             Command::Openapi => openapi::run(),

@@ -22,8 +22,10 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     if !app.is_set_up().await? {
         let reveal = Reveal::prepare(&database)?;
         if let Some(made) = app.bootstrap().await? {
-            reveal.show(&made, &public_url)?;
+            reveal.show(&made, app.setup_url().await?.as_ref(), &public_url)?;
         }
+    } else if !app.has_administrator().await? {
+        tracing::info!("nobody can sign in to the console yet; make a link with: aims setup-token");
     }
     tracing::info!(listen = %listener.local_addr()?, %public_url, "serving");
     let shutdown = async move {

@@ -6,10 +6,16 @@
 pub mod api_key;
 mod hex;
 pub mod jwt;
+pub mod opaque;
+pub mod password;
 pub mod seal;
 pub mod signing;
+pub mod totp;
 
 pub use api_key::{KeyHash, RawApiKey};
 pub use jwt::{Expected, JwtError, Keyring};
+pub use opaque::OpaqueSecret;
+pub use password::PasswordHash;
 pub use seal::{MasterKey, SealError};
 pub use signing::{KeyError, PrivateKey, PublicKey};
+pub use totp::TotpSecret;

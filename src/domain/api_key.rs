@@ -1,5 +1,7 @@
 //! API keys: an agent's long-lived credential, of which only a hash is kept.
 
+use std::{net::IpAddr, time::Duration};
+
 use super::{
     agent::words,
     error::{AuthFailure, Invalid},
@@ -33,7 +35,50 @@ pub struct ApiKey {
     pub revoked_at: Option<Timestamp>,
     /// When a token was last issued for it.
     pub last_used_at: Option<Timestamp>,
+    /// From which address that was.
+    pub last_used_ip: Option<String>,
 }
+
+/// That a key was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// When last.
+    pub at: Timestamp,
+    /// From which address.
+    pub ip: Option<IpAddr>,
+    /// How often.
+    pub times: i64,
+}
+
+impl Use {
+    /// Adds what happened later.
+    pub fn absorb(&mut self, later: Self) {
+        *self = Self { times: self.times + later.times, ..later };
+    }
+}
+
+/// Which keys of the fleet a listing shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Selection {
+    /// All, newest first.
+    All,
+    /// Those that work and expire within [`Selection::SOON`], the first to expire first.
+    Expiring,
+    /// Those that work and were neither used nor made within [`Selection::LONG`], the longest idle first.
+    Idle,
+    /// Those that were rotated and still work, the first to end first.
+    InGrace,
+}
+
+impl Selection {
+    /// How near an expiry is that wants attention.
+    pub const SOON: Duration = Duration::from_hours(7 * 24);
+    /// How long a key is idle that wants attention.
+    pub const LONG: Duration = Duration::from_hours(90 * 24);
+}
+
+/// The place of a key in a listing of the fleet: the moment it is ordered by, and what decides between equals.
+pub type Position = (Timestamp, ApiKeyId);
 
 words! {
     /// Where an API key is in its life.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     agent::words,
-    ids::{AgentId, ApiKeyId, CapabilityId, RequestId},
+    ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, RequestId},
     timestamp::Timestamp,
 };
 
@@ -43,10 +43,34 @@ words! {
         KeyRevoked = "key.revoked",
         /// A capability was registered.
         CapabilityCreated = "capability.created",
+        /// A capability was described anew.
+        CapabilityUpdated = "capability.updated",
         /// A capability was granted to an agent.
         CapabilityGranted = "capability.granted",
         /// A capability was taken from an agent.
         CapabilityRevoked = "capability.revoked",
+        /// An administrator was added.
+        AdministratorCreated = "administrator.created",
+        /// An administrator's name or role was changed.
+        AdministratorUpdated = "administrator.updated",
+        /// An administrator may no longer sign in.
+        AdministratorDisabled = "administrator.disabled",
+        /// An administrator may sign in again.
+        AdministratorEnabled = "administrator.enabled",
+        /// An administrator's password was set.
+        PasswordChanged = "administrator.password_changed",
+        /// A second factor was added, replaced or removed.
+        FactorChanged = "administrator.factor_changed",
+        /// An administrator signed in to the console.
+        SignedIn = "console.signed_in",
+        /// A sign-in to the console was refused.
+        SignInFailed = "console.sign_in_failed",
+        /// An administrator proved again who they are.
+        ProofRenewed = "console.proof_renewed",
+        /// A session of the console was ended.
+        SignedOut = "console.signed_out",
+        /// A link to set up the first administrator was made.
+        SetupTokenCreated = "console.setup_token_created",
         /// A token signing key was generated.
         SigningKeyCreated = "signing_key.created",
         /// A database of the predecessor was imported.
@@ -63,6 +87,8 @@ pub enum Resource {
     ApiKey(ApiKeyId),
     /// A capability.
     Capability(CapabilityId),
+    /// An administrator.
+    Administrator(AdministratorId),
 }
 
 impl Resource {
@@ -73,6 +99,7 @@ impl Resource {
             Self::Agent(_) => "agent",
             Self::ApiKey(_) => "api_key",
             Self::Capability(_) => "capability",
+            Self::Administrator(_) => "administrator",
         }
     }
 
@@ -83,6 +110,7 @@ impl Resource {
             Self::Agent(id) => id.to_string(),
             Self::ApiKey(id) => id.to_string(),
             Self::Capability(id) => id.to_string(),
+            Self::Administrator(id) => id.to_string(),
         }
     }
 }
@@ -94,8 +122,8 @@ pub struct Event {
     pub id: Uuid,
     /// When it happened.
     pub at: Timestamp,
-    /// The agent who acted; `None` for the system itself and for callers that were not recognised.
-    pub actor: Option<AgentId>,
+    /// Who acted; `None` for the system itself and for callers that were not recognised.
+    pub actor: Option<ActorId>,
     /// The agent it happened to, which is not always the resource: a key has an owner.
     pub subject: Option<AgentId>,
     /// What happened.
@@ -137,8 +165,8 @@ pub struct Record {
     pub id: Uuid,
     /// When it happened.
     pub at: Timestamp,
-    /// The agent who acted.
-    pub actor: Option<AgentId>,
+    /// Who acted.
+    pub actor: Option<ActorId>,
     /// The agent it happened to.
     pub subject: Option<AgentId>,
     /// What happened: a word of [`AuditAction`], or one that an import brought along.
@@ -201,14 +229,18 @@ impl Canonical {
 /// Which records a listing shows.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only what this agent did.
-    pub actor: Option<AgentId>,
+    /// Only what this agent or administrator did.
+    pub actor: Option<ActorId>,
     /// Only what this agent did or what happened to it.
     pub involving: Option<AgentId>,
     /// Only this action.
     pub action: Option<String>,
     /// Only about this kind of resource.
     pub resource_type: Option<String>,
+    /// Only about this one resource.
+    pub resource_id: Option<String>,
+    /// Only what was carried out, or only what was refused.
+    pub success: Option<bool>,
     /// Only at or after this moment.
     pub from: Option<Timestamp>,
     /// Only at or before this moment.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::capability::CapabilityName;
+use super::{administrator::Role, capability::CapabilityName};
 
 /// What every use case returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +22,12 @@ pub enum Error {
     /// The caller is known and lacks the authority.
     #[error("{0}")]
     Denied(Denial),
+    /// A browser was made to send the request by a page of another site.
+    #[error("This request did not come from a page of this console")]
+    CrossSite,
+    /// The act asks for a recent proof of who the caller is.
+    #[error("Confirm that it is you")]
+    ProofNeeded,
     /// The named resource does not exist.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -137,6 +143,10 @@ pub enum AuthFailure {
     MissingToken,
     /// The access token is malformed, forged, expired or withdrawn.
     InvalidToken,
+    /// There is no session, or it has ended.
+    NoSession,
+    /// The username, the password or the second factor is wrong: which of them is not said.
+    WrongCredentials,
 }
 
 impl AuthFailure {
@@ -152,6 +162,8 @@ impl AuthFailure {
             Self::AgentRevoked => "Agent has been revoked",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken => "Invalid or expired token",
+            Self::NoSession => "Sign in to go on",
+            Self::WrongCredentials => "That is not right. Check what you typed and try again",
         }
     }
 
@@ -167,6 +179,8 @@ impl AuthFailure {
             Self::AgentRevoked => "agent_revoked",
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
+            Self::NoSession => "no_session",
+            Self::WrongCredentials => "wrong_credentials",
         }
     }
 }
@@ -177,6 +191,9 @@ pub enum Denial {
     /// The act demands a capability that the caller does not hold.
     #[error("Missing required capability: {0}")]
     MissingCapability(CapabilityName),
+    /// The act demands a role that the administrator does not have.
+    #[error("Only an administrator with the role {0} may do this")]
+    MissingRole(Role),
     /// The act would hand the caller authority it does not hold.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(CapabilityName),
@@ -185,9 +202,19 @@ pub enum Denial {
 impl Denial {
     /// The capability whose lack decided.
     #[must_use]
-    pub const fn capability(&self) -> &CapabilityName {
+    pub const fn capability(&self) -> Option<&CapabilityName> {
         match self {
-            Self::MissingCapability(name) | Self::MoreAuthority(name) => name,
+            Self::MissingCapability(name) | Self::MoreAuthority(name) => Some(name),
+            Self::MissingRole(_) => None,
+        }
+    }
+
+    /// The role whose lack decided.
+    #[must_use]
+    pub const fn role(&self) -> Option<Role> {
+        match self {
+            Self::MissingRole(role) => Some(*role),
+            Self::MissingCapability(_) | Self::MoreAuthority(_) => None,
         }
     }
 }

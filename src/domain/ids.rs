@@ -46,9 +46,37 @@ id!(
     CapabilityId
 );
 id!(
+    /// A person who administers AIMS.
+    AdministratorId
+);
+id!(
+    /// A session of an administrator (the record, never the cookie's value).
+    SessionId
+);
+id!(
+    /// A passkey of an administrator.
+    PasskeyId
+);
+id!(
+    /// Whoever acts: an agent or an administrator. Neither shares an identifier with the other.
+    ActorId
+);
+id!(
     /// An access token: its `jti` (RFC 7519 §4.1.7).
     TokenId
 );
+
+impl From<AgentId> for ActorId {
+    fn from(id: AgentId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<AdministratorId> for ActorId {
+    fn from(id: AdministratorId) -> Self {
+        Self(id.0)
+    }
+}
 
 /// What ties a response, its log lines and its audit records together (`X-Request-Id`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Types and rules of the field, with no I/O: nothing here knows HTTP, SQL, the clock or the network.
 
+pub mod administrator;
 pub mod agent;
 pub mod api_key;
 pub mod audit;
@@ -8,14 +9,16 @@ pub mod error;
 pub mod ids;
 pub mod network;
 pub mod page;
+pub mod password;
 pub mod text;
 pub mod timestamp;
 pub mod token;
 
+pub use administrator::{Administrator, Role, Username};
 pub use agent::{Agent, AgentName, AgentStatus, AgentType};
-pub use api_key::{ApiKey, ApiKeyStatus};
+pub use api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use error::{AuthFailure, Denial, Error, Invalid, Result};
-pub use ids::{AgentId, ApiKeyId, CapabilityId, RequestId, TokenId};
+pub use ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, RequestId, SessionId, TokenId};
 pub use page::{Limit, Page};
 pub use timestamp::Timestamp;

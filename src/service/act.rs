@@ -15,7 +15,7 @@ use crate::{
         AgentId, AuthFailure, CapabilitySet, Error, Result, Timestamp,
         audit::{AuditAction, Event, Resource},
     },
-    store::{Conn, Tx, principals},
+    store::{Conn, Tx, principals, sessions},
 };
 
 /// A change under way: the transaction, who makes it, and what they may do at this moment.
@@ -48,7 +48,7 @@ impl Act<'_> {
         self.tx.audit(Event {
             id: self.env.uuid(),
             at: self.now,
-            actor: self.caller.agent(),
+            actor: self.caller.actor(),
             subject,
             action,
             resource: resource.into(),
@@ -107,6 +107,17 @@ impl Services {
     }
 }
 
+impl Services {
+    /// As [`Services::permit`], and demands a recent proof of an administrator.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::ProofNeeded`].
+    pub async fn permit_with_proof(&self, caller: &Caller, action: Action) -> Result<()> {
+        self.permit(caller, action).await?;
+        Authority::of(caller).require_recent_proof(self.env.now())
+    }
+}
+
 async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> Result<Authority> {
     match &caller.principal {
         Principal::System => Ok(Authority::Unlimited),
@@ -114,6 +125,11 @@ async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> R
             let principal = principals::load(conn, agent.id, now).await?;
             let principal = principal.ok_or(AuthFailure::InvalidToken)?;
             Ok(Authority::Limited(standing(agent, &principal, now)?))
+        }
+        Principal::Administrator(person) => {
+            let signed_in = sessions::signed_in(conn, person.session, sessions::Oldest::at(now)).await?;
+            let signed_in = signed_in.ok_or(AuthFailure::NoSession)?;
+            Ok(Authority::Role { role: signed_in.administrator.role, proved_at: signed_in.session.proved_at })
         }
     }
 }

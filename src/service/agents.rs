@@ -1,6 +1,9 @@
 //! Agents: registering, reading, editing, and the three ways to stop one.
 
-use serde_json::json;
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Map, Value, json};
 
 use super::{
     Services,
@@ -10,8 +13,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result,
-        agent::{Filter, Position},
+        Agent, AgentId, AgentName, AgentStatus, AgentType, CapabilitySet, Error, Limit, Page, Result, Timestamp,
+        agent::{Filter, Position, Sort},
         audit::{AuditAction, Resource},
     },
     store::{agents, api_keys, capabilities},
@@ -43,6 +46,8 @@ pub struct AgentEdit {
     pub agent_type: Option<AgentType>,
     /// New data.
     pub metadata_json: Option<String>,
+    /// The agent is edited only if it was last changed then: what the editor looked at.
+    pub unchanged_since: Option<Timestamp>,
 }
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Agent");
@@ -79,7 +84,7 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
     Ok(agent)
 }
 
-/// A page of agents in the order of registration.
+/// A page of agents.
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -87,11 +92,12 @@ pub async fn list(
     services: &Services,
     caller: &Caller,
     filter: &Filter,
+    sort: Sort,
     after: Option<Position>,
     limit: Limit,
 ) -> Result<Page<Agent, Position>> {
     services.permit(caller, Action::ListAgents).await?;
-    agents::list(services.store.read().await?.conn(), filter, after, limit).await
+    agents::list(services.store.read().await?.conn(), filter, sort, after, limit).await
 }
 
 /// One agent.
@@ -103,33 +109,53 @@ pub async fn get(services: &Services, caller: &Caller, id: AgentId) -> Result<Ag
     agents::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// Edits an agent. An edit that changes nothing leaves no record.
+/// The names of those of these agents that there are.
+///
+/// # Errors
+/// [`Error::Denied`] without `agents:read`.
+pub async fn names(services: &Services, caller: &Caller, ids: &[AgentId]) -> Result<HashMap<AgentId, AgentName>> {
+    services.permit(caller, Action::ListAgents).await?;
+    Ok(agents::names(services.store.read().await?.conn(), ids).await?.into_iter().collect())
+}
+
+/// The agent with this name.
 ///
 /// # Errors
 /// [`Error::NotFound`].
+pub async fn by_name(services: &Services, caller: &Caller, name: &AgentName) -> Result<Agent> {
+    services.permit(caller, Action::ReadAgent).await?;
+    agents::find_by_name(services.store.read().await?.conn(), name).await?.ok_or(NOT_FOUND)
+}
+
+/// Edits an agent. An edit that changes nothing leaves no record.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::Conflict`] when somebody else changed it since the editor looked.
 pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: AgentEdit) -> Result<Agent> {
     services
         .change(caller, Action::UpdateAgent, move |act| {
             Box::pin(async move {
                 let mut agent = find(act, id).await?;
-                let mut updated_fields = Vec::new();
-                let mut set = |name, changed: bool| {
-                    if changed {
-                        updated_fields.push(name);
-                    }
-                };
-                set("description", replace(&mut agent.description, edit.description));
-                set("owner", replace(&mut agent.owner, edit.owner));
-                set("agent_type", replace(&mut agent.agent_type, edit.agent_type));
-                set("metadata_json", replace(&mut agent.metadata_json, edit.metadata_json));
-                if updated_fields.is_empty() {
+                if edit.unchanged_since.is_some_and(|seen| seen != agent.updated_at) {
+                    return Err(Error::Conflict("Somebody else changed this agent meanwhile".into()));
+                }
+                let before = agent.clone();
+                agent.description = edit.description.unwrap_or(agent.description);
+                agent.owner = edit.owner.unwrap_or(agent.owner);
+                agent.agent_type = edit.agent_type.unwrap_or(agent.agent_type);
+                agent.metadata_json = edit.metadata_json.unwrap_or(agent.metadata_json);
+                let changes = changes(&before, &agent);
+                if changes.is_empty() {
                     return Ok(agent);
                 }
                 agent.updated_at = act.now;
                 if !agents::update_details(act.conn(), &agent).await? {
                     return Err(NOT_FOUND);
                 }
-                let details = json!({ "updated_fields": updated_fields });
+                let updated_fields: Vec<_> = changes.iter().map(|(name, _)| *name).collect();
+                let changes: Map<_, _> =
+                    changes.iter().map(|(name, change)| ((*name).to_owned(), change.clone())).collect();
+                let details = json!({ "updated_fields": updated_fields, "changes": changes });
                 act.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
                 Ok(agent)
             })
@@ -137,14 +163,21 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
         .await
 }
 
-fn replace<T: PartialEq>(field: &mut T, new: Option<T>) -> bool {
-    match new {
-        Some(new) if new != *field => {
-            *field = new;
-            true
-        }
-        _ => false,
-    }
+/// What the fields that differ were and became, cut to what a record should hold.
+fn changes(before: &Agent, after: &Agent) -> Vec<(&'static str, Value)> {
+    const LONGEST: usize = 1_000;
+    let cut = |text: &str| match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    };
+    let fields = [
+        ("description", before.description.as_str(), after.description.as_str()),
+        ("owner", &before.owner, &after.owner),
+        ("agent_type", before.agent_type.as_str(), after.agent_type.as_str()),
+        ("metadata_json", &before.metadata_json, &after.metadata_json),
+    ];
+    let changed = fields.into_iter().filter(|(_, from, to)| from != to);
+    changed.map(|(name, from, to)| (name, json!({ "from": cut(from), "to": cut(to) }))).collect()
 }
 
 /// Stops an agent until it is reactivated: its keys are refused and its tokens end, for good. Suspending a suspended
@@ -163,6 +196,7 @@ pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: 
                     AgentStatus::Suspended => return Ok(agent),
                     AgentStatus::Revoked => return Err(Error::Refused("Cannot suspend a revoked agent")),
                 }
+                require_power_over(act, id).await?;
                 keep_an_administrator(act, id).await?;
                 let now = act.now;
                 let agent = transition(act, agent, |agent| {
@@ -190,6 +224,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
                 if agent.status != AgentStatus::Suspended {
                     return Err(Error::Refused("Only suspended agents can be reactivated"));
                 }
+                require_power_over(act, id).await?;
                 let agent = transition(act, agent, |agent| {
                     agent.status = AgentStatus::Active;
                     agent.suspended_at = None;
@@ -215,6 +250,8 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
                 if agent.status == AgentStatus::Revoked {
                     return Err(Error::Refused("Agent is already revoked"));
                 }
+                require_power_over(act, id).await?;
+                act.authority.require_recent_proof(act.now)?;
                 keep_an_administrator(act, id).await?;
                 let now = act.now;
                 let agent = transition(act, agent, |agent| {
@@ -241,6 +278,8 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot delete yourself")?;
                 let agent = find(act, id).await?;
+                require_power_over(act, id).await?;
+                act.authority.require_recent_proof(act.now)?;
                 keep_an_administrator(act, id).await?;
                 if !agents::delete(act.conn(), id).await? {
                     return Err(NOT_FOUND);
@@ -252,6 +291,18 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
             })
         })
         .await
+}
+
+/// Refuses to stop, start or remove an agent that holds authority the caller lacks.
+async fn require_power_over(act: &mut Act<'_>, id: AgentId) -> Result<()> {
+    let held = held(act, id).await?;
+    act.authority.require_all(&held)
+}
+
+/// What an agent holds.
+pub(super) async fn held(act: &mut Act<'_>, id: AgentId) -> Result<CapabilitySet> {
+    let held = capabilities::held_by(act.conn(), id).await?;
+    Ok(held.into_iter().map(|capability| capability.name).collect())
 }
 
 pub(super) async fn find(act: &mut Act<'_>, id: AgentId) -> Result<Agent> {
@@ -282,4 +333,83 @@ pub(super) async fn is_last_administrator(act: &mut Act<'_>, id: AgentId) -> Res
     let administers =
         held.iter().any(|capability| capability.name.as_str() == crate::domain::capability::builtin::ADMIN);
     Ok(administers && !capabilities::has_other_administrator(act.conn(), id).await?)
+}
+
+/// An act upon many agents at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bulk {
+    /// See [`suspend`].
+    Suspend,
+    /// See [`reactivate`].
+    Reactivate,
+}
+
+/// What an act upon many agents led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Agents that were changed, or were as wanted already.
+    pub done: usize,
+    /// Agents that refused.
+    pub refused: usize,
+}
+
+/// Most agents that are changed at once.
+pub const BULK_MOST: usize = 5_000;
+
+/// Does `bulk` to each of these agents, each on its own record. What refuses one agent does not keep the others.
+///
+/// # Errors
+/// [`Error::Denied`]; when the database fails, after some were changed.
+pub async fn bulk(
+    services: &Arc<Services>,
+    caller: &Caller,
+    bulk: Bulk,
+    ids: Vec<AgentId>,
+    reason: Option<String>,
+) -> Result<Tally> {
+    /// Enough for the writer to make full batches of them.
+    const AT_A_TIME: usize = 128;
+    let action = match bulk {
+        Bulk::Suspend => Action::SuspendAgent,
+        Bulk::Reactivate => Action::ReactivateAgent,
+    };
+    services.permit(caller, action).await?;
+    let mut outcomes = stream::iter(ids.into_iter().take(BULK_MOST))
+        .map(|id| {
+            let (services, caller, reason) = (services.clone(), caller.clone(), reason.clone());
+            async move {
+                match bulk {
+                    Bulk::Suspend => suspend(&services, &caller, id, reason).await.map(drop),
+                    Bulk::Reactivate => reactivate(&services, &caller, id).await.map(drop),
+                }
+            }
+        })
+        .buffer_unordered(AT_A_TIME);
+    let mut tally = Tally::default();
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(()) => tally.done += 1,
+            Err(Error::Refused(_) | Error::NotFound(_) | Error::Denied(_) | Error::Conflict(_)) => tally.refused += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(tally)
+}
+
+/// The agents that a filter shows, at most [`BULK_MOST`] of them.
+///
+/// # Errors
+/// [`Error::Denied`] without `agents:read`.
+pub async fn matching(services: &Services, caller: &Caller, filter: &Filter) -> Result<Vec<AgentId>> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = list(services, caller, filter, Sort::Oldest, after, Limit::of(Limit::MAX)).await?;
+        found.extend(page.items.iter().map(|agent| agent.id));
+        after = page.next;
+        if after.is_none() || found.len() >= BULK_MOST {
+            found.truncate(BULK_MOST);
+            return Ok(found);
+        }
+    }
 }

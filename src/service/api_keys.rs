@@ -1,6 +1,6 @@
 //! API keys: created, rotated, revoked. The secret leaves here once, with the answer that made it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::json;
 
@@ -14,10 +14,11 @@ use super::{
 use crate::{
     crypto::RawApiKey,
     domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, Result, Timestamp,
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Limit, Page, Result, Timestamp,
+        api_key::{Position, Selection},
         audit::{AuditAction, Resource},
     },
-    store::{api_keys, capabilities},
+    store::api_keys,
 };
 
 /// What is needed to make a key.
@@ -55,12 +56,39 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
 /// revoked agent; [`Error::Invalid`] for an expiry that is not in the future.
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
+    create_as(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
+}
+
+/// Makes a key under an identifier that was chosen before: whoever asks twice, as a browser does with a form that is sent
+/// again, gets one key.
+///
+/// # Errors
+/// As [`create`]; [`Error::Conflict`] when the key was made already.
+pub async fn create_as(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    id: ApiKeyId,
+    new: NewApiKey,
+) -> Result<CreatedApiKey> {
     if new.expires_at.is_some_and(|end| end <= services.env.now()) {
         let invalid = Invalid::new("datetime_future", "Input should be in the future");
         return Err(Error::field(&["body", "expires_at"], invalid));
     }
-    let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
-    services.change(caller, Action::CreateKey, move |act| Box::pin(make(act, agent, id, raw_key, new))).await
+    let raw_key = RawApiKey::generate(&services.env);
+    services
+        .change(caller, Action::CreateKey, move |act| {
+            Box::pin(async move {
+                if api_keys::find(act.conn(), id).await?.is_some() {
+                    return Err(Error::Conflict(
+                        "This key was made already, and its secret was shown then; make another if it was not kept"
+                            .into(),
+                    ));
+                }
+                make(act, agent, id, raw_key, new).await
+            })
+        })
+        .await
 }
 
 pub(super) async fn make(
@@ -86,6 +114,42 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
     let mut read = services.store.read().await?;
     crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
     api_keys::list(read.conn(), agent).await
+}
+
+/// How often each key of an agent was used in the last 30 days; keys that were not are left out.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn uses(services: &Services, caller: &Caller, agent: AgentId) -> Result<HashMap<ApiKeyId, i64>> {
+    services.permit(caller, Action::ListKeys).await?;
+    let uses = api_keys::uses(services.store.read().await?.conn(), agent, services.env.now()).await?;
+    Ok(uses.into_iter().collect())
+}
+
+/// One key of an agent.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<ApiKey> {
+    services.permit(caller, Action::ListKeys).await?;
+    let found = api_keys::find(services.store.read().await?.conn(), id).await?;
+    found.filter(|key| key.agent_id == agent).ok_or(NOT_FOUND)
+}
+
+/// A page of the fleet's keys.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn fleet(
+    services: &Services,
+    caller: &Caller,
+    selection: Selection,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<ApiKey, Position>> {
+    services.permit(caller, Action::ListKeys).await?;
+    let now = services.env.now();
+    api_keys::fleet(services.store.read().await?.conn(), selection, now, after, limit).await
 }
 
 /// Replaces an active key by a new one of the same name and expiry. The old one works until `grace` is over.
@@ -140,6 +204,7 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
                 agents::find(act, agent).await?;
+                act.authority.require_recent_proof(act.now)?;
                 let mut key = find(act, agent, id).await?;
                 if key.status == ApiKeyStatus::Revoked {
                     return Err(Error::Refused("Key already revoked"));
@@ -167,8 +232,9 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
 /// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority.
 async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
     let target = agents::find(act, agent).await?;
-    let held = capabilities::held_by(act.conn(), agent).await?;
-    act.authority.require_all(&held.into_iter().map(|capability| capability.name).collect::<CapabilitySet>())?;
+    let held = agents::held(act, agent).await?;
+    act.authority.require_all(&held)?;
+    act.authority.require_recent_proof_for(&held, act.now)?;
     if target.status == crate::domain::AgentStatus::Revoked {
         return Err(Error::Refused("Agent has been revoked"));
     }
@@ -198,6 +264,7 @@ async fn insert(
         grace_ends_at: None,
         revoked_at: None,
         last_used_at: None,
+        last_used_ip: None,
     };
     if !api_keys::insert(act.conn(), &key, &raw_key.hash()).await? {
         return Err(Error::internal("a generated API key exists already"));

@@ -1,12 +1,16 @@
 //! The audit log: read in pages, and proven.
 
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::watch;
+
 use super::{Services, caller::Caller, policy::Action};
 use crate::{
     domain::{
-        AgentId, Limit, Page, Result,
+        ActorId, AgentId, Limit, Page, Result, Timestamp,
         audit::{Break, Filter, Head, Record, Start},
     },
-    store::{Db, agents, audit},
+    store::{Db, administrators, agents, audit},
 };
 
 /// Records read at a time while the chain is walked.
@@ -93,4 +97,132 @@ pub async fn verify(db: &Db) -> Result<Verification> {
         None
     };
     Ok(Verification { head, broken: reason.map(|(seq, reason)| Break { seq, reason }) })
+}
+
+/// The record at a place in the chain.
+///
+/// # Errors
+/// [`crate::domain::Error::NotFound`].
+pub async fn get(services: &Services, caller: &Caller, seq: i64) -> Result<Record> {
+    services.permit(caller, Action::ReadAudit).await?;
+    let found = audit::find(services.store.read().await?.conn(), seq).await?;
+    found.ok_or(crate::domain::Error::NotFound("Audit record"))
+}
+
+/// Records that a filter shows beyond a place in the chain, oldest first: what a live view has not shown yet.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn after(
+    services: &Services,
+    caller: &Caller,
+    filter: &Filter,
+    seq: i64,
+    limit: Limit,
+) -> Result<Vec<Record>> {
+    services.permit(caller, Action::ReadAudit).await?;
+    audit::after(services.store.read().await?.conn(), filter, seq, limit).await
+}
+
+/// Where the chain ends.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn head(services: &Services, caller: &Caller) -> Result<Head> {
+    services.permit(caller, Action::ReadAudit).await?;
+    audit::head(services.store.read().await?.conn()).await
+}
+
+/// The names of those who acted or were acted upon, as far as they still exist.
+///
+/// # Errors
+/// When the database fails.
+pub async fn names(services: &Services, caller: &Caller, actors: &[ActorId]) -> Result<HashMap<ActorId, String>> {
+    services.permit(caller, Action::ReadAudit).await?;
+    let mut read = services.store.read().await?;
+    let mut sorted = actors.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let agents_asked: Vec<_> = sorted.iter().map(|id| AgentId(id.0)).collect();
+    let found = agents::names(read.conn(), &agents_asked).await?;
+    let mut names: HashMap<_, _> = found.into_iter().map(|(id, name)| (id.into(), name.to_string())).collect();
+    if sorted.iter().any(|id| !names.contains_key(id)) {
+        let people = administrators::list(read.conn()).await?;
+        names.extend(people.into_iter().map(|person| (person.id.into(), person.username.to_string())));
+    }
+    Ok(names)
+}
+
+/// What is known of the whole chain in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Check {
+    /// Nobody asked yet.
+    #[default]
+    Never,
+    /// A walk is under way.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A walk came to its end.
+    Done {
+        /// When.
+        at: Timestamp,
+        /// What it found.
+        verification: Verification,
+    },
+    /// A walk was given up because the database failed.
+    Failed {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Walks the whole chain in the background, one walk at a time. All clones are one.
+#[derive(Clone, Debug)]
+pub struct Checker(Arc<watch::Sender<Check>>);
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Check::Never)))
+    }
+}
+
+impl Checker {
+    /// What is known now.
+    #[must_use]
+    pub fn state(&self) -> Check {
+        *self.0.borrow()
+    }
+}
+
+/// Begins to walk the whole chain, unless a walk is under way.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()> {
+    services.permit(caller, Action::VerifyAudit).await?;
+    let since = services.env.now();
+    let begun = services.checker.0.send_if_modified(|state| {
+        let idle = !matches!(state, Check::Running { .. });
+        if idle {
+            *state = Check::Running { since };
+        }
+        idle
+    });
+    if begun {
+        let services = services.clone();
+        tokio::spawn(async move {
+            let found = verify(services.store.db()).await;
+            let at = services.env.now();
+            services.checker.0.send_replace(match found {
+                Ok(verification) => Check::Done { at, verification },
+                Err(error) => {
+                    tracing::warn!(%error, "the audit log could not be read to its end");
+                    Check::Failed { at }
+                }
+            });
+        });
+    }
+    Ok(())
 }

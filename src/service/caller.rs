@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::domain::{AgentId, ApiKeyId, CapabilitySet, RequestId};
+use crate::domain::{
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp,
+};
 
 /// Where a request came from, known before who sent it is.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +15,8 @@ pub struct Origin {
     pub request_id: Option<RequestId>,
 }
 
-/// An authenticated caller. Made only by [`super::tokens::authenticate`] and by commands on the host.
+/// An authenticated caller. Made only by [`super::tokens::authenticate`], [`super::sessions::authenticate`] and by
+/// commands on the host.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) principal: Principal,
@@ -26,6 +29,7 @@ pub(super) enum Principal {
     /// AIMS itself, at the word of whoever controls the host.
     System,
     Agent(AgentCaller),
+    Administrator(AdministratorCaller),
 }
 
 /// An agent that presented an access token.
@@ -40,6 +44,16 @@ pub(super) struct AgentCaller {
     pub(super) token_epoch: i64,
 }
 
+/// An administrator with a session of the console.
+#[derive(Clone, Debug)]
+pub(super) struct AdministratorCaller {
+    pub(super) id: AdministratorId,
+    pub(super) session: SessionId,
+    pub(super) role: Role,
+    /// When they last proved who they are.
+    pub(super) proved_at: Timestamp,
+}
+
 impl Caller {
     /// AIMS itself: bootstrap and commands of the host's operator.
     #[must_use]
@@ -47,12 +61,46 @@ impl Caller {
         Self { principal: Principal::System, origin: Origin::default() }
     }
 
-    /// The agent that calls; `None` for the system.
+    /// AIMS itself, at the word of a request whose sender proved to control the host.
+    #[must_use]
+    pub(super) const fn host(origin: Origin) -> Self {
+        Self { principal: Principal::System, origin }
+    }
+
+    /// The agent that calls, if it is one.
     #[must_use]
     pub const fn agent(&self) -> Option<AgentId> {
         match &self.principal {
-            Principal::System => None,
             Principal::Agent(agent) => Some(agent.id),
+            Principal::System | Principal::Administrator(_) => None,
+        }
+    }
+
+    /// The administrator who calls, if it is one.
+    #[must_use]
+    pub const fn administrator(&self) -> Option<AdministratorId> {
+        match &self.principal {
+            Principal::Administrator(person) => Some(person.id),
+            Principal::System | Principal::Agent(_) => None,
+        }
+    }
+
+    /// The session that the administrator who calls uses.
+    #[must_use]
+    pub const fn session(&self) -> Option<SessionId> {
+        match &self.principal {
+            Principal::Administrator(person) => Some(person.session),
+            Principal::System | Principal::Agent(_) => None,
+        }
+    }
+
+    /// What records name as the one who acted; `None` for the system.
+    #[must_use]
+    pub fn actor(&self) -> Option<ActorId> {
+        match &self.principal {
+            Principal::System => None,
+            Principal::Agent(agent) => Some(agent.id.into()),
+            Principal::Administrator(person) => Some(person.id.into()),
         }
     }
 }

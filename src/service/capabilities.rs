@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result,
+        Agent, AgentId, Capability, CapabilityId, CapabilityName, CapabilitySet, Error, Limit, Page, Result,
         audit::{AuditAction, Resource},
         capability::{Position, builtin},
     },
@@ -62,6 +62,64 @@ pub async fn list(
     capabilities::list(services.store.read().await?.conn(), after, limit).await
 }
 
+/// One capability.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(services: &Services, caller: &Caller, id: CapabilityId) -> Result<Capability> {
+    services.permit(caller, Action::ListCapabilities).await?;
+    capabilities::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
+}
+
+/// How many agents hold a capability, counted no further than `most`.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn count_holders(services: &Services, caller: &Caller, id: CapabilityId, most: i64) -> Result<i64> {
+    services.permit(caller, Action::ListGrants).await?;
+    capabilities::count_holders(services.store.read().await?.conn(), id, most).await
+}
+
+/// A page of the agents that hold a capability.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn holders(
+    services: &Services,
+    caller: &Caller,
+    id: CapabilityId,
+    after: Option<AgentId>,
+    limit: Limit,
+) -> Result<Page<Agent, AgentId>> {
+    services.permit(caller, Action::ListGrants).await?;
+    capabilities::holders(services.store.read().await?.conn(), id, after, limit).await
+}
+
+/// Describes a capability anew.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, description: String) -> Result<()> {
+    services
+        .change(caller, Action::UpdateCapability, move |act| {
+            Box::pin(async move {
+                let capability = capabilities::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
+                if capability.description == description {
+                    return Ok(());
+                }
+                capabilities::describe(act.conn(), id, &description).await?;
+                let mut details = details(&capability);
+                if let Some(members) = details.as_object_mut() {
+                    let change = json!({ "description": { "from": capability.description, "to": description } });
+                    members.insert("changes".to_owned(), change);
+                }
+                act.audit(AuditAction::CapabilityUpdated, Resource::Capability(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}
+
 /// The capabilities that an agent holds, by name.
 ///
 /// # Errors
@@ -91,6 +149,8 @@ pub async fn grant(
                 agents::find(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 act.authority.require_held(&capability.name)?;
+                let given = CapabilitySet::from_iter([capability.name.clone()]);
+                act.authority.require_recent_proof_for(&given, act.now)?;
                 give(act, agent, &capability).await?;
                 Ok(capability)
             })
@@ -99,7 +159,7 @@ pub async fn grant(
 }
 
 pub(super) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capability) -> Result<()> {
-    let (granted_by, now) = (act.caller.agent(), act.now);
+    let (granted_by, now) = (act.caller.actor(), act.now);
     if !capabilities::grant(act.conn(), agent, capability.id, granted_by, now).await? {
         return Err(Error::Conflict("Capability already granted".into()));
     }
@@ -119,6 +179,7 @@ pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capab
                 not_oneself(&act.caller, agent, OWN)?;
                 agents::find(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
+                act.authority.require_held(&capability.name)?;
                 if capability.name.as_str() == builtin::ADMIN {
                     keep_an_administrator(act, agent).await?;
                 }

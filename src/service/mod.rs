@@ -1,26 +1,40 @@
 //! The use cases, shared by every face: authorise, change, audit, commit, effects.
 
+pub mod account;
 pub mod act;
+pub mod administrators;
 pub mod agents;
 pub mod api_keys;
 pub mod audit;
 pub mod bootstrap;
 pub mod caller;
 pub mod capabilities;
+pub mod factors;
+pub mod overview;
 pub mod policy;
 pub mod principals;
 pub mod refusals;
 pub mod seed_import;
+pub mod sessions;
+pub mod setup;
+pub mod sign_in;
 pub mod signing_keys;
 pub mod tokens;
+pub mod updates;
 pub mod verified_tokens;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 pub use caller::{Caller, Origin};
 pub use policy::Action;
 
-use crate::{clock::Environment, crypto::Keyring, store::Store};
+use crate::{
+    clock::Environment,
+    crypto::{Keyring, MasterKey},
+    store::Store,
+};
 
 /// What the use cases work with.
 #[derive(Clone)]
@@ -35,6 +49,12 @@ pub struct Services {
     pub refusals: refusals::Refusals,
     /// The keys that sign and verify tokens.
     pub keyring: Arc<Keyring>,
+    /// Seals what is secret in the database, where there is one.
+    pub master_key: Option<MasterKey>,
+    /// What is known of the whole audit log.
+    pub checker: audit::Checker,
+    /// Whether the service is about to end: what waits for events must not hold it up.
+    pub ending: watch::Sender<bool>,
     /// Time and randomness.
     pub env: Environment,
     /// What the operator chose.

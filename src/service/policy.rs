@@ -1,21 +1,37 @@
 //! Who may do what. Pure: decides on what it is given, and everything that decides is here.
 
-use crate::domain::{AgentId, CapabilityName, CapabilitySet, Denial, Error, Result, capability::builtin};
+use std::time::Duration;
+
+use crate::domain::{
+    AgentId, CapabilityName, CapabilitySet, Denial, Error, Result, Role, Timestamp, capability::builtin,
+};
 
 use super::caller::{Caller, Principal};
 
-/// Declares every act a caller can ask for, with the capability it demands.
+/// How long a proof of who the administrator is counts for acts that ask for a recent one.
+pub const PROOF_LIFE: Duration = Duration::from_mins(10);
+
+/// Declares every act a caller can ask for, with what it demands of an agent and of an administrator.
 macro_rules! actions {
-    ($($(#[$doc:meta])* $action:ident => $capability:expr),+ $(,)?) => {
+    ($($(#[$doc:meta])* $action:ident => $capability:expr, $role:ident);+ $(;)?) => {
         /// Every act a caller can ask for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Action { $($(#[$doc])* $action),+ }
 
         impl Action {
-            /// The capability that the act demands.
+            /// Every act.
+            pub const ALL: &'static [Self] = &[$(Self::$action),+];
+
+            /// The capability that the act demands of an agent.
             #[must_use]
             pub const fn demands(self) -> &'static str {
                 match self { $(Self::$action => $capability),+ }
+            }
+
+            /// The role that the act demands of an administrator.
+            #[must_use]
+            pub const fn demands_role(self) -> Role {
+                match self { $(Self::$action => Role::$role),+ }
             }
         }
     };
@@ -23,41 +39,51 @@ macro_rules! actions {
 
 actions! {
     /// Register an agent.
-    CreateAgent => builtin::AGENTS_WRITE,
+    CreateAgent => builtin::AGENTS_WRITE, Operator;
     /// Page through agents.
-    ListAgents => builtin::AGENTS_READ,
+    ListAgents => builtin::AGENTS_READ, Viewer;
     /// Read one agent.
-    ReadAgent => builtin::AGENTS_READ,
+    ReadAgent => builtin::AGENTS_READ, Viewer;
     /// Edit an agent.
-    UpdateAgent => builtin::AGENTS_WRITE,
+    UpdateAgent => builtin::AGENTS_WRITE, Operator;
     /// Stop an agent until it is reactivated.
-    SuspendAgent => builtin::ADMIN,
+    SuspendAgent => builtin::ADMIN, Operator;
     /// End a suspension.
-    ReactivateAgent => builtin::ADMIN,
+    ReactivateAgent => builtin::ADMIN, Operator;
     /// Stop an agent for ever.
-    RevokeAgent => builtin::ADMIN,
+    RevokeAgent => builtin::ADMIN, Operator;
     /// Remove an agent.
-    DeleteAgent => builtin::ADMIN,
+    DeleteAgent => builtin::ADMIN, Operator;
     /// Make an API key.
-    CreateKey => builtin::KEYS_MANAGE,
-    /// See an agent's API keys.
-    ListKeys => builtin::KEYS_MANAGE,
+    CreateKey => builtin::KEYS_MANAGE, Operator;
+    /// See API keys.
+    ListKeys => builtin::KEYS_MANAGE, Viewer;
     /// Replace an API key.
-    RotateKey => builtin::KEYS_MANAGE,
+    RotateKey => builtin::KEYS_MANAGE, Operator;
     /// End an API key.
-    RevokeKey => builtin::KEYS_MANAGE,
+    RevokeKey => builtin::KEYS_MANAGE, Operator;
     /// Register a capability.
-    CreateCapability => builtin::ADMIN,
+    CreateCapability => builtin::ADMIN, Owner;
+    /// Describe a capability.
+    UpdateCapability => builtin::ADMIN, Owner;
     /// See the capabilities there are.
-    ListCapabilities => builtin::AGENTS_READ,
-    /// See the capabilities an agent holds.
-    ListGrants => builtin::AGENTS_READ,
+    ListCapabilities => builtin::AGENTS_READ, Viewer;
+    /// See who holds which capability.
+    ListGrants => builtin::AGENTS_READ, Viewer;
     /// Grant a capability to an agent.
-    GrantCapability => builtin::ADMIN,
+    GrantCapability => builtin::ADMIN, Operator;
     /// Take a capability from an agent.
-    UngrantCapability => builtin::ADMIN,
+    UngrantCapability => builtin::ADMIN, Operator;
     /// Read the audit log.
-    ReadAudit => builtin::AUDIT_READ,
+    ReadAudit => builtin::AUDIT_READ, Viewer;
+    /// Walk the whole audit log and check every link.
+    VerifyAudit => builtin::AUDIT_READ, Viewer;
+    /// See the administrators.
+    ListAdministrators => builtin::ADMIN, Owner;
+    /// Add, change and disable administrators.
+    ManageAdministrators => builtin::ADMIN, Owner;
+    /// Change one's own account.
+    ManageAccount => builtin::ADMIN, Viewer;
 }
 
 /// What a caller may do now.
@@ -65,8 +91,15 @@ actions! {
 pub enum Authority {
     /// Everything: AIMS itself.
     Unlimited,
-    /// What these capabilities cover.
+    /// What these capabilities cover: an agent.
     Limited(CapabilitySet),
+    /// What a role allows: an administrator.
+    Role {
+        /// The role.
+        role: Role,
+        /// When the administrator last proved who they are.
+        proved_at: Timestamp,
+    },
 }
 
 impl Authority {
@@ -76,33 +109,35 @@ impl Authority {
         match &caller.principal {
             Principal::System => Self::Unlimited,
             Principal::Agent(agent) => Self::Limited(agent.authority.clone()),
+            Principal::Administrator(person) => Self::Role { role: person.role, proved_at: person.proved_at },
         }
     }
 
     /// Demands what `action` demands.
     ///
     /// # Errors
-    /// [`Denial::MissingCapability`].
+    /// [`Denial::MissingCapability`], [`Denial::MissingRole`].
     pub fn require(&self, action: Action) -> Result<()> {
-        let wanted = action.demands();
+        let (wanted, role) = (action.demands(), action.demands_role());
         match self {
             Self::Limited(held) if !held.covers(wanted) => Err(Denial::MissingCapability(wanted.into()).into()),
+            Self::Role { role: held, .. } if *held < role => Err(Denial::MissingRole(role).into()),
             _ => Ok(()),
         }
     }
 
-    /// Demands all that `others` allow: whoever obtains a credential of an agent becomes that agent.
+    /// Demands all that `others` allow: whoever obtains a credential of an agent becomes that agent. Every role but the
+    /// owner's is short of `admin:*`.
     ///
     /// # Errors
     /// [`Denial::MoreAuthority`], naming a capability that the caller lacks.
     pub fn require_all(&self, others: &CapabilitySet) -> Result<()> {
-        match self {
-            Self::Limited(held) => match held.lacks(others) {
-                Some(lacking) => Err(Denial::MoreAuthority(lacking.clone()).into()),
-                None => Ok(()),
-            },
-            Self::Unlimited => Ok(()),
-        }
+        let lacking = match self {
+            Self::Unlimited | Self::Role { role: Role::Owner, .. } => None,
+            Self::Limited(held) => held.lacks(others),
+            Self::Role { .. } => others.iter().find(|name| is_admin(name)),
+        };
+        lacking.map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.clone()).into()))
     }
 
     /// Demands the capability that is about to be given away.
@@ -112,6 +147,30 @@ impl Authority {
     pub fn require_held(&self, capability: &CapabilityName) -> Result<()> {
         self.require_all(&CapabilitySet::from_iter([capability.clone()]))
     }
+
+    /// Demands of an administrator that they proved who they are a short while ago: a browser that was left open must
+    /// not be enough for what cannot be undone.
+    ///
+    /// # Errors
+    /// [`Error::ProofNeeded`].
+    pub fn require_recent_proof(&self, now: Timestamp) -> Result<()> {
+        match self {
+            Self::Role { proved_at, .. } if proved_at.plus(PROOF_LIFE) <= now => Err(Error::ProofNeeded),
+            _ => Ok(()),
+        }
+    }
+
+    /// Demands a recent proof where `capabilities` include all there is.
+    ///
+    /// # Errors
+    /// [`Error::ProofNeeded`].
+    pub fn require_recent_proof_for(&self, capabilities: &CapabilitySet, now: Timestamp) -> Result<()> {
+        if capabilities.iter().any(is_admin) { self.require_recent_proof(now) } else { Ok(()) }
+    }
+}
+
+fn is_admin(name: &CapabilityName) -> bool {
+    name.as_str() == builtin::ADMIN
 }
 
 /// Refuses an act upon oneself, in the words of `refusal`.

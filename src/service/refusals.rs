@@ -18,7 +18,7 @@ use super::{
     policy::Action,
 };
 use crate::domain::{
-    AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
+    ActorId, AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
     audit::{AuditAction, Event, Resource},
     network::network,
 };
@@ -61,6 +61,18 @@ impl Refusals {
     }
 }
 
+/// Who was refused, as far as is known.
+pub(super) struct By {
+    pub(super) actor: Option<ActorId>,
+    pub(super) subject: Option<AgentId>,
+}
+
+impl By {
+    fn agent(id: Option<AgentId>) -> Self {
+        Self { actor: id.map(Into::into), subject: id }
+    }
+}
+
 impl Services {
     /// Refuses an API key, on the record.
     pub(super) async fn refuse<T>(
@@ -71,7 +83,8 @@ impl Services {
         failure: AuthFailure,
     ) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
-        self.record_refusal(AuditAction::AuthFailed, origin, agent, key.map(Resource::ApiKey), details).await?;
+        let by = By::agent(agent);
+        self.record_refusal(AuditAction::AuthFailed, origin, by, key.map(Resource::ApiKey), details).await?;
         Err(failure.into())
     }
 
@@ -84,21 +97,27 @@ impl Services {
     ) -> Result<T> {
         let key = agent.map(|agent| Resource::ApiKey(agent.key));
         let details = json!({ "reason": failure.reason() });
-        self.record_refusal(AuditAction::AuthFailed, origin, agent.map(|agent| agent.id), key, details).await?;
+        let by = By::agent(agent.map(|agent| agent.id));
+        self.record_refusal(AuditAction::AuthFailed, origin, by, key, details).await?;
         Err(AuthFailure::InvalidToken.into())
     }
 
     /// Records that a known caller lacked authority.
     pub(super) async fn record_denial(&self, caller: &Caller, action: Action, denial: &Denial) -> Result<()> {
-        let details = json!({ "capability": denial.capability(), "action": format!("{action:?}") });
-        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, caller.agent(), None, details).await
+        let mut details = json!({ "capability": denial.capability(), "action": format!("{action:?}") });
+        if let (Some(role), Some(members)) = (denial.role(), details.as_object_mut()) {
+            members.insert("role".to_owned(), role.as_str().into());
+        }
+        let by = By { actor: caller.actor(), subject: caller.agent() };
+        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, by, None, details).await
     }
 
-    async fn record_refusal(
+    /// Records a refusal, or only counts it when this address has had many.
+    pub(super) async fn record_refusal(
         &self,
         action: AuditAction,
         origin: &Origin,
-        actor: Option<AgentId>,
+        by: By,
         resource: Option<Resource>,
         details: Value,
     ) -> Result<()> {
@@ -109,8 +128,8 @@ impl Services {
         let event = Event {
             id: self.env.uuid(),
             at: now,
-            actor,
-            subject: actor,
+            actor: by.actor,
+            subject: by.subject,
             action,
             resource,
             details,

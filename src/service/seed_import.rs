@@ -201,7 +201,7 @@ async fn write_grants(tx: &mut Tx, plan: &Plan, ids: &HashMap<CapabilityId, Capa
     for grant in &plan.grants {
         let capability = ids.get(&grant.capability).copied();
         let capability = capability.ok_or_else(|| Error::internal("a planned grant names no planned capability"))?;
-        if !capabilities::grant(tx.conn(), grant.agent, capability, grant.granted_by, grant.at).await? {
+        if !capabilities::grant(tx.conn(), grant.agent, capability, grant.granted_by.map(Into::into), grant.at).await? {
             return refuse(format!("the agent {} holds the capability {capability} already", grant.agent));
         }
     }

@@ -60,7 +60,7 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
     let issued = Event {
         id: services.env.uuid(),
         at: now,
-        actor: Some(agent),
+        actor: Some(agent.into()),
         subject: Some(agent),
         action: AuditAction::TokenIssued,
         resource: Some(Resource::ApiKey(key)),
@@ -69,7 +69,7 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
         success: true,
         request_id: origin.request_id.clone(),
     };
-    services.store.record(issued, Some((key, now))).await?;
+    services.store.record(issued, Some(key)).await?;
     Ok(IssuedToken { access_token: access_token.into(), expires_in: claims.exp - claims.iat })
 }
 

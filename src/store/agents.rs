@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use super::{
     db::{Conn, on},
-    stored,
+    even_chunks, stored,
 };
 use crate::domain::{
     Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
-    agent::{Filter, Position},
+    agent::{Filter, Position, Sort},
 };
 
 #[derive(FromRow)]
@@ -53,11 +53,11 @@ impl TryFrom<Row> for Agent {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
+pub async fn insert(mut conn: Conn<'_>, agent: &Agent) -> Result<bool> {
     const SQL: &str = "INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, \
         created_at, updated_at, suspended_at, revoked_at, token_epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (name) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
+    let inserted = on!(&mut conn, |c| sqlx::query(SQL)
         .bind(agent.id.0)
         .bind(agent.name.as_str())
         .bind(&agent.description)
@@ -73,7 +73,27 @@ pub async fn insert(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
         .execute(c)
         .await?
         .rows_affected());
+    if inserted == 1 {
+        count(conn, agent.status, 1).await?;
+    }
     Ok(inserted == 1)
+}
+
+/// Keeps the number of agents with each status, so that no page has to count them.
+async fn count(conn: Conn<'_>, status: AgentStatus, by: i64) -> Result<()> {
+    const SQL: &str = "UPDATE agent_counts SET agents = agents + $2 WHERE status = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(status.as_str()).bind(by).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// How many agents there are with each status.
+///
+/// # Errors
+/// When the database fails.
+pub async fn counts(conn: Conn<'_>) -> Result<Vec<(AgentStatus, i64)>> {
+    const SQL: &str = "SELECT status, agents FROM agent_counts";
+    let rows: Vec<(String, i64)> = on!(conn, |c| sqlx::query_as(SQL).fetch_all(c).await?);
+    rows.iter().map(|(status, agents)| Ok((stored("agent status", AgentStatus::parse(status))?, *agents))).collect()
 }
 
 /// The agent with this identifier.
@@ -86,13 +106,46 @@ pub async fn find(conn: Conn<'_>, id: AgentId) -> Result<Option<Agent>> {
     row.map(Agent::try_from).transpose()
 }
 
-/// A page of agents in the order of registration, after `after`.
+/// The agent with this name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_name(conn: Conn<'_>, name: &AgentName) -> Result<Option<Agent>> {
+    const SQL: &str = "SELECT * FROM agents WHERE name = $1";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(name.as_str()).fetch_optional(c).await?);
+    row.map(Agent::try_from).transpose()
+}
+
+/// The names of those of these agents that there are.
+///
+/// # Errors
+/// When the database fails.
+pub async fn names(mut conn: Conn<'_>, ids: &[AgentId]) -> Result<Vec<(AgentId, AgentName)>> {
+    let mut names = Vec::with_capacity(ids.len());
+    for chunk in even_chunks(ids) {
+        let rows: Vec<(Uuid, String)> = on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new("SELECT id, name FROM agents WHERE id IN (");
+            let mut list = query.separated(", ");
+            for id in chunk {
+                list.push_bind(id.0);
+            }
+            query.push(")").build_query_as().fetch_all(c).await?
+        });
+        for (id, name) in rows {
+            names.push((AgentId(id), stored("agent name", AgentName::parse(&name))?));
+        }
+    }
+    Ok(names)
+}
+
+/// A page of agents, after `after`.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn list(
     conn: Conn<'_>,
     filter: &Filter,
+    sort: Sort,
     after: Option<Position>,
     limit: Limit,
 ) -> Result<Page<Agent, Position>> {
@@ -120,14 +173,35 @@ pub async fn list(
             query.push(")");
         }
         if let Some(after) = after {
-            query.push(" AND (created_at, id) > (").push_bind(after.created_at.as_micros());
-            query.push(", ").push_bind(after.id.0).push(")");
+            match sort {
+                Sort::Oldest | Sort::Newest => {
+                    let beyond = if sort == Sort::Oldest { ">" } else { "<" };
+                    query
+                        .push(" AND (created_at, id) ")
+                        .push(beyond)
+                        .push(" (")
+                        .push_bind(after.created_at.as_micros());
+                    query.push(", ").push_bind(after.id.0).push(")");
+                }
+                Sort::Name => drop(query.push(" AND name > ").push_bind(after.name)),
+                Sort::NameBackwards => drop(query.push(" AND name < ").push_bind(after.name)),
+            }
         }
-        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(limit.get()) + 1);
+        query.push(match sort {
+            Sort::Oldest => " ORDER BY created_at, id",
+            Sort::Newest => " ORDER BY created_at DESC, id DESC",
+            Sort::Name => " ORDER BY name",
+            Sort::NameBackwards => " ORDER BY name DESC",
+        });
+        query.push(" LIMIT ").push_bind(i64::from(limit.get()) + 1);
         query.build_query_as().fetch_all(c).await?
     });
     let agents = rows.into_iter().map(Agent::try_from).collect::<Result<_>>()?;
-    Ok(Page::cut(agents, limit, |agent: &Agent| Position { created_at: agent.created_at, id: agent.id }))
+    Ok(Page::cut(agents, limit, |agent: &Agent| Position {
+        created_at: agent.created_at,
+        id: agent.id,
+        name: agent.name.to_string(),
+    }))
 }
 
 /// A `LIKE` pattern that matches `text` anywhere, and nothing in it as a wildcard.
@@ -167,10 +241,10 @@ pub async fn update_details(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn transition(conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Result<bool> {
+pub async fn transition(mut conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Result<bool> {
     const SQL: &str = "UPDATE agents SET status = $3, suspended_at = $4, revoked_at = $5, token_epoch = $6, \
         updated_at = $7 WHERE id = $1 AND status = $2";
-    let updated = on!(conn, |c| sqlx::query(SQL)
+    let updated = on!(&mut conn, |c| sqlx::query(SQL)
         .bind(agent.id.0)
         .bind(from.as_str())
         .bind(agent.status.as_str())
@@ -181,6 +255,10 @@ pub async fn transition(conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Res
         .execute(c)
         .await?
         .rows_affected());
+    if updated == 1 {
+        count(conn.reborrow(), from, -1).await?;
+        count(conn, agent.status, 1).await?;
+    }
     Ok(updated == 1)
 }
 
@@ -188,9 +266,12 @@ pub async fn transition(conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Res
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete(conn: Conn<'_>, id: AgentId) -> Result<bool> {
-    const SQL: &str = "DELETE FROM agents WHERE id = $1";
-    Ok(on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await?.rows_affected()) == 1)
+pub async fn delete(mut conn: Conn<'_>, id: AgentId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM agents WHERE id = $1 RETURNING status";
+    let status: Option<String> = on!(&mut conn, |c| sqlx::query_scalar(SQL).bind(id.0).fetch_optional(c).await?);
+    let Some(status) = status else { return Ok(false) };
+    count(conn, stored("agent status", AgentStatus::parse(&status))?, -1).await?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     crypto::KeyHash,
-    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Result, Timestamp},
+    domain::{
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Limit, Page, Result, Timestamp,
+        api_key::{Position, Selection, Use},
+    },
 };
 
 #[derive(FromRow)]
@@ -25,6 +28,8 @@ struct Row {
     grace_ends_at: Option<i64>,
     revoked_at: Option<i64>,
     last_used_at: Option<i64>,
+    last_used_ip: Option<String>,
+    idle_since: i64,
 }
 
 impl TryFrom<Row> for ApiKey {
@@ -43,6 +48,7 @@ impl TryFrom<Row> for ApiKey {
             grace_ends_at: row.grace_ends_at.map(Timestamp::from_micros),
             revoked_at: row.revoked_at.map(Timestamp::from_micros),
             last_used_at: row.last_used_at.map(Timestamp::from_micros),
+            last_used_ip: row.last_used_ip,
         })
     }
 }
@@ -53,8 +59,8 @@ impl TryFrom<Row> for ApiKey {
 /// When the database fails.
 pub async fn insert(conn: Conn<'_>, key: &ApiKey, hash: &KeyHash) -> Result<bool> {
     const SQL: &str = "INSERT INTO api_keys (id, agent_id, key_hash, key_prefix, name, status, expires_at, \
-        created_at, rotated_at, grace_ends_at, revoked_at, last_used_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (key_hash) DO NOTHING";
+        created_at, rotated_at, grace_ends_at, revoked_at, last_used_at, idle_since) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, COALESCE($12, $8)) ON CONFLICT (key_hash) DO NOTHING";
     let inserted = on!(conn, |c| sqlx::query(SQL)
         .bind(key.id.0)
         .bind(key.agent_id.0)
@@ -125,20 +131,146 @@ pub async fn revoke_active(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Re
     Ok(())
 }
 
-/// Notes when each of these keys was last used; a key may be named once.
+/// Notes how each of these keys was used; a key may be named once.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn touch(mut conn: Conn<'_>, touches: &[(ApiKeyId, Timestamp)]) -> sqlx::Result<()> {
-    for chunk in even_chunks(touches) {
+pub(super) async fn touch(mut conn: Conn<'_>, uses: &[(ApiKeyId, Use)]) -> sqlx::Result<()> {
+    for chunk in even_chunks(uses) {
         on!(&mut conn, |c| {
-            let mut query = QueryBuilder::new("UPDATE api_keys SET last_used_at = used.column2 FROM (");
-            query.push_values(chunk, |mut row, (key, at)| {
-                row.push_bind(key.0).push_bind(at.as_micros());
+            let mut query = QueryBuilder::new(
+                "UPDATE api_keys SET last_used_at = used.column2, last_used_ip = used.column3 FROM (",
+            );
+            query.push_values(chunk, |mut row, (key, used)| {
+                row.push_bind(key.0).push_bind(used.at.as_micros()).push_bind(used.ip.map(|ip| ip.to_string()));
             });
             query.push(") AS used WHERE api_keys.id = used.column1");
+            query.build().execute(&mut *c).await?;
+
+            // Only keys that were idle for a day: their place in the index by idleness moves no more often.
+            let mut query = QueryBuilder::new("UPDATE api_keys SET idle_since = used.column2 FROM (");
+            query.push_values(chunk, |mut row, (key, used)| {
+                row.push_bind(key.0).push_bind(used.at.as_micros());
+            });
+            query.push(") AS used WHERE api_keys.id = used.column1 AND api_keys.idle_since < used.column2 - ");
+            query.push_bind(DAY).build().execute(&mut *c).await?;
+
+            // A key that was deleted meanwhile has no uses to count.
+            let mut query = QueryBuilder::new(
+                "INSERT INTO api_key_uses (key_id, day, uses) SELECT used.column1, used.column2, used.column3 FROM (",
+            );
+            query.push_values(chunk, |mut row, (key, used)| {
+                row.push_bind(key.0).push_bind(used.at.as_micros().div_euclid(DAY)).push_bind(used.times);
+            });
+            query.push(
+                ") AS used WHERE EXISTS (SELECT 1 FROM api_keys WHERE id = used.column1) ON CONFLICT (key_id, day) \
+                 DO UPDATE SET uses = api_key_uses.uses + excluded.uses",
+            );
             query.build().execute(c).await?;
         });
     }
     Ok(())
+}
+
+/// A day, in microseconds.
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+/// For how many days uses are counted.
+const COUNTED_DAYS: i64 = 30;
+
+/// How often each key of an agent was used in the last 30 days; keys that were not are left out.
+///
+/// # Errors
+/// When the database fails.
+pub async fn uses(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<Vec<(ApiKeyId, i64)>> {
+    const SQL: &str = "SELECT u.key_id, CAST(SUM(u.uses) AS BIGINT) FROM api_keys k \
+        JOIN api_key_uses u ON u.key_id = k.id WHERE k.agent_id = $1 AND u.day > $2 GROUP BY u.key_id";
+    let since = now.as_micros().div_euclid(DAY) - COUNTED_DAYS;
+    let rows: Vec<(Uuid, i64)> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).bind(since).fetch_all(c).await?);
+    Ok(rows.into_iter().map(|(key, uses)| (ApiKeyId(key), uses)).collect())
+}
+
+/// Forgets the counts of days that no page shows.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_old_uses(conn: Conn<'_>, now: Timestamp) -> Result<()> {
+    const SQL: &str = "DELETE FROM api_key_uses WHERE day <= $1";
+    let before = now.as_micros().div_euclid(DAY) - COUNTED_DAYS;
+    on!(conn, |c| sqlx::query(SQL).bind(before).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// A page of the fleet's keys.
+///
+/// # Errors
+/// When the database fails.
+pub async fn fleet(
+    conn: Conn<'_>,
+    selection: Selection,
+    now: Timestamp,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<ApiKey, Position>> {
+    let (condition, order, bound) = condition(selection, now);
+    let descending = selection == Selection::All;
+    let start = if descending { i64::MAX } else { i64::MIN };
+    let edge = if descending { Uuid::max() } else { Uuid::nil() };
+    let (at, id) = after.map_or((start, edge), |(at, id)| (at.as_micros(), id.0));
+    let (beyond, direction) = if descending { ("<", "DESC") } else { (">", "ASC") };
+    let sql = format!(
+        "SELECT * FROM api_keys WHERE {condition} AND ({order}, id) {beyond} ($3, $4) \
+         ORDER BY {order} {direction}, id {direction} LIMIT $5"
+    );
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(now.as_micros())
+        .bind(bound)
+        .bind(at)
+        .bind(id)
+        .bind(i64::from(limit.get()) + 1)
+        .fetch_all(c)
+        .await?);
+    let place = |row: &Row| {
+        let at = match selection {
+            Selection::All => row.created_at,
+            Selection::Expiring => row.expires_at.unwrap_or_default(),
+            Selection::Idle => row.idle_since,
+            Selection::InGrace => row.grace_ends_at.unwrap_or_default(),
+        };
+        (Timestamp::from_micros(at), ApiKeyId(row.id))
+    };
+    let page = Page::cut(rows, limit, place);
+    Ok(Page { items: page.items.into_iter().map(ApiKey::try_from).collect::<Result<_>>()?, next: page.next })
+}
+
+/// How many of the fleet's keys a selection holds, counted no further than `most`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_fleet(conn: Conn<'_>, selection: Selection, now: Timestamp, most: i64) -> Result<i64> {
+    let (condition, _, bound) = condition(selection, now);
+    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT $3) AS some");
+    Ok(on!(conn, |c| sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(now.as_micros())
+        .bind(bound)
+        .bind(most)
+        .fetch_one(c)
+        .await?))
+}
+
+/// What a selection demands of a key, with `$1` for now and `$2` for the bound; and what it is ordered by.
+fn condition(selection: Selection, now: Timestamp) -> (&'static str, &'static str, i64) {
+    match selection {
+        Selection::All => ("$1 = $2", "created_at", now.as_micros()),
+        Selection::Expiring => (
+            "status = 'active' AND expires_at IS NOT NULL AND expires_at > $1 AND expires_at < $2",
+            "expires_at",
+            now.plus(Selection::SOON).as_micros(),
+        ),
+        Selection::Idle => (
+            "status = 'active' AND (expires_at IS NULL OR expires_at > $1) AND idle_since < $2",
+            "idle_since",
+            now.minus(Selection::LONG).as_micros(),
+        ),
+        Selection::InGrace => ("status = 'rotated' AND grace_ends_at > $1 AND $1 <= $2", "grace_ends_at", i64::MAX),
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     stored,
 };
 use crate::domain::{
-    AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp,
+    ActorId, Agent, AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp,
     capability::{Position, builtin},
 };
 
@@ -99,6 +99,59 @@ pub async fn held_by(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Capability>> 
     Ok(held)
 }
 
+/// Describes a capability anew.
+///
+/// # Errors
+/// When the database fails.
+pub async fn describe(conn: Conn<'_>, id: CapabilityId, description: &str) -> Result<()> {
+    const SQL: &str = "UPDATE capabilities SET description = $2 WHERE id = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(id.0).bind(description).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// How many agents hold a capability, counted no further than `most`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_holders(conn: Conn<'_>, id: CapabilityId, most: i64) -> Result<i64> {
+    const SQL: &str =
+        "SELECT COUNT(*) FROM (SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 LIMIT $2) AS holders";
+    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).bind(most).fetch_one(c).await?))
+}
+
+/// How many agents hold anything, counted no further than `most`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_holding(conn: Conn<'_>, most: i64) -> Result<i64> {
+    const SQL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT agent_id FROM agent_capabilities LIMIT $1) AS holders";
+    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(most).fetch_one(c).await?))
+}
+
+/// A page of the agents that hold a capability, by identifier.
+///
+/// # Errors
+/// When the database fails.
+pub async fn holders(
+    mut conn: Conn<'_>,
+    id: CapabilityId,
+    after: Option<AgentId>,
+    limit: Limit,
+) -> Result<Page<Agent, AgentId>> {
+    const SQL: &str = "SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 AND agent_id > $2 \
+        ORDER BY agent_id LIMIT $3";
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    let ids: Vec<Uuid> = on!(&mut conn, |c| {
+        sqlx::query_scalar(SQL).bind(id.0).bind(after).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
+    });
+    let page = Page::cut(ids, limit, |id| AgentId(*id));
+    let mut items = Vec::with_capacity(page.items.len());
+    for id in page.items {
+        items.extend(super::agents::find(conn.reborrow(), AgentId(id)).await?);
+    }
+    Ok(Page { items, next: page.next })
+}
+
 /// Grants a capability; `false` when the agent holds it already.
 ///
 /// # Errors
@@ -107,7 +160,7 @@ pub async fn grant(
     conn: Conn<'_>,
     agent: AgentId,
     capability: CapabilityId,
-    granted_by: Option<AgentId>,
+    granted_by: Option<ActorId>,
     at: Timestamp,
 ) -> Result<bool> {
     const SQL: &str = "INSERT INTO agent_capabilities (agent_id, capability_id, granted_by, granted_at) \

@@ -51,6 +51,8 @@ pub enum Location {
 pub enum Mode {
     /// To change it: creates and migrates it. One process at a time on SQLite, whose live view could not follow another's changes.
     Write,
+    /// To change what no process keeps in memory, beside one that writes.
+    Beside,
     /// To read it as it is, also beside a process that writes.
     Read,
 }
@@ -101,6 +103,16 @@ pub enum Conn<'c> {
     Sqlite(&'c mut SqliteConnection),
     /// To PostgreSQL.
     Postgres(&'c mut PgConnection),
+}
+
+impl Conn<'_> {
+    /// Lends the connection on.
+    pub fn reborrow(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(c) => Conn::Sqlite(c),
+            Self::Postgres(c) => Conn::Postgres(c),
+        }
+    }
 }
 
 /// A connection of a pool, returned to it when dropped.
@@ -180,7 +192,7 @@ impl Db {
     async fn open_sqlite(path: &Path, mode: Mode) -> Result<Self, OpenError> {
         let lock = match mode {
             Mode::Write => Some(std::sync::Arc::new(lock_for_writing(path)?)),
-            Mode::Read => None,
+            Mode::Beside | Mode::Read => None,
         };
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -189,7 +201,7 @@ impl Db {
             .synchronous(SqliteSynchronous::Full);
         let read_only = options.clone().read_only(true);
         let writer_options = match mode {
-            Mode::Write => options.journal_mode(SqliteJournalMode::Wal),
+            Mode::Write | Mode::Beside => options.journal_mode(SqliteJournalMode::Wal),
             Mode::Read => read_only.clone(),
         };
         let writer = SqlitePoolOptions::new()
@@ -228,7 +240,7 @@ impl Db {
         let outcome = match (self, mode) {
             (Self::Sqlite { writer, .. }, Mode::Write) => SQLITE_MIGRATIONS.run(writer).await,
             (Self::Postgres(pool), Mode::Write) => POSTGRES_MIGRATIONS.run(pool).await,
-            (_, Mode::Read) => Ok(()),
+            (_, Mode::Beside | Mode::Read) => Ok(()),
         };
         outcome.map_err(|error| match error {
             MigrateError::VersionMissing(version) => OpenError::Newer(version),

@@ -2,23 +2,28 @@
 //!
 //! One SQL text serves SQLite and PostgreSQL; the macro `on!` runs it on whichever driver is at hand.
 
+pub mod activity;
+pub mod administrators;
 pub mod agents;
 pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
 pub mod changes;
 pub mod db;
+pub mod factors;
 pub mod listener;
 pub mod principals;
 pub mod seed;
+pub mod sessions;
 pub mod signing_keys;
 mod writer;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
-use crate::domain::{ApiKeyId, Error, Result, Timestamp, audit::Event};
+use crate::domain::{ApiKeyId, Error, Result, audit::Event};
 
 pub use changes::Changes;
 pub use db::{Conn, Db, Location, Mode, PooledConn};
@@ -29,6 +34,7 @@ pub use writer::Tx;
 pub struct Store {
     db: Db,
     writer: writer::Writer,
+    commits: watch::Receiver<()>,
 }
 
 /// What is told of the changes of a commit, before any caller learns that it happened.
@@ -38,7 +44,14 @@ impl Store {
     /// Starts the writer over an open database.
     #[must_use]
     pub fn start(db: Db, on_commit: OnCommit) -> Self {
-        Self { writer: writer::Writer::start(db.clone(), on_commit), db }
+        let (committed, commits) = watch::channel(());
+        Self { writer: writer::Writer::start(db.clone(), on_commit, committed), commits, db }
+    }
+
+    /// Tells of every commit of this process that added to the audit log, once its callers are answered.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<()> {
+        self.commits.clone()
     }
 
     /// A connection for reads.
@@ -62,12 +75,12 @@ impl Store {
         self.writer.write(unit).await
     }
 
-    /// Appends an audit record, and marks the API key it speaks of as used, where it names one.
+    /// Appends an audit record, and notes that it tells of a use of the API key `used`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] as for [`Store::write`].
-    pub async fn record(&self, event: Event, touch: Option<(ApiKeyId, Timestamp)>) -> Result<()> {
-        self.writer.record(event, touch).await
+    pub async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
+        self.writer.record(event, used).await
     }
 
     /// Finishes the work that is waiting, then closes every connection.

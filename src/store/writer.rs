@@ -6,14 +6,17 @@
 use std::{collections::BTreeMap, mem, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Changes, OnCommit, api_keys, audit,
+    Changes, OnCommit,
+    activity::{self, Activity},
+    api_keys, audit,
     db::{Conn, Db, WriteConn, on},
 };
 use crate::domain::{
-    AgentId, ApiKeyId, Error, Result, Timestamp,
+    AgentId, ApiKeyId, Error, Result,
+    api_key::Use,
     audit::{Event, Head, Record},
 };
 
@@ -38,7 +41,7 @@ enum Work {
     Change(Unit),
     Record {
         event: Box<Event>,
-        touch: Option<(ApiKeyId, Timestamp)>,
+        used: Option<ApiKeyId>,
         answer: Answer,
     },
     /// The last work: answered when all before it is done.
@@ -55,9 +58,10 @@ pub struct Tx {
     connection: WriteConn,
     events: Vec<Event>,
     imported: Vec<Record>,
-    /// When each key was last used; one entry a key, in the order of the index that finds them.
-    touches: BTreeMap<ApiKeyId, Timestamp>,
+    /// How each key was used; one entry a key, in the order of the index that finds them.
+    uses: BTreeMap<ApiKeyId, Use>,
     changes: Changes,
+    activity: Activity,
 }
 
 impl Tx {
@@ -105,6 +109,9 @@ impl Tx {
 
     /// Appends the batch's audit records to the chain and makes everything durable.
     async fn commit(mut self, mut head: Head) -> sqlx::Result<(WriteConn, Changes)> {
+        for event in &self.events {
+            self.activity.note(event);
+        }
         let mut records = self.imported;
         records.extend(self.events.into_iter().map(Record::from));
         let previous = head;
@@ -113,8 +120,9 @@ impl Tx {
         }
         audit::append(self.connection.conn(), &records).await?;
         audit::advance_head(self.connection.conn(), previous, head).await?;
-        let touches: Vec<_> = self.touches.into_iter().collect();
-        api_keys::touch(self.connection.conn(), &touches).await?;
+        let uses: Vec<_> = self.uses.into_iter().collect();
+        api_keys::touch(self.connection.conn(), &uses).await?;
+        activity::add(self.connection.conn(), &self.activity).await?;
         if let Conn::Postgres(c) = self.connection.conn() {
             for message in self.changes.to_messages() {
                 sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
@@ -126,9 +134,9 @@ impl Tx {
 }
 
 impl Writer {
-    pub(super) fn start(db: Db, on_commit: OnCommit) -> Self {
+    pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(work(db, on_commit, waiting));
+        tokio::spawn(work(db, on_commit, committed, waiting));
         Self { queue }
     }
 
@@ -149,12 +157,12 @@ impl Writer {
         answered.await.map_err(|_| Error::Unavailable(None))?
     }
 
-    pub(super) async fn record(&self, event: Event, touch: Option<(ApiKeyId, Timestamp)>) -> Result<()> {
+    pub(super) async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
         let (sender, answered) = oneshot::channel();
         let answer = Box::new(move || {
             let _ = sender.send(());
         });
-        self.enqueue(Work::Record { event: Box::new(event), touch, answer })?;
+        self.enqueue(Work::Record { event: Box::new(event), used, answer })?;
         answered.await.map_err(|_| Error::Unavailable(None))
     }
 
@@ -174,7 +182,7 @@ impl Writer {
     }
 }
 
-async fn work(db: Db, on_commit: OnCommit, mut waiting: mpsc::Receiver<Work>) {
+async fn work(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, mut waiting: mpsc::Receiver<Work>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut last = None;
     let mut kept = None;
@@ -188,6 +196,7 @@ async fn work(db: Db, on_commit: OnCommit, mut waiting: mpsc::Receiver<Work>) {
                 for answer in answers {
                     answer();
                 }
+                committed.send_replace(());
             }
             Err(error) => {
                 tracing::error!(%error, units, "a batch was rolled back");
@@ -219,15 +228,19 @@ async fn commit_batch(
         connection,
         events: Vec::new(),
         imported: Vec::new(),
-        touches: BTreeMap::new(),
+        uses: BTreeMap::new(),
         changes: Changes::default(),
+        activity: Activity::default(),
     };
     for work in batch {
         match work {
             Work::Change(unit) => answers.push(tx.run(unit).await?),
-            Work::Record { event, touch, answer } => {
+            Work::Record { event, used, answer } => {
+                if let Some(key) = used {
+                    let this = Use { at: event.at, ip: event.ip, times: 1 };
+                    tx.uses.entry(key).and_modify(|earlier| earlier.absorb(this.clone())).or_insert(this);
+                }
                 tx.events.push(*event);
-                tx.touches.extend(touch);
                 answers.push(answer);
             }
             Work::Finish(answer) => *last = Some(answer),

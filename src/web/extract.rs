@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE, request::Parts};
 use serde_json::{Map, Value};
 
-use super::{api::error::Failure, fields::Fields};
+use super::{failure::Failure, fields::Fields};
 use crate::domain::{Error, Invalid, Result, error::FieldError};
 
 /// A type that a JSON body is read into.

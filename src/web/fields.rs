@@ -47,6 +47,12 @@ impl Fields {
         self.text(name, &value, parse)
     }
 
+    /// A text that must be there and is not echoed.
+    pub fn secret<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        let parsed = parse(self.values.get(name).and_then(Value::as_str).unwrap_or_default());
+        parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
+    }
+
     /// A text that may be left out, or be `null`.
     pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;

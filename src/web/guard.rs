@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use tower::{Layer, Service};
 
-use super::{api::error::Failure, client_ip::ClientIp, routes::Demand};
+use super::{client_ip::ClientIp, failure::Failure, routes::Demand};
 use crate::{
     domain::{AuthFailure, Error, RequestId, Result},
     service::{Caller, Origin, Services, tokens},
@@ -96,7 +96,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str> {
     Ok(token.trim())
 }
 
-fn origin(extensions: &http::Extensions) -> Origin {
+pub(super) fn origin(extensions: &http::Extensions) -> Origin {
     Origin { ip: extensions.get::<ClientIp>().map(|ip| ip.0), request_id: extensions.get::<RequestId>().cloned() }
 }
 

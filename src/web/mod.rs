@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod client_ip;
+pub mod console;
 pub mod docs;
 pub mod extract;
+pub mod failure;
 pub mod fields;
 pub mod guard;
 pub mod oauth;
@@ -16,13 +18,13 @@ pub mod serve;
 
 use std::{sync::Arc, time::Duration};
 
-use api::error::Failure;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
 };
+use failure::Failure;
 use http::StatusCode;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
@@ -42,15 +44,21 @@ pub fn router(
     body_bytes: usize,
 ) -> Router {
     let api = routes::api_router(services, limits);
-    Router::new()
+    let api = Router::new()
         .nest(API_PREFIX, api.clone())
         .merge(api)
         .merge(routes::documents_router(services, limits))
         .merge(docs::router())
-        .layer(DefaultBodyLimit::max(body_bytes))
-        .layer(CatchPanicLayer::custom(|_| Failure(Error::internal("a handler panicked")).into_response()))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout))
+        .fallback(|| async { StatusCode::NOT_FOUND });
+    let bounded = |router: Router| {
+        router
+            .layer(DefaultBodyLimit::max(body_bytes))
+            .layer(CatchPanicLayer::custom(|_| Failure(Error::internal("a handler panicked")).into_response()))
+            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout))
+    };
+    bounded(api)
         .layer(from_fn(api::error::render))
+        .merge(console::finish(bounded(console::router(services, limits))))
         .layer(from_fn(security_headers::set))
         .layer(from_fn_with_state(proxies, client_ip::note))
         .layer(from_fn_with_state(services.env.clone(), request_id::note))

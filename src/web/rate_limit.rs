@@ -16,7 +16,7 @@ use tower_governor::{
     key_extractor::KeyExtractor,
 };
 
-use super::{api::error::Failure, client_ip::ClientIp};
+use super::{client_ip::ClientIp, failure::Failure};
 use crate::domain::{Error, network::network};
 
 const MINUTE: Duration = Duration::from_mins(1);

@@ -109,6 +109,7 @@ fn api_keys(rows: Vec<ApiKeyRow>, known: &HashSet<AgentId>, grace: Duration) -> 
             grace_ends_at: rotated_at.map(|rotated_at| rotated_at.plus(grace)),
             revoked_at: at.optional_time("revoked_at", row.revoked_at)?,
             last_used_at: at.optional_time("last_used_at", row.last_used_at)?,
+            last_used_ip: None,
         };
         Ok((key, hash))
     };
@@ -163,7 +164,7 @@ fn audit(rows: Vec<AuditRow>, owners: &HashMap<ApiKeyId, AgentId>) -> Result<Vec
             id: uuid("audit", &at.filled("id", row.id)?),
             at: at.time("timestamp", row.timestamp)?,
             // Also when that agent is gone: its records still tell of one and the same actor.
-            actor: at.text("agent_id", row.agent_id)?.filter(|id| !id.is_empty()).map(|id| agent_id(&id)),
+            actor: at.text("agent_id", row.agent_id)?.filter(|id| !id.is_empty()).map(|id| agent_id(&id).into()),
             subject,
             action: at.filled("action", row.action)?,
             resource_type,

@@ -10,7 +10,7 @@ use crate::{
     clock::Environment,
     crypto::Keyring,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
+        ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
         audit::{Head, Record},
     },
     service::{
@@ -102,6 +102,9 @@ impl House {
             principals,
             verified_tokens: crate::service::verified_tokens::VerifiedTokens::default(),
             refusals: Refusals::default(),
+            master_key: None,
+            checker: crate::service::audit::Checker::default(),
+            ending: tokio::sync::watch::Sender::new(false),
             keyring: Arc::new(Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap()),
             env: Environment::system(),
             settings: Arc::new(Settings {
@@ -143,7 +146,9 @@ impl House {
     async fn names(&self) -> Vec<String> {
         let mut read = self.services.store.read().await.unwrap();
         let page =
-            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
+            agents::list(read.conn(), &Default::default(), crate::domain::agent::Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().map(|agent| agent.name.to_string()).collect()
     }
 
@@ -164,7 +169,9 @@ impl House {
     async fn agent_named(&self, name: &str) -> AgentId {
         let mut read = self.services.store.read().await.unwrap();
         let page =
-            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
+            agents::list(read.conn(), &Default::default(), crate::domain::agent::Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
     }
 
@@ -245,7 +252,7 @@ async fn records_join_the_chain_in_order_of_time_and_keep_their_text() {
     assert_eq!((log[0].details.as_str(), log[0].ip.as_deref(), log[0].success), ("{}", Some("testclient"), false));
     assert_eq!(log[1].id.to_string(), "d0000000-0000-4000-8000-000000000001");
     assert_eq!(log[1].details, "{\"name\":  \"worker\"}");
-    assert_eq!(log[1].actor, AgentId::parse(ADMIN));
+    assert_eq!(log[1].actor, ActorId::parse(ADMIN));
     assert_eq!(log[1].resource_id.as_deref(), Some("worker-7"), "as it was, for what refers to it elsewhere");
     assert!(log[2].success);
     assert!(log[3].details.contains("\"audit_records\":3"), "{}", log[3].details);

@@ -14,18 +14,18 @@ use utoipa::{
 
 use super::{
     Shared,
-    error::Failure,
     paging::{self, DEFAULT_LIMIT, parse_cursor},
 };
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Timestamp,
-        agent::{Filter, Position},
+        agent::{Filter, Position, Sort},
         text,
     },
     service::agents::{self, AgentEdit, NewAgent},
     web::{
         extract::{Body, FromBody, FromQuery, Query},
+        failure::Failure,
         fields::Fields,
         guard::Authorized,
     },
@@ -164,6 +164,7 @@ impl FromBody for AgentEdit {
             owner: fields.optional("owner", Agent::parse_owner),
             agent_type: fields.optional("agent_type", AgentType::parse),
             metadata_json: fields.optional("metadata_json", Agent::parse_metadata),
+            unchanged_since: None,
         })
     }
 }
@@ -266,7 +267,7 @@ pub async fn list(
     OriginalUri(uri): OriginalUri,
     Query(listing): Query<Listing>,
 ) -> Result<Response, Failure> {
-    let page = agents::list(&services, &caller, &listing.filter, listing.after, listing.limit).await?;
+    let page = agents::list(&services, &caller, &listing.filter, Sort::Oldest, listing.after, listing.limit).await?;
     Ok(paging::respond(&uri, page, AgentBody::from))
 }
 

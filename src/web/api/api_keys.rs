@@ -13,13 +13,13 @@ use utoipa::{ToSchema, openapi::Object};
 use super::{
     Shared,
     agents::{agent_id, words},
-    error::Failure,
 };
 use crate::{
     domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Timestamp},
     service::api_keys::{self, CreatedApiKey, NewApiKey},
     web::{
         extract::{Body, FromBody},
+        failure::Failure,
         fields::Fields,
         guard::Authorized,
     },

@@ -11,18 +11,18 @@ use uuid::Uuid;
 use super::{
     Shared,
     agents::agent_id,
-    error::Failure,
     paging::{self, parse_cursor},
 };
 use crate::{
     domain::{
-        AgentId, Invalid, Limit, Timestamp,
+        ActorId, Invalid, Limit, Timestamp,
         audit::{Filter, Record, Start},
         text,
     },
     service::audit,
     web::{
         extract::{FromQuery, Query},
+        failure::Failure,
         fields::Fields,
         guard::Authorized,
     },
@@ -40,9 +40,9 @@ pub struct RecordBody {
     /// When it happened.
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
-    /// The agent who acted.
+    /// Who acted: an agent, or an administrator in the console.
     #[schema(value_type = Option<String>)]
-    agent_id: Option<AgentId>,
+    agent_id: Option<ActorId>,
     /// What happened.
     action: String,
     /// `agent`, `api_key` or `capability`.
@@ -141,11 +141,13 @@ pub struct Listing {
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         let filter = Filter {
-            actor: fields.optional("agent_id", |text| AgentId::parse(text).ok_or_else(not_an_id)),
+            actor: fields.optional("agent_id", |text| ActorId::parse(text).ok_or_else(not_an_id)),
             involving: None,
             action: fields.optional("action", |text| text::line(text, 1, 128)),
             resource_type: fields.optional("resource_type", |text| text::line(text, 1, 128)),
             from: fields.optional("start_date", parse_moment),
+            resource_id: None,
+            success: None,
             until: fields.optional("end_date", parse_moment),
         };
         Some(Self { filter, paging: Paging::read(fields)? })

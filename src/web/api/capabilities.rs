@@ -12,7 +12,6 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Shared,
     agents::agent_id,
-    error::Failure,
     paging::{self, DEFAULT_LIMIT, parse_cursor},
 };
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     service::capabilities::{self, NewCapability},
     web::{
         extract::{Body, FromBody, FromQuery, Query},
+        failure::Failure,
         fields::Fields,
         guard::Authorized,
     },

@@ -1,4 +1,4 @@
-//! The one mapping from the house's error to HTTP, and the one place that writes an error's body.
+//! The one place that writes the body of an error of the API.
 
 use std::sync::Arc;
 
@@ -10,79 +10,16 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::domain::{AuthFailure, Denial, Error, RequestId, error::FieldError};
-
-/// An error on its way out.
-#[derive(Debug)]
-pub struct Failure(pub Error);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
-const fn status(error: &Error) -> StatusCode {
-    match error {
-        Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Refused(_) => StatusCode::BAD_REQUEST,
-        Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) | Error::Denied(_) => {
-            StatusCode::FORBIDDEN
-        }
-        Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Error::NotFound(_) => StatusCode::NOT_FOUND,
-        Error::Conflict(_) => StatusCode::CONFLICT,
-        Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-impl IntoResponse for Failure {
-    /// Sets what does not depend on the request; the layer `render` writes the body.
-    fn into_response(self) -> Response {
-        let mut response = status(&self.0).into_response();
-        if let Some(challenge) = challenge(&self.0) {
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        let retry_after = match self.0 {
-            Error::RateLimited { retry_after } => Some(retry_after),
-            Error::Unavailable(_) => Some(1),
-            _ => None,
-        };
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response.extensions_mut().insert(Arc::new(self.0));
-        response
-    }
-}
-
-/// What tells a client how to do better (RFC 6750 §3).
-fn challenge(error: &Error) -> Option<HeaderValue> {
-    match error {
-        Error::Unauthenticated(AuthFailure::InvalidToken) => {
-            let description = AuthFailure::InvalidToken.detail();
-            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
-            HeaderValue::try_from(challenge).ok()
-        }
-        Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) => None,
-        Error::Unauthenticated(_) => Some(HeaderValue::from_static("Bearer")),
-        // A capability's name is a scope token, so it needs no escaping within quotes.
-        Error::Denied(Denial::MissingCapability(name)) => {
-            HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\", scope=\"{name}\"")).ok()
-        }
-        _ => None,
-    }
-}
+use crate::{
+    domain::{Error, RequestId, error::FieldError},
+    web::failure,
+};
 
 /// Writes the body of every error, also of those that the server below made: `{"detail": …}`, or problem details
 /// (RFC 9457) where the client asks for them.
@@ -102,7 +39,7 @@ pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
         return response;
     }
     if let Some(error) = error {
-        log(error);
+        failure::log(error);
     }
     let body = if problem_details {
         let request_id = request_id.map(|id| id.as_str().to_owned());
@@ -193,17 +130,4 @@ fn wants_problem_details(headers: &HeaderMap) -> bool {
         let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/problem+json"));
         named && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
     })
-}
-
-/// Logs, within the request's span, what is never sent.
-fn log(error: &Error) {
-    let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
-    let mut causes = String::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        causes.push_str(": ");
-        causes.push_str(&source.to_string());
-        cause = source.source();
-    }
-    tracing::error!("{error}{causes}");
 }

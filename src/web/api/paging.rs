@@ -9,36 +9,56 @@ use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{AgentId, CapabilityId, Invalid, Limit, Page, Timestamp, agent, capability};
+use crate::domain::{AgentId, ApiKeyId, CapabilityId, Invalid, Limit, Page, Timestamp, agent, api_key, capability};
 
 /// A place in a listing, as an opaque text in a URL.
-pub(super) trait Cursor: Sized {
+pub(in crate::web) trait Cursor: Sized {
     fn encode(&self) -> String;
     fn decode(text: &str) -> Option<Self>;
 }
 
 /// Reads a cursor.
-pub(super) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> {
+pub(in crate::web) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> {
     C::decode(text).ok_or_else(|| Invalid::new("cursor", "Input should be a cursor that a previous page gave"))
 }
 
 impl Cursor for agent::Position {
     fn encode(&self) -> String {
-        encode(self.created_at, self.id.0)
+        encode(self.created_at, self.id.0, &self.name)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id)| Self { created_at, id: AgentId(id) })
+        decode(text).map(|(created_at, id, name)| Self { created_at, id: AgentId(id), name })
     }
 }
 
 impl Cursor for capability::Position {
     fn encode(&self) -> String {
-        encode(self.0, self.1.0)
+        encode(self.0, self.1.0, "")
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id)| (created_at, CapabilityId(id)))
+        decode(text).map(|(created_at, id, _)| (created_at, CapabilityId(id)))
+    }
+}
+
+impl Cursor for api_key::Position {
+    fn encode(&self) -> String {
+        encode(self.0, self.1.0, "")
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        decode(text).map(|(at, id, _)| (at, ApiKeyId(id)))
+    }
+}
+
+impl Cursor for AgentId {
+    fn encode(&self) -> String {
+        self.to_string()
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 
@@ -52,14 +72,16 @@ impl Cursor for i64 {
     }
 }
 
-fn encode(at: Timestamp, id: Uuid) -> String {
-    URL_SAFE_NO_PAD.encode([at.as_micros().to_be_bytes().as_slice(), id.as_bytes()].concat())
+fn encode(at: Timestamp, id: Uuid, name: &str) -> String {
+    URL_SAFE_NO_PAD.encode([at.as_micros().to_be_bytes().as_slice(), id.as_bytes(), name.as_bytes()].concat())
 }
 
-fn decode(text: &str) -> Option<(Timestamp, Uuid)> {
+fn decode(text: &str) -> Option<(Timestamp, Uuid, String)> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (at, id) = bytes.split_first_chunk::<8>()?;
-    Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
+    let (at, rest) = bytes.split_first_chunk::<8>()?;
+    let (id, name) = rest.split_first_chunk::<16>()?;
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.contains('\0'))?;
+    Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_bytes(*id), name.to_owned()))
 }
 
 /// How many items a page holds when the request does not say.
@@ -87,9 +109,10 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
-        let position = agent::Position { created_at: Timestamp::from_micros(-5), id: AgentId(Uuid::from_u128(9)) };
+        let id = AgentId(Uuid::from_u128(9));
+        let position = agent::Position { created_at: Timestamp::from_micros(-5), id, name: "nine".to_owned() };
         assert_eq!(agent::Position::decode(&position.encode()), Some(position));
-        for junk in ["", "x", "AAAA", &"A".repeat(40)] {
+        for junk in ["", "x", "AAAA", "____________________________________"] {
             assert_eq!(agent::Position::decode(junk), None, "{junk:?}");
         }
         assert_eq!(i64::decode("-1"), None);

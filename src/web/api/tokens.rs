@@ -9,10 +9,11 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Shared, error::Failure};
+use super::Shared;
 use crate::{
     domain::{Error, Invalid},
     service::{Origin, tokens},
+    web::failure::Failure,
 };
 
 const API_KEY: &str = "X-API-Key";

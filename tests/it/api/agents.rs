@@ -99,9 +99,11 @@ async fn an_edit_changes_what_it_names(db: Database) {
     assert_eq!(server.admin.get(&path).await.expect(200), after);
 
     let record = &server.audited("agent.updated").await[0];
-    assert_eq!(details(record), json!({ "updated_fields": ["description", "owner", "agent_type", "metadata_json"] }));
+    assert_eq!(details(record)["updated_fields"], json!(["description", "owner", "agent_type", "metadata_json"]));
+    assert_eq!(details(record)["changes"]["owner"], json!({ "from": "o", "to": "p" }));
     server.admin.patch(&path, json!({ "owner": "q" })).await.expect(200);
-    assert_eq!(details(&server.audited("agent.updated").await[0]), json!({ "updated_fields": ["owner"] }));
+    let record = &server.audited("agent.updated").await[0];
+    assert_eq!(details(record)["updated_fields"], json!(["owner"]));
 
     let unchanged = server.admin.patch(&path, json!({})).await.expect(200);
     assert_eq!(unchanged["description"], "two\nlines");

@@ -325,8 +325,7 @@ async fn parameters_of_a_query_are_checked(db: Database) {
 
 async fn unknown_paths_and_methods_are_refused(db: Database) {
     let server = Server::start(db).await;
-    for path in ["/", "/nothing", "/api", "/api/v1", "/api/v1/", "/api/v2/agents", "/agents/", "/agents/a/b", "/AGENTS"]
-    {
+    for path in ["/nothing", "/api", "/api/v1", "/api/v1/", "/api/v2/agents", "/agents/", "/agents/a/b", "/AGENTS"] {
         for client in [&server.admin, &server.anybody()] {
             let answer = client.get(path).await;
             assert_error(&answer, 404);

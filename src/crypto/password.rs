@@ -1,0 +1,118 @@
+//! Passwords at rest: Argon2id (RFC 9106), made and checked on threads that may block.
+
+use std::{fmt, sync::LazyLock};
+
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc};
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::Environment,
+    domain::{Error, Result, password::NewPassword},
+};
+
+/// At most so many hashes are computed at a time: each takes a core and 19 MiB.
+const AT_A_TIME: usize = 2;
+/// At most so many wait for their turn; further ones are turned away, so that waiting stays short.
+const WAITING: usize = 64;
+
+static TURN: Semaphore = Semaphore::const_new(AT_A_TIME);
+static QUEUE: Semaphore = Semaphore::const_new(AT_A_TIME + WAITING);
+
+/// The Argon2id hash of a password in PHC string format; says nothing of the password, and is not printed all the same.
+#[derive(Clone)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Reads a hash that was stored.
+    #[must_use]
+    pub const fn from_phc(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The hash as it is stored.
+    #[must_use]
+    pub fn to_phc(&self) -> &str {
+        &self.0
+    }
+
+    /// Hashes a password.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too many wait for their turn.
+    pub async fn of(env: &Environment, password: NewPassword) -> Result<Self> {
+        let salt = env.random::<16>();
+        let hash = in_turn(move || {
+            argon2()?.hash_password_with_salt(password.expose().as_bytes(), &salt).map(|hash| hash.to_string())
+        });
+        Ok(Self(hash.await?.map_err(|error| Error::internal(error.to_string()))?))
+    }
+
+    /// Whether `password` is the one. Takes as long for [`Self::nobodys`] as for any other.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too many wait for their turn.
+    pub async fn matches(self, password: String) -> Result<bool> {
+        in_turn(move || {
+            let Ok(hash) = phc::PasswordHash::new(&self.0) else { return false };
+            argon2().is_ok_and(|argon2| argon2.verify_password(password.as_bytes(), &hash).is_ok())
+        })
+        .await
+    }
+
+    /// A hash that no password has, for usernames that nobody has: to check it takes as long as to check another.
+    #[must_use]
+    pub fn nobodys() -> Self {
+        static HASH: LazyLock<String> = LazyLock::new(|| {
+            let hash = argon2().and_then(|argon2| argon2.hash_password_with_salt(b"", b"nobody's salt..."));
+            hash.map(|hash| hash.to_string()).unwrap_or_default()
+        });
+        Self(HASH.clone())
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash([REDACTED])")
+    }
+}
+
+/// OWASP's first choice: 19 MiB, two passes, one lane.
+fn argon2() -> argon2::password_hash::Result<Argon2<'static>> {
+    let params = Params::new(19_456, 2, 1, None)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let busy = |_| Error::Unavailable(Some("too many passwords are being checked".into()));
+    let _place = QUEUE.try_acquire().map_err(|error| busy(error.to_string()))?;
+    let _turn = TURN.acquire().await.map_err(|error| busy(error.to_string()))?;
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Username;
+
+    fn password(text: &str) -> NewPassword {
+        NewPassword::parse(text, &Username::parse("zoe").unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_password_matches_and_no_two_hashes_are_alike() {
+        let env = Environment::system();
+        let hash = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
+        assert!(hash.to_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.to_phc());
+        assert!(hash.clone().matches("a quiet river at dawn".to_owned()).await.unwrap());
+        assert!(!hash.clone().matches("a quiet river at dusk".to_owned()).await.unwrap());
+        let other = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
+        assert_ne!(hash.to_phc(), other.to_phc());
+        assert_eq!(format!("{hash:?}"), "PasswordHash([REDACTED])");
+    }
+
+    #[tokio::test]
+    async fn nobody_has_no_password_and_a_damaged_hash_matches_none() {
+        assert!(!PasswordHash::nobodys().matches(" ".to_owned()).await.unwrap());
+        assert!(!PasswordHash::from_phc("junk".to_owned()).matches(String::new()).await.unwrap());
+    }
+}

@@ -1,0 +1,113 @@
+//! One-time codes from an authenticator app (RFC 6238 with SHA-1, 6 digits and 30 seconds, which every app knows).
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use totp_rs::{Algorithm, Builder, Totp};
+
+use super::{MasterKey, SealError};
+use crate::{clock::Environment, domain::Timestamp};
+
+/// The secret that an authenticator app shares.
+pub struct TotpSecret(SecretSlice<u8>);
+
+impl TotpSecret {
+    const BYTES: usize = 20;
+
+    /// Makes a new secret of 160 bits (RFC 4226 §4).
+    #[must_use]
+    pub fn generate(env: &Environment) -> Self {
+        Self(env.random::<{ Self::BYTES }>().to_vec().into())
+    }
+
+    /// Reads what [`Self::to_base32`] wrote.
+    #[must_use]
+    pub fn from_base32(text: &str) -> Option<Self> {
+        let secret = totp_rs::Secret::try_from_base32(text).ok()?;
+        (secret.as_bytes().len() == Self::BYTES).then(|| Self(secret.as_bytes().to_vec().into()))
+    }
+
+    /// Opens what [`Self::seal`] returned for the same `owner`.
+    ///
+    /// # Errors
+    /// When it was sealed under another key or for somebody else.
+    pub fn open(master: &MasterKey, owner: &str, sealed: &[u8]) -> Result<Self, SealError> {
+        master.open(&purpose(owner), sealed).map(Self)
+    }
+
+    /// Seals the secret for the database.
+    ///
+    /// # Errors
+    /// Never for a secret of this size.
+    pub fn seal(&self, master: &MasterKey, env: &Environment, owner: &str) -> Result<Vec<u8>, SealError> {
+        master.seal(env, &purpose(owner), self.0.expose_secret())
+    }
+
+    /// The secret as people type it into an app.
+    #[must_use]
+    pub fn to_base32(&self) -> SecretString {
+        totp_rs::Secret::new(self.0.expose_secret().into()).to_base32().into()
+    }
+
+    /// The secret as an app reads it from a QR code: an `otpauth:` URI.
+    #[must_use]
+    pub fn to_uri(&self, account: &str) -> SecretString {
+        let text = self.to_base32();
+        format!("otpauth://totp/AIMS:{account}?secret={}&issuer=AIMS", text.expose_secret()).into()
+    }
+
+    /// The 30-second step that `code` belongs to, if it is one of about now: a phone's clock may be a step off.
+    #[must_use]
+    pub fn step_of(&self, code: &str, now: Timestamp) -> Option<i64> {
+        let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+        let now = u64::try_from(now.as_secs()).ok()?;
+        i64::try_from(self.totp()?.check(&digits, now)?).ok()
+    }
+
+    fn totp(&self) -> Option<Totp> {
+        let builder = Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_skew(1).with_step_duration(30);
+        builder.with_secret(self.0.expose_secret().to_vec()).build().ok()
+    }
+}
+
+fn purpose(owner: &str) -> String {
+    format!("totp:{owner}")
+}
+
+impl fmt::Debug for TotpSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TotpSecret([REDACTED])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_are_those_of_rfc_6238() {
+        // Appendix B, the last six of its eight digits.
+        let secret = TotpSecret(b"12345678901234567890".to_vec().into());
+        for (at, code) in [(59, "287082"), (1_111_111_109, "081804"), (2_000_000_000, "279037")] {
+            assert_eq!(secret.step_of(code, Timestamp::from_secs(at)), Some(at / 30), "{code}");
+            assert_eq!(secret.step_of(code, Timestamp::from_secs(at + 30)), Some(at / 30), "a step late");
+            assert_eq!(secret.step_of(code, Timestamp::from_secs(at + 90)), None, "too late");
+        }
+        for junk in ["", "28708", "2870821", "28708a", "２８７０８２"] {
+            assert_eq!(secret.step_of(junk, Timestamp::from_secs(59)), None, "{junk:?}");
+        }
+        assert_eq!(secret.step_of("287 082", Timestamp::from_secs(59)), Some(1));
+    }
+
+    #[test]
+    fn a_secret_is_sealed_for_one_owner() {
+        let (env, secret) = (Environment::system(), TotpSecret::generate(&Environment::system()));
+        let master = MasterKey::generate(&env);
+        let sealed = secret.seal(&master, &env, "zoe").unwrap();
+        let opened = TotpSecret::open(&master, "zoe", &sealed).unwrap();
+        assert_eq!(opened.to_base32().expose_secret(), secret.to_base32().expose_secret());
+        assert!(TotpSecret::open(&master, "eve", &sealed).is_err());
+        let typed = TotpSecret::from_base32(secret.to_base32().expose_secret()).unwrap();
+        assert_eq!(typed.to_base32().expose_secret(), secret.to_base32().expose_secret());
+    }
+}

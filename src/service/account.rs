@@ -1,0 +1,43 @@
+//! One's own account: the password.
+
+use serde_json::json;
+
+use super::{Services, administrators::find, caller::Caller, policy::Action, sign_in};
+use crate::{
+    crypto::PasswordHash,
+    domain::{
+        AuthFailure, Result,
+        audit::{AuditAction, Resource},
+        password::NewPassword,
+    },
+    store::administrators,
+};
+
+/// Sets the own password, for whoever knows the present one. Every session ends, this one too.
+///
+/// # Errors
+/// [`AuthFailure::WrongCredentials`] when `present` is not the password.
+pub async fn change_password(
+    services: &Services,
+    caller: &Caller,
+    present: String,
+    password: NewPassword,
+) -> Result<sign_in::Proof> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let proof = sign_in::again_with_password(services, caller, present).await?;
+    let hash = PasswordHash::of(&services.env, password).await?;
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                let person = find(act, id).await?;
+                let now = act.now;
+                administrators::set_password(act.conn(), id, &hash, now).await?;
+                sign_in::end_all(act, id).await?;
+                let details = json!({ "username": person.username.as_str() });
+                act.audit(AuditAction::PasswordChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(proof)
+}

@@ -1,0 +1,196 @@
+//! Second factors: an authenticator app, and recovery codes for when it is lost.
+
+use serde_json::json;
+
+pub use crate::crypto::TotpSecret;
+
+use super::{
+    Services,
+    administrators::find,
+    caller::{Caller, Origin},
+    policy::Action,
+    sign_in::{Proof, Throttle},
+};
+use crate::{
+    crypto::{MasterKey, OpaqueSecret},
+    domain::{
+        AdministratorId, AuthFailure, Error, Invalid, Result,
+        audit::{AuditAction, Resource},
+    },
+    store::{
+        administrators,
+        factors::{self, Totp},
+    },
+};
+
+/// How many recovery codes there are at first.
+pub const RECOVERY_CODES: usize = 10;
+
+const NO_MASTER_KEY: Error = Error::Refused("Authenticator apps need MASTER_KEY or MASTER_KEY_FILE to be set");
+
+/// How the administrator who asks proves who they are besides the password.
+#[derive(Clone, Copy, Debug)]
+pub struct Overview {
+    /// Whether an authenticator app is asked for a code.
+    pub totp: bool,
+    /// Recovery codes that were not used yet.
+    pub recovery_codes_left: i64,
+}
+
+/// What the administrator who asks has.
+///
+/// # Errors
+/// When the database fails.
+pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
+    services.permit(caller, Action::ManageAccount).await?;
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let mut read = services.store.read().await?;
+    let totp = factors::totp(read.conn(), id).await?.is_some();
+    Ok(Overview { totp, recovery_codes_left: factors::recovery_codes_left(read.conn(), id).await? })
+}
+
+/// Checks a code of the authenticator, or a recovery code, of somebody who gave the right password.
+///
+/// # Errors
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+pub async fn check_code(services: &Services, origin: &Origin, id: AdministratorId, code: &str) -> Result<Proof> {
+    let mut read = services.store.read().await?;
+    let person = administrators::find(read.conn(), id).await?.filter(crate::domain::Administrator::is_enabled);
+    let person = person.ok_or(AuthFailure::WrongCredentials)?;
+    let totp = factors::totp(read.conn(), id).await?;
+    drop(read);
+    let throttle = Throttle::of(origin, person.username.as_str());
+    throttle.check(services, Some(id)).await?;
+    let secret = match (&services.master_key, totp) {
+        (Some(master), Some(totp)) => Some(open(master, id, &totp)?),
+        _ => None,
+    };
+    let now = services.env.now();
+    let step = secret.and_then(|secret| secret.step_of(code, now));
+    let recovery = OpaqueSecret::typed(code).hash();
+    let method = services
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                if let Some(step) = step {
+                    let fresh = factors::use_totp_step(tx.conn(), id, step).await?;
+                    return Ok(fresh.then_some("authenticator"));
+                }
+                Ok(factors::use_recovery_code(tx.conn(), id, recovery, now).await?.then_some("recovery code"))
+            })
+        })
+        .await?;
+    match method {
+        Some(method) => {
+            throttle.forgive(services).await?;
+            Ok(Proof { administrator: id, method })
+        }
+        None => throttle.refuse(services, origin, Some(id), "code").await,
+    }
+}
+
+/// Begins with a new authenticator: makes its secret, which counts once [`enable_totp`] was given a code of it.
+///
+/// # Errors
+/// [`Error::Refused`] where nothing can seal it; [`Error::ProofNeeded`].
+pub async fn new_totp(services: &Services, caller: &Caller) -> Result<TotpSecret> {
+    services.permit_with_proof(caller, Action::ManageAccount).await?;
+    services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
+    Ok(TotpSecret::generate(&services.env))
+}
+
+/// Takes an authenticator in use that gave a right code; returns fresh recovery codes.
+///
+/// # Errors
+/// [`Error::Invalid`] for a wrong code; [`Error::ProofNeeded`].
+pub async fn enable_totp(
+    services: &Services,
+    caller: &Caller,
+    secret: &TotpSecret,
+    code: &str,
+) -> Result<Vec<OpaqueSecret>> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let master = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
+    let wrong =
+        || Error::field(&["code"], Invalid::new("code_wrong", "This is not the app's present code; try the next"));
+    let last_step = secret.step_of(code, services.env.now()).ok_or_else(wrong)?;
+    let sealed_secret =
+        secret.seal(master, &services.env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))?;
+    let codes = new_codes(services);
+    let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                act.authority.require_recent_proof(act.now)?;
+                let mut person = find(act, id).await?;
+                factors::put_totp(act.conn(), id, &Totp { sealed_secret, last_step }).await?;
+                factors::put_recovery_codes(act.conn(), id, &hashes).await?;
+                (person.totp_enabled_at, person.updated_at) = (Some(act.now), act.now);
+                administrators::update(act.conn(), &person).await?;
+                let details = json!({ "factor": "authenticator", "change": "added" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(codes)
+}
+
+/// Makes recovery codes in place of those there are.
+///
+/// # Errors
+/// [`Error::Refused`] without an authenticator; [`Error::ProofNeeded`].
+pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Result<Vec<OpaqueSecret>> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let codes = new_codes(services);
+    let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                act.authority.require_recent_proof(act.now)?;
+                if factors::totp(act.conn(), id).await?.is_none() {
+                    return Err(Error::Refused("Recovery codes stand in for an authenticator app; add one first"));
+                }
+                factors::put_recovery_codes(act.conn(), id, &hashes).await?;
+                let details = json!({ "factor": "recovery codes", "change": "renewed" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(codes)
+}
+
+/// Stops to ask for codes.
+///
+/// # Errors
+/// [`Error::ProofNeeded`].
+pub async fn disable_totp(services: &Services, caller: &Caller) -> Result<()> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                act.authority.require_recent_proof(act.now)?;
+                let mut person = find(act, id).await?;
+                if person.totp_enabled_at.is_none() {
+                    return Ok(());
+                }
+                factors::remove_totp(act.conn(), id).await?;
+                (person.totp_enabled_at, person.updated_at) = (None, act.now);
+                administrators::update(act.conn(), &person).await?;
+                let details = json!({ "factor": "authenticator", "change": "removed" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}
+
+fn new_codes(services: &Services) -> Vec<OpaqueSecret> {
+    std::iter::repeat_with(|| OpaqueSecret::for_people(&services.env)).take(RECOVERY_CODES).collect()
+}
+
+fn open(master: &MasterKey, id: AdministratorId, totp: &Totp) -> Result<TotpSecret> {
+    let opened = TotpSecret::open(master, &id.to_string(), &totp.sealed_secret);
+    opened.map_err(|error| Error::Internal(Box::new(error)))
+}

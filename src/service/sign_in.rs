@@ -1,0 +1,324 @@
+//! Signing in to the console, and proving again who one is: with a password, and a second factor where there is one.
+//!
+//! Guessing is slowed down per account and network, per network, and per account; the last does not count for networks
+//! that the administrator signed in from before, so that a stranger cannot keep them out. Nobody is told whether a
+//! username exists: the answer, its time and its limits are the same.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Services,
+    act::Act,
+    caller::{AdministratorCaller, Caller, Origin, Principal},
+    policy::Action,
+    refusals::By,
+    sessions::KeyHash,
+};
+use crate::{
+    crypto::PasswordHash,
+    domain::{
+        Administrator, AdministratorId, AuthFailure, Error, Result, SessionId, Timestamp, Username,
+        administrator::Session,
+        audit::{AuditAction, Event, Resource},
+        network::network,
+    },
+    store::{
+        administrators,
+        sessions::{self, Ending, Failures},
+    },
+};
+
+/// How long a failure counts.
+pub const THROTTLE_FORGIVES: Duration = Duration::from_hours(24);
+/// How long a network that an administrator signed in from is known.
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
+/// Failures in a row that cost nothing: of one account from one network, of one network, of one account.
+const FREE: [(Counted, i64); 3] = [(Counted::Pair, 5), (Counted::Network, 30), (Counted::Account, 30)];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Pair,
+    Network,
+    Account,
+}
+
+/// What a right password led to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing more is needed.
+    Proved(Proof),
+    /// A second factor is needed.
+    SecondFactor(AdministratorId),
+}
+
+/// Somebody proved who they are. Made only here and by the other factors.
+#[derive(Debug)]
+pub struct Proof {
+    pub(super) administrator: AdministratorId,
+    pub(super) method: &'static str,
+}
+
+/// Checks a username and a password.
+///
+/// # Errors
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
+    let username = Username::parse(username).ok();
+    let name = username.as_ref().map_or("", Username::as_str);
+    let throttle = Throttle::of(origin, name);
+    let found = match &username {
+        Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
+        None => None,
+    };
+    let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
+    throttle.check(services, person.as_ref().map(|person| person.id)).await?;
+    let right = hash.matches(password).await?;
+    match person.filter(|person| right && person.is_enabled()) {
+        Some(person) if person.totp_enabled_at.is_some() => Ok(Outcome::SecondFactor(person.id)),
+        Some(person) => {
+            throttle.forgive(services).await?;
+            Ok(Outcome::Proved(Proof { administrator: person.id, method: "password" }))
+        }
+        None => throttle.refuse(services, origin, None, "password").await,
+    }
+}
+
+/// Checks the password of the administrator who asks, who is signed in already.
+///
+/// # Errors
+/// As [`with_password`].
+pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let mut read = services.store.read().await?;
+    let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
+    let hash = administrators::password(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
+    drop(read);
+    let throttle = Throttle::of(&caller.origin, person.username.as_str());
+    throttle.check(services, Some(id)).await?;
+    if hash.matches(password).await? {
+        throttle.forgive(services).await?;
+        Ok(Proof { administrator: id, method: "password" })
+    } else {
+        throttle.refuse(services, &caller.origin, Some(id), "password").await
+    }
+}
+
+/// The cookie of a session that takes the place of another.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// The one before, if there was one: it ends.
+    pub old: Option<KeyHash>,
+    /// The one from now on.
+    pub new: KeyHash,
+}
+
+/// Makes a session that of whoever proved who they are.
+///
+/// # Errors
+/// [`AuthFailure::NoSession`] when the session is gone; [`AuthFailure::WrongCredentials`] when they may no longer sign
+/// in.
+pub async fn begin(
+    services: &Services,
+    origin: &Origin,
+    user_agent: Option<String>,
+    keys: Keys,
+    proof: Proof,
+) -> Result<()> {
+    let (session, now) = (SessionId(services.env.uuid()), services.env.now());
+    let person =
+        AdministratorCaller { id: proof.administrator, session, role: crate::domain::Role::Viewer, proved_at: now };
+    let caller = Caller { principal: Principal::Administrator(person), origin: origin.clone() };
+    let (env, ip) = (services.env.clone(), origin.ip);
+    services
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                let found = administrators::find(tx.conn(), proof.administrator).await?;
+                let mut administrator = found.filter(Administrator::is_enabled).ok_or(AuthFailure::WrongCredentials)?;
+                let session = Session {
+                    id: session,
+                    administrator: administrator.id,
+                    signed_in_at: now,
+                    last_seen_at: now,
+                    proved_at: now,
+                    ip: ip.map(|ip| ip.to_string()),
+                    user_agent,
+                };
+                if let Some(old) = keys.old {
+                    sessions::replace(tx.conn(), old).await?;
+                }
+                if !sessions::sign_in(tx.conn(), keys.new, &session).await? {
+                    return Err(AuthFailure::NoSession.into());
+                }
+                administrator.last_sign_in_at = Some(now);
+                administrators::update(tx.conn(), &administrator).await?;
+                if let Some(ip) = ip {
+                    sessions::know_network(tx.conn(), administrator.id, &network(ip).to_string(), now).await?;
+                }
+                tx.audit(Event {
+                    id: env.uuid(),
+                    at: now,
+                    actor: caller.actor(),
+                    subject: None,
+                    action: AuditAction::SignedIn,
+                    resource: Some(Resource::Administrator(administrator.id)),
+                    details: json!({ "method": proof.method, "username": administrator.username.as_str() }),
+                    ip,
+                    success: true,
+                    request_id: caller.origin.request_id,
+                });
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Replaces the session of the administrator who asks by another, freshly proved.
+///
+/// # Errors
+/// [`AuthFailure::NoSession`] when either is gone.
+pub async fn renew(services: &Services, caller: &Caller, keys: Keys, proof: Proof) -> Result<()> {
+    let (Some(id), Some(old)) = (caller.administrator(), caller.session()) else {
+        return Err(AuthFailure::NoSession.into());
+    };
+    if proof.administrator != id {
+        return Err(AuthFailure::WrongCredentials.into());
+    }
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                let now = act.now;
+                let found = sessions::signed_in(act.conn(), old, sessions::Oldest::at(now)).await?;
+                let mut session = found.ok_or(AuthFailure::NoSession)?.session;
+                sessions::end(act.conn(), id, Ending::One(old)).await?;
+                (session.proved_at, session.last_seen_at) = (now, now);
+                if !sessions::sign_in(act.conn(), keys.new, &session).await? {
+                    return Err(AuthFailure::NoSession.into());
+                }
+                let details = json!({ "method": proof.method });
+                act.audit(AuditAction::ProofRenewed, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Ends the session of the administrator who asks.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end(services: &Services, caller: &Caller) -> Result<()> {
+    let (Some(id), Some(session)) = (caller.administrator(), caller.session()) else { return Ok(()) };
+    services
+        .change(caller, Action::ManageAccount, move |act| {
+            Box::pin(async move {
+                sessions::end(act.conn(), id, Ending::One(session)).await?;
+                act.audit(AuditAction::SignedOut, Resource::Administrator(id), None, json!({ "sessions": 1 }));
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Ends every session of an administrator inside a change that makes them lose their way in.
+pub(super) async fn end_all(act: &mut Act<'_>, person: AdministratorId) -> Result<()> {
+    sessions::end(act.conn(), person, Ending::All).await.map(drop)
+}
+
+/// What slows down guessing.
+pub(super) struct Throttle {
+    network: Option<IpAddr>,
+    subjects: [[u8; 32]; 3],
+    name: String,
+}
+
+impl Throttle {
+    pub(super) fn of(origin: &Origin, username: &str) -> Self {
+        let network = origin.ip.map(network);
+        let place = network.map(|network| network.to_string()).unwrap_or_default();
+        let subjects = FREE.map(|(counted, _)| {
+            let text = match counted {
+                Counted::Pair => format!("pair\n{username}\n{place}"),
+                Counted::Network => format!("network\n{place}"),
+                Counted::Account => format!("account\n{username}"),
+            };
+            Sha256::digest(text).into()
+        });
+        Self { network, subjects, name: username.to_owned() }
+    }
+
+    /// Refuses whoever has to wait.
+    pub(super) async fn check(&self, services: &Services, person: Option<AdministratorId>) -> Result<()> {
+        let now = services.env.now();
+        let mut read = services.store.read().await?;
+        let mut known = false;
+        if let (Some(person), Some(network)) = (person, self.network) {
+            let since = now.minus(KNOWN_FOR);
+            known = sessions::knows_network(read.conn(), person, &network.to_string(), since).await?;
+        }
+        for ((counted, free), subject) in FREE.into_iter().zip(self.subjects) {
+            if known && counted == Counted::Account {
+                continue;
+            }
+            if let Some(failures) = sessions::failures(read.conn(), subject).await? {
+                let wait = wait_after(failures, free, now);
+                if wait > 0 {
+                    return Err(Error::RateLimited { retry_after: wait });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgives the account its failures from this network: whoever signs in is no guesser.
+    pub(super) async fn forgive(&self, services: &Services) -> Result<()> {
+        let [pair, ..] = self.subjects;
+        services.store.write(move |tx| Box::pin(async move { sessions::forgive(tx.conn(), pair).await })).await
+    }
+
+    /// Counts a failure and refuses, on the record.
+    pub(super) async fn refuse<T>(
+        &self,
+        services: &Services,
+        origin: &Origin,
+        person: Option<AdministratorId>,
+        factor: &'static str,
+    ) -> Result<T> {
+        let (subjects, now) = (self.subjects, services.env.now());
+        services
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    for subject in subjects {
+                        let before = sessions::failures(tx.conn(), subject).await?;
+                        let before = before.filter(|failures| failures.last_at.plus(THROTTLE_FORGIVES) > now);
+                        let count = before.map_or(0, |failures| failures.count) + 1;
+                        sessions::put_failures(tx.conn(), subject, Failures { count, last_at: now }).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        let failure = AuthFailure::WrongCredentials;
+        let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": self.name });
+        let by = By { actor: person.map(Into::into), subject: None };
+        services.record_refusal(AuditAction::SignInFailed, origin, by, None, details).await?;
+        Err(failure.into())
+    }
+}
+
+/// Seconds to wait: one after the first failure that is not free, then twice as long after each.
+fn wait_after(failures: Failures, free: i64, now: Timestamp) -> u64 {
+    let Ok(beyond) = u32::try_from(failures.count - free) else { return 0 };
+    if beyond == 0 {
+        return 0;
+    }
+    let wait = Duration::from_secs(1 << (beyond - 1).min(20)).min(LONGEST_WAIT);
+    let micros = failures.last_at.plus(wait).as_micros() - now.as_micros();
+    u64::try_from(micros).map_or(0, |micros| micros.div_ceil(1_000_000))
+}

@@ -1,0 +1,106 @@
+//! The agents there are: searched, filtered, page by page, all of it in the URL.
+
+use askama::Template;
+use axum::{extract::State, response::IntoResponse};
+
+use super::super::{
+    Shared,
+    frame::{Frame, Moment, Page},
+    guard::Admin,
+    query::{Params, Query},
+};
+use crate::{
+    domain::{
+        Agent, AgentStatus, AgentType, Limit, Timestamp,
+        agent::{Filter, Position, Sort},
+        text,
+    },
+    service::{Action, agents},
+    web::{
+        api::paging::{Cursor, parse_cursor},
+        extract::FromQuery,
+        failure::Failure,
+        fields::Fields,
+    },
+};
+
+const PER_PAGE: Limit = Limit::of(50);
+
+#[derive(Template)]
+#[template(path = "agents/list.html")]
+struct ListPage {
+    frame: Frame,
+    agents: Vec<Row>,
+    params: Params,
+    sort: Sort,
+    next: Option<String>,
+    searched: bool,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    owner: String,
+    description: String,
+    status: &'static str,
+    agent_type: &'static str,
+    created: Moment,
+}
+
+impl Row {
+    fn of(agent: &Agent, now: Timestamp) -> Self {
+        Self {
+            id: agent.id.to_string(),
+            name: agent.name.to_string(),
+            owner: agent.owner.clone(),
+            description: agent.description.chars().take(160).collect(),
+            status: agent.status.as_str(),
+            agent_type: agent.agent_type.as_str(),
+            created: Moment::at(agent.created_at, now),
+        }
+    }
+}
+
+/// What the URL asks for.
+pub(in crate::web::console) struct Listing {
+    pub(super) filter: Filter,
+    sort: Sort,
+    after: Option<Position>,
+}
+
+impl FromQuery for Listing {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let sort = fields.optional("sort", Sort::parse).unwrap_or(Sort::Newest);
+        Some(Self { filter: read_filter(fields), sort, after: fields.optional("cursor", parse_cursor) })
+    }
+}
+
+/// Reads which agents are meant, from a URL or from a form that came from such a page.
+pub(super) fn read_filter(fields: &mut Fields) -> Filter {
+    Filter {
+        status: fields.optional("status", AgentStatus::parse),
+        owner: fields.optional("owner", Agent::parse_owner),
+        agent_type: fields.optional("type", AgentType::parse),
+        text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
+    }
+}
+
+/// The agents that the URL asks for.
+pub(in crate::web::console) async fn page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Query(Listing { filter, sort, after }, params): Query<Listing>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let page = agents::list(&services, &admin, &filter, sort, after, PER_PAGE).await?;
+    let now = services.env.now();
+    let next = page.next.as_ref().map(|next| params.with("cursor", &next.encode()).href("/console/agents"));
+    Ok(Page(ListPage {
+        frame: frame.at("agents"),
+        agents: page.items.iter().map(|agent| Row::of(agent, now)).collect(),
+        searched: ["q", "status", "type", "owner", "cursor"].iter().any(|name| !params.get(name).is_empty()),
+        params,
+        sort,
+        next,
+    }))
+}

@@ -1,0 +1,67 @@
+//! The pages of agents.
+
+pub(super) mod bulk;
+pub(super) mod edit;
+pub(super) mod list;
+pub(super) mod show;
+pub(super) mod stop;
+
+use super::frame::Moment;
+use crate::{
+    domain::{Agent, AgentId, Error, Result, Timestamp},
+    service::{Caller, Services, agents},
+};
+
+/// Reads the identifier in a path and finds the agent.
+pub(super) async fn find(services: &Services, caller: &Caller, id: &str) -> Result<Agent> {
+    agents::get(services, caller, parse_id(id)?).await
+}
+
+pub(super) fn parse_id(id: &str) -> Result<AgentId> {
+    AgentId::parse(id).ok_or(Error::NotFound("Agent"))
+}
+
+/// An agent as the head of its pages shows it.
+pub(super) struct Head {
+    pub(super) id: AgentId,
+    pub(super) name: String,
+    pub(super) owner: String,
+    pub(super) status: &'static str,
+    pub(super) agent_type: &'static str,
+    pub(super) created: Moment,
+    pub(super) updated: Moment,
+    pub(super) suspended: Option<Moment>,
+    pub(super) revoked: Option<Moment>,
+    /// Which of its pages is open.
+    pub(super) tab: &'static str,
+}
+
+impl Head {
+    pub(super) fn of(agent: &Agent, now: Timestamp, tab: &'static str) -> Self {
+        let moment = |at| Moment::at(at, now);
+        Self {
+            id: agent.id,
+            name: agent.name.to_string(),
+            owner: agent.owner.clone(),
+            status: agent.status.as_str(),
+            agent_type: agent.agent_type.as_str(),
+            created: moment(agent.created_at),
+            updated: moment(agent.updated_at),
+            suspended: agent.suspended_at.map(moment),
+            revoked: agent.revoked_at.map(moment),
+            tab,
+        }
+    }
+
+    /// Its pages: a name for `aria-current`, where, and what it is called.
+    pub(super) fn tabs(&self) -> [(&'static str, String, &'static str); 5] {
+        let below = |rest: &str| format!("/console/agents/{}{rest}", self.id);
+        [
+            ("overview", below(""), "Overview"),
+            ("keys", below("/keys"), "API keys"),
+            ("grants", below("/grants"), "Grants"),
+            ("timeline", below("/timeline"), "Timeline"),
+            ("connect", below("/connect"), "Connect"),
+        ]
+    }
+}

@@ -1,0 +1,184 @@
+//! Stopping an agent: for a while, for ever, or altogether.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use tower_sessions::Session;
+
+use super::{
+    super::{
+        Shared,
+        form::{Form, Problems},
+        frame::{Frame, Moment, Page, back_to, refused, unprocessable},
+        guard::Admin,
+    },
+    Head, find, parse_id,
+};
+use crate::{
+    domain::{Agent, Error, Result},
+    service::{Services, agents, api_keys, overview},
+    web::failure::Failure,
+};
+
+/// Suspends: one click, as it can be undone.
+pub(in crate::web::console) async fn suspend(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let path = format!("/console/agents/{id}");
+    match agents::suspend(&services, &admin, id, None).await {
+        Ok(agent) => {
+            let message = format!("{} is suspended. Its tokens and keys stopped working at once.", agent.name);
+            back_to(&session, &path, message).await
+        }
+        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => refused(&session, &path, &error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends a suspension.
+pub(in crate::web::console) async fn reactivate(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let path = format!("/console/agents/{id}");
+    match agents::reactivate(&services, &admin, id).await {
+        Ok(agent) => {
+            let message = format!("{} is active again. Its keys work; it needs new tokens.", agent.name);
+            back_to(&session, &path, message).await
+        }
+        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => refused(&session, &path, &error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "agents/stop.html")]
+struct StopPage {
+    frame: Frame,
+    head: Head,
+    /// `revoke` or `delete`.
+    act: &'static str,
+    live_tokens: usize,
+    keys: usize,
+    last_used: Option<Moment>,
+    reason: String,
+    problems: Problems,
+}
+
+impl StopPage {
+    async fn of(services: &Services, admin: &Admin, frame: Frame, agent: &Agent, act: &'static str) -> Result<Self> {
+        let now = services.env.now();
+        let keys = api_keys::list(services, admin, agent.id).await?;
+        Ok(Self {
+            frame: frame.at("agents"),
+            head: Head::of(agent, now, act),
+            act,
+            live_tokens: overview::live_tokens(services, admin, agent.id).await?,
+            last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
+            keys: keys.iter().filter(|key| key.validity().check(now).is_ok()).count(),
+            reason: String::new(),
+            problems: Problems::default(),
+        })
+    }
+}
+
+/// Asks before an agent is revoked.
+pub(in crate::web::console) async fn revoke_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    Ok(Page(StopPage::of(&services, &admin, frame, &agent, "revoke").await?))
+}
+
+/// Asks before an agent is deleted.
+pub(in crate::web::console) async fn delete_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    Ok(Page(StopPage::of(&services, &admin, frame, &agent, "delete").await?))
+}
+
+/// Revokes an agent whose name was typed.
+pub(in crate::web::console) async fn revoke(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let reason = match form.read(|fields| Some(fields.optional("reason", Agent::parse_reason))) {
+        _ if form.get("confirm") != agent.name.as_str() => Err(not_the_name()),
+        Ok(reason) => Ok(reason.filter(|reason| !reason.trim().is_empty())),
+        Err(error) => Err(error),
+    };
+    let revoked = match reason {
+        Ok(reason) => agents::revoke(&services, &admin, agent.id, reason).await,
+        Err(error) => Err(error),
+    };
+    match revoked {
+        Ok(agent) => {
+            let message = format!("{} is revoked for ever, with its keys and tokens.", agent.name);
+            back_to(&session, &format!("/console/agents/{}", agent.id), message).await
+        }
+        Err(error) => again(&services, &admin, frame, &agent, "revoke", error, &form).await,
+    }
+}
+
+/// Deletes an agent whose name was typed.
+pub(in crate::web::console) async fn delete(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let deleted = if form.get("confirm") == agent.name.as_str() {
+        agents::delete(&services, &admin, agent.id).await
+    } else {
+        Err(not_the_name())
+    };
+    match deleted {
+        Ok(()) => {
+            let message = format!("{} is deleted. What it did stays in the audit log.", agent.name);
+            back_to(&session, "/console/agents", message).await
+        }
+        Err(error) => again(&services, &admin, frame, &agent, "delete", error, &form).await,
+    }
+}
+
+fn not_the_name() -> Error {
+    Error::field(&["confirm"], crate::domain::Invalid::new("mismatch", "This is not the agent's name"))
+}
+
+async fn again(
+    services: &Services,
+    admin: &Admin,
+    frame: Frame,
+    agent: &Agent,
+    act: &'static str,
+    error: Error,
+    form: &Form,
+) -> Result<Response, Failure> {
+    let problems = Problems::from_error(error, "")?;
+    let page = StopPage::of(services, admin, frame, agent, act).await?;
+    Ok(unprocessable(&StopPage { problems, reason: form.get("reason").to_owned(), ..page }))
+}

@@ -1,0 +1,373 @@
+//! The pages of capabilities and of who holds them: granted and taken back from both sides.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use tower_sessions::Session;
+
+use super::{
+    Shared,
+    agents::{Head, find, parse_id},
+    form::{Form, Problems},
+    frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
+    guard::Admin,
+    overview::bounded,
+    query::Query,
+};
+use crate::{
+    domain::{
+        AgentId, AgentName, Capability, CapabilityId, CapabilityName, Error, Invalid, Limit, Result, Role, Timestamp,
+        capability::{Position, builtin},
+    },
+    service::{
+        Action, Caller, Services, agents,
+        capabilities::{self, NewCapability},
+        overview,
+    },
+    web::{
+        api::paging::{Cursor, parse_cursor},
+        extract::FromQuery,
+        failure::Failure,
+        fields::Fields,
+    },
+};
+
+const PER_PAGE: Limit = Limit::of(50);
+
+/// A capability as tables show it.
+struct Row {
+    id: String,
+    name: String,
+    description: String,
+    holders: String,
+    created: Moment,
+    built_in: bool,
+}
+
+impl Row {
+    fn of(capability: &Capability, holders: i64, now: Timestamp) -> Self {
+        let name = capability.name.to_string();
+        Self {
+            id: capability.id.to_string(),
+            description: capability.description.clone(),
+            holders: bounded(holders),
+            created: Moment::at(capability.created_at, now),
+            built_in: builtin::ALL.iter().any(|(built_in, _)| *built_in == name),
+            name,
+        }
+    }
+}
+
+/// Where a page starts.
+pub(super) struct Place<C>(Option<C>);
+
+impl<C: Cursor> FromQuery for Place<C> {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self(fields.optional("cursor", parse_cursor)))
+    }
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/list.html")]
+struct ListPage {
+    frame: Frame,
+    capabilities: Vec<Row>,
+    next: Option<String>,
+}
+
+/// The capabilities there are.
+pub(super) async fn list(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Query(Place(after), params): Query<Place<Position>>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let page = capabilities::list(&services, &admin, after, PER_PAGE).await?;
+    let now = services.env.now();
+    let mut rows = Vec::with_capacity(page.items.len());
+    for capability in &page.items {
+        let holders = capabilities::count_holders(&services, &admin, capability.id, overview::MOST).await?;
+        rows.push(Row::of(capability, holders, now));
+    }
+    let next = page.next.map(|next| params.with("cursor", &next.encode()).href("/console/capabilities"));
+    Ok(Page(ListPage { frame: frame.at("capabilities"), capabilities: rows, next }))
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/new.html")]
+struct NewPage {
+    frame: Frame,
+    form: Form,
+    problems: Problems,
+}
+
+/// The form for a new capability.
+pub(super) async fn new_page(frame: Frame) -> impl IntoResponse {
+    Page(NewPage { frame: frame.at("capabilities"), form: Form::default(), problems: Problems::default() })
+}
+
+/// Registers a capability.
+pub(super) async fn create(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    form: Form,
+) -> Result<Response, Failure> {
+    let new = form.read(|fields| {
+        let name = fields.required("name", |text| CapabilityName::parse(text.trim()));
+        let description = fields.optional("description", Capability::parse_description);
+        Some(NewCapability { name: name?, description: description.unwrap_or_default() })
+    });
+    let created = match new {
+        Ok(new) => capabilities::create(&services, &admin, new).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(capability) => {
+            let path = format!("/console/capabilities/{}", capability.id);
+            back_to(&session, &path, format!("{} can be granted now.", capability.name)).await
+        }
+        Err(error) => {
+            let problems = Problems::from_error(error, "name")?;
+            Ok(unprocessable(&NewPage { frame: frame.at("capabilities"), form, problems }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/show.html")]
+struct ShowPage {
+    frame: Frame,
+    capability: Row,
+    /// Identifier and name of each agent that holds it.
+    holders: Vec<(String, String, &'static str)>,
+    next: Option<String>,
+    form: Form,
+    problems: Problems,
+    may_grant: bool,
+}
+
+/// One capability and who holds it.
+pub(super) async fn show(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+    Query(Place(after), params): Query<Place<AgentId>>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    let page = ShowPage::of(&services, &admin, frame, &capability, after).await?;
+    let path = format!("/console/capabilities/{}", capability.id);
+    let next = page.next.map(|next| params.with("cursor", &next).href(&path));
+    Ok(Page(ShowPage { next, ..page }))
+}
+
+impl ShowPage {
+    async fn of(
+        services: &Services,
+        caller: &Caller,
+        frame: Frame,
+        capability: &Capability,
+        after: Option<AgentId>,
+    ) -> Result<Self> {
+        let holders = capabilities::holders(services, caller, capability.id, after, PER_PAGE).await?;
+        let count = capabilities::count_holders(services, caller, capability.id, overview::MOST).await?;
+        let agent =
+            |agent: &crate::domain::Agent| (agent.id.to_string(), agent.name.to_string(), agent.status.as_str());
+        let frame = frame.at("capabilities");
+        Ok(Self {
+            may_grant: may_grant(&frame, &capability.name),
+            frame,
+            capability: Row::of(capability, count, services.env.now()),
+            holders: holders.items.iter().map(agent).collect(),
+            next: holders.next.map(|next| next.encode()),
+            form: Form::default(),
+            problems: Problems::default(),
+        })
+    }
+}
+
+/// Only owners give away `admin:*`; the service decides, and the page does not offer what it would refuse.
+fn may_grant(frame: &Frame, name: &CapabilityName) -> bool {
+    let needed = if name.as_str() == builtin::ADMIN { Role::Owner } else { Role::Operator };
+    frame.person.as_ref().is_some_and(|person| person.role >= needed)
+}
+
+/// Describes a capability anew.
+pub(super) async fn describe(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    let description =
+        form.read(|fields| Some(fields.optional("description", Capability::parse_description).unwrap_or_default()));
+    let described = match description {
+        Ok(description) => capabilities::describe(&services, &admin, capability.id, description).await,
+        Err(error) => Err(error),
+    };
+    match described {
+        Ok(()) => {
+            let path = format!("/console/capabilities/{}", capability.id);
+            back_to(&session, &path, "The description is saved.").await
+        }
+        Err(error) => {
+            let problems = Problems::from_error(error, "")?;
+            let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
+            Ok(unprocessable(&ShowPage { problems, form, ..page }))
+        }
+    }
+}
+
+/// Grants a capability to the agent that is named.
+pub(super) async fn grant_by_name(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    let granted = grant_to(&services, &admin, capability.id, form.get("agent").trim()).await;
+    match granted {
+        Ok(name) => {
+            let path = format!("/console/capabilities/{}", capability.id);
+            back_to(&session, &path, format!("{name} holds {} now.", capability.name)).await
+        }
+        Err(error) => {
+            let status = if matches!(error, Error::Denied(_)) {
+                http::StatusCode::FORBIDDEN
+            } else {
+                http::StatusCode::UNPROCESSABLE_ENTITY
+            };
+            let problems = Problems::from_error(error, "agent")?;
+            let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
+            Ok(html(status, &ShowPage { problems, form, ..page }))
+        }
+    }
+}
+
+async fn grant_to(services: &Services, admin: &Admin, id: CapabilityId, name: &str) -> Result<AgentName> {
+    let unknown = || Error::field(&["agent"], Invalid::new("unknown", "No agent has this name"));
+    let name = AgentName::parse(name).map_err(|_| unknown())?;
+    let agent = match agents::by_name(services, admin, &name).await {
+        Err(Error::NotFound(_)) => return Err(unknown()),
+        found => found?,
+    };
+    capabilities::grant(services, admin, agent.id, id).await?;
+    Ok(name)
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/of_agent.html")]
+struct GrantsPage {
+    frame: Frame,
+    head: Head,
+    held: Vec<Row>,
+    /// What can still be granted: identifier, name, description.
+    offered: Vec<(String, String, String)>,
+    more: bool,
+    problems: Problems,
+}
+
+impl GrantsPage {
+    async fn of(services: &Services, admin: &Admin, frame: Frame, id: &str) -> Result<Self> {
+        let agent = find(services, admin, id).await?;
+        let now = services.env.now();
+        let held = capabilities::held_by(services, admin, agent.id).await?;
+        let all = capabilities::list(services, admin, None, Limit::of(Limit::MAX)).await?;
+        let frame = frame.at("agents");
+        let offered = all.items.iter().filter(|one| !held.iter().any(|held| held.id == one.id));
+        let mut offered: Vec<_> = offered
+            .filter(|capability| may_grant(&frame, &capability.name))
+            .map(|one| (one.id.to_string(), one.name.to_string(), one.description.clone()))
+            .collect();
+        offered.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+        Ok(Self {
+            head: Head::of(&agent, now, "grants"),
+            held: held.iter().map(|capability| Row::of(capability, 0, now)).collect(),
+            offered,
+            more: all.next.is_some(),
+            frame,
+            problems: Problems::default(),
+        })
+    }
+}
+
+/// What an agent holds.
+pub(super) async fn of_agent(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    Ok(Page(GrantsPage::of(&services, &admin, frame, &id).await?))
+}
+
+/// Grants a capability to an agent.
+pub(super) async fn grant(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&id)?;
+    let unknown = || Error::field(&["capability"], Invalid::new("enum", "Choose a capability"));
+    let granted = match CapabilityId::parse(form.get("capability")) {
+        Some(capability) => capabilities::grant(&services, &admin, agent, capability).await,
+        None => Err(unknown()),
+    };
+    match granted {
+        Ok(capability) => {
+            let path = format!("/console/agents/{agent}/grants");
+            back_to(&session, &path, format!("{} is granted; the next token has it.", capability.name)).await
+        }
+        Err(error) => {
+            let status = if matches!(error, Error::Denied(_)) {
+                http::StatusCode::FORBIDDEN
+            } else {
+                http::StatusCode::UNPROCESSABLE_ENTITY
+            };
+            let problems = Problems::from_error(error, "capability")?;
+            let page = GrantsPage::of(&services, &admin, frame, &id).await?;
+            Ok(html(status, &GrantsPage { problems, ..page }))
+        }
+    }
+}
+
+/// Takes a capability from an agent.
+pub(super) async fn ungrant(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path((id, capability)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&id)?;
+    let capability = find_capability(&services, &admin, &capability).await?;
+    let path = match form.get("back") {
+        "capability" => format!("/console/capabilities/{}", capability.id),
+        _ => format!("/console/agents/{agent}/grants"),
+    };
+    match capabilities::ungrant(&services, &admin, agent, capability.id).await {
+        Ok(()) => back_to(&session, &path, format!("{} is taken back, from its tokens too.", capability.name)).await,
+        Err(error @ (Error::Refused(_) | Error::Denied(_) | Error::NotFound("Capability grant"))) => {
+            refused(&session, &path, &error).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn find_capability(services: &Services, caller: &Caller, id: &str) -> Result<Capability> {
+    let id = CapabilityId::parse(id).ok_or(Error::NotFound("Capability"))?;
+    capabilities::get(services, caller, id).await
+}

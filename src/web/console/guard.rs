@@ -1,0 +1,121 @@
+//! Stands before every page: refuses forms that another site sent, and finds out who is signed in and whether they may.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, Method, Uri, header::HOST, header::ORIGIN, request::Parts};
+use tower_sessions::Session;
+
+use super::session;
+use crate::{
+    domain::{AuthFailure, Error, Result},
+    service::{
+        Caller, Origin, Services,
+        sessions::{self, SignedIn},
+    },
+    web::{failure::Failure, guard::origin, routes::Demand},
+};
+
+/// Refuses unsafe requests that do not prove to come from a page of this console: `SameSite` cookies alone do not keep
+/// out a neighbour on another port or subdomain.
+pub(super) async fn same_origin(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+    let safe = [Method::GET, Method::HEAD].contains(request.method());
+    if safe || is_same_origin(request.headers(), &services.settings.issuer) {
+        next.run(request).await
+    } else {
+        Failure(Error::CrossSite).into_response()
+    }
+}
+
+/// Browsers send `Sec-Fetch-Site` to secure and local addresses, and `Origin` with every form they post. A request with
+/// neither comes from none.
+fn is_same_origin(headers: &HeaderMap, public_url: &str) -> bool {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(site) = header("sec-fetch-site") {
+        return site == "same-origin";
+    }
+    let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()?.parse::<Uri>().ok()) else {
+        return false;
+    };
+    let Some(authority) = origin.authority() else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let public = public_url.parse::<Uri>().ok();
+    host == Some(authority.as_str())
+        || public.is_some_and(|public| {
+            public.scheme() == origin.scheme()
+                && public.authority().map(http::uri::Authority::as_str) == Some(authority.as_str())
+        })
+}
+
+/// Lets in whoever is signed in and may do what the route's row in the table demands.
+pub(super) async fn admit(
+    State((services, demand)): State<(Arc<Services>, Demand)>,
+    session: Session,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let origin = origin(request.extensions());
+    match signed_in(&services, demand, &session, origin).await {
+        Ok(signed_in) => {
+            request.extensions_mut().extend(signed_in);
+            next.run(request).await
+        }
+        Err(error) => Failure(error).into_response(),
+    }
+}
+
+async fn signed_in(services: &Services, demand: Demand, session: &Session, origin: Origin) -> Result<http::Extensions> {
+    let mut found = http::Extensions::new();
+    let who = match session.id() {
+        Some(id) => sessions::authenticate(services, origin, session::key(&id)).await,
+        None => Err(AuthFailure::NoSession.into()),
+    };
+    match (demand, who) {
+        (Demand::Action(action), Ok(signed_in)) => {
+            services.permit(&signed_in.caller, action).await?;
+            found.insert(signed_in);
+        }
+        // Pages that demand nothing still show who is signed in.
+        (_, Ok(signed_in)) => drop(found.insert(signed_in)),
+        (Demand::Action(_), Err(error)) => return Err(error),
+        (_, Err(Error::Unauthenticated(_))) => {}
+        (_, Err(error)) => return Err(error),
+    }
+    Ok(found)
+}
+
+/// The administrator who asks, and who may do what the route's row demands. Only the guard lets one through.
+#[derive(Clone)]
+pub(super) struct Admin(pub(super) SignedIn);
+
+impl std::ops::Deref for Admin {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0.caller
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let defect = || Failure(Error::internal("a page whose table row demands nothing asks for its administrator"));
+        parts.extensions.get::<SignedIn>().cloned().map(Self).ok_or_else(defect)
+    }
+}
+
+/// What the browser calls itself, cut to what a table can show.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
+    Some(text.chars().take(256).collect())
+}
+
+/// Whether htmx asks, and not the browser itself.
+pub(super) fn is_htmx(headers: &HeaderMap) -> bool {
+    headers.contains_key("hx-request")
+}

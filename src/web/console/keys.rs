@@ -1,0 +1,440 @@
+//! The pages of API keys, and the one answer that shows a key.
+
+use std::{collections::HashMap, convert::Infallible, time::Duration};
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+use http::StatusCode;
+use tower_sessions::Session;
+
+use super::{
+    Shared,
+    agents::{Head, find, parse_id},
+    form::{Form, Problems},
+    frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
+    guard::Admin,
+    live::{answer, may_watch},
+    query::{Params, Query},
+    snippets::{Snippet, snippets},
+};
+use crate::{
+    domain::{
+        Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Limit, Result, Selection, Timestamp, api_key::Position,
+    },
+    service::{
+        Services,
+        api_keys::{self, CreatedApiKey, NewApiKey},
+        updates::Updates,
+    },
+    web::{
+        api::paging::{Cursor, parse_cursor},
+        extract::FromQuery,
+        failure::Failure,
+        fields::Fields,
+    },
+};
+
+/// A key as tables show it.
+pub(super) struct Row {
+    id: String,
+    agent_id: String,
+    agent_name: String,
+    name: String,
+    prefix: String,
+    /// A word of [`ApiKeyStatus`], or `expired`.
+    status: &'static str,
+    usable: bool,
+    expires: Option<Moment>,
+    /// Until when a rotated key works.
+    grace: Option<Moment>,
+    last_used: Option<Moment>,
+    last_ip: Option<String>,
+    uses: i64,
+}
+
+impl Row {
+    fn of(key: &ApiKey, agent_name: String, uses: i64, now: Timestamp) -> Self {
+        let moment = |at| Moment::at(at, now);
+        let usable = key.validity().check(now).is_ok();
+        let expired = key.status != ApiKeyStatus::Revoked && !usable;
+        Self {
+            id: key.id.to_string(),
+            agent_id: key.agent_id.to_string(),
+            agent_name,
+            name: key.name.clone(),
+            prefix: key.key_prefix.clone(),
+            status: if expired { "expired" } else { key.status.as_str() },
+            usable,
+            expires: key.expires_at.map(moment),
+            grace: key.grace_ends_at.filter(|_| usable && key.status == ApiKeyStatus::Rotated).map(moment),
+            last_used: key.last_used_at.map(moment),
+            last_ip: key.last_used_ip.clone(),
+            uses,
+        }
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/console/agents/{}/keys/{}{rest}", self.agent_id, self.id)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "keys/of_agent.html")]
+struct AgentKeysPage {
+    frame: Frame,
+    head: Head,
+    keys: Vec<Row>,
+}
+
+/// The keys of an agent.
+pub(super) async fn of_agent(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let mut keys = api_keys::list(&services, &admin, agent.id).await?;
+    let uses = api_keys::uses(&services, &admin, agent.id).await?;
+    let now = services.env.now();
+    // What works first, and the newest of it first.
+    keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
+    let row = |key: &ApiKey| Row::of(key, agent.name.to_string(), uses.get(&key.id).copied().unwrap_or_default(), now);
+    Ok(Page(AgentKeysPage {
+        frame: frame.at("agents"),
+        keys: keys.iter().map(row).collect(),
+        head: Head::of(&agent, now, "keys"),
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "keys/new.html")]
+struct NewKeyPage {
+    frame: Frame,
+    head: Head,
+    form: Form,
+    /// The identifier that the key will have, so that the form makes one key however often it is sent.
+    id: String,
+    problems: Problems,
+}
+
+impl NewKeyPage {
+    fn chosen(&self, life: &str) -> bool {
+        let chosen = self.form.get("life");
+        if chosen.is_empty() { life == "90" } else { chosen == life }
+    }
+}
+
+/// The form for a new key.
+pub(super) async fn new_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    Ok(Page(NewKeyPage {
+        frame: frame.at("agents"),
+        head: Head::of(&agent, services.env.now(), "keys"),
+        form: Form::default(),
+        id: services.env.uuid().to_string(),
+        problems: Problems::default(),
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "keys/created.html")]
+struct CreatedPage {
+    frame: Frame,
+    head: Head,
+    key_name: String,
+    secret: String,
+    done: String,
+    first_use: String,
+    snippets: Vec<Snippet>,
+    /// Until when the key that this one replaces still works.
+    old_until: Option<Moment>,
+}
+
+impl CreatedPage {
+    fn of(
+        services: &Services,
+        frame: Frame,
+        agent: &Agent,
+        created: &CreatedApiKey,
+        old_until: Option<Timestamp>,
+    ) -> Self {
+        let now = services.env.now();
+        let secret = created.raw_key.expose().to_owned();
+        Self {
+            frame: frame.at("agents"),
+            head: Head::of(agent, now, "keys"),
+            key_name: created.key.name.clone(),
+            done: format!("/console/agents/{}/keys", agent.id),
+            first_use: format!("/console/agents/{}/keys/{}/first-use", agent.id, created.key.id),
+            snippets: snippets(&services.settings.issuer, &secret),
+            secret,
+            old_until: old_until.map(|at| Moment::at(at, now)),
+        }
+    }
+}
+
+/// Makes a key and shows it, once.
+pub(super) async fn create(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let now = services.env.now();
+    let key = ApiKeyId::parse(form.get("id")).unwrap_or(ApiKeyId(services.env.uuid()));
+    let created = match form.read(|fields| read_new(fields, &form, now)) {
+        Ok(new) => api_keys::create_as(&services, &admin, agent.id, key, new).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(created) => Ok(Page(CreatedPage::of(&services, frame, &agent, &created, None)).into_response()),
+        Err(error) => {
+            let status = match &error {
+                Error::Conflict(_) => StatusCode::CONFLICT,
+                Error::Denied(_) => StatusCode::FORBIDDEN,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            let problems = Problems::from_error(error, "")?;
+            let (head, id) = (Head::of(&agent, now, "keys"), services.env.uuid().to_string());
+            Ok(html(status, &NewKeyPage { frame: frame.at("agents"), head, form, id, problems }))
+        }
+    }
+}
+
+fn read_new(fields: &mut Fields, form: &Form, now: Timestamp) -> Option<NewApiKey> {
+    const DAY: u64 = 24 * 3_600;
+    let name = fields.required("name", |text| ApiKey::parse_name(text.trim()));
+    let expires_at = match form.get("life") {
+        "never" => Some(None),
+        "date" => fields.required("expires_on", |text| {
+            let wrong = || Invalid::new("date_parsing", "Choose a day");
+            // The whole of the day that was chosen still counts.
+            let day = Timestamp::parse_lenient(text).ok_or_else(wrong)?.plus(Duration::from_secs(DAY - 1));
+            if day <= now { Err(Invalid::new("datetime_future", "")) } else { Ok(Some(day)) }
+        }),
+        _ => fields.required("life", |text| match text {
+            "7" | "30" | "90" => {
+                let days: u64 = text.parse().map_err(|_| Invalid::new("enum", "Choose one"))?;
+                Ok(Some(now.plus(Duration::from_secs(days * DAY))))
+            }
+            _ => Err(Invalid::new("enum", "Choose how long the key works")),
+        }),
+    };
+    Some(NewApiKey { name: name?, expires_at: expires_at? })
+}
+
+#[derive(Template)]
+#[template(path = "keys/rotate.html")]
+struct RotatePage {
+    frame: Frame,
+    head: Head,
+    key: Row,
+    problems: Problems,
+}
+
+/// Asks how long the old key shall still work.
+pub(super) async fn rotate_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
+    let now = services.env.now();
+    let key = Row::of(&key, agent.name.to_string(), 0, now);
+    let head = Head::of(&agent, now, "keys");
+    Ok(Page(RotatePage { frame: frame.at("agents"), head, key, problems: Problems::default() }))
+}
+
+/// Replaces a key and shows the new one, once.
+pub(super) async fn rotate(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((id, key)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    const HOUR: u64 = 3_600;
+    let (agent, old) = find_key(&services, &admin, &id, &key).await?;
+    let now = services.env.now();
+    let grace = form.read(|fields| {
+        fields.required("grace", |text| match text {
+            "0" => Ok(Duration::ZERO),
+            "1" => Ok(Duration::from_secs(HOUR)),
+            "24" => Ok(Duration::from_secs(24 * HOUR)),
+            "168" => Ok(Duration::from_secs(168 * HOUR)),
+            _ => Err(Invalid::new("enum", "Choose how long the old key still works")),
+        })
+    });
+    let rotated = match grace {
+        Ok(grace) => api_keys::rotate(&services, &admin, agent.id, old.id, Some(grace)).await,
+        Err(error) => Err(error),
+    };
+    match rotated {
+        Ok(rotation) => {
+            let until = Some(now.plus(rotation.grace)).filter(|_| !rotation.grace.is_zero());
+            Ok(Page(CreatedPage::of(&services, frame, &agent, &rotation.new, until)).into_response())
+        }
+        Err(error) => {
+            let problems = Problems::from_error(error, "")?;
+            let key = Row::of(&old, agent.name.to_string(), 0, now);
+            let head = Head::of(&agent, now, "keys");
+            Ok(unprocessable(&RotatePage { frame: frame.at("agents"), head, key, problems }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "keys/revoke.html")]
+struct RevokePage {
+    frame: Frame,
+    head: Head,
+    key: Row,
+}
+
+/// Asks before a key is revoked.
+pub(super) async fn revoke_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
+    let now = services.env.now();
+    let uses = api_keys::uses(&services, &admin, agent.id).await?.get(&key.id).copied().unwrap_or_default();
+    let key = Row::of(&key, agent.name.to_string(), uses, now);
+    Ok(Page(RevokePage { frame: frame.at("agents"), head: Head::of(&agent, now, "keys"), key }))
+}
+
+/// Revokes a key, or ends the grace of one that was rotated.
+pub(super) async fn revoke(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
+    let path = format!("/console/agents/{}/keys", agent.id);
+    match api_keys::revoke(&services, &admin, agent.id, key.id).await {
+        Ok(()) => {
+            let message = format!("The key {} no longer works, and neither do its tokens.", key.name);
+            back_to(&session, &path, message).await
+        }
+        Err(error @ Error::Refused(_)) => refused(&session, &path, &error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn find_key(services: &Services, admin: &Admin, id: &str, key: &str) -> Result<(Agent, ApiKey)> {
+    let agent = find(services, admin, id).await?;
+    let key = ApiKeyId::parse(key).ok_or(Error::NotFound("API key"))?;
+    let key = api_keys::get(services, admin, agent.id, key).await?;
+    Ok((agent, key))
+}
+
+/// Tells when a key is first used, and then ends.
+pub(super) async fn first_use(
+    State(services): Shared,
+    admin: Admin,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Failure> {
+    let agent = parse_id(&id)?;
+    let key = ApiKeyId::parse(&key).ok_or(Error::NotFound("API key"))?;
+    api_keys::get(&services, &admin, agent, key).await?;
+    let updates = Updates::of(&services);
+    let events = stream::unfold(Some((services, updates)), move |state| {
+        let admin = admin.clone();
+        async move {
+            let (services, mut updates) = state?;
+            loop {
+                if !may_watch(&services, &admin).await {
+                    return None;
+                }
+                let key = api_keys::get(&services, &admin, agent, key).await.ok()?;
+                if key.last_used_at.is_some() {
+                    return Some((Ok(Event::default().event("used").data("used")), None));
+                }
+                if !updates.next().await {
+                    return None;
+                }
+            }
+        }
+    });
+    Ok(answer(events))
+}
+
+#[derive(Template)]
+#[template(path = "keys/fleet.html")]
+struct FleetPage {
+    frame: Frame,
+    keys: Vec<Row>,
+    show: &'static str,
+    params: Params,
+    next: Option<String>,
+}
+
+/// Which of the fleet's keys to show.
+pub(super) struct Listing {
+    selection: Selection,
+    after: Option<Position>,
+}
+
+/// The selections: how the URL calls each, and how people do.
+const SELECTIONS: [(&str, &str, Selection); 4] = [
+    ("all", "All", Selection::All),
+    ("expiring", "Expiring within 7 days", Selection::Expiring),
+    ("idle", "Unused for 90 days", Selection::Idle),
+    ("in_grace", "Rotated, still working", Selection::InGrace),
+];
+
+impl FromQuery for Listing {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let selection = fields.optional("show", |text| {
+            let found = SELECTIONS.iter().find(|(word, ..)| *word == text).map(|(.., selection)| *selection);
+            found.ok_or_else(|| Invalid::new("enum", "Input should be one of: all, expiring, idle, in_grace"))
+        });
+        Some(Self { selection: selection.unwrap_or(Selection::All), after: fields.optional("cursor", parse_cursor) })
+    }
+}
+
+/// The keys of the fleet.
+pub(super) async fn fleet(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Query(Listing { selection, after }, params): Query<Listing>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let page = api_keys::fleet(&services, &admin, selection, after, Limit::of(50)).await?;
+    let now = services.env.now();
+    let mut agents: Vec<_> = page.items.iter().map(|key| key.agent_id).collect();
+    agents.sort_unstable();
+    agents.dedup();
+    let names: HashMap<_, _> = crate::service::agents::names(&services, &admin, &agents).await?;
+    let row = |key: &ApiKey| {
+        let name = names.get(&key.agent_id).map(ToString::to_string).unwrap_or_default();
+        Row::of(key, name, 0, now)
+    };
+    let show = SELECTIONS.iter().find(|(.., listed)| *listed == selection).map_or("all", |(word, ..)| word);
+    Ok(Page(FleetPage {
+        frame: frame.at("keys"),
+        keys: page.items.iter().map(row).collect(),
+        show,
+        next: page.next.as_ref().map(|next| params.with("cursor", &next.encode()).href("/console/keys")),
+        params,
+    }))
+}

@@ -1,0 +1,90 @@
+//! The console: pages for administrators, over the same use cases as the API. It works without JavaScript.
+
+mod account;
+mod administrators;
+mod agents;
+pub mod assets;
+mod audit;
+mod audit_export;
+mod audit_tail;
+mod capabilities;
+mod error;
+mod form;
+mod frame;
+mod guard;
+mod keys;
+mod live;
+mod overview;
+mod palette;
+mod preferences;
+mod qr;
+mod query;
+pub mod routes;
+mod session;
+mod setup;
+mod sign_in;
+mod snippets;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    middleware::{from_fn, from_fn_with_state, map_response},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY},
+};
+
+use super::routes::RateLimits;
+use crate::{domain::Error, service::Services, web::failure::Failure};
+
+/// What every handler is handed.
+type Shared = State<Arc<Services>>;
+
+/// The pages that every page leads to: a name for `aria-current`, where, what it is called, and its icon.
+pub(super) const NAVIGATION: &[(&str, &str, &str, &str)] = &[
+    ("overview", "/console", "Overview", "overview"),
+    ("agents", "/console/agents", "Agents", "agent"),
+    ("keys", "/console/keys", "API keys", "key"),
+    ("capabilities", "/console/capabilities", "Capabilities", "capability"),
+    ("audit", "/console/audit", "Audit log", "audit"),
+    ("administrators", "/console/administrators", "Administrators", "people"),
+    ("account", "/console/account", "Your account", "person"),
+];
+
+/// The console, guarded and limited page by page.
+pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
+    let pages = routes::router(services, limits)
+        .layer(from_fn_with_state(services.clone(), guard::same_origin))
+        .layer(session::layer(services));
+    Router::new()
+        .merge(pages)
+        .merge(assets::router())
+        .route("/", get(|| async { Redirect::to("/console") }))
+        .route("/console/{*rest}", axum::routing::any(nowhere))
+}
+
+/// Renders every error as a page, also those that the layers around the pages make.
+pub(super) fn finish(router: Router) -> Router {
+    router.layer(from_fn(error::render)).layer(map_response(allow_own_files))
+}
+
+async fn nowhere() -> Response {
+    (StatusCode::NOT_FOUND, Failure(Error::NotFound("Page"))).into_response()
+}
+
+/// Pages load this server's own files and nothing else, post to it and nowhere else, and no script of theirs turns text
+/// into markup but through the one policy that htmx uses.
+async fn allow_own_files(mut response: Response) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+        form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+        trusted-types aims";
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // Without a referrer, browsers would send `Origin: null` with forms.
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}

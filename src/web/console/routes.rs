@@ -1,0 +1,143 @@
+//! The console's part of the table of routes: what each page and each form demands of who asks.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    handler::Handler,
+    middleware::from_fn_with_state,
+    routing::{MethodRouter, on},
+};
+use http::Method;
+
+use super::{
+    account, administrators, agents, audit, audit_export, audit_tail, capabilities, guard, keys, overview, palette,
+    preferences, setup, sign_in,
+};
+use crate::{
+    service::{Action, Services},
+    web::routes::{Demand, Limited, Listed, RateLimits},
+};
+
+struct Entry {
+    method: Method,
+    path: &'static str,
+    demand: Demand,
+    limited: Limited,
+    handler: MethodRouter<Arc<Services>>,
+}
+
+fn get<T: 'static>(path: &'static str, action: Action, handler: impl Handler<T, Arc<Services>>) -> Entry {
+    let handler = axum::routing::get(handler);
+    Entry { method: Method::GET, path, demand: Demand::Action(action), limited: Limited::Never, handler }
+}
+
+fn post<T: 'static>(path: &'static str, action: Action, handler: impl Handler<T, Arc<Services>>) -> Entry {
+    let handler = axum::routing::post(handler);
+    Entry { method: Method::POST, path, demand: Demand::Action(action), limited: Limited::Never, handler }
+}
+
+/// A page for whoever has not signed in, counted by a rate limit.
+fn open<T: 'static>(
+    method: Method,
+    path: &'static str,
+    limited: Limited,
+    handler: impl Handler<T, Arc<Services>>,
+) -> Entry {
+    let filter =
+        if method == Method::GET { axum::routing::MethodFilter::GET } else { axum::routing::MethodFilter::POST };
+    Entry { method, path, demand: Demand::Nothing, limited, handler: on(filter, handler) }
+}
+
+fn table() -> Vec<Entry> {
+    use Action as A;
+    use Limited::{Api, Auth, Never};
+    let (reading, posting) = (Method::GET, Method::POST);
+    vec![
+        open(reading.clone(), "/console/sign-in", Api, sign_in::page),
+        open(posting.clone(), "/console/sign-in", Auth, sign_in::submit),
+        open(posting.clone(), "/console/sign-in/code", Auth, sign_in::submit_code),
+        open(reading, "/console/setup", Api, setup::page),
+        open(posting.clone(), "/console/setup", Auth, setup::submit),
+        open(posting, "/console/theme", Never, preferences::theme),
+        post("/console/sign-out", A::ManageAccount, sign_in::sign_out),
+        Entry { limited: Auth, ..post("/console/confirm", A::ManageAccount, sign_in::confirm) },
+        get("/console", A::ReadAudit, overview::page),
+        get("/console/palette", A::ManageAccount, palette::list),
+        get("/console/agents", A::ListAgents, agents::list::page),
+        get("/console/agents/new", A::CreateAgent, agents::edit::new_page),
+        post("/console/agents", A::CreateAgent, agents::edit::create),
+        post("/console/agents/bulk", A::SuspendAgent, agents::bulk::confirm),
+        post("/console/agents/bulk/apply", A::SuspendAgent, agents::bulk::apply),
+        get("/console/agents/{id}", A::ReadAgent, agents::show::overview),
+        get("/console/agents/{id}/timeline", A::ReadAudit, agents::show::timeline),
+        get("/console/agents/{id}/connect", A::ReadAgent, agents::show::connect),
+        get("/console/agents/{id}/edit", A::UpdateAgent, agents::edit::page),
+        post("/console/agents/{id}", A::UpdateAgent, agents::edit::update),
+        post("/console/agents/{id}/suspend", A::SuspendAgent, agents::stop::suspend),
+        post("/console/agents/{id}/reactivate", A::ReactivateAgent, agents::stop::reactivate),
+        get("/console/agents/{id}/revoke", A::RevokeAgent, agents::stop::revoke_page),
+        post("/console/agents/{id}/revoke", A::RevokeAgent, agents::stop::revoke),
+        get("/console/agents/{id}/delete", A::DeleteAgent, agents::stop::delete_page),
+        post("/console/agents/{id}/delete", A::DeleteAgent, agents::stop::delete),
+        get("/console/agents/{id}/keys", A::ListKeys, keys::of_agent),
+        get("/console/agents/{id}/keys/new", A::CreateKey, keys::new_page),
+        post("/console/agents/{id}/keys", A::CreateKey, keys::create),
+        get("/console/agents/{id}/keys/{key}/rotate", A::RotateKey, keys::rotate_page),
+        post("/console/agents/{id}/keys/{key}/rotate", A::RotateKey, keys::rotate),
+        get("/console/agents/{id}/keys/{key}/revoke", A::RevokeKey, keys::revoke_page),
+        post("/console/agents/{id}/keys/{key}/revoke", A::RevokeKey, keys::revoke),
+        get("/console/agents/{id}/keys/{key}/first-use", A::ListKeys, keys::first_use),
+        get("/console/keys", A::ListKeys, keys::fleet),
+        get("/console/agents/{id}/grants", A::ListGrants, capabilities::of_agent),
+        post("/console/agents/{id}/grants", A::GrantCapability, capabilities::grant),
+        post("/console/agents/{id}/grants/{capability}/remove", A::UngrantCapability, capabilities::ungrant),
+        get("/console/capabilities", A::ListCapabilities, capabilities::list),
+        get("/console/capabilities/new", A::CreateCapability, capabilities::new_page),
+        post("/console/capabilities", A::CreateCapability, capabilities::create),
+        get("/console/capabilities/{id}", A::ListGrants, capabilities::show),
+        post("/console/capabilities/{id}", A::UpdateCapability, capabilities::describe),
+        post("/console/capabilities/{id}/holders", A::GrantCapability, capabilities::grant_by_name),
+        get("/console/audit", A::ReadAudit, audit::list),
+        get("/console/audit/tail", A::ReadAudit, audit_tail::stream),
+        get("/console/audit/export", A::ReadAudit, audit_export::download),
+        get("/console/audit/chain", A::ReadAudit, audit::chain),
+        post("/console/audit/verify", A::VerifyAudit, audit::verify),
+        get("/console/audit/{seq}", A::ReadAudit, audit::record),
+        get("/console/administrators", A::ListAdministrators, administrators::list),
+        get("/console/administrators/new", A::ManageAdministrators, administrators::new_page),
+        post("/console/administrators", A::ManageAdministrators, administrators::create),
+        get("/console/administrators/{id}", A::ListAdministrators, administrators::show),
+        post("/console/administrators/{id}", A::ManageAdministrators, administrators::update),
+        post("/console/administrators/{id}/disable", A::ManageAdministrators, administrators::disable),
+        post("/console/administrators/{id}/enable", A::ManageAdministrators, administrators::enable),
+        post("/console/administrators/{id}/password", A::ManageAdministrators, administrators::reset_password),
+        get("/console/account", A::ManageAccount, account::page),
+        post("/console/account/password", A::ManageAccount, account::change_password),
+        post("/console/account/sessions", A::ManageAccount, account::end_sessions),
+        get("/console/account/authenticator", A::ManageAccount, account::authenticator_page),
+        post("/console/account/authenticator", A::ManageAccount, account::enable_authenticator),
+        post("/console/account/authenticator/remove", A::ManageAccount, account::disable_authenticator),
+        post("/console/account/recovery-codes", A::ManageAccount, account::renew_recovery_codes),
+    ]
+}
+
+/// Lists every page and form and what it demands.
+#[must_use]
+pub fn list() -> Vec<Listed> {
+    let listed = |entry: Entry| Listed { method: entry.method, path: entry.path.to_owned(), demand: entry.demand };
+    table().into_iter().map(listed).collect()
+}
+
+pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
+    let router = table().into_iter().fold(Router::new(), |router, entry| {
+        let handler = entry.handler.route_layer(from_fn_with_state((services.clone(), entry.demand), guard::admit));
+        let handler = match entry.limited {
+            Limited::Never => handler,
+            Limited::Auth => limits.auth.count(handler),
+            Limited::Api => limits.api.count(handler),
+        };
+        router.route(entry.path, handler)
+    });
+    router.with_state(services.clone())
+}

@@ -1,0 +1,190 @@
+//! Signing in and out, and proving again who one is.
+
+use askama::Template;
+use axum::{
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use tower_sessions::Session;
+
+use super::{
+    Shared,
+    error::{ConfirmPage, SignInPage, Waiting, is_own_path},
+    form::Form,
+    frame::{Frame, Page, html, see_other},
+    guard::{Admin, user_agent},
+    session::{failed, renew},
+};
+use crate::{
+    domain::{AdministratorId, Error, Result},
+    service::{
+        Origin, factors,
+        sign_in::{self, Outcome, Proof},
+    },
+    web::failure::Failure,
+};
+
+/// Who gave the right password and still owes the second factor.
+const PENDING: &str = "second_factor_of";
+
+#[derive(Template)]
+#[template(path = "sign_in/code.html")]
+struct CodePage {
+    frame: Frame,
+    next: String,
+    waiting: Option<Waiting>,
+    problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in/carry_on.html")]
+struct CarryOnPage {
+    frame: Frame,
+    path: String,
+    fields: Vec<(String, String)>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct Target {
+    #[serde(default)]
+    next: String,
+}
+
+/// The page that asks for username and password.
+pub(super) async fn page(frame: Frame, Query(Target { next }): Query<Target>) -> Response {
+    if frame.person.is_some() {
+        return see_other("/console");
+    }
+    Page(SignInPage { frame, username: String::new(), next, waiting: None, problem: None }).into_response()
+}
+
+/// Signs in, or asks for the second factor.
+pub(super) async fn submit(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    origin: Origin,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, Failure> {
+    let (username, password) = (form.get("username").to_owned(), form.get("password").to_owned());
+    match sign_in::with_password(&services, &origin, &username, password).await {
+        Ok(Outcome::Proved(proof)) => {
+            let keys = renew(&session).await?;
+            sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
+            Ok(carry_on(&frame, &form))
+        }
+        Ok(Outcome::SecondFactor(id)) => {
+            session.cycle_id().await.map_err(failed)?;
+            session.insert(PENDING, id.to_string()).await.map_err(failed)?;
+            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
+            Ok(Page(CodePage { frame, next, waiting, problem: None }).into_response())
+        }
+        Err(error) => {
+            let (status, problem) = in_words(error)?;
+            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
+            Ok(html(status, &SignInPage { frame, username, next, waiting, problem: Some(problem) }))
+        }
+    }
+}
+
+/// Takes the second factor of whoever gave the right password.
+pub(super) async fn submit_code(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    origin: Origin,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, Failure> {
+    let pending: Option<String> = session.get(PENDING).await.map_err(failed)?;
+    let Some(id) = pending.as_deref().and_then(AdministratorId::parse) else {
+        return Ok(see_other("/console/sign-in"));
+    };
+    match factors::check_code(&services, &origin, id, form.get("code")).await {
+        Ok(proof) => {
+            session.remove_value(PENDING).await.map_err(failed)?;
+            let keys = renew(&session).await?;
+            sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
+            Ok(carry_on(&frame, &form))
+        }
+        Err(error) => {
+            let (status, problem) = in_words(error)?;
+            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
+            Ok(html(status, &CodePage { frame, next, waiting, problem: Some(problem) }))
+        }
+    }
+}
+
+/// Takes the proof that an act asked for, and goes on with the act.
+pub(super) async fn confirm(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    form: Form,
+) -> Result<Response, Failure> {
+    match sign_in::again_with_password(&services, &admin, form.get("password").to_owned()).await {
+        Ok(proof) => {
+            proved_again(&services, &session, &admin, proof).await?;
+            Ok(carry_on(&frame, &form))
+        }
+        Err(error) => {
+            let (status, problem) = in_words(error)?;
+            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
+            Ok(html(status, &ConfirmPage { frame, next, waiting, problem: Some(problem) }))
+        }
+    }
+}
+
+pub(super) async fn proved_again(
+    services: &crate::service::Services,
+    session: &Session,
+    admin: &Admin,
+    proof: Proof,
+) -> Result<()> {
+    let keys = renew(session).await?;
+    sign_in::renew(services, admin, keys, proof).await
+}
+
+/// Signs out.
+pub(super) async fn sign_out(State(services): Shared, session: Session, admin: Admin) -> Result<Response, Failure> {
+    sign_in::end(&services, &admin).await?;
+    session.flush().await.map_err(failed)?;
+    Ok(see_other("/console/sign-in"))
+}
+
+/// Goes on where somebody was: with the form that waited, or the page that they asked for.
+pub(super) fn carry_on(frame: &Frame, form: &Form) -> Response {
+    match Waiting::carried(form) {
+        Some(waiting) => {
+            let fields = waiting.fields();
+            Page(CarryOnPage { frame: frame.clone(), path: waiting.path, fields }).into_response()
+        }
+        None => {
+            let next = form.get("next");
+            see_other(if is_own_path(next) { next } else { "/console" })
+        }
+    }
+}
+
+/// What whoever signs in is told; an error that they cannot mend goes on as it is.
+pub(super) fn in_words(error: Error) -> Result<(StatusCode, String)> {
+    match error {
+        Error::Unauthenticated(crate::domain::AuthFailure::WrongCredentials) => {
+            Ok((StatusCode::UNAUTHORIZED, error.to_string()))
+        }
+        Error::RateLimited { retry_after } => {
+            let wait = if retry_after < 90 {
+                format!("{retry_after} seconds")
+            } else {
+                format!("{} minutes", retry_after.div_ceil(60))
+            };
+            Ok((StatusCode::TOO_MANY_REQUESTS, format!("Too many wrong tries. Wait {wait}, then try again.")))
+        }
+        Error::Invalid(_) => Ok((StatusCode::UNPROCESSABLE_ENTITY, "Check what you entered".to_owned())),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,32 @@
+//! Programs that exchange a key for a token, ready to be copied.
+
+/// A program in one language.
+pub(super) struct Snippet {
+    pub(super) id: &'static str,
+    pub(super) name: &'static str,
+    pub(super) code: String,
+}
+
+/// The programs, with the key in its place.
+pub(super) fn snippets(url: &str, key: &str) -> Vec<Snippet> {
+    let curl = format!("curl -s -X POST {url}/api/v1/auth/token \\\n  -H \"X-API-Key: {key}\"");
+    let python = format!(
+        "import httpx\n\nanswer = httpx.post(\n    \"{url}/api/v1/auth/token\",\n    headers={{\"X-API-Key\": \"{key}\"}},\n)\n\
+         answer.raise_for_status()\ntoken = answer.json()[\"access_token\"]"
+    );
+    let typescript = format!(
+        "const answer = await fetch(\"{url}/api/v1/auth/token\", {{\n  method: \"POST\",\n  headers: {{ \"X-API-Key\": \
+         \"{key}\" }},\n}});\nif (!answer.ok) throw new Error(await answer.text());\nconst {{ access_token }} = await answer.json();"
+    );
+    let mcp = format!(
+        "{{\n  \"mcpServers\": {{\n    \"my-server\": {{\n      \"command\": \"my-mcp-server\",\n      \"env\": {{\n        \
+         \"AIMS_URL\": \"{url}\",\n        \"AIMS_API_KEY\": \"{key}\"\n      }}\n    }}\n  }}\n}}"
+    );
+    let all = [
+        ("curl", "curl", curl),
+        ("python", "Python", python),
+        ("typescript", "TypeScript", typescript),
+        ("mcp", "MCP", mcp),
+    ];
+    all.into_iter().map(|(id, name, code)| Snippet { id, name, code }).collect()
+}

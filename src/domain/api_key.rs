@@ -40,7 +40,7 @@ pub struct ApiKey {
 }
 
 /// That a key was used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
     /// When last.
     pub at: Timestamp,

@@ -59,6 +59,7 @@ impl Attention {
 }
 
 /// What a new installation takes until an agent works with it; each is told from what there is.
+#[expect(clippy::struct_excessive_bools, reason = "a checklist")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
     /// An agent was registered besides the one that AIMS makes itself.

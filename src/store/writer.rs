@@ -238,7 +238,7 @@ async fn commit_batch(
             Work::Record { event, used, answer } => {
                 if let Some(key) = used {
                     let this = Use { at: event.at, ip: event.ip, times: 1 };
-                    tx.uses.entry(key).and_modify(|earlier| earlier.absorb(this.clone())).or_insert(this);
+                    tx.uses.entry(key).and_modify(|earlier| earlier.absorb(this)).or_insert(this);
                 }
                 tx.events.push(*event);
                 answers.push(answer);

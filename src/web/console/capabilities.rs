@@ -220,7 +220,7 @@ pub(super) async fn describe(
         Err(error) => {
             let problems = Problems::from_error(error, "")?;
             let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
-            Ok(unprocessable(&ShowPage { problems, form, ..page }))
+            Ok(unprocessable(&ShowPage { form, problems, ..page }))
         }
     }
 }
@@ -249,7 +249,7 @@ pub(super) async fn grant_by_name(
             };
             let problems = Problems::from_error(error, "agent")?;
             let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
-            Ok(html(status, &ShowPage { problems, form, ..page }))
+            Ok(html(status, &ShowPage { form, problems, ..page }))
         }
     }
 }

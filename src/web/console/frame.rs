@@ -192,7 +192,7 @@ fn relative(time: Timestamp, now: Timestamp) -> String {
         3_888_000..31_536_000 => ((distance + 1_296_000) / 2_592_000, "month"),
         _ => ((distance + 15_768_000) / 31_536_000, "year"),
     };
-    let plural = if count > 1 && unit.len() > 3 || (unit == "day" && count > 1) { "s" } else { "" };
+    let plural = if count > 1 && !["min", "h"].contains(&unit) { "s" } else { "" };
     if seconds > 0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
 }
 

@@ -1,5 +1,7 @@
 //! QR codes as drawings: no picture has to be loaded, so no secret is in a URL.
 
+use std::fmt::Write;
+
 use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::domain::{Error, Result};
@@ -13,6 +15,10 @@ pub(super) fn path(text: &str) -> Result<(String, i32)> {
     let side = code.size();
     let modules = (0..side).flat_map(|y| (0..side).map(move |x| (x, y)));
     let dark = modules.filter(|&(x, y)| code.get_module(x, y));
-    let path: String = dark.map(|(x, y)| format!("M{} {}h1v1h-1z", x + QUIET, y + QUIET)).collect();
+    let mut path = String::new();
+    for (x, y) in dark {
+        // Writing to a text does not fail.
+        let _ = write!(path, "M{} {}h1v1h-1z", x + QUIET, y + QUIET);
+    }
     Ok((path, side + 2 * QUIET))
 }

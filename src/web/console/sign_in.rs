@@ -158,16 +158,12 @@ pub(super) async fn sign_out(State(services): Shared, session: Session, admin: A
 
 /// Goes on where somebody was: with the form that waited, or the page that they asked for.
 pub(super) fn carry_on(frame: &Frame, form: &Form) -> Response {
-    match Waiting::carried(form) {
-        Some(waiting) => {
-            let fields = waiting.fields();
-            Page(CarryOnPage { frame: frame.clone(), path: waiting.path, fields }).into_response()
-        }
-        None => {
-            let next = form.get("next");
-            see_other(if is_own_path(next) { next } else { "/console" })
-        }
+    if let Some(waiting) = Waiting::carried(form) {
+        let fields = waiting.fields();
+        return Page(CarryOnPage { frame: frame.clone(), path: waiting.path, fields }).into_response();
     }
+    let next = form.get("next");
+    see_other(if is_own_path(next) { next } else { "/console" })
 }
 
 /// What whoever signs in is told; an error that they cannot mend goes on as it is.

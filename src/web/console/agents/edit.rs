@@ -126,8 +126,8 @@ fn parse_metadata(text: &str) -> Result<String, crate::domain::Invalid> {
     if text.trim().is_empty() { Ok("{}".to_owned()) } else { Agent::parse_metadata(text) }
 }
 
-fn read_edit(fields: &mut Fields) -> Option<AgentEdit> {
-    Some(AgentEdit {
+fn read_edit(fields: &mut Fields) -> AgentEdit {
+    AgentEdit {
         owner: fields.optional("owner", |text| Agent::parse_owner(text.trim())),
         agent_type: fields.optional("agent_type", AgentType::parse),
         description: fields.optional("description", Agent::parse_description),
@@ -136,7 +136,7 @@ fn read_edit(fields: &mut Fields) -> Option<AgentEdit> {
             let micros = text.parse().map_err(|_| crate::domain::Invalid::new("version", "Reload the page"))?;
             Ok(Timestamp::from_micros(micros))
         }),
-    })
+    }
 }
 
 /// The form for an agent that there is.
@@ -162,7 +162,7 @@ pub(in crate::web::console) async fn update(
     form: Form,
 ) -> Result<Response, Failure> {
     let id = parse_id(&id)?;
-    let updated = match form.read(read_edit) {
+    let updated = match form.read(|fields| Some(read_edit(fields))) {
         Ok(edit) => agents::update(&services, &admin, id, edit).await,
         Err(error) => Err(error),
     };

@@ -248,7 +248,7 @@ pub async fn fleet(
 /// When the database fails.
 pub async fn count_fleet(conn: Conn<'_>, selection: Selection, now: Timestamp, most: i64) -> Result<i64> {
     let (condition, _, bound) = condition(selection, now);
-    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT $3) AS some");
+    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT $3) AS counted");
     Ok(on!(conn, |c| sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(now.as_micros())
         .bind(bound)

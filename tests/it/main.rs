@@ -13,6 +13,8 @@ mod support;
 
 mod api;
 mod architecture;
+mod browser;
+mod console;
 mod reliability;
 mod security;
 mod store;

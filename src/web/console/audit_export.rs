@@ -86,11 +86,11 @@ pub(super) async fn download(
 impl Download {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(start) = self.start else { return Ok(None) };
+        let limit = Limit::of(Limit::MAX);
+        let page = audit::list(&self.services, &self.admin, &self.filter, start, limit).await?;
         if !may_watch(&self.services, &self.admin).await {
             return Err(crate::domain::AuthFailure::NoSession.into());
         }
-        let limit = Limit::of(Limit::MAX);
-        let page = audit::list(&self.services, &self.admin, &self.filter, start, limit).await?;
         self.start = page.next.map(Start::Before);
         let write = match self.format {
             Format::Csv => csv,

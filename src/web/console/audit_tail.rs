@@ -86,11 +86,8 @@ impl Tail {
                 let row = RowFragment { record }.render().ok()?;
                 return Some(Event::default().id(id).data(row));
             }
-            if !may_watch(&self.services, &self.admin).await {
-                // Told, so that the page says so instead of asking for ever.
-                return None;
-            }
-            if self.read().await.is_err() {
+            // Asked after the records were read: none of them may be later than the end of the session.
+            if self.read().await.is_err() || !may_watch(&self.services, &self.admin).await {
                 return None;
             }
             if self.ready.is_empty() && !self.updates.next().await {

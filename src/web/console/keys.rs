@@ -362,10 +362,10 @@ pub(super) async fn first_use(
         async move {
             let (services, mut updates) = state?;
             loop {
+                let key = api_keys::get(&services, &admin, agent, key).await.ok()?;
                 if !may_watch(&services, &admin).await {
                     return None;
                 }
-                let key = api_keys::get(&services, &admin, agent, key).await.ok()?;
                 if key.last_used_at.is_some() {
                     return Some((Ok(Event::default().event("used").data("used")), None));
                 }

@@ -1,13 +1,17 @@
 //! What the tests share: databases, a clock that stands still, a running service, and a client.
 
+mod browser;
 mod client;
 mod database;
+mod people;
 mod process;
 mod server;
 mod time;
 
+pub use browser::{Browser, Page};
 pub use client::{Answer, Client, details};
 pub use database::Database;
+pub use people::{COOKIE, PASSWORD};
 pub use process::{Aims, Ended, Process};
 pub use server::{Agent, Server, open, start};
 pub use time::TestClock;

@@ -6,6 +6,7 @@ use aims::{
     app::App,
     clock::{Environment, SystemRng},
     config::Config,
+    service::Services,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Server {
     pub admin: Client,
     pub admin_id: String,
     pub admin_key: String,
+    /// The use cases, for what only the host's operator does.
+    pub services: Arc<Services>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
 }
@@ -35,7 +38,11 @@ impl Server {
     }
 
     pub async fn with(db: Database, options: Options<'_>) -> Self {
-        let clock = TestClock::new();
+        Self::at(TestClock::new(), db, options).await
+    }
+
+    /// A server by a clock of the test's choice.
+    pub async fn at(clock: TestClock, db: Database, options: Options<'_>) -> Self {
         let app = open(&db, &clock, options).await;
         let made = app.bootstrap().await.unwrap().expect("an empty database");
         let (admin_id, admin_key) = (made.agent.to_string(), made.raw_key.expose().to_owned());
@@ -45,12 +52,13 @@ impl Server {
     async fn serve(db: Database, clock: TestClock, app: App, admin_id: String, admin_key: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let services = app.services().clone();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
         }));
         let admin = Client::new(url.clone()).login(&admin_key).await;
-        Self { db, clock, url, admin, admin_id, admin_key, stop: Some(stop), served: Some(served) }
+        Self { db, clock, url, admin, admin_id, admin_key, services, stop: Some(stop), served: Some(served) }
     }
 
     /// A client that has not authenticated.
@@ -62,6 +70,7 @@ impl Server {
     pub async fn stop(mut self) -> Database {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap();
+        drop(self.services);
         self.db
     }
 
@@ -69,6 +78,7 @@ impl Server {
     pub async fn restart(mut self, options: Options<'_>) -> Self {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap();
+        drop(self.services);
         let app = open(&self.db, &self.clock, options).await;
         assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not make another administrator");
         Self::serve(self.db, self.clock, app, self.admin_id, self.admin_key).await

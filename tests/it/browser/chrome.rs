@@ -1,0 +1,242 @@
+//! Chromium, driven through WebDriver.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use fantoccini::{
+    Client, ClientBuilder, Locator,
+    wd::WebDriverCompatibleCommand,
+};
+use serde_json::{Map, Value, json};
+
+/// How long a page may take to become what is waited for, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How the browser looks at pages.
+#[derive(Clone, Copy)]
+pub struct Look {
+    pub scripts: bool,
+    pub dark: bool,
+    pub width: u32,
+}
+
+impl Look {
+    pub const PLAIN: Self = Self { scripts: true, dark: false, width: 1280 };
+}
+
+/// A browser of the test's own.
+pub struct Chrome {
+    client: Client,
+    driver: Child,
+    url: String,
+}
+
+impl Drop for Chrome {
+    fn drop(&mut self) {
+        // The driver ends its browsers with itself.
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+impl Chrome {
+    /// Starts a browser that reads `url` and nothing else.
+    pub async fn start(url: &str, look: Look) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .args(["--port=0", "--log-level=SEVERE"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver; `tests/run` installs it");
+        let lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.into_iter().find_map(|line| {
+            let (_, rest) = line.split_once("started successfully on port ")?;
+            Some(rest.trim_end_matches('.').to_owned())
+        });
+        let port = port.expect("chromedriver says where it listens");
+        let mut arguments = vec![
+            "--headless".to_owned(),
+            "--no-sandbox".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            "--disable-background-networking".to_owned(),
+            "--disable-component-update".to_owned(),
+            "--disable-sync".to_owned(),
+            "--disable-quic".to_owned(),
+            "--no-first-run".to_owned(),
+            "--hide-scrollbars".to_owned(),
+            format!("--window-size={},900", look.width.max(500)),
+        ];
+        if look.dark {
+            arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
+        }
+        let allowed = if look.scripts { 1 } else { 2 };
+        let mut options = json!({
+            "args": arguments,
+            "prefs": { "profile.managed_default_content_settings.javascript": allowed },
+        });
+        if look.width < 500 {
+            // A window is not made that narrow; a phone is.
+            let metrics = json!({ "width": look.width, "height": 900, "pixelRatio": 1.0 });
+            options["mobileEmulation"] = json!({ "deviceMetrics": metrics });
+        }
+        let mut capabilities = Map::new();
+        capabilities.insert("goog:chromeOptions".to_owned(), options);
+        capabilities.insert("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" }));
+        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("a browser");
+        Self { client, driver, url: url.to_owned() }
+    }
+
+    pub async fn goto(&self, path: &str) {
+        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.url) };
+        self.client.goto(&url).await.unwrap();
+    }
+
+    /// Where the browser is, below the server's address.
+    pub async fn path(&self) -> String {
+        let url = self.client.current_url().await.unwrap().to_string();
+        url.strip_prefix(&self.url).unwrap_or(&url).to_owned()
+    }
+
+    /// Waits for an element.
+    pub async fn wait(&self, css: &str) -> fantoccini::elements::Element {
+        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+        match found {
+            Ok(element) => element,
+            Err(error) => panic!("{css} at {}: {error}\n{}", self.path().await, self.source().await),
+        }
+    }
+
+    /// Waits until the page shows a text.
+    pub async fn wait_for_text(&self, text: &str) {
+        let path = format!("//*[contains(normalize-space(.), {})]", quoted(text));
+        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::XPath(&path)).await;
+        if found.is_err() {
+            panic!("{text:?} is not at {}:\n{}", self.path().await, self.source().await);
+        }
+    }
+
+    /// Waits until the browser is at a path.
+    pub async fn wait_for_path(&self, matches: impl Fn(&str) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let path = self.path().await;
+            if matches(&path) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "still at {path}:\n{}", self.source().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn click(&self, css: &str) {
+        self.wait(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
+    }
+
+    /// Clicks where an element is seen. The driver takes what a closed `details` shows for hidden, whatever the style says.
+    pub async fn click_seen(&self, css: &str) {
+        self.wait(css).await;
+        let script = format!(
+            "const box = document.querySelector({css:?}).getBoundingClientRect();
+             return [box.x + box.width / 2, box.y + box.height / 2]"
+        );
+        let middle = self.run(&script).await;
+        self.click_at(middle[0].as_f64().unwrap(), middle[1].as_f64().unwrap()).await;
+    }
+
+    pub async fn fill(&self, css: &str, text: &str) {
+        let field = self.wait(css).await;
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    /// Sends keys to whatever has the focus.
+    pub async fn press(&self, keys: &str) {
+        self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
+    }
+
+    pub async fn count(&self, css: &str) -> usize {
+        self.client.find_all(Locator::Css(css)).await.unwrap().len()
+    }
+
+    pub async fn source(&self) -> String {
+        self.client.source().await.unwrap_or_default()
+    }
+
+    pub async fn back(&self) {
+        self.client.back().await.unwrap();
+    }
+
+    /// Reloads, and sends a form again where the browser asks for that.
+    pub async fn reload(&self) {
+        self.client.refresh().await.unwrap();
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.client.execute(script, vec![]).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    pub async fn run_async(&self, script: &str) -> Value {
+        self.client.execute_async(script, vec![]).await.unwrap()
+    }
+
+    /// The page as a picture.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        self.client.screenshot().await.unwrap()
+    }
+
+    /// Clicks somewhere on the page, whatever is there.
+    pub async fn click_at(&self, x: f64, y: f64) {
+        use fantoccini::actions::{InputSource, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
+        let actions = MouseActions::new("mouse".to_owned())
+            .then(PointerAction::MoveTo { duration: None, x, y })
+            .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
+            .then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+        self.client.perform_actions(actions).await.unwrap();
+    }
+
+    /// What the browser complained of since the last time: scripts that fail, and what the policy refused.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = self.client.issue_cmd(BrowserLog).await.unwrap();
+        let entries = log.as_array().cloned().unwrap_or_default();
+        let text = |entry: &Value| format!("{} {}", entry["level"].as_str().unwrap_or_default(), entry["message"]);
+        entries.iter().filter(|entry| entry["level"] != "INFO" && entry["level"] != "DEBUG").map(text).collect()
+    }
+
+    /// The complaints that no refusal of the server's accounts for.
+    pub async fn assert_no_complaints(&self) {
+        let complaints = self.complaints().await;
+        let unexpected: Vec<_> =
+            complaints.iter().filter(|complaint| !complaint.contains("the server responded with a status of")).collect();
+        assert!(unexpected.is_empty(), "{unexpected:#?}");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") }
+}
+
+/// Chromium's own command for what it wrote to its console.
+#[derive(Debug)]
+struct BrowserLog;
+
+impl WebDriverCompatibleCommand for BrowserLog {
+    fn endpoint(
+        &self,
+        base: &url::Url,
+        session: Option<&str>,
+    ) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(json!({ "type": "browser" }).to_string()))
+    }
+}

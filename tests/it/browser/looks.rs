@@ -1,0 +1,182 @@
+//! Every page, in light and dark, wide and narrow: nobody is kept out by how it looks, and nothing is refused by the
+//! policy that pages run under.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::{Chrome, Look, in_browser, owner, server};
+use crate::support::Server;
+
+in_browser!(wide_and_light, wide_and_dark, narrow_and_light, narrow_and_dark, keys_alone_lead_everywhere);
+
+const AXE: &str = include_str!("../../vendor/axe-core/axe.min.js");
+
+async fn wide_and_light() {
+    every_page(Look::PLAIN).await;
+}
+
+async fn wide_and_dark() {
+    every_page(Look { dark: true, ..Look::PLAIN }).await;
+}
+
+async fn narrow_and_light() {
+    every_page(Look { width: 320, ..Look::PLAIN }).await;
+}
+
+async fn narrow_and_dark() {
+    every_page(Look { dark: true, width: 320, ..Look::PLAIN }).await;
+}
+
+async fn every_page(look: Look) {
+    let server = server().await;
+    let paths = populate(&server).await;
+    let stranger = Chrome::start(&server.url, look).await;
+    for path in [super::setup_path(&server).await, "/console/sign-in".to_owned()] {
+        stranger.goto(&path).await;
+        check(&stranger, &path, look).await;
+    }
+    drop(stranger);
+
+    let chrome = owner(&server, look).await;
+    for (name, path) in &paths {
+        chrome.goto(path).await;
+        check(&chrome, path, look).await;
+        keep(&chrome, name, look).await;
+    }
+    // Pages that only an act leads to.
+    let agent = &paths.iter().find(|(name, _)| *name == "agent").unwrap().1;
+    chrome.goto(&format!("{agent}/keys/new")).await;
+    chrome.fill("#name", "production").await;
+    chrome.click("main form.card .button--primary").await;
+    chrome.wait("dialog:modal").await;
+    check(&chrome, "the dialog of a new key", look).await;
+    keep(&chrome, "key", look).await;
+    chrome.goto("/console/agents/new").await;
+    chrome.run("document.querySelectorAll('[required]').forEach((field) => field.required = false)").await;
+    chrome.click("main form.card .button--primary").await;
+    chrome.wait("[aria-invalid=true]").await;
+    check(&chrome, "a form with mistakes", look).await;
+    server.clock.advance(std::time::Duration::from_mins(11));
+    chrome.goto("/console/administrators/new").await;
+    check(&chrome, "the question for the password", look).await;
+    if look.width > 500 {
+        chrome.goto("/console").await;
+        chrome.click_seen("[data-palette]").await;
+        chrome.wait(".palette [role=option]").await;
+        check(&chrome, "the palette", look).await;
+        keep(&chrome, "palette", look).await;
+    }
+}
+
+/// Something to look at; gives the pages, some with the name of a picture.
+async fn populate(server: &Server) -> Vec<(&'static str, String)> {
+    use serde_json::json;
+    let agent = server.agent("summariser", &["agents:read", "documents:read"]).await;
+    let body = json!({ "owner": "mail-team", "description": "Summarises the day's mail for everybody who asks." });
+    server.admin.patch(&format!("/agents/{}", agent.id), body).await.expect(200);
+    for (name, owner, kind, capability) in [
+        ("deploy-bot", "platform", "tool", "deploy:production"),
+        ("planner", "research", "orchestrator", "plans:write"),
+        ("invoice-reader", "finance", "llm", "invoices:read"),
+        ("ticket-router", "support", "llm", "tickets:*"),
+    ] {
+        let other = server.agent(name, &[capability]).await;
+        let body = json!({ "owner": owner, "agent_type": kind });
+        server.admin.patch(&format!("/agents/{}", other.id), body).await.expect(200);
+        for _ in 0..3 {
+            server.anybody().exchange(&other.raw_key).await.expect(200);
+        }
+        if name == "ticket-router" {
+            server.admin.post_empty(&format!("/agents/{}/suspend", other.id)).await.expect(200);
+        }
+    }
+    let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
+    let rotated = server.admin.post_empty(&rotate).await.expect(200);
+    for _ in 0..11 {
+        server.anybody().exchange("aims_mistyped").await.expect(401);
+    }
+    let key = rotated["new_key"]["id"].as_str().unwrap().to_owned();
+    let capability = server.capability("documents:read").await;
+    let record = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();
+    let path = format!("/console/agents/{}", agent.id);
+    let mut paths = vec![
+        ("overview", "/console".to_owned()),
+        ("agents", "/console/agents".to_owned()),
+        ("", "/console/agents?q=nothing".to_owned()),
+        ("", "/console/agents/new".to_owned()),
+        ("agent", path.clone()),
+        ("keys", "/console/keys".to_owned()),
+        ("", "/console/keys?show=expiring".to_owned()),
+        ("", "/console/capabilities".to_owned()),
+        ("", "/console/capabilities/new".to_owned()),
+        ("", format!("/console/capabilities/{capability}")),
+        ("audit", "/console/audit".to_owned()),
+        ("", format!("/console/audit/{record}")),
+        ("", "/console/administrators".to_owned()),
+        ("", "/console/administrators/new".to_owned()),
+        ("account", "/console/account".to_owned()),
+        ("", "/console/account/authenticator".to_owned()),
+        ("", "/console/nothing-here".to_owned()),
+    ];
+    let below = ["/edit", "/keys", "/keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"];
+    paths.extend(below.map(|rest| ("", format!("{path}{rest}"))));
+    paths.extend(["/rotate", "/revoke"].map(|rest| ("", format!("{path}/keys/{key}{rest}"))));
+    paths
+}
+
+async fn check(chrome: &Chrome, place: &str, look: Look) {
+    let script = format!(
+        "const done = arguments[arguments.length - 1];
+         {AXE};
+         axe.run({{ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }}).then((found) => done({{
+             violations: found.violations.map((one) => one.id + ': ' + one.nodes.map((node) => node.target + ' ' + node.failureSummary).join(' | ')),
+             passes: found.passes.length,
+             beyond: document.documentElement.scrollWidth - innerWidth,
+             frames: document.querySelectorAll('[style], script:not([src]), style').length,
+         }}), (error) => done({{ violations: [String(error)] }}));"
+    );
+    let found: Value = chrome.run_async(&script).await;
+    assert_eq!(found["violations"], serde_json::json!([]), "{place} at {} px, dark: {}", look.width, look.dark);
+    assert!(found["passes"].as_i64().unwrap() > 5, "axe looked at nothing: {found}");
+    assert!(found["beyond"].as_i64().unwrap() <= 0, "{place} is wider than {} px by {}", look.width, found["beyond"]);
+    assert_eq!(found["frames"], 0, "{place} holds a style or a script of its own");
+    chrome.assert_no_complaints().await;
+}
+
+/// Keeps a picture where somebody wants the README's made anew.
+async fn keep(chrome: &Chrome, name: &str, look: Look) {
+    let Ok(folder) = std::env::var("AIMS_SCREENSHOTS") else { return };
+    if name.is_empty() || look.width < 500 {
+        return;
+    }
+    let colours = if look.dark { "dark" } else { "light" };
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(Path::new(&folder).join(format!("{name}-{colours}.png")), chrome.screenshot().await).unwrap();
+}
+
+async fn keys_alone_lead_everywhere() {
+    const ENTER: &str = "\u{E007}";
+    const CTRL_K: &str = "\u{E009}k\u{E000}";
+    let server = server().await;
+    populate(&server).await;
+    let chrome = owner(&server, Look::PLAIN).await;
+    chrome.goto("/console/agents").await;
+    chrome.press("/").await;
+    assert_eq!(chrome.run("return document.activeElement.id").await, "q");
+    chrome.press("deploy").await;
+    chrome.wait_for_path(|path| path == "/console/agents?q=deploy").await;
+    assert_eq!(chrome.count("a.table__name").await, 1);
+    assert_eq!(chrome.run("return document.activeElement.id").await, "q", "typing goes on");
+    chrome.wait_for_text("1 agent").await;
+
+    chrome.press(CTRL_K).await;
+    chrome.wait(".palette:modal").await;
+    chrome.press("planner").await;
+    chrome.wait_for_text("planner").await;
+    chrome.wait(".palette [role=option][aria-selected=true][data-href^='/console/agents/']").await;
+    chrome.press(ENTER).await;
+    chrome.wait_for_path(|path| path.starts_with("/console/agents/")).await;
+    chrome.wait_for_text("planner").await;
+    chrome.assert_no_complaints().await;
+}

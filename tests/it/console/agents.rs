@@ -1,0 +1,311 @@
+//! Agents, keys and grants through the pages.
+
+use std::time::Duration;
+
+use aims::domain::Role;
+use serde_json::json;
+
+use crate::{
+    both,
+    support::{Browser, Database, Server, details},
+};
+
+both!(
+    the_second_of_two_editors_is_told,
+    a_form_comes_back_with_what_was_typed,
+    a_key_is_shown_once_however_often_its_form_is_sent,
+    a_key_is_rotated_with_the_grace_that_was_chosen,
+    many_agents_are_suspended_after_the_number_is_confirmed,
+    an_operator_cannot_reach_past_their_role,
+    the_list_is_searched_sorted_and_paged_by_its_url,
+    what_is_gone_or_was_never_there_is_a_clear_page,
+    the_overview_counts_what_happens,
+    a_record_tells_who_did_it,
+);
+
+fn id_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap().to_owned()
+}
+
+async fn make(browser: &Browser, name: &str) -> String {
+    let form = [("name", name), ("owner", "tests"), ("agent_type", "llm")];
+    id_of(browser.post("/console/agents", &form).await.expect(303).location())
+}
+
+async fn the_second_of_two_editors_is_told(db: Database) {
+    let server = Server::start(db).await;
+    let (first, second) =
+        (server.signed_in("ada", Role::Operator).await, server.signed_in("zoe", Role::Operator).await);
+    let path = format!("/console/agents/{}", make(&first, "shared").await);
+    let edit = format!("{path}/edit");
+    let (seen_by_first, seen_by_second) =
+        (first.get(&edit).await.hidden("version"), second.get(&edit).await.hidden("version"));
+    let form = |owner: &'static str, version: &str| {
+        [("owner", owner.to_owned()), ("agent_type", "llm".to_owned()), ("version", version.to_owned())]
+    };
+    let send = |browser: &Browser, form: [(&'static str, String); 3]| {
+        let (browser, path) = (browser.copy(), path.clone());
+        async move {
+            let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            browser.post(&path, &form).await
+        }
+    };
+    send(&first, form("ada's team", &seen_by_first)).await.leads_to(&path);
+    let page = send(&second, form("zoe's team", &seen_by_second)).await.expect(409);
+    page.shows("Somebody else changed this agent meanwhile").shows("ada&#39;s team").shows("zoe&#39;s team");
+    assert_eq!(server.admin.get("/agents?q=shared").await.expect(200)[0]["owner"], "ada's team");
+    send(&second, form("zoe's team", &page.hidden("version"))).await.leads_to(&path);
+    let record = &server.audited("agent.updated").await[0];
+    assert_eq!(details(record)["changes"]["owner"], json!({ "from": "ada's team", "to": "zoe's team" }));
+}
+
+async fn a_form_comes_back_with_what_was_typed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let long = "d".repeat(10_001);
+    let form =
+        [("name", "no spaces"), ("owner", ""), ("agent_type", "robot"), ("description", &long), ("metadata_json", "{")];
+    let page = browser.post("/console/agents", &form).await.expect(422);
+    page.shows("value=\"no spaces\"").shows(&long).shows("Use letters, digits, - and _ only").shows("Fill this in");
+    page.shows("This is not valid JSON").shows("Choose one of").shows("at most 10000 characters");
+    make(&browser, "taken").await;
+    let form = [("name", "taken"), ("owner", "o"), ("agent_type", "llm")];
+    browser.post("/console/agents", &form).await.expect(422).shows("Agent name already exists");
+}
+
+async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let agent = make(&browser, "reader").await;
+    let path = format!("/console/agents/{agent}/keys");
+    let id = browser.get(&format!("{path}/new")).await.expect(200).hidden("id");
+    let form = [("id", id.as_str()), ("name", "prod"), ("life", "90")];
+    let page = browser.post(&path, &form).await.expect(200);
+    assert_eq!(page.headers["cache-control"], "no-store");
+    let key = page.text.split("id=\"secret\" readonly value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    server.anybody().exchange(&key).await.expect(200);
+    // A reload sends the form again.
+    let again = browser.post(&path, &form).await.expect(409);
+    again.shows("made already");
+    assert!(!again.text.contains(&key[5..]));
+    for later in [&path, &format!("/console/agents/{agent}"), &"/console/keys".to_owned(), &"/console/audit".to_owned()]
+    {
+        assert!(!browser.get(later).await.expect(200).text.contains(&key[13..]), "{later} shows the key");
+    }
+    let keys = server.admin.get(&format!("/agents/{agent}/keys")).await.expect(200);
+    assert_eq!(keys.as_array().unwrap().len(), 1);
+    let expected = (server.clock_secs() + 90 * 86_400) / 3_600;
+    let expires = aims::domain::Timestamp::parse_rfc3339(keys[0]["expires_at"].as_str().unwrap()).unwrap();
+    assert_eq!(expires.as_secs() / 3_600, expected);
+    browser.get(&path).await.shows("1 in 30 days").shows("127.0.0.1");
+    let sessions = server.db.texts("SELECT data FROM sessions").await.join(" ");
+    assert!(!sessions.contains(&key));
+
+    for (form, complaint) in [
+        (vec![("name", ""), ("life", "90")], "Fill this in"),
+        (vec![("name", "k"), ("life", "91")], "Choose how long"),
+        (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a day"),
+        (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a moment in the future"),
+    ] {
+        browser.post(&path, &form).await.expect(422).shows(complaint);
+    }
+    browser.post(&path, &[("name", "ever"), ("life", "never")]).await.expect(200);
+}
+
+async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {
+    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    let agent = server.agent("reader", &[]).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let path = format!("/console/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
+    browser.post(&path, &[("grace", "5")]).await.expect(422);
+    browser.post(&path, &[("grace", "1")]).await.expect(200).shows("Save this key now").shows("still works for");
+    browser.post(&path, &[("grace", "1")]).await.expect(422).shows("Only active keys can be rotated");
+    browser.get("/console/keys?show=in_grace").await.shows("old key last used").shows("data-countdown");
+    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    let end = format!("/console/agents/{}/keys/{}/revoke", agent.id, agent.key_id);
+    browser.get(&end).await.shows("End the old key");
+    browser.post(&end, &[]).await.expect(303);
+    server.anybody().exchange(&agent.raw_key).await.expect(401);
+    let page = browser.get("/console/keys?show=in_grace").await.expect(200);
+    page.shows("No such keys");
+}
+
+async fn many_agents_are_suspended_after_the_number_is_confirmed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        ids.push(make(&browser, &format!("bulk-{n}")).await);
+    }
+    make(&browser, "other").await;
+    let ticked = [("act", "suspend"), ("id", &ids[0]), ("id", &ids[1]), ("id", "junk")];
+    let page = browser.post("/console/agents/bulk", &ticked).await.expect(200);
+    page.shows("Suspend 2 agents?").shows("bulk-0").shows("bulk-1");
+    let apply = "/console/agents/bulk/apply";
+    let form: Vec<_> = ticked.into_iter().chain([("count", "2")]).collect();
+    browser.post(apply, &form).await.leads_to("/console/agents");
+    browser.get("/console/agents").await.shows("2 suspended.");
+
+    let all = [("act", "suspend"), ("all", "matching"), ("q", "bulk-")];
+    browser.post("/console/agents/bulk", &all).await.expect(200).shows("Suspend 5 agents?");
+    // One more matches by now: the number that was confirmed is no longer true.
+    make(&browser, "bulk-late").await;
+    let form: Vec<_> = all.into_iter().chain([("count", "5")]).collect();
+    browser.post(apply, &form).await.leads_to("/console/agents");
+    assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 2);
+    let form: Vec<_> = all.into_iter().chain([("count", "6")]).collect();
+    browser.post(apply, &form).await.leads_to("/console/agents");
+    assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 8);
+    let back = [("act", "reactivate"), ("all", "matching"), ("q", "bulk-"), ("count", "8")];
+    browser.post(apply, &back).await.leads_to("/console/agents");
+    assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 0);
+    assert_eq!(server.audited("agent.suspended").await.len(), 8);
+    browser.post("/console/agents/bulk", &[("act", "suspend")]).await.leads_to("/console/agents");
+}
+
+async fn an_operator_cannot_reach_past_their_role(db: Database) {
+    let server = Server::start(db).await;
+    let (boss, plain) = (server.agent("boss", &["admin:*"]).await, server.agent("plain", &["agents:read"]).await);
+    let admin = server.capability("admin:*").await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let (boss_path, plain_path) = (format!("/console/agents/{}", boss.id), format!("/console/agents/{}", plain.id));
+    for (path, form) in [
+        (format!("{boss_path}/keys"), vec![("name", "k"), ("life", "90")]),
+        (format!("{boss_path}/keys/{}/rotate", boss.key_id), vec![("grace", "0")]),
+        (format!("{plain_path}/grants"), vec![("capability", admin.as_str())]),
+        (format!("{boss_path}/suspend"), vec![]),
+        (format!("{boss_path}/revoke"), vec![("confirm", "boss")]),
+        (format!("{boss_path}/delete"), vec![("confirm", "boss")]),
+        (format!("{boss_path}/grants/{admin}/remove"), vec![]),
+    ] {
+        let page = browser.post(&path, &form).await;
+        assert!([403, 422].contains(&page.status.as_u16()) || page.status == 303, "{path}: {page:?}");
+        if page.status == 303 {
+            // Told on the page that the browser is sent to.
+            browser.get(page.location()).await.shows("authority that you lack");
+        } else {
+            page.shows("authority that you lack");
+        }
+    }
+    let boss_now = server.admin.get(&format!("/agents/{}", boss.id)).await.expect(200);
+    assert_eq!(boss_now["status"], "active");
+    assert_eq!(server.admin.get(&format!("/agents/{}/keys", boss.id)).await.expect(200).as_array().unwrap().len(), 1);
+    boss.client.get("/agents").await.expect(200);
+    plain.client.get("/audit").await.expect(403);
+}
+
+async fn the_list_is_searched_sorted_and_paged_by_its_url(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    for n in 0..60 {
+        make(&browser, &format!("agent-{n:02}")).await;
+    }
+    let names = |text: &str| {
+        let cells = text.split("table__name clip\" href=\"").skip(1);
+        cells.map(|cell| cell.split('>').nth(1).unwrap().split('<').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (sort, first, last) in [
+        ("name", "admin", "agent-59"),
+        ("name_backwards", "agent-59", "admin"),
+        ("oldest", "admin", "agent-59"),
+        ("newest", "agent-59", "admin"),
+    ] {
+        let mut path = format!("/console/agents?sort={sort}");
+        let mut seen = Vec::new();
+        loop {
+            let page = browser.get(&path).await.expect(200);
+            seen.extend(names(&page.text));
+            let Some(next) = page.text.split("rel=\"next\" href=\"").nth(1) else { break };
+            path = next.split('"').next().unwrap().replace("&#38;", "&");
+        }
+        assert_eq!(seen.len(), 61, "{sort}");
+        assert_eq!((seen[0].as_str(), seen[60].as_str()), (first, last), "{sort}");
+    }
+    let page = browser.get("/console/agents?q=AGENT-3&sort=name&status=active&type=llm&owner=tests").await.expect(200);
+    assert_eq!(names(&page.text).len(), 10);
+    browser.get("/console/agents?q=nothing-like-it").await.expect(200).shows("No agent matches");
+    for odd in ["?status=junk", "?type=robot", "?sort=random", "?cursor=junk", "?q=%00", "?q=a&q=b"] {
+        browser.get(&format!("/console/agents{odd}")).await.expect(422).shows("That is not valid");
+    }
+    browser.get("/console/agents?unknown=1&q=").await.expect(200);
+    browser.get("/console/agents?%ff=%zz").await;
+}
+
+async fn what_is_gone_or_was_never_there_is_a_clear_page(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let agent = make(&browser, "short-lived").await;
+    let path = format!("/console/agents/{agent}");
+    browser
+        .post(&format!("{path}/delete"), &[("confirm", "other")])
+        .await
+        .expect(422)
+        .shows("not the agent&#39;s name");
+    browser.post(&format!("{path}/delete"), &[("confirm", "short-lived")]).await.leads_to("/console/agents");
+    for rest in ["", "/edit", "/keys", "/keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"] {
+        let page = browser.get(&format!("{path}{rest}")).await.expect(404);
+        page.shows("Not found").shows("Request id");
+        assert!(page.text.contains(page.headers["x-request-id"].to_str().unwrap()));
+    }
+    for path in [
+        "/console/nothing",
+        "/console/agents/junk",
+        "/console/audit/0",
+        "/console/audit/x",
+        "/console/capabilities/x",
+        "/console/administrators/x",
+    ] {
+        browser.get(path).await.expect(404).shows("Not found");
+    }
+    browser.post("/console/audit", &[]).await.expect(405).shows("Not possible that way");
+    browser.post("/console/agents", &[("description", &"x".repeat(300_000))]).await.expect(413).shows("Too large");
+}
+
+async fn the_overview_counts_what_happens(db: Database) {
+    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    browser.get("/console").await.shows("Get started").shows("To do: ");
+    let agent = server.agent("reader", &["agents:read"]).await;
+    for _ in 0..12 {
+        server.anybody().exchange("aims_wrong").await.expect(401);
+    }
+    let page = browser.get("/console").await.expect(200);
+    page.shows("<strong>12</strong> authentications refused").shows("12 refused");
+    assert!(!page.text.contains("Get started"), "everything is done");
+    let path = format!("/agents/{}/suspend", agent.id);
+    server.admin.post_empty(&path).await.expect(200);
+    browser.get("/console").await.shows("<strong>1</strong> agents are suspended");
+
+    // A key that expires in six days; later it is a key that nobody used.
+    let other = server.agent("other", &[]).await;
+    let path = format!("/console/agents/{}/keys", other.id);
+    browser.post(&path, &[("name", "soon"), ("life", "7")]).await.expect(200);
+    server.clock.advance(Duration::from_secs(86_400));
+    let browser = server.sign_in("zoe").await;
+    browser.get("/console").await.shows("<strong>1</strong> keys expire within 7 days");
+    browser.get("/console/keys?show=expiring").await.shows("soon");
+    server.clock.advance(Duration::from_secs(91 * 86_400));
+    let browser = server.sign_in("zoe").await;
+    browser.get("/console").await.shows("keys unused for 90 days");
+    browser.get("/console/keys?show=idle").await.shows("other");
+    let counted = server.db.count("SELECT SUM(agents) FROM agent_counts").await;
+    assert_eq!(counted, server.db.count("SELECT COUNT(*) FROM agents").await);
+}
+
+async fn a_record_tells_who_did_it(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let agent = make(&browser, "reader").await;
+    let record = &server.audited("agent.created").await[0];
+    let person = server
+        .db
+        .texts(if server.db.is_sqlite() {
+            "SELECT lower(hex(id)) FROM administrators"
+        } else {
+            "SELECT replace(CAST(id AS TEXT), '-', '') FROM administrators"
+        })
+        .await;
+    assert_eq!(record["agent_id"].as_str().unwrap().replace('-', ""), person[0]);
+    assert_eq!(record["resource_id"], agent.as_str());
+    browser.get(&format!("/console/agents/{agent}/timeline")).await.shows("zoe").shows("agent.created");
+}

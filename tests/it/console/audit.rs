@@ -1,0 +1,179 @@
+//! The audit log through the pages: filtered, exported, followed, proven.
+
+use std::time::Duration;
+
+use aims::domain::Role;
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    support::{Browser, Database, Server},
+};
+
+both!(
+    the_filter_finds_by_name_and_by_what_happened,
+    an_export_is_what_the_filter_shows,
+    the_live_view_misses_nothing_and_doubles_nothing,
+    a_stream_ends_with_its_session,
+    a_record_shows_what_changed,
+    the_chain_is_walked_on_demand,
+);
+
+async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("reader", &[]).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    browser
+        .post("/console/agents", &[("name", "made-by-zoe"), ("owner", "o"), ("agent_type", "llm")])
+        .await
+        .expect(303);
+    server.anybody().exchange("aims_wrong").await.expect(401);
+    let rows = |text: &str| text.matches("<tr data-seq").count();
+    for (query, count) in [
+        ("actor=reader".to_owned(), 1),
+        (format!("actor={}", agent.id), 1),
+        ("actor=zoe".to_owned(), 2),
+        ("actor=zoe&action=agent.created".to_owned(), 1),
+        ("action=auth.failed&outcome=refused".to_owned(), 1),
+        ("outcome=refused".to_owned(), 1),
+        (format!("resource_id={}", agent.id), 1),
+        ("resource_type=administrator".to_owned(), 2),
+        ("from=2026-01-01T12:00&until=2026-01-02".to_owned(), 21),
+        ("until=2025-01-01".to_owned(), 0),
+        ("action=nothing.like_it".to_owned(), 0),
+    ] {
+        let page = browser.get(&format!("/console/audit?{query}")).await.expect(200);
+        assert_eq!(rows(&page.text), count, "{query}");
+    }
+    for odd in ["actor=nobody-is-called-this", "from=yesterday", "outcome=maybe", "cursor=x", "actor=%F0%9F%98%80"] {
+        browser.get(&format!("/console/audit?{odd}")).await.expect(422);
+    }
+    browser.get("/console/audit?actor=nobody-is-called-this").await.shows("Nobody is called nobody-is-called-this");
+}
+
+async fn an_export_is_what_the_filter_shows(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let formula = json!({ "name": "calc", "owner": "=HYPERLINK(\"http://x\")" });
+    server.admin.post("/agents", formula).await.expect(201);
+    for n in 0..600 {
+        server.anybody().exchange(&format!("aims_{n}")).await;
+    }
+    let page = browser.get("/console/audit/export?format=jsonl&action=agent.created").await.expect(200);
+    assert_eq!(page.headers["content-type"], "application/jsonl; charset=utf-8");
+    let lines: Vec<Value> = page.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["details"]["owner"], "=HYPERLINK(\"http://x\")");
+
+    let page = browser.get("/console/audit/export?format=csv").await.expect(200);
+    assert!(page.headers["content-disposition"].to_str().unwrap().contains("audit.csv"));
+    let total = server.db.count("SELECT COUNT(*) FROM audit_log").await;
+    let lines: Vec<_> = page.text.split("\r\n").filter(|line| !line.is_empty()).collect();
+    assert_eq!(i64::try_from(lines.len()).unwrap(), total + 1, "every record, over more than one page of them");
+    assert!(lines[0].starts_with("seq,timestamp,action,outcome"));
+    for line in &lines[1..] {
+        for cell in line.split(',') {
+            assert!(!cell.starts_with(['=', '+', '@', '-']), "{line}");
+        }
+    }
+    browser.get("/console/audit/export?format=pdf").await.expect(422);
+}
+
+/// Reads events until `enough` rows came; gives their places in the chain.
+async fn follow(browser: &Browser, path: &str, last: Option<i64>, enough: usize) -> Vec<i64> {
+    let mut request = browser.request(Method::GET, path);
+    if let Some(last) = last {
+        request = request.header("last-event-id", last.to_string());
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut stream, mut text) = (response.bytes_stream(), String::new());
+    loop {
+        let ids: Vec<i64> = text
+            .split_inclusive("\n\n")
+            .filter(|event| event.ends_with("\n\n"))
+            .flat_map(str::lines)
+            .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
+            .collect();
+        if ids.len() >= enough {
+            return ids;
+        }
+        text.push_str(&String::from_utf8_lossy(&stream.next().await.expect("more events").unwrap()));
+    }
+}
+
+async fn the_live_view_misses_nothing_and_doubles_nothing(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let start = server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].as_i64().unwrap();
+    let path = format!("/console/audit/tail?after={start}&action=agent.created");
+    let made = async {
+        for n in 0..30 {
+            let body = json!({ "name": format!("live-{n}"), "owner": "o" });
+            server.admin.post("/agents", body).await.expect(201);
+        }
+    };
+    let watched = async {
+        // The connection breaks again and again, in the middle of it all.
+        let mut seen: Vec<i64> = Vec::new();
+        while seen.len() < 30 {
+            let more = follow(&browser, &path, seen.last().copied(), 1).await;
+            seen.extend(more);
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(made, watched);
+    let records = server.audited("agent.created").await;
+    let mut expected: Vec<_> =
+        records.iter().map(|record| record["seq"].as_i64().unwrap()).filter(|seq| *seq > start).collect();
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+}
+
+async fn a_stream_ends_with_its_session(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let response = browser.request(Method::GET, "/console/audit/tail").send().await.unwrap();
+    browser.post("/console/sign-out", &[]).await.expect(303);
+    server.admin.post("/agents", json!({ "name": "unseen", "owner": "o" })).await.expect(201);
+    let text = response.text().await.unwrap();
+    assert!(!text.contains("unseen"), "{text}");
+}
+
+async fn a_record_shows_what_changed(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("reader", &[]).await;
+    let body = json!({ "owner": "<b>new</b>", "description": "two\nlines" });
+    server.admin.patch(&format!("/agents/{}", agent.id), body).await.expect(200);
+    let seq = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let page = browser.get(&format!("/console/audit/{seq}")).await.expect(200);
+    page.shows("What changed").shows("tests</del>").shows("&#60;b&#62;new&#60;/b&#62;</ins>");
+    page.shows("The record is what its hash says");
+    server.db.execute(&format!("UPDATE audit_log SET details = '{{}}' WHERE seq = {seq}")).await;
+    browser.get(&format!("/console/audit/{seq}")).await.shows("The record was altered");
+}
+
+async fn the_chain_is_walked_on_demand(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    browser.get("/console/audit").await.shows("not verified since the start");
+    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
+    assert!(settled(&browser).await.contains("records hold"));
+    server.db.execute("UPDATE audit_log SET details = '{}' WHERE seq = 5").await;
+    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
+    assert!(settled(&browser).await.contains("broken at record 5"));
+}
+
+/// The badge, once the walk is over.
+async fn settled(browser: &Browser) -> String {
+    loop {
+        let page = browser.get("/console/audit/chain").await.expect(200);
+        if !page.text.contains("verifying") {
+            return page.text;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

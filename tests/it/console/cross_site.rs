@@ -1,0 +1,65 @@
+//! Forms that another site makes a browser send.
+
+use aims::{domain::Role, web::console::routes};
+use reqwest::Method;
+
+use crate::{
+    both,
+    support::{Database, PASSWORD, Server},
+};
+
+both!(forms_from_elsewhere_are_refused, forms_of_the_console_are_not);
+
+/// What a browser, or a program, may say of where a form comes from that is not the console.
+const ELSEWHERE: [&[(&str, &str)]; 8] = [
+    &[],
+    &[("sec-fetch-site", "cross-site")],
+    &[("sec-fetch-site", "same-site")],
+    &[("sec-fetch-site", "none")],
+    &[("sec-fetch-site", "cross-site"), ("origin", "https://aims.test")],
+    &[("origin", "https://evil.example")],
+    &[("origin", "null")],
+    &[("origin", "https://aims.test.evil.example"), ("referer", "https://aims.test/console")],
+];
+
+async fn forms_from_elsewhere_are_refused(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    let before = server.audited("console.signed_out").await.len();
+    let mut refused = 0;
+    for route in routes::list().into_iter().filter(|route| route.method == Method::POST) {
+        let path = ["{id}", "{key}", "{capability}"].iter().fold(route.path, |path, part| path.replace(part, nobody));
+        for headers in ELSEWHERE {
+            let mut request = browser.request(Method::POST, &path);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let page = browser.send(request.form(&[("username", "zoe"), ("password", PASSWORD)])).await.expect(403);
+            page.shows("did not come from a page of this console");
+            assert!(!page.headers.contains_key("set-cookie"));
+            refused += 1;
+        }
+    }
+    assert!(refused >= 60, "{refused}");
+    assert_eq!(server.audited("console.signed_out").await.len(), before);
+    browser.get("/console/account").await.expect(200);
+}
+
+async fn forms_of_the_console_are_not(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let host = server.url.replace("http://", "");
+    for headers in [
+        vec![("sec-fetch-site", "same-origin".to_owned())],
+        vec![("origin", "https://aims.test".to_owned())],
+        vec![("origin", format!("http://{host}"))],
+    ] {
+        let mut request = browser.request(Method::POST, "/console/theme");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        browser.send(request.form(&[("theme", "dark"), ("back", "/console/keys")])).await.leads_to("/console/keys");
+    }
+    assert!(browser.get("/console/keys").await.text.contains("data-theme=\"dark\""));
+}

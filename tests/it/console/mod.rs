@@ -1,0 +1,11 @@
+//! The console, as a browser without JavaScript sees it.
+
+mod account;
+mod agents;
+mod audit;
+mod cross_site;
+mod hostile;
+mod matrix;
+mod setup;
+mod sign_in;
+mod step_up;

@@ -1,0 +1,103 @@
+//! The first owner.
+
+use std::time::Duration;
+
+use aims::service::setup;
+use futures_util::future::join_all;
+
+use crate::{
+    both,
+    support::{COOKIE, Database, PASSWORD, Server},
+};
+
+both!(
+    a_link_makes_one_owner_and_then_is_gone,
+    what_is_no_valid_link_is_forbidden,
+    of_fifty_at_once_one_becomes_the_owner,
+    the_form_says_what_is_wrong,
+);
+
+const FORM: [(&str, &str); 4] =
+    [("username", "Zoe"), ("display_name", "Zoë Example"), ("new_password", PASSWORD), ("repeat_password", PASSWORD)];
+
+async fn token(server: &Server) -> String {
+    setup::make_token(&server.services).await.unwrap().expect("no administrator yet").expose().to_owned()
+}
+
+fn form<'f>(token: &'f str) -> Vec<(&'f str, &'f str)> {
+    FORM.into_iter().chain([("token", token)]).collect()
+}
+
+async fn a_link_makes_one_owner_and_then_is_gone(db: Database) {
+    let server = Server::start(db).await;
+    let (browser, token) = (server.browser(), token(&server).await);
+    let path = format!("/console/setup?token={token}");
+    browser.get(&path).await.expect(200).shows("Set up AIMS");
+    browser.post("/console/setup", &form(&token)).await.leads_to("/console");
+    assert!(browser.cookie(COOKIE).is_some());
+    browser.get("/console").await.expect(200).shows("Zoë Example");
+
+    browser.get(&path).await.expect(404);
+    browser.post("/console/setup", &form(&token)).await.expect(404);
+    server.browser().get("/console/setup?token=junk").await.expect(404);
+    assert!(setup::make_token(&server.services).await.unwrap().is_none(), "a second owner by another link");
+    let made = &server.audited("administrator.created").await;
+    assert_eq!(made.len(), 1);
+    assert!(made[0]["agent_id"].is_null(), "made at the word of the host");
+}
+
+async fn what_is_no_valid_link_is_forbidden(db: Database) {
+    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    let browser = server.browser();
+    for path in ["/console/setup", "/console/setup?token=", "/console/setup?token=junk"] {
+        browser.get(path).await.expect(403);
+    }
+    browser.post("/console/setup", &form("junk")).await.expect(403);
+
+    let first = token(&server).await;
+    let second = token(&server).await;
+    browser.post("/console/setup", &form(&first)).await.expect(403);
+    browser.get(&format!("/console/setup?token={second}")).await.expect(200);
+    server.clock.advance(Duration::from_secs(3_601));
+    browser.get(&format!("/console/setup?token={second}")).await.expect(403);
+    browser.post("/console/setup", &form(&second)).await.expect(403);
+    assert!(server.audited("administrator.created").await.is_empty());
+}
+
+async fn of_fifty_at_once_one_becomes_the_owner(db: Database) {
+    let server = Server::start(db).await;
+    let token = token(&server).await;
+    let attempts = (0..50).map(|_| async {
+        let browser = server.browser();
+        let page = browser.post("/console/setup", &form(&token)).await;
+        (page.status.as_u16(), browser.cookie(COOKIE).is_some())
+    });
+    let outcomes = join_all(attempts).await;
+    let made: Vec<_> = outcomes.iter().filter(|(status, _)| *status == 303).collect();
+    assert_eq!(made, [&(303, true)], "{outcomes:?}");
+    assert!(outcomes.iter().all(|(status, _)| [303, 404, 503].contains(status)), "{outcomes:?}");
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM administrators").await, 1);
+}
+
+async fn the_form_says_what_is_wrong(db: Database) {
+    let server = Server::start(db).await;
+    let (browser, token) = (server.browser(), token(&server).await);
+    for (field, value, complaint) in [
+        ("username", "", "Fill this in"),
+        ("username", "a b", "Use letters, digits"),
+        ("display_name", "", "Fill this in"),
+        ("new_password", "short", "at least 15"),
+        ("new_password", "passwordpassword", "tried first"),
+        ("repeat_password", "another one altogether", "differ"),
+    ] {
+        let mut sent = form(&token);
+        sent.iter_mut().filter(|(name, _)| *name == field).for_each(|(_, sent)| *sent = value);
+        let page = browser.post("/console/setup", &sent).await.expect(422);
+        page.shows(complaint);
+        assert!(!page.text.contains(PASSWORD), "a password came back");
+        if field != "username" {
+            page.shows("value=\"Zoe\"");
+        }
+    }
+    browser.post("/console/setup", &form(&token)).await.leads_to("/console");
+}

@@ -1,0 +1,247 @@
+//! Signing in, sessions, and guessing.
+
+use std::time::Duration;
+
+use aims::{
+    domain::{Role, Username, password::NewPassword},
+    service::{Caller, administrators},
+};
+use reqwest::Method;
+
+use crate::{
+    both,
+    support::{Browser, COOKIE, Database, PASSWORD, Server},
+};
+
+both!(
+    a_cookie_is_a_fresh_secret_and_kept_from_scripts,
+    a_cookie_from_before_the_sign_in_is_worth_nothing,
+    a_session_ends_when_it_is_idle_and_in_any_case,
+    signing_out_ends_the_session_everywhere,
+    whoever_is_disabled_is_out_at_once,
+    a_change_of_role_counts_at_once,
+    nobody_learns_which_usernames_exist,
+    guessing_is_slowed_down_and_keeps_nobody_out,
+    what_was_typed_survives_the_end_of_a_session,
+    where_somebody_wanted_to_go_is_kept_within_the_console,
+    the_cookie_is_not_in_the_database,
+);
+
+const BAD: [(&str, &str); 2] = [("username", "zoe"), ("password", "not the password at all")];
+const GOOD: [(&str, &str); 2] = [("username", "zoe"), ("password", PASSWORD)];
+
+async fn is_in(browser: &Browser) -> bool {
+    match browser.get("/console/account").await.status.as_u16() {
+        200 => true,
+        303 => false,
+        other => panic!("{other}"),
+    }
+}
+
+async fn a_cookie_is_a_fresh_secret_and_kept_from_scripts(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Viewer).await;
+    let (first, second) = (server.browser(), server.browser());
+    let page = first.post("/console/sign-in", &GOOD).await.leads_to("/console");
+    second.post("/console/sign-in", &GOOD).await.leads_to("/console");
+    assert_ne!(first.cookie(COOKIE), second.cookie(COOKIE));
+    let cookie = page.headers["set-cookie"].to_str().unwrap();
+    for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"), "{cookie}");
+
+    let server = server.restart(&[("PUBLIC_URL", "http://aims.test:8000")]).await;
+    let plain = server.browser();
+    let page = plain.post("/console/sign-in", &GOOD).await.leads_to("/console");
+    let cookie = page.headers["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("aims=") && !cookie.contains("Secure"), "{cookie}");
+}
+
+async fn a_cookie_from_before_the_sign_in_is_worth_nothing(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Owner).await;
+    // Somebody else's idea of a session, and one that they have had before.
+    let fixed = server.browser();
+    fixed.set_cookie(COOKIE, "AAAAAAAAAAAAAAAAAAAAAA");
+    fixed.post("/console/sign-in", &GOOD).await.leads_to("/console");
+    assert_ne!(fixed.cookie(COOKIE).unwrap(), "AAAAAAAAAAAAAAAAAAAAAA");
+    let stale = server.browser();
+    stale.set_cookie(COOKIE, "AAAAAAAAAAAAAAAAAAAAAA");
+    assert!(!is_in(&stale).await);
+
+    // Signing in again ends the session that the browser had.
+    let before = fixed.copy();
+    fixed.post("/console/sign-in", &GOOD).await.leads_to("/console");
+    assert!(is_in(&fixed).await);
+    assert!(!is_in(&before).await);
+}
+
+async fn a_session_ends_when_it_is_idle_and_in_any_case(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    server.clock.advance(Duration::from_mins(29));
+    assert!(is_in(&browser).await);
+    server.clock.advance(Duration::from_mins(29));
+    assert!(is_in(&browser).await, "use keeps a session");
+    server.clock.advance(Duration::from_mins(31));
+    assert!(!is_in(&browser).await, "idle");
+
+    let browser = server.sign_in("zoe").await;
+    for _ in 0..28 {
+        server.clock.advance(Duration::from_mins(25));
+        assert!(is_in(&browser).await);
+    }
+    server.clock.advance(Duration::from_mins(25));
+    assert!(!is_in(&browser).await, "twelve hours are over");
+}
+
+async fn signing_out_ends_the_session_everywhere(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let (thief, other) = (browser.copy(), server.sign_in("zoe").await);
+    browser.post("/console/sign-out", &[]).await.leads_to("/console/sign-in");
+    assert!(!is_in(&browser).await);
+    assert!(!is_in(&thief).await);
+    assert!(is_in(&other).await);
+    assert_eq!(server.audited("console.signed_out").await.len(), 1);
+}
+
+async fn whoever_is_disabled_is_out_at_once(db: Database) {
+    let server = Server::start(db).await;
+    let id = server.person("zoe", Role::Owner).await;
+    let browser = server.sign_in("zoe").await;
+    server.person("ada", Role::Owner).await;
+    administrators::disable(&server.services, &Caller::system(), id).await.unwrap();
+    assert!(!is_in(&browser).await);
+    browser.post("/console/sign-in", &GOOD).await.expect(401);
+    administrators::enable(&server.services, &Caller::system(), id).await.unwrap();
+    assert!(!is_in(&browser).await, "an ended session came back");
+    browser.post("/console/sign-in", &GOOD).await.leads_to("/console");
+
+    let password = NewPassword::parse("another river at dusk", &Username::parse("zoe").unwrap()).unwrap();
+    administrators::reset_password(&server.services, &Caller::system(), id, password, false).await.unwrap();
+    assert!(!is_in(&browser).await, "a session outlived its password");
+}
+
+async fn a_change_of_role_counts_at_once(db: Database) {
+    let server = Server::start(db).await;
+    let id = server.person("zoe", Role::Owner).await;
+    server.person("ada", Role::Owner).await;
+    let browser = server.sign_in("zoe").await;
+    browser.get("/console/administrators").await.expect(200);
+    let (name, role) = ("Zoe".to_owned(), Role::Viewer);
+    administrators::update(&server.services, &Caller::system(), id, name, role).await.unwrap();
+    browser.get("/console/administrators").await.expect(403);
+    browser.post("/console/agents", &[("name", "x")]).await.expect(403);
+}
+
+async fn nobody_learns_which_usernames_exist(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Owner).await;
+    let plain = |text: &str| text.replace("nobody", "zoe");
+    for _ in 0..7 {
+        let known = server.browser().post("/console/sign-in", &BAD).await;
+        let form = [("username", "nobody"), ("password", "not the password at all")];
+        let unknown = server.browser().post("/console/sign-in", &form).await;
+        assert_eq!(known.status, unknown.status);
+        assert_eq!(plain(&known.text), plain(&unknown.text));
+        assert!(!known.headers.contains_key("set-cookie"), "a session for a wrong password");
+    }
+    let refused = server.audited("console.sign_in_failed").await;
+    assert_eq!(refused.len(), 12, "six of each, until both have to wait");
+}
+
+async fn guessing_is_slowed_down_and_keeps_nobody_out(db: Database) {
+    let server = Server::with(db, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    server.person("zoe", Role::Owner).await;
+    let from = |address: &str, form: &'static [(&'static str, &'static str)]| {
+        let (browser, address) = (server.browser(), address.to_owned());
+        async move {
+            let request = browser.request(Method::POST, "/console/sign-in").header("sec-fetch-site", "same-origin");
+            browser.send(request.header("x-forwarded-for", address).form(form)).await
+        }
+    };
+    let (home, guesser) = ("198.51.100.7", "203.0.113.9");
+    from(home, &GOOD).await.leads_to("/console");
+    for _ in 0..6 {
+        from(guesser, &BAD).await;
+    }
+    let waiting = from(guesser, &GOOD).await.expect(429);
+    assert!(waiting.text.contains("Wait"), "{}", waiting.text);
+    from(home, &GOOD).await.leads_to("/console");
+
+    // From many networks, until the account itself has to wait everywhere; but not where its owner is known.
+    for n in 0..40 {
+        from(&format!("203.0.113.{}", 20 + n % 8), &BAD).await;
+        from(&format!("192.0.2.{n}"), &BAD).await;
+    }
+    from("192.0.2.200", &GOOD).await.expect(429);
+    from(home, &GOOD).await.leads_to("/console");
+    // And the longest wait is a quarter of an hour.
+    server.clock.advance(Duration::from_secs(901));
+    from("192.0.2.200", &GOOD).await.leads_to("/console");
+}
+
+async fn what_was_typed_survives_the_end_of_a_session(db: Database) {
+    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    server.clock.advance(Duration::from_hours(1));
+    let typed =
+        [("name", "reader"), ("owner", "A & \"B\" <c>"), ("agent_type", "llm"), ("description", "two\r\nlines")];
+    let page = browser.post("/console/agents", &typed).await.expect(401);
+    page.shows("what you typed is kept");
+    let (path, body) = (page.hidden("waiting_path"), page.hidden("waiting_body"));
+    // A wrong password loses nothing either.
+    let again = [("username", "zoe"), ("password", "wrong"), ("waiting_path", &path), ("waiting_body", &body)];
+    let page = browser.post("/console/sign-in", &again).await.expect(401);
+    let (path, body) = (page.hidden("waiting_path"), page.hidden("waiting_body"));
+    let again = [("username", "zoe"), ("password", PASSWORD), ("waiting_path", &path), ("waiting_body", &body)];
+    let page = browser.post("/console/sign-in", &again).await.expect(200);
+    page.shows("action=\"/console/agents\"");
+    let kept: Vec<_> = typed.iter().map(|(name, _)| (*name, page.hidden(name))).collect();
+    let kept: Vec<_> = kept.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(kept, typed);
+    let made = browser.post("/console/agents", &kept).await.expect(303);
+    assert!(made.location().starts_with("/console/agents/"));
+    let agents = server.admin.get("/agents?q=reader").await.expect(200);
+    assert_eq!(agents[0]["owner"], "A & \"B\" <c>");
+    assert_eq!(agents[0]["description"], "two\nlines");
+}
+
+async fn where_somebody_wanted_to_go_is_kept_within_the_console(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Viewer).await;
+    let browser = server.browser();
+    let page = browser.get("/console/agents?q=x").await.expect(303);
+    assert_eq!(page.location(), "/console/sign-in?next=%2Fconsole%2Fagents%3Fq%3Dx");
+    let form = |next: &'static str| [("username", "zoe"), ("password", PASSWORD), ("next", next)];
+    browser.post("/console/sign-in", &form("/console/agents?q=x")).await.leads_to("/console/agents?q=x");
+    for elsewhere in [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "/console//evil.example",
+        "/consoleevil",
+        "javascript:alert(1)",
+        "/agents",
+        "/console/\r\nset-cookie: a=b",
+    ] {
+        server.browser().post("/console/sign-in", &form(elsewhere)).await.leads_to("/console");
+        let waiting =
+            [("username", "zoe"), ("password", PASSWORD), ("waiting_path", elsewhere), ("waiting_body", "a=b")];
+        server.browser().post("/console/sign-in", &waiting).await.leads_to("/console");
+    }
+}
+
+async fn the_cookie_is_not_in_the_database(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let cookie = browser.cookie(COOKIE).unwrap();
+    let hex = if server.db.is_sqlite() { "hex(key_hash)" } else { "encode(key_hash, 'hex')" };
+    let rows = server.db.texts(&format!("SELECT {hex} || ' ' || data FROM sessions")).await;
+    assert_eq!(rows.len(), 1);
+    assert!(!rows[0].contains(&cookie), "{rows:?}");
+    let passwords = server.db.texts("SELECT password_hash FROM administrators").await;
+    assert!(passwords[0].starts_with("$argon2id$") && !passwords[0].contains(PASSWORD));
+}

@@ -89,13 +89,15 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
-/// The place of an agent in the order of registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The place of an agent in a listing, however it is sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// When it was registered.
     pub created_at: Timestamp,
     /// Decides between agents registered at the same moment.
     pub id: AgentId,
+    /// What it is called.
+    pub name: String,
 }
 
 /// An agent's unique name: 1 to 128 characters of `[a-zA-Z0-9_-]`.
@@ -180,6 +182,20 @@ words! {
         Suspended = "suspended",
         /// May never authenticate again.
         Revoked = "revoked",
+    }
+}
+
+words! {
+    /// In which order agents are listed.
+    Sort {
+        /// As they were registered.
+        Oldest = "oldest",
+        /// The one registered last first.
+        Newest = "newest",
+        /// By name.
+        Name = "name",
+        /// By name, backwards.
+        NameBackwards = "name_backwards",
     }
 }
 

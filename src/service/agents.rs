@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result,
-        agent::{Filter, Position},
+        agent::{Filter, Position, Sort},
         audit::{AuditAction, Resource},
     },
     store::{agents, api_keys, capabilities},
@@ -79,7 +79,7 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
     Ok(agent)
 }
 
-/// A page of agents in the order of registration.
+/// A page of agents. It may hold fewer than `limit` and still lead on: see [`agents::list`].
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -87,11 +87,12 @@ pub async fn list(
     services: &Services,
     caller: &Caller,
     filter: &Filter,
+    sort: Sort,
     after: Option<Position>,
     limit: Limit,
 ) -> Result<Page<Agent, Position>> {
     services.permit(caller, Action::ListAgents).await?;
-    agents::list(services.store.read().await?.conn(), filter, after, limit).await
+    agents::list(services.store.read().await?.conn(), filter, sort, after, limit).await
 }
 
 /// One agent.

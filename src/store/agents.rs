@@ -1,16 +1,19 @@
 //! Agents, as stored.
 
-use sqlx::{FromRow, QueryBuilder};
+mod listing;
+mod search;
+
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
     db::{Conn, on},
     stored,
 };
-use crate::domain::{
-    Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
-    agent::{Filter, Position},
-};
+use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp};
+
+pub use listing::{count_up_to, list, owners};
+pub(super) use search::index_text;
 
 #[derive(FromRow)]
 struct Row {
@@ -86,63 +89,6 @@ pub async fn find(conn: Conn<'_>, id: AgentId) -> Result<Option<Agent>> {
     row.map(Agent::try_from).transpose()
 }
 
-/// A page of agents in the order of registration, after `after`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn list(
-    conn: Conn<'_>,
-    filter: &Filter,
-    after: Option<Position>,
-    limit: Limit,
-) -> Result<Page<Agent, Position>> {
-    // SQLite's LIKE is without regard to the case of ASCII letters, PostgreSQL's ILIKE to that of all.
-    let like = match conn {
-        Conn::Sqlite(_) => " LIKE ",
-        Conn::Postgres(_) => " ILIKE ",
-    };
-    let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = QueryBuilder::new("SELECT * FROM agents WHERE 1 = 1");
-        if let Some(status) = filter.status {
-            query.push(" AND status = ").push_bind(status.as_str());
-        }
-        if let Some(owner) = &filter.owner {
-            query.push(" AND owner = ").push_bind(owner);
-        }
-        if let Some(agent_type) = filter.agent_type {
-            query.push(" AND agent_type = ").push_bind(agent_type.as_str());
-        }
-        if let Some(text) = &filter.text {
-            let pattern = containing(text);
-            for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
-                query.push(prefix).push(column).push(like).push_bind(pattern.clone()).push(" ESCAPE '\\'");
-            }
-            query.push(")");
-        }
-        if let Some(after) = after {
-            query.push(" AND (created_at, id) > (").push_bind(after.created_at.as_micros());
-            query.push(", ").push_bind(after.id.0).push(")");
-        }
-        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(limit.get()) + 1);
-        query.build_query_as().fetch_all(c).await?
-    });
-    let agents = rows.into_iter().map(Agent::try_from).collect::<Result<_>>()?;
-    Ok(Page::cut(agents, limit, |agent: &Agent| Position { created_at: agent.created_at, id: agent.id }))
-}
-
-/// A `LIKE` pattern that matches `text` anywhere, and nothing in it as a wildcard.
-fn containing(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
 /// Writes the fields of `agent` that may be edited; `false` when it is gone.
 ///
 /// # Errors
@@ -191,14 +137,4 @@ pub async fn transition(conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Res
 pub async fn delete(conn: Conn<'_>, id: AgentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM agents WHERE id = $1";
     Ok(on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await?.rows_affected()) == 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::containing;
-
-    #[test]
-    fn nothing_that_is_searched_for_is_a_wildcard() {
-        assert_eq!(containing(r"50%_A\b"), r"%50\%\_A\\b%");
-    }
 }

@@ -12,6 +12,7 @@ pub mod listener;
 pub mod principals;
 pub mod seed;
 pub mod signing_keys;
+mod sql;
 mod writer;
 
 use std::sync::Arc;

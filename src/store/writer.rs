@@ -9,7 +9,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Changes, OnCommit, api_keys, audit,
+    Changes, OnCommit, agents, api_keys, audit,
     db::{Conn, Db, WriteConn, on},
 };
 use crate::domain::{
@@ -58,6 +58,8 @@ pub struct Tx {
     /// When each key was last used; one entry a key, in the order of the index that finds them.
     touches: BTreeMap<ApiKeyId, Timestamp>,
     changes: Changes,
+    /// Whether a unit may have changed what agents are searched by.
+    searchable: bool,
 }
 
 impl Tx {
@@ -89,6 +91,7 @@ impl Tx {
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
         on!(self.conn(), |c| sqlx::query("SAVEPOINT unit").execute(c).await.map(drop))?;
         let (events, imported) = (self.events.len(), self.imported.len());
+        self.searchable = true;
         let before = mem::take(&mut self.changes);
         let outcome = unit(self).await;
         let mut changes = mem::replace(&mut self.changes, before);
@@ -113,6 +116,9 @@ impl Tx {
         }
         audit::append(self.connection.conn(), &records).await?;
         audit::advance_head(self.connection.conn(), previous, head).await?;
+        if self.searchable {
+            agents::index_text(self.connection.conn()).await?;
+        }
         let touches: Vec<_> = self.touches.into_iter().collect();
         api_keys::touch(self.connection.conn(), &touches).await?;
         if let Conn::Postgres(c) = self.connection.conn() {
@@ -221,6 +227,7 @@ async fn commit_batch(
         imported: Vec::new(),
         touches: BTreeMap::new(),
         changes: Changes::default(),
+        searchable: false,
     };
     for work in batch {
         match work {

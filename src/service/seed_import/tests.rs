@@ -11,6 +11,7 @@ use crate::{
     crypto::Keyring,
     domain::{
         AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
+        agent::Sort,
         audit::{Head, Record},
     },
     service::{
@@ -143,7 +144,9 @@ impl House {
     async fn names(&self) -> Vec<String> {
         let mut read = self.services.store.read().await.unwrap();
         let page =
-            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().map(|agent| agent.name.to_string()).collect()
     }
 
@@ -164,7 +167,9 @@ impl House {
     async fn agent_named(&self, name: &str) -> AgentId {
         let mut read = self.services.store.read().await.unwrap();
         let page =
-            agents::list(read.conn(), &crate::domain::agent::Filter::default(), None, Limit::of(500)).await.unwrap();
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Timestamp,
-        agent::{Filter, Position},
+        agent::{Filter, Position, Sort},
         text,
     },
     service::agents::{self, AgentEdit, NewAgent},
@@ -266,7 +266,7 @@ pub async fn list(
     OriginalUri(uri): OriginalUri,
     Query(listing): Query<Listing>,
 ) -> Result<Response, Failure> {
-    let page = agents::list(&services, &caller, &listing.filter, listing.after, listing.limit).await?;
+    let page = agents::list(&services, &caller, &listing.filter, Sort::Oldest, listing.after, listing.limit).await?;
     Ok(paging::respond(&uri, page, AgentBody::from))
 }
 

@@ -28,7 +28,8 @@ impl Cursor for agent::Position {
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id)| Self { created_at, id: AgentId(id) })
+        // The API lists in the order of registration alone.
+        decode(text).map(|(created_at, id)| Self { created_at, id: AgentId(id), name: String::new() })
     }
 }
 
@@ -87,7 +88,11 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
-        let position = agent::Position { created_at: Timestamp::from_micros(-5), id: AgentId(Uuid::from_u128(9)) };
+        let position = agent::Position {
+            created_at: Timestamp::from_micros(-5),
+            id: AgentId(Uuid::from_u128(9)),
+            name: String::new(),
+        };
         assert_eq!(agent::Position::decode(&position.encode()), Some(position));
         for junk in ["", "x", "AAAA", &"A".repeat(40)] {
             assert_eq!(agent::Position::decode(junk), None, "{junk:?}");

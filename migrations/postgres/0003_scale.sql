@@ -1,4 +1,4 @@
--- What listings and searches need to stay quick with a million agents.
+-- What listings, searches and audit filters need to stay quick with a million agents and ten million records.
 
 -- Indexes over many agents take longer than a request may.
 SET LOCAL statement_timeout = 0;
@@ -23,3 +23,16 @@ CREATE INDEX agents_by_owner_and_name ON agents (owner, status, agent_type, name
 -- searched for holds the character between them.
 CREATE INDEX agents_text ON agents
     USING gin (((name || E'\x01' || owner || E'\x01' || description) COLLATE "default") gin_trgm_ops);
+
+-- The index of the audit log, built in the background from complete runs of records. Derived: no part of the chain.
+CREATE TABLE audit_runs (
+    run      BIGINT  NOT NULL PRIMARY KEY,
+    first_at BIGINT  NOT NULL,
+    last_at  BIGINT  NOT NULL
+);
+CREATE TABLE audit_index (
+    place    BIGINT  NOT NULL PRIMARY KEY,
+    postings BYTEA   NOT NULL
+);
+-- Hashes do not compress, and what is stored elsewhere costs another read.
+ALTER TABLE audit_index ALTER COLUMN postings SET STORAGE MAIN;

@@ -1,4 +1,4 @@
--- What listings and searches need to stay quick with a million agents.
+-- What listings, searches and audit filters need to stay quick with a million agents and ten million records.
 
 -- Every order under every filter: a listing without a status or a type merges the few ranges that remain.
 DROP INDEX agents_by_owner;
@@ -34,3 +34,14 @@ END;
 CREATE TRIGGER agents_removed AFTER DELETE ON agents BEGIN
     INSERT INTO agents_to_index (number) VALUES (OLD.number) ON CONFLICT DO NOTHING;
 END;
+
+-- The index of the audit log, built in the background from complete runs of records. Derived: no part of the chain.
+CREATE TABLE audit_runs (
+    run      INTEGER NOT NULL PRIMARY KEY,
+    first_at INTEGER NOT NULL,
+    last_at  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE audit_index (
+    place    INTEGER NOT NULL PRIMARY KEY,
+    postings BLOB    NOT NULL
+) STRICT;

@@ -1,16 +1,23 @@
 //! The audit log: read in pages, and proven.
 
+use std::time::Duration;
+
 use super::{Services, caller::Caller, policy::Action};
 use crate::{
     domain::{
         AgentId, Limit, Page, Result,
         audit::{Break, Filter, Head, Record, Start},
     },
-    store::{Db, agents, audit},
+    store::{Db, Store, agents, audit},
 };
 
 /// Records read at a time while the chain is walked.
 const STRIDE: i64 = 1_000;
+/// How long the index of the log waits for more records, and between two runs of records when many wait.
+const INDEX_EVERY: Duration = Duration::from_secs(1);
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
+/// How long it waits after a failure.
+const INDEX_RETRY: Duration = Duration::from_secs(10);
 
 /// A page of records, newest first.
 ///
@@ -93,4 +100,19 @@ pub async fn verify(db: &Db) -> Result<Verification> {
         None
     };
     Ok(Verification { head, broken: reason.map(|(seq, reason)| Break { seq, reason }) })
+}
+
+/// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same.
+pub async fn keep_indexed(store: Store) {
+    loop {
+        let pause = match audit::index::fill(&store).await {
+            Ok(true) => INDEX_PAUSE,
+            Ok(false) => INDEX_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "records could not be indexed");
+                INDEX_RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
 }

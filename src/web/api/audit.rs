@@ -145,6 +145,8 @@ impl FromQuery for Listing {
             involving: None,
             action: fields.optional("action", |text| text::line(text, 1, 128)),
             resource_type: fields.optional("resource_type", |text| text::line(text, 1, 128)),
+            resource_id: None,
+            success: None,
             from: fields.optional("start_date", parse_moment),
             until: fields.optional("end_date", parse_moment),
         };

@@ -1,6 +1,7 @@
 //! What the database itself must guarantee.
 
 mod agents;
+mod audit;
 mod nodes;
 
 /// Numbers that look random and are the same in every run.
@@ -15,5 +16,9 @@ impl Dice {
 
     fn pick<'t, T>(&mut self, of: &'t [T]) -> &'t T {
         &of[self.roll(of.len())]
+    }
+
+    fn maybe<T>(&mut self, value: T) -> Option<T> {
+        (self.roll(2) == 0).then_some(value)
     }
 }

@@ -231,6 +231,7 @@ impl App {
                 }
             }
         });
+        tasks.spawn(crate::service::audit::keep_indexed(self.services.store.clone()));
         let limits = self.limits.clone();
         tasks.spawn(async move {
             let mut ticks = interval(LIMITS_EVERY);

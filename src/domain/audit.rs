@@ -247,6 +247,23 @@ pub struct Filter {
     pub until: Option<Timestamp>,
 }
 
+impl Filter {
+    /// Whether a listing with this filter shows `record`.
+    #[must_use]
+    pub fn shows(&self, record: &Record) -> bool {
+        self.actor.is_none_or(|actor| record.actor == Some(actor))
+            && self.involving.is_none_or(|agent| {
+                record.actor.is_some_and(|actor| actor.0 == agent.0) || record.subject == Some(agent)
+            })
+            && self.action.as_ref().is_none_or(|action| record.action == *action)
+            && self.resource_type.as_ref().is_none_or(|kind| record.resource_type.as_ref() == Some(kind))
+            && self.resource_id.as_ref().is_none_or(|id| record.resource_id.as_ref() == Some(id))
+            && self.success.is_none_or(|success| record.success == success)
+            && self.from.is_none_or(|from| record.at >= from)
+            && self.until.is_none_or(|until| record.at <= until)
+    }
+}
+
 /// Where a page of records, newest first, starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

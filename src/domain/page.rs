@@ -49,7 +49,7 @@ impl Limit {
 pub struct Page<T, C> {
     /// The items, in the order of the listing.
     pub items: Vec<T>,
-    /// The key of the last item, when more follow.
+    /// Where the next page starts, when more may follow: the key of the last item, or of the last place looked at.
     pub next: Option<C>,
 }
 

@@ -84,7 +84,7 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
     Ok(agent)
 }
 
-/// A page of agents.
+/// A page of agents. It may hold fewer than `limit` and still lead on: see [`agents::list`].
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.

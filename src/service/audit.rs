@@ -1,6 +1,6 @@
 //! The audit log: read in pages, and proven.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -10,11 +10,16 @@ use crate::{
         ActorId, AgentId, Limit, Page, Result, Timestamp,
         audit::{Break, Filter, Head, Record, Start},
     },
-    store::{Db, administrators, agents, audit},
+    store::{Db, Store, administrators, agents, audit},
 };
 
 /// Records read at a time while the chain is walked.
 const STRIDE: i64 = 1_000;
+/// How long the index of the log waits for more records, and between two runs of records when many wait.
+const INDEX_EVERY: Duration = Duration::from_secs(1);
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
+/// How long it waits after a failure.
+const INDEX_RETRY: Duration = Duration::from_secs(10);
 
 /// A page of records, newest first.
 ///
@@ -225,4 +230,19 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
         });
     }
     Ok(())
+}
+
+/// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same.
+pub async fn keep_indexed(store: Store) {
+    loop {
+        let pause = match audit::index::fill(&store).await {
+            Ok(true) => INDEX_PAUSE,
+            Ok(false) => INDEX_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "records could not be indexed");
+                INDEX_RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
 }

@@ -1,5 +1,8 @@
 //! Agents, as stored.
 
+mod listing;
+mod search;
+
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
@@ -7,10 +10,10 @@ use super::{
     db::{Conn, on},
     even_chunks, stored,
 };
-use crate::domain::{
-    Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
-    agent::{Filter, Position, Sort},
-};
+use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp};
+
+pub use listing::{count_up_to, list, owners};
+pub(super) use search::index_text;
 
 #[derive(FromRow)]
 struct Row {
@@ -138,85 +141,6 @@ pub async fn names(mut conn: Conn<'_>, ids: &[AgentId]) -> Result<Vec<(AgentId, 
     Ok(names)
 }
 
-/// A page of agents, after `after`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn list(
-    conn: Conn<'_>,
-    filter: &Filter,
-    sort: Sort,
-    after: Option<Position>,
-    limit: Limit,
-) -> Result<Page<Agent, Position>> {
-    // SQLite's LIKE is without regard to the case of ASCII letters, PostgreSQL's ILIKE to that of all.
-    let like = match conn {
-        Conn::Sqlite(_) => " LIKE ",
-        Conn::Postgres(_) => " ILIKE ",
-    };
-    let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = QueryBuilder::new("SELECT * FROM agents WHERE 1 = 1");
-        if let Some(status) = filter.status {
-            query.push(" AND status = ").push_bind(status.as_str());
-        }
-        if let Some(owner) = &filter.owner {
-            query.push(" AND owner = ").push_bind(owner);
-        }
-        if let Some(agent_type) = filter.agent_type {
-            query.push(" AND agent_type = ").push_bind(agent_type.as_str());
-        }
-        if let Some(text) = &filter.text {
-            let pattern = containing(text);
-            for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
-                query.push(prefix).push(column).push(like).push_bind(pattern.clone()).push(" ESCAPE '\\'");
-            }
-            query.push(")");
-        }
-        if let Some(after) = after {
-            match sort {
-                Sort::Oldest | Sort::Newest => {
-                    let beyond = if sort == Sort::Oldest { ">" } else { "<" };
-                    query
-                        .push(" AND (created_at, id) ")
-                        .push(beyond)
-                        .push(" (")
-                        .push_bind(after.created_at.as_micros());
-                    query.push(", ").push_bind(after.id.0).push(")");
-                }
-                Sort::Name => drop(query.push(" AND name > ").push_bind(after.name)),
-                Sort::NameBackwards => drop(query.push(" AND name < ").push_bind(after.name)),
-            }
-        }
-        query.push(match sort {
-            Sort::Oldest => " ORDER BY created_at, id",
-            Sort::Newest => " ORDER BY created_at DESC, id DESC",
-            Sort::Name => " ORDER BY name",
-            Sort::NameBackwards => " ORDER BY name DESC",
-        });
-        query.push(" LIMIT ").push_bind(i64::from(limit.get()) + 1);
-        query.build_query_as().fetch_all(c).await?
-    });
-    let agents = rows.into_iter().map(Agent::try_from).collect::<Result<_>>()?;
-    Ok(Page::cut(agents, limit, |agent: &Agent| Position {
-        created_at: agent.created_at,
-        id: agent.id,
-        name: agent.name.to_string(),
-    }))
-}
-
-/// A `LIKE` pattern that matches `text` anywhere, and nothing in it as a wildcard.
-fn containing(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
 /// Writes the fields of `agent` that may be edited; `false` when it is gone.
 ///
 /// # Errors
@@ -272,14 +196,4 @@ pub async fn delete(mut conn: Conn<'_>, id: AgentId) -> Result<bool> {
     let Some(status) = status else { return Ok(false) };
     count(conn, stored("agent status", AgentStatus::parse(&status))?, -1).await?;
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::containing;
-
-    #[test]
-    fn nothing_that_is_searched_for_is_a_wildcard() {
-        assert_eq!(containing(r"50%_A\b"), r"%50\%\_A\\b%");
-    }
 }

@@ -1,5 +1,8 @@
 //! The audit log, as stored: rows in the order of the chain, and the chain's head.
 
+pub mod index;
+mod listing;
+
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
@@ -8,9 +11,11 @@ use super::{
     even_chunks,
 };
 use crate::domain::{
-    ActorId, AgentId, Error, Limit, Page, Result, Timestamp,
-    audit::{ChainHash, Filter, Head, Record, Start},
+    ActorId, AgentId, Error, Result, Timestamp,
+    audit::{ChainHash, Head, Record},
 };
+
+pub use listing::{after, list};
 
 #[derive(FromRow)]
 struct Row {
@@ -129,56 +134,6 @@ pub async fn head(conn: Conn<'_>) -> Result<Head> {
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
-/// Adds what a filter demands to a query; a macro, because a query is of one of two types.
-macro_rules! narrow {
-    ($query:ident, $filter:ident) => {
-        if let Some(actor) = $filter.actor {
-            $query.push(" AND actor = ").push_bind(actor.0);
-        }
-        if let Some(agent) = $filter.involving {
-            $query.push(" AND (actor = ").push_bind(agent.0).push(" OR subject = ").push_bind(agent.0).push(")");
-        }
-        if let Some(action) = &$filter.action {
-            $query.push(" AND action = ").push_bind(action);
-        }
-        if let Some(resource_type) = &$filter.resource_type {
-            $query.push(" AND resource_type = ").push_bind(resource_type);
-        }
-        if let Some(resource_id) = &$filter.resource_id {
-            $query.push(" AND resource_id = ").push_bind(resource_id);
-        }
-        if let Some(success) = $filter.success {
-            $query.push(" AND success = ").push_bind(i32::from(success));
-        }
-        if let Some(from) = $filter.from {
-            $query.push(" AND at >= ").push_bind(from.as_micros());
-        }
-        if let Some(until) = $filter.until {
-            $query.push(" AND at <= ").push_bind(until.as_micros());
-        }
-    };
-}
-
-/// A page of records, newest first; its cursor is the position of its last record.
-///
-/// # Errors
-/// When the database fails.
-pub async fn list(conn: Conn<'_>, filter: &Filter, start: Start, limit: Limit) -> Result<Page<Record, i64>> {
-    let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = QueryBuilder::new("SELECT * FROM audit_log WHERE 1 = 1");
-        narrow!(query, filter);
-        if let Start::Before(seq) = start {
-            query.push(" AND seq < ").push_bind(seq);
-        }
-        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit.get()) + 1);
-        if let Start::Offset(count) = start {
-            query.push(" OFFSET ").push_bind(count);
-        }
-        query.build_query_as().fetch_all(c).await?
-    });
-    Ok(Page::cut(rows.into_iter().map(Record::from).collect(), limit, |record: &Record| record.seq))
-}
-
 /// The record at a place in the chain.
 ///
 /// # Errors
@@ -187,21 +142,6 @@ pub async fn find(conn: Conn<'_>, seq: i64) -> Result<Option<Record>> {
     const SQL: &str = "SELECT * FROM audit_log WHERE seq = $1";
     let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(seq).fetch_optional(c).await?);
     Ok(row.map(Record::from))
-}
-
-/// Records that a filter shows beyond a place in the chain, oldest first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn after(conn: Conn<'_>, filter: &Filter, seq: i64, limit: Limit) -> Result<Vec<Record>> {
-    let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = QueryBuilder::new("SELECT * FROM audit_log WHERE seq > ");
-        query.push_bind(seq);
-        narrow!(query, filter);
-        query.push(" ORDER BY seq LIMIT ").push_bind(i64::from(limit.get()));
-        query.build_query_as().fetch_all(c).await?
-    });
-    Ok(rows.into_iter().map(Record::from).collect())
 }
 
 /// Records in the order of the chain, from position `from` on; `None` for a row that no service wrote, as it does not

@@ -16,6 +16,7 @@ pub mod principals;
 pub mod seed;
 pub mod sessions;
 pub mod signing_keys;
+mod sql;
 mod writer;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Changes, OnCommit,
     activity::{self, Activity},
-    api_keys, audit,
+    agents, api_keys, audit,
     db::{Conn, Db, WriteConn, on},
 };
 use crate::domain::{
@@ -62,6 +62,8 @@ pub struct Tx {
     uses: BTreeMap<ApiKeyId, Use>,
     changes: Changes,
     activity: Activity,
+    /// Whether a unit may have changed what agents are searched by.
+    searchable: bool,
 }
 
 impl Tx {
@@ -93,6 +95,7 @@ impl Tx {
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
         on!(self.conn(), |c| sqlx::query("SAVEPOINT unit").execute(c).await.map(drop))?;
         let (events, imported) = (self.events.len(), self.imported.len());
+        self.searchable = true;
         let before = mem::take(&mut self.changes);
         let outcome = unit(self).await;
         let mut changes = mem::replace(&mut self.changes, before);
@@ -120,6 +123,9 @@ impl Tx {
         }
         audit::append(self.connection.conn(), &records).await?;
         audit::advance_head(self.connection.conn(), previous, head).await?;
+        if self.searchable {
+            agents::index_text(self.connection.conn()).await?;
+        }
         let uses: Vec<_> = self.uses.into_iter().collect();
         api_keys::touch(self.connection.conn(), &uses).await?;
         activity::add(self.connection.conn(), &self.activity).await?;
@@ -231,6 +237,7 @@ async fn commit_batch(
         uses: BTreeMap::new(),
         changes: Changes::default(),
         activity: Activity::default(),
+        searchable: false,
     };
     for work in batch {
         match work {

@@ -11,6 +11,7 @@ use crate::{
     crypto::Keyring,
     domain::{
         ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
+        agent::Sort,
         audit::{Head, Record},
     },
     service::{
@@ -145,15 +146,10 @@ impl House {
 
     async fn names(&self) -> Vec<String> {
         let mut read = self.services.store.read().await.unwrap();
-        let page = agents::list(
-            read.conn(),
-            &crate::domain::agent::Filter::default(),
-            crate::domain::agent::Sort::Oldest,
-            None,
-            Limit::of(500),
-        )
-        .await
-        .unwrap();
+        let page =
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().map(|agent| agent.name.to_string()).collect()
     }
 
@@ -173,15 +169,10 @@ impl House {
 
     async fn agent_named(&self, name: &str) -> AgentId {
         let mut read = self.services.store.read().await.unwrap();
-        let page = agents::list(
-            read.conn(),
-            &crate::domain::agent::Filter::default(),
-            crate::domain::agent::Sort::Oldest,
-            None,
-            Limit::of(500),
-        )
-        .await
-        .unwrap();
+        let page =
+            agents::list(read.conn(), &crate::domain::agent::Filter::default(), Sort::Oldest, None, Limit::of(500))
+                .await
+                .unwrap();
         page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
     }
 

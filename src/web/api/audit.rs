@@ -145,9 +145,9 @@ impl FromQuery for Listing {
             involving: None,
             action: fields.optional("action", |text| text::line(text, 1, 128)),
             resource_type: fields.optional("resource_type", |text| text::line(text, 1, 128)),
-            from: fields.optional("start_date", parse_moment),
             resource_id: None,
             success: None,
+            from: fields.optional("start_date", parse_moment),
             until: fields.optional("end_date", parse_moment),
         };
         Some(Self { filter, paging: Paging::read(fields)? })

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fantoccini::{
-    Client, ClientBuilder, Locator,
-    wd::WebDriverCompatibleCommand,
-};
+use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand};
 use serde_json::{Map, Value, json};
 
 /// How long a page may take to become what is waited for, on a busy machine.
@@ -213,8 +210,10 @@ impl Chrome {
     /// The complaints that no refusal of the server's accounts for.
     pub async fn assert_no_complaints(&self) {
         let complaints = self.complaints().await;
-        let unexpected: Vec<_> =
-            complaints.iter().filter(|complaint| !complaint.contains("the server responded with a status of")).collect();
+        let unexpected: Vec<_> = complaints
+            .iter()
+            .filter(|complaint| !complaint.contains("the server responded with a status of"))
+            .collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
     }
 }
@@ -228,11 +227,7 @@ fn quoted(text: &str) -> String {
 struct BrowserLog;
 
 impl WebDriverCompatibleCommand for BrowserLog {
-    fn endpoint(
-        &self,
-        base: &url::Url,
-        session: Option<&str>,
-    ) -> Result<url::Url, url::ParseError> {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
         base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
     }
 

@@ -26,7 +26,14 @@ async fn nothing_that_was_typed_runs() {
     for (n, text) in texts.iter().enumerate() {
         let body = json!({ "name": format!("hostile-{n}"), "owner": text, "description": text.repeat(20) });
         let agent = server.admin.post("/agents", body).await.expect(201);
-        server.admin.patch(&format!("/agents/{}", agent["id"].as_str().unwrap()), json!({ "owner": format!("{text}!").chars().take(128).collect::<String>() })).await.expect(200);
+        server
+            .admin
+            .patch(
+                &format!("/agents/{}", agent["id"].as_str().unwrap()),
+                json!({ "owner": format!("{text}!").chars().take(128).collect::<String>() }),
+            )
+            .await
+            .expect(200);
         agents.push(agent["id"].as_str().unwrap().to_owned());
     }
     let record = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();

@@ -20,7 +20,9 @@ async fn journey(look: Look) {
     let chrome = Chrome::start(&server.url, look).await;
 
     chrome.goto(&setup_path(&server).await).await;
-    for (field, text) in [("username", "zoe"), ("display_name", "Zoë"), ("new_password", PASSWORD), ("repeat_password", PASSWORD)] {
+    for (field, text) in
+        [("username", "zoe"), ("display_name", "Zoë"), ("new_password", PASSWORD), ("repeat_password", PASSWORD)]
+    {
         chrome.fill(&format!("#{field}"), text).await;
     }
     chrome.click("main form:not(.theme) .button--primary").await;

@@ -1,0 +1,174 @@
+//! Searching agents for a text: what the index of trigrams (three characters in a row) can say of it.
+
+use uuid::Uuid;
+
+use crate::{
+    domain::Result,
+    store::{
+        db::{Conn, on},
+        sql::{Sql, run},
+    },
+};
+
+/// Up to this many agents are looked at one by one; a text that more agents hold is found by going through a listing.
+pub(super) const FEW: usize = 5_000;
+/// Most trigrams that are looked up; what they find is looked at anyway.
+const TRIGRAMS: usize = 24;
+
+/// PostgreSQL's index is over this, and is used for nothing else.
+const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.description) COLLATE \"default\")";
+
+/// Brings the text index up to date with what this transaction did to agents. PostgreSQL does that by itself.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
+    const ANY: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM agents_to_index LIMIT 1)";
+    const STEPS: [&str; 3] = [
+        "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index)",
+        "INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
+            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number",
+        "DELETE FROM agents_to_index",
+    ];
+    let Conn::Sqlite(c) = conn else { return Ok(()) };
+    let any: i64 = sqlx::query_scalar(ANY).fetch_one(&mut *c).await?;
+    if any > 0 {
+        for step in STEPS {
+            sqlx::query(step).execute(&mut *c).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which agents may hold a text, as far as the index can say.
+pub(super) enum Candidates {
+    /// These few: a JSON array of SQLite's numbers, or PostgreSQL's identifiers with commas between them.
+    Few(String),
+    /// Too many to look at one by one.
+    Many,
+    /// The text holds no trigram.
+    Unknown,
+}
+
+/// Asks the index which agents may hold `text`.
+pub(super) async fn candidates(mut conn: Conn<'_>, text: &str) -> Result<Candidates> {
+    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT $2";
+    let limit = i64::try_from(FEW).unwrap_or(i64::MAX).saturating_add(1);
+    if !has_trigrams(conn.reborrow(), text).await? {
+        return Ok(Candidates::Unknown);
+    }
+    match &mut conn {
+        Conn::Sqlite(c) => {
+            let numbers: Vec<i64> =
+                sqlx::query_scalar(SQLITE).bind(all_trigrams(text)).bind(limit).fetch_all(&mut **c).await?;
+            Ok(if numbers.len() > FEW { Candidates::Many } else { Candidates::Few(format!("{numbers:?}")) })
+        }
+        Conn::Postgres(_) => {
+            let mut sql = Sql::default();
+            sql.push("SELECT a.id FROM agents a WHERE ").push(POSTGRES_TEXT).push(" ILIKE ");
+            sql.bind(containing(text).as_str()).push(" LIMIT ").bind(limit);
+            let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all);
+            if ids.len() > FEW {
+                return Ok(Candidates::Many);
+            }
+            let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
+            Ok(Candidates::Few(ids.join(",")))
+        }
+    }
+}
+
+async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
+    const SQL: &str = "SELECT COALESCE(array_length(show_trgm($1), 1), 0) > 0";
+    match conn {
+        Conn::Sqlite(_) => Ok(text.chars().nth(2).is_some()),
+        // PostgreSQL's are of letters and digits only.
+        Conn::Postgres(c) => {
+            let words = text.split(|c: char| !c.is_alphanumeric());
+            let Some(word) = words.filter(|word| word.chars().nth(2).is_some()).max_by_key(|word| word.is_ascii())
+            else {
+                return Ok(false);
+            };
+            // What else is a letter depends on the database's locale.
+            Ok(word.is_ascii() || sqlx::query_scalar(SQL).bind(word).fetch_one(c).await?)
+        }
+    }
+}
+
+/// A full-text query for documents that hold each trigram of `text`.
+fn all_trigrams(text: &str) -> String {
+    let chars: Vec<_> = text.chars().collect();
+    let mut trigrams: Vec<String> = chars.windows(3).map(|trigram| trigram.iter().collect()).collect();
+    trigrams.dedup();
+    trigrams.truncate(TRIGRAMS);
+    let quoted: Vec<_> = trigrams.iter().map(|trigram| format!("\"{}\"", trigram.replace('"', "\"\""))).collect();
+    quoted.join(" AND ")
+}
+
+/// Adds to `sql` the condition that the agent `a` holds `text` in its name, owner or description. With `by_index`,
+/// in the form in which PostgreSQL's index is of use.
+pub(super) fn holds(sql: &mut Sql, conn: &Conn<'_>, text: &str, by_index: bool) {
+    let pattern = containing(text);
+    match conn {
+        // Without regard to the case of ASCII letters.
+        Conn::Sqlite(_) => {
+            for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
+                sql.push(prefix).push("a.").push(column).push(" LIKE ").bind(pattern.as_str()).push(" ESCAPE '\\'");
+            }
+            sql.push(")");
+        }
+        // Without regard to the case of all letters that the database knows. The concatenation is the same condition,
+        // and without `|| ''` the planner might prefer the index where a scan in order is wanted.
+        Conn::Postgres(_) => {
+            sql.push(" AND ").push(POSTGRES_TEXT).push(if by_index { " ILIKE " } else { " || '' ILIKE " });
+            sql.bind(pattern.as_str());
+        }
+    }
+}
+
+/// Joins the candidates to the agents `a`, where the database needs to be told them.
+pub(super) fn from_candidates(sql: &mut Sql, conn: &Conn<'_>, candidates: &Candidates, text: &str) {
+    match (conn, candidates) {
+        (Conn::Postgres(_), Candidates::Few(ids)) => {
+            sql.push(" FROM agents a WHERE a.id = ANY(string_to_array(").bind(ids.as_str()).push(", ',')::uuid[])")
+        }
+        (Conn::Postgres(_), _) => sql.push(" FROM agents a WHERE 1 = 1"),
+        (Conn::Sqlite(_), Candidates::Few(numbers)) => {
+            sql.push(" FROM json_each(").bind(numbers.as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.push("WHERE a.number = found.value")
+        }
+        (Conn::Sqlite(_), _) => {
+            sql.push(" FROM (SELECT rowid AS number FROM agents_text WHERE agents_text MATCH ");
+            sql.bind(all_trigrams(text).as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.push("WHERE a.number = found.number")
+        }
+    };
+}
+
+/// A `LIKE` pattern that matches `text` anywhere, and nothing in it as a wildcard.
+fn containing(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_searched_for_is_a_wildcard() {
+        assert_eq!(containing(r"50%_A\b"), r"%50\%\_A\\b%");
+    }
+
+    #[test]
+    fn nothing_that_is_searched_for_is_an_operator() {
+        assert_eq!(all_trigrams(r#"a"*b"#), r#""a""*" AND """*b""#);
+        assert_eq!(all_trigrams("ab"), "");
+    }
+}

@@ -1,0 +1,251 @@
+//! Listings of the audit log: a scan of the newest records, and what the index says of those before.
+
+use super::{
+    Row,
+    index::{self, RUN, Wanted},
+};
+use crate::{
+    domain::{
+        Limit, Page, Result,
+        audit::{Filter, Record, Start},
+    },
+    store::{
+        db::{Conn, on},
+        even_chunks,
+        sql::{Sql, run},
+    },
+};
+
+/// Most records of a run that are fetched one by one; where there are more, a scan of the run meets enough of them.
+const FEW: u32 = 256;
+/// Most records read at a time, however many are to be left out.
+const STRIDE: usize = 501;
+/// Runs that are looked up first, and at most, at a time.
+const WIDTH: (i64, i64) = (4, 512);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What was found, with how many are still to be left out.
+struct Found {
+    records: Vec<Record>,
+    skip: usize,
+    wanted: usize,
+}
+
+impl Found {
+    const fn is_full(&self) -> bool {
+        self.records.len() >= self.wanted
+    }
+
+    /// How many records to read next.
+    fn room(&self) -> usize {
+        (self.wanted - self.records.len()).saturating_add(self.skip).min(STRIDE)
+    }
+
+    fn take(&mut self, record: Record) {
+        if self.skip > 0 {
+            self.skip -= 1;
+        } else if !self.is_full() {
+            self.records.push(record);
+        }
+    }
+}
+
+/// A page of records, newest first; its cursor is the position of its last record.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(mut conn: Conn<'_>, filter: &Filter, start: Start, limit: Limit) -> Result<Page<Record, i64>> {
+    const OFFSET: &str = "SELECT seq FROM audit_log ORDER BY seq DESC LIMIT 1 OFFSET $1";
+    let (before, skip) = match start {
+        Start::Before(seq) => (seq, 0),
+        Start::Offset(0) => (i64::MAX, 0),
+        Start::Offset(count) if Wanted::by(filter).is_none() => {
+            let first: Option<i64> =
+                on!(conn.reborrow(), |c| sqlx::query_scalar(OFFSET).bind(count).fetch_optional(c).await?);
+            (first.map_or(i64::MIN, |seq| seq.saturating_add(1)), 0)
+        }
+        Start::Offset(count) => (i64::MAX, usize::try_from(count).unwrap_or(0)),
+    };
+    let found = Found { records: Vec::new(), skip, wanted: usize::from(limit.get()) + 1 };
+    let records = walk(conn, filter, (i64::MIN, before), Order::NewestFirst, found).await?;
+    Ok(Page::cut(records, limit, |record: &Record| record.seq))
+}
+
+/// Records that a filter shows beyond a place in the chain, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn after(conn: Conn<'_>, filter: &Filter, seq: i64, limit: Limit) -> Result<Vec<Record>> {
+    let found = Found { records: Vec::new(), skip: 0, wanted: usize::from(limit.get()) };
+    walk(conn, filter, (seq, i64::MAX), Order::OldestFirst, found).await
+}
+
+/// Finds records strictly between two positions.
+async fn walk(
+    mut conn: Conn<'_>,
+    filter: &Filter,
+    (after, before): (i64, i64),
+    order: Order,
+    mut found: Found,
+) -> Result<Vec<Record>> {
+    let Some(wanted) = Wanted::by(filter) else {
+        scan(conn.reborrow(), filter, (after, before), order, &mut found).await?;
+        return Ok(found.records);
+    };
+    // Read once: a run that is indexed meanwhile is still seen as part of the newest records.
+    let runs = index::runs(conn.reborrow()).await?;
+    let newest = (after.max(runs * RUN), before);
+    if order == Order::NewestFirst {
+        scan(conn.reborrow(), filter, newest, order, &mut found).await?;
+    }
+    if !found.is_full() {
+        let low = index::run_of(after.saturating_add(1).max(1));
+        let high = index::run_of(before.saturating_sub(1).max(0)).min(runs - 1);
+        if let Some((low, high)) = index::within(conn.reborrow(), &wanted, low, high).await? {
+            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high), order, &mut found).await?;
+        }
+    }
+    if order == Order::OldestFirst && !found.is_full() {
+        scan(conn, filter, newest, order, &mut found).await?;
+    }
+    Ok(found.records)
+}
+
+/// Goes through the runs `low` to `high`, few at first and more at a time the less is found.
+async fn look_up(
+    mut conn: Conn<'_>,
+    filter: &Filter,
+    wanted: &Wanted,
+    (after, before): (i64, i64),
+    (mut low, mut high): (i64, i64),
+    order: Order,
+    found: &mut Found,
+) -> Result<()> {
+    let (mut width, widest) = WIDTH;
+    while low <= high && !found.is_full() {
+        let (first, last) = match order {
+            Order::NewestFirst => (low.max(high - width + 1), high),
+            Order::OldestFirst => (low, high.min(low + width - 1)),
+        };
+        let mut chosen = index::choose(conn.reborrow(), wanted, first, last).await?;
+        if order == Order::NewestFirst {
+            chosen.reverse();
+        }
+        let mut single = Vec::new();
+        for run in &chosen {
+            if let Some(mut positions) = run.few(FEW) {
+                if order == Order::NewestFirst {
+                    positions.reverse();
+                }
+                single.extend(positions.into_iter().filter(|seq| *seq > after && *seq < before));
+                if single.len() >= found.room() {
+                    fetch(conn.reborrow(), filter, &mut single, found).await?;
+                }
+            } else {
+                fetch(conn.reborrow(), filter, &mut single, found).await?;
+                let (first, last) = run.bounds();
+                let bounds = (after.max(first - 1), before.min(last + 1));
+                if !found.is_full() {
+                    scan(conn.reborrow(), filter, bounds, order, found).await?;
+                }
+            }
+            if found.is_full() {
+                return Ok(());
+            }
+        }
+        fetch(conn.reborrow(), filter, &mut single, found).await?;
+        match order {
+            Order::NewestFirst => high = first - 1,
+            Order::OldestFirst => low = last + 1,
+        }
+        width = (width * 4).min(widest);
+    }
+    Ok(())
+}
+
+/// Reads records one by one, in the order of their positions here.
+async fn fetch(mut conn: Conn<'_>, filter: &Filter, positions: &mut Vec<i64>, found: &mut Found) -> Result<()> {
+    for chunk in even_chunks(positions) {
+        if found.is_full() {
+            break;
+        }
+        let mut sql = Sql::default();
+        sql.push("SELECT * FROM audit_log WHERE seq IN (");
+        for (number, seq) in chunk.iter().enumerate() {
+            sql.push(if number == 0 { "" } else { ", " }).bind(*seq);
+        }
+        sql.push(")");
+        let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
+        let mut records: Vec<_> = rows.into_iter().map(Record::from).collect();
+        records.sort_unstable_by_key(|record| chunk.iter().position(|seq| *seq == record.seq));
+        // The index only says where to look: two terms may share a hash, and a span of time covers more than it should.
+        records.into_iter().filter(|record| filter.shows(record)).for_each(|record| found.take(record));
+    }
+    positions.clear();
+    Ok(())
+}
+
+/// Reads through everything strictly between two positions.
+async fn scan(
+    mut conn: Conn<'_>,
+    filter: &Filter,
+    (mut after, mut before): (i64, i64),
+    order: Order,
+    found: &mut Found,
+) -> Result<()> {
+    while !found.is_full() && after < before {
+        let room = found.room();
+        let mut sql = matching(filter);
+        sql.and("seq >", after).and("seq <", before);
+        sql.push(match order {
+            Order::NewestFirst => " ORDER BY seq DESC LIMIT ",
+            Order::OldestFirst => " ORDER BY seq LIMIT ",
+        });
+        sql.bind(i64::try_from(room).unwrap_or(i64::MAX));
+        let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
+        let (read, last) = (rows.len(), rows.last().map(|row| row.seq));
+        rows.into_iter().map(Record::from).for_each(|record| found.take(record));
+        let Some(last) = last.filter(|_| read == room) else { break };
+        match order {
+            Order::NewestFirst => before = last,
+            Order::OldestFirst => after = last,
+        }
+    }
+    Ok(())
+}
+
+fn matching(filter: &Filter) -> Sql {
+    let mut sql = Sql::default();
+    sql.push("SELECT * FROM audit_log WHERE 1 = 1");
+    if let Some(actor) = filter.actor {
+        sql.and("actor =", actor.0);
+    }
+    if let Some(agent) = filter.involving {
+        sql.and("(actor =", agent.0).push(" OR subject = ").bind(agent.0).push(")");
+    }
+    if let Some(action) = &filter.action {
+        sql.and("action =", action.as_str());
+    }
+    if let Some(resource_type) = &filter.resource_type {
+        sql.and("resource_type =", resource_type.as_str());
+    }
+    if let Some(resource_id) = &filter.resource_id {
+        sql.and("resource_id =", resource_id.as_str());
+    }
+    if let Some(success) = filter.success {
+        // Any number but 0 reads as success.
+        sql.push(if success { " AND success <> 0" } else { " AND success = 0" });
+    }
+    if let Some(from) = filter.from {
+        sql.and("at >=", from.as_micros());
+    }
+    if let Some(until) = filter.until {
+        sql.and("at <=", until.as_micros());
+    }
+    sql
+}

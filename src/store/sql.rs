@@ -1,0 +1,78 @@
+//! Statements that are put together at run time, with one text and one list of values for both databases.
+
+use uuid::Uuid;
+
+/// A value to bind.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Int(i64),
+    Text(String),
+    Id(Uuid),
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<Uuid> for Value {
+    fn from(value: Uuid) -> Self {
+        Self::Id(value)
+    }
+}
+
+/// A statement under construction. Its text is made of constants; whatever comes from outside is bound.
+#[derive(Debug, Default)]
+pub(super) struct Sql {
+    pub(super) text: String,
+    pub(super) values: Vec<Value>,
+}
+
+impl Sql {
+    pub(super) fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    pub(super) fn bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        use std::fmt::Write;
+        self.values.push(value.into());
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "${}", self.values.len());
+        self
+    }
+
+    /// `AND`, a comparison, and what is compared with.
+    pub(super) fn and(&mut self, comparison: &str, value: impl Into<Value>) -> &mut Self {
+        self.push(" AND ").push(comparison).push(" ").bind(value)
+    }
+}
+
+/// Binds a statement's values: `run!(conn, sqlx::query_as, sql, fetch_all)`.
+macro_rules! run {
+    ($conn:expr, $query:path, $sql:expr, $fetch:ident) => {{
+        let $crate::store::sql::Sql { text, values } = $sql;
+        let mut conn = $conn;
+        // PostgreSQL would soon plan a prepared statement without regard to the values, which decide about the plan.
+        let persistent = matches!(conn, Conn::Sqlite(_));
+        on!(&mut conn, |c| {
+            let mut query = $query(sqlx::AssertSqlSafe(text)).persistent(persistent);
+            for value in values {
+                query = match value {
+                    $crate::store::sql::Value::Int(value) => query.bind(value),
+                    $crate::store::sql::Value::Text(value) => query.bind(value),
+                    $crate::store::sql::Value::Id(value) => query.bind(value),
+                };
+            }
+            query.$fetch(c).await?
+        })
+    }};
+}
+pub(super) use run;

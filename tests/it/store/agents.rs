@@ -1,0 +1,299 @@
+//! Listing and searching agents, against a model that looks at every one of them.
+
+use std::collections::HashSet;
+
+use aims::{
+    domain::{
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Limit, Timestamp,
+        agent::{Filter, Position, Sort},
+    },
+    store::{Store, agents},
+};
+use uuid::Uuid;
+
+use super::Dice;
+use crate::{
+    both,
+    support::{Database, TestClock, open},
+};
+
+both!(
+    every_filter_in_every_order_shows_each_agent_once,
+    a_search_finds_what_holds_the_text,
+    what_is_searched_for_follows_edits_and_deletions,
+    many_that_hold_a_text_are_found_wherever_they_are,
+    owners_are_listed_once_each,
+);
+
+async fn store(db: &Database) -> Store {
+    open(db, &TestClock::new(), &[]).await.services().store.clone()
+}
+
+/// Letters whose case differs outside ASCII are left out: there the two databases differ.
+const PIECES: [&str; 24] = [
+    "%",
+    "_",
+    "\\",
+    "\"",
+    "'",
+    "*",
+    "-",
+    "a",
+    "B",
+    "ab",
+    "AB",
+    "agent",
+    "Agent",
+    "crawl",
+    "50%",
+    "ë",
+    "команда",
+    "運用",
+    " ",
+    "  ",
+    "a_b",
+    "\\\\",
+    "(x)",
+    "😀",
+];
+
+fn text(dice: &mut Dice, pieces: usize) -> String {
+    (0..pieces).map(|_| *dice.pick(&PIECES)).collect()
+}
+
+fn agent(dice: &mut Dice, number: u128) -> Agent {
+    let name = format!("{}{}-{number}", dice.pick(&["bot", "Agent", "a_b", "x"]), dice.pick(&["-Crawl", "", "_"]));
+    let created_at = Timestamp::from_micros(i64::try_from(dice.roll(40)).unwrap());
+    let pieces = 1 + dice.roll(5);
+    Agent {
+        // Not in the order of registration.
+        id: AgentId(Uuid::from_u128(number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))),
+        name: AgentName::parse(&name).unwrap(),
+        description: text(dice, pieces * 2),
+        owner: if dice.roll(2) == 0 { "team-a".to_owned() } else { format!("o{}", text(dice, 2)) },
+        status: *dice.pick(AgentStatus::ALL),
+        agent_type: *dice.pick(AgentType::ALL),
+        metadata_json: "{}".to_owned(),
+        created_at,
+        updated_at: created_at,
+        suspended_at: None,
+        revoked_at: None,
+        token_epoch: 0,
+    }
+}
+
+async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>) -> Vec<Agent> {
+    let made: Vec<_> = numbers.map(|number| agent(dice, number)).collect();
+    for chunk in made.chunks(50) {
+        let chunk = chunk.to_vec();
+        let unit = store.write(move |tx| {
+            Box::pin(async move {
+                for agent in &chunk {
+                    assert!(agents::insert(tx.conn(), agent).await?);
+                }
+                Ok(())
+            })
+        });
+        unit.await.unwrap();
+    }
+    made
+}
+
+fn shows(filter: &Filter, agent: &Agent) -> bool {
+    let holds = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        [agent.name.as_str(), &agent.owner, &agent.description]
+            .iter()
+            .any(|field| field.to_ascii_lowercase().contains(&text))
+    };
+    filter.status.is_none_or(|status| agent.status == status)
+        && filter.owner.as_ref().is_none_or(|owner| agent.owner == *owner)
+        && filter.agent_type.is_none_or(|kind| agent.agent_type == kind)
+        && filter.text.as_deref().is_none_or(holds)
+}
+
+fn expected(filter: &Filter, sort: Sort, all: &[Agent]) -> Vec<Agent> {
+    let mut shown: Vec<_> = all.iter().filter(|agent| shows(filter, agent)).cloned().collect();
+    match sort {
+        Sort::Oldest | Sort::Newest => shown.sort_by_key(|agent| (agent.created_at, agent.id)),
+        Sort::Name | Sort::NameBackwards => shown.sort_by_key(|agent| agent.name.clone()),
+    }
+    if matches!(sort, Sort::Newest | Sort::NameBackwards) {
+        shown.reverse();
+    }
+    shown
+}
+
+/// Every page of a listing, one after another.
+async fn listed(store: &Store, filter: &Filter, sort: Sort, limit: u16) -> Vec<Agent> {
+    let mut read = store.read().await.unwrap();
+    let mut all = Vec::new();
+    let mut after: Option<Position> = None;
+    loop {
+        let page = agents::list(read.conn(), filter, sort, after, Limit::of(limit)).await.unwrap();
+        assert!(page.items.len() <= usize::from(limit));
+        all.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+async fn count(store: &Store, filter: &Filter, cap: u32) -> u64 {
+    agents::count_up_to(store.read().await.unwrap().conn(), filter, cap).await.unwrap()
+}
+
+async fn every_filter_in_every_order_shows_each_agent_once(db: Database) {
+    let store = store(&db).await;
+    let mut dice = Dice(1);
+    let all = register(&store, &mut dice, 0..300).await;
+    let owners = [None, Some("team-a".to_owned()), Some("nobody".to_owned()), Some(all[3].owner.clone())];
+    for &sort in Sort::ALL {
+        for owner in &owners {
+            for status in [None, Some(AgentStatus::Active), Some(AgentStatus::Revoked)] {
+                for agent_type in [None, Some(AgentType::Tool)] {
+                    let filter = Filter { status, owner: owner.clone(), agent_type, text: None };
+                    let wanted = expected(&filter, sort, &all);
+                    for limit in [7, 500] {
+                        assert_eq!(listed(&store, &filter, sort, limit).await, wanted, "{filter:?} {sort:?} {limit}");
+                    }
+                    let number = u64::try_from(wanted.len()).unwrap();
+                    assert_eq!(count(&store, &filter, 1_000).await, number, "{filter:?}");
+                    assert_eq!(count(&store, &filter, 5).await, number.min(5), "{filter:?}");
+                }
+            }
+        }
+    }
+}
+
+async fn a_search_finds_what_holds_the_text(db: Database) {
+    let store = store(&db).await;
+    let mut dice = Dice(2);
+    let all = register(&store, &mut dice, 0..400).await;
+    let mut found = 0;
+    for round in 0..250 {
+        // A part of what is there, or something that may not be.
+        let text = if round % 3 == 0 {
+            let pieces = 1 + dice.roll(3);
+            text(&mut dice, pieces)
+        } else {
+            let agent = dice.pick(&all).clone();
+            let field = [agent.name.to_string(), agent.owner, agent.description][dice.roll(3)].clone();
+            let chars: Vec<_> = field.chars().collect();
+            let start = dice.roll(chars.len());
+            let length = 1 + dice.roll(8);
+            let part: String = chars.iter().skip(start).take(length).collect();
+            if dice.roll(2) == 0 { part.to_ascii_uppercase() } else { part }
+        };
+        let filter = Filter {
+            text: Some(text),
+            status: (dice.roll(4) == 0).then_some(AgentStatus::Active),
+            owner: (dice.roll(4) == 0).then(|| "team-a".to_owned()),
+            agent_type: None,
+        };
+        let sort = *dice.pick(Sort::ALL);
+        let wanted = expected(&filter, sort, &all);
+        found += wanted.len();
+        assert_eq!(listed(&store, &filter, sort, 30).await, wanted, "{filter:?} {sort:?}");
+        assert_eq!(count(&store, &filter, 100).await, u64::try_from(wanted.len().min(100)).unwrap(), "{filter:?}");
+    }
+    assert!(found > 1_000, "only {found}");
+}
+
+async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
+    let store = store(&db).await;
+    let mut dice = Dice(3);
+    let mut all = register(&store, &mut dice, 0..40).await;
+    let first = Filter { text: Some("was here before".to_owned()), ..Filter::default() };
+    let second = Filter { text: Some("is here now".to_owned()), ..Filter::default() };
+    for (filter, description) in [(&first, "it was here before"), (&second, "it is here now")] {
+        description.clone_into(&mut all[39].description);
+        let edited = all[39].clone();
+        let write = store.write(move |tx| Box::pin(async move { agents::update_details(tx.conn(), &edited).await }));
+        assert!(write.await.unwrap());
+        assert_eq!(listed(&store, filter, Sort::Oldest, 10).await, [all[39].clone()]);
+    }
+    assert_eq!(listed(&store, &first, Sort::Oldest, 10).await, []);
+    // What is undone was never searchable.
+    let mut undone = all[6].clone();
+    "it was here before".clone_into(&mut undone.description);
+    let write = store.write(move |tx| {
+        Box::pin(async move {
+            agents::update_details(tx.conn(), &undone).await?;
+            Err::<(), _>(aims::domain::Error::Refused("no"))
+        })
+    });
+    assert!(write.await.is_err());
+    assert_eq!(listed(&store, &first, Sort::Oldest, 10).await, []);
+    let id = all[39].id;
+    let write = store.write(move |tx| Box::pin(async move { agents::delete(tx.conn(), id).await }));
+    assert!(write.await.unwrap());
+    assert_eq!(listed(&store, &second, Sort::Oldest, 10).await, []);
+    assert_eq!(count(&store, &second, 10).await, 0);
+    // Another agent may be given its place.
+    let again = register(&store, &mut Dice(9), 40..45).await;
+    for agent in again {
+        let filter = Filter { text: Some(agent.name.to_string()), ..Filter::default() };
+        assert!(listed(&store, &filter, Sort::Name, 10).await.contains(&agent));
+    }
+}
+
+async fn many_that_hold_a_text_are_found_wherever_they_are(db: Database) {
+    const COUNT: usize = 23_000;
+    let store = store(&db).await;
+    let id = if db.is_sqlite() { "CAST(printf('%016d', i) AS BLOB)" } else { "LPAD(i::text, 32, '0')::uuid" };
+    // The last 6,000 hold a text that more agents hold than are looked at one by one; every 7,000th something rare.
+    db.execute(&format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT}) \
+         INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, created_at, updated_at) \
+         SELECT {id}, 'n' || i, CASE WHEN i > {COUNT} - 6000 THEN 'came late' WHEN i % 7000 = 0 THEN 'q!' ELSE '-' END, \
+         CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, 'active', 'llm', '{{}}', i, i FROM n"
+    ))
+    .await;
+    // The next change brings the index up to date.
+    register(&store, &mut Dice(4), 0..1).await;
+    let late = Filter { text: Some("CAME late".to_owned()), ..Filter::default() };
+    for &sort in Sort::ALL {
+        for owner in [None, Some("even".to_owned())] {
+            let filter = Filter { owner: owner.clone(), ..late.clone() };
+            let read = listed(&store, &filter, sort, 500).await;
+            let ids: HashSet<_> = read.iter().map(|agent| agent.id).collect();
+            assert_eq!((read.len(), ids.len()), if owner.is_none() { (6_000, 6_000) } else { (3_000, 3_000) });
+            assert!(read.iter().all(|agent| agent.description == "came late"));
+        }
+    }
+    assert_eq!(count(&store, &late, 100_000).await, 6_000);
+    assert_eq!(count(&store, &late, 100).await, 100);
+
+    // Too short for the index: pages may end early, and lead on.
+    let rare = Filter { text: Some("Q!".to_owned()), ..Filter::default() };
+    for &sort in Sort::ALL {
+        let read = listed(&store, &rare, sort, 50).await;
+        let mut names: Vec<_> = read.iter().map(|agent| agent.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["n14000", "n7000"], "{sort:?}");
+    }
+    assert_eq!(count(&store, &rare, 10).await, 2);
+    let mut read = store.read().await.unwrap();
+    let nothing = Filter { text: Some("!!".to_owned()), ..Filter::default() };
+    let page = agents::list(read.conn(), &nothing, Sort::Oldest, None, Limit::of(10)).await.unwrap();
+    assert!(page.items.is_empty() && page.next.is_some(), "21,000 of {COUNT} were looked at");
+    let page = agents::list(read.conn(), &nothing, Sort::Oldest, page.next, Limit::of(10)).await.unwrap();
+    assert!(page.items.is_empty() && page.next.is_none());
+}
+
+async fn owners_are_listed_once_each(db: Database) {
+    let store = store(&db).await;
+    let all = register(&store, &mut Dice(5), 0..200).await;
+    let mut known: Vec<_> = all.iter().map(|agent| agent.owner.clone()).collect();
+    known.sort_unstable();
+    known.dedup();
+    let mut read = store.read().await.unwrap();
+    for prefix in ["", "t", "oA", "o%", "oë", "team-a", "zzz"] {
+        let wanted: Vec<_> = known.iter().filter(|owner| owner.starts_with(prefix)).cloned().collect();
+        assert_eq!(agents::owners(read.conn(), prefix, Limit::of(500)).await.unwrap(), wanted, "{prefix}");
+        let two: Vec<_> = wanted.iter().take(2).cloned().collect();
+        assert_eq!(agents::owners(read.conn(), prefix, Limit::of(2)).await.unwrap(), two, "{prefix}");
+    }
+}

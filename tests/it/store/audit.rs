@@ -1,0 +1,155 @@
+//! Filtering the audit log, against a model that looks at every record, however far its index has come.
+
+use aims::{
+    domain::{
+        ActorId, AgentId, Limit, Timestamp,
+        audit::{Filter, GENESIS, Record, Start},
+    },
+    service::audit::verify,
+    store::{Store, audit},
+};
+use uuid::Uuid;
+
+use super::Dice;
+use crate::{
+    both,
+    support::{Database, TestClock, open},
+};
+
+both!(filters_show_the_same_however_far_the_index_has_come, nodes_that_index_at_once_index_once);
+
+/// Two complete runs and the beginning of a third.
+const RECORDS: usize = 2 * 8_192 + 1_500;
+
+fn id(number: usize) -> Uuid {
+    Uuid::from_u128(u128::try_from(number).unwrap())
+}
+
+fn record(dice: &mut Dice, number: usize) -> Record {
+    // Some are everywhere, some rare, and some in one place alone.
+    let actor = match dice.roll(100) {
+        0..50 => Some(id(1)),
+        50..99 => Some(id(10 + dice.roll(2_000))),
+        _ => None,
+    };
+    let (other, kind) = (id(10 + dice.roll(2_000)), *dice.pick(&["agent", "api_key"]));
+    let resource = if dice.roll(2) == 0 { "not a uuid".to_owned() } else { id(dice.roll(50)).to_string() };
+    let subject = dice.maybe(actor).flatten().or_else(|| dice.maybe(other));
+    let action = match (number, dice.roll(1_000)) {
+        (9_000..9_010, _) => "only.here",
+        (_, 0) => "rare",
+        (_, 1..300) => "frequent",
+        _ => "usual",
+    };
+    // An import comes first and brings times that are older and in disorder.
+    let at = if number < 3_000 { dice.roll(1_000) } else { number * 10 - dice.roll(500) };
+    Record {
+        seq: 0,
+        id: id(number),
+        at: Timestamp::from_micros(i64::try_from(at).unwrap()),
+        actor: actor.map(ActorId),
+        subject: subject.map(AgentId),
+        action: action.to_owned(),
+        resource_type: dice.maybe(kind.to_owned()),
+        resource_id: dice.maybe(resource),
+        details: "{}".to_owned(),
+        ip: None,
+        success: dice.roll(200) != 0,
+        request_id: None,
+        prev_hash: GENESIS,
+        hash: GENESIS,
+    }
+}
+
+async fn filled(store: &Store) -> Vec<Record> {
+    let mut dice = Dice(11);
+    let records: Vec<_> = (0..RECORDS).map(|number| record(&mut dice, number)).collect();
+    store
+        .write(move |tx| {
+            Box::pin(async move {
+                tx.import_audit(records);
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    let chain = audit::chain(store.read().await.unwrap().conn(), 1, 1_000_000).await.unwrap();
+    chain.into_iter().map(Option::unwrap).collect()
+}
+
+fn filter(dice: &mut Dice) -> Filter {
+    let one = id(10 + dice.roll(2_000));
+    let agent = *dice.pick(&[id(1), one, id(99_999)]);
+    let moment = |dice: &mut Dice| Timestamp::from_micros(i64::try_from(dice.roll(RECORDS * 11)).unwrap());
+    let (first, second) = (moment(dice), moment(dice));
+    Filter {
+        actor: (dice.roll(4) == 0).then_some(ActorId(agent)),
+        involving: (dice.roll(4) == 0).then_some(AgentId(agent)),
+        action: (dice.roll(3) == 0).then(|| dice.pick(&["only.here", "rare", "frequent", "usual", "none"]).to_string()),
+        resource_type: (dice.roll(4) == 0).then(|| dice.pick(&["agent", "api_key", "no"]).to_string()),
+        resource_id: (dice.roll(5) == 0)
+            .then(|| if dice.roll(2) == 0 { "not a uuid".to_owned() } else { id(dice.roll(51)).to_string() }),
+        success: (dice.roll(4) == 0).then_some(dice.roll(3) == 0),
+        from: (dice.roll(4) == 0).then_some(first),
+        until: (dice.roll(4) == 0).then_some(second),
+    }
+}
+
+async fn list(store: &Store, filter: &Filter, start: Start, limit: u16) -> (Vec<i64>, Option<i64>) {
+    let page = audit::list(store.read().await.unwrap().conn(), filter, start, Limit::of(limit)).await.unwrap();
+    (page.items.iter().map(|record| record.seq).collect(), page.next)
+}
+
+async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    let all = filled(&store).await;
+    for runs in 0..3 {
+        let mut dice = Dice(12 + runs);
+        for round in 0..60 {
+            let filter = if round == 0 { Filter::default() } else { filter(&mut dice) };
+            let wanted: Vec<i64> =
+                all.iter().rev().filter(|record| filter.shows(record)).map(|record| record.seq).collect();
+            // From the newest, and from somewhere, a few pages on.
+            let somewhere = i64::try_from(1 + dice.roll(RECORDS)).unwrap();
+            for (mut start, limit) in [(Start::Offset(0), 500), (Start::Before(somewhere), 40)] {
+                let mut rest: Vec<_> = match start {
+                    Start::Before(seq) => wanted.iter().copied().filter(|other| *other < seq).collect(),
+                    Start::Offset(_) => wanted.clone(),
+                };
+                for _ in 0..4 {
+                    let (page, next) = list(&store, &filter, start, limit).await;
+                    let later = rest.split_off(rest.len().min(usize::from(limit)));
+                    assert_eq!(page, rest, "{filter:?} {start:?} {runs}");
+                    assert_eq!(next, page.last().copied().filter(|_| !later.is_empty()), "{filter:?} {start:?}");
+                    rest = later;
+                    let Some(next) = next else { break };
+                    start = Start::Before(next);
+                }
+            }
+            let skipped = dice.roll(wanted.len() + 5);
+            let (page, _) = list(&store, &filter, Start::Offset(i64::try_from(skipped).unwrap()), 3).await;
+            assert_eq!(page, wanted.iter().skip(skipped).take(3).copied().collect::<Vec<_>>(), "{filter:?} {skipped}");
+
+            let mut read = store.read().await.unwrap();
+            let later = audit::after(read.conn(), &filter, somewhere, Limit::of(100)).await.unwrap();
+            let later: Vec<_> = later.iter().map(|record| record.seq).collect();
+            let beyond = wanted.iter().rev().copied().filter(|seq| *seq > somewhere).take(100);
+            assert_eq!(later, beyond.collect::<Vec<_>>(), "{filter:?} after {somewhere} {runs}");
+        }
+        assert_eq!(audit::index::fill(&store).await.unwrap(), runs < 2, "the last run is not complete");
+    }
+    let mut read = store.read().await.unwrap();
+    assert_eq!(audit::find(read.conn(), 9_001).await.unwrap().as_ref(), all.get(9_000));
+    assert_eq!(audit::find(read.conn(), 0).await.unwrap(), None);
+    assert_eq!(verify(store.db()).await.unwrap().broken, None);
+}
+
+async fn nodes_that_index_at_once_index_once(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    filled(&store).await;
+    let (one, other) = tokio::join!(audit::index::fill(&store), audit::index::fill(&store));
+    assert!(one.unwrap() && other.unwrap());
+    while audit::index::fill(&store).await.unwrap() {}
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_runs").await, 2);
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_index WHERE place % 1099511627776 = 0").await, 256);
+}

@@ -43,7 +43,7 @@ settings! {
     "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
     "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
-    "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges per minute and client address";
+    "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
     "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
     "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";

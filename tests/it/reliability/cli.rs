@@ -22,7 +22,17 @@ both!(
 async fn every_command_has_help() {
     let db = Database::sqlite();
     let aims = Aims::new(&db);
-    for command in [vec![], vec!["serve"], vec!["bootstrap"], vec!["audit"], vec!["audit", "verify"], vec!["openapi"]] {
+    for command in [
+        vec![],
+        vec!["serve"],
+        vec!["bootstrap"],
+        vec!["audit"],
+        vec!["audit", "verify"],
+        vec!["openapi"],
+        vec!["admin"],
+        vec!["admin", "create"],
+        vec!["setup-token"],
+    ] {
         let help = aims.run(&[command.as_slice(), &["--help"]].concat()).await;
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{command:?}");
         assert!(help.stdout.contains("Usage: aims"), "{help:?}");

@@ -1,5 +1,6 @@
 //! What happens when something fails: the process, the audit log, the disk, the operator, the clients.
 
+mod administrators;
 mod audit_fails;
 mod cli;
 mod crash;

@@ -1,4 +1,4 @@
-//! Chromium, driven through WebDriver.
+//! Chromium, driven through `WebDriver`.
 
 use std::{
     io::{BufRead, BufReader},
@@ -115,9 +115,8 @@ impl Chrome {
     pub async fn wait_for_text(&self, text: &str) {
         let path = format!("//*[contains(normalize-space(.), {})]", quoted(text));
         let found = self.client.wait().at_most(PATIENCE).for_element(Locator::XPath(&path)).await;
-        if found.is_err() {
-            panic!("{text:?} is not at {}:\n{}", self.path().await, self.source().await);
-        }
+        let shown = if found.is_err() { self.source().await } else { String::new() };
+        assert!(found.is_ok(), "{text:?} is not at {}:\n{shown}", self.path().await);
     }
 
     /// Waits until the browser is at a path.

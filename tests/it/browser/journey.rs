@@ -105,7 +105,10 @@ async fn journey(look: Look) {
     chrome.wait_for_text("summariser is revoked for ever").await;
     server.anybody().exchange(&rotated).await.expect(401);
 
-    // The log tells all of it.
+    the_log_tells_all_of_it(&chrome, look).await;
+}
+
+async fn the_log_tells_all_of_it(chrome: &Chrome, look: Look) {
     chrome.goto("/console/audit").await;
     let log = chrome.source().await;
     for action in [

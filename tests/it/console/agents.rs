@@ -118,7 +118,12 @@ async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {
     let browser = server.signed_in("zoe", Role::Operator).await;
     let path = format!("/console/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
     browser.post(&path, &[("grace", "5")]).await.expect(422);
-    browser.post(&path, &[("grace", "1")]).await.expect(200).shows("Save this key now").shows("still works for");
+    browser
+        .post(&path, &[("grace", "1")])
+        .await
+        .expect(200)
+        .shows("Save this key now")
+        .shows("The old key still works");
     browser.post(&path, &[("grace", "1")]).await.expect(422).shows("Only active keys can be rotated");
     browser.get("/console/keys?show=in_grace").await.shows("old key last used").shows("data-countdown");
     server.anybody().exchange(&agent.raw_key).await.expect(200);
@@ -280,11 +285,11 @@ async fn the_overview_counts_what_happens(db: Database) {
     let other = server.agent("other", &[]).await;
     let path = format!("/console/agents/{}/keys", other.id);
     browser.post(&path, &[("name", "soon"), ("life", "7")]).await.expect(200);
-    server.clock.advance(Duration::from_secs(86_400));
+    server.clock.advance(Duration::from_hours(24));
     let browser = server.sign_in("zoe").await;
     browser.get("/console").await.shows("<strong>1</strong> keys expire within 7 days");
     browser.get("/console/keys?show=expiring").await.shows("soon");
-    server.clock.advance(Duration::from_secs(91 * 86_400));
+    server.clock.advance(Duration::from_hours(91 * 24));
     let browser = server.sign_in("zoe").await;
     browser.get("/console").await.shows("keys unused for 90 days");
     browser.get("/console/keys?show=idle").await.shows("other");

@@ -8,7 +8,7 @@ use crate::{
     support::{Database, PASSWORD, Server},
 };
 
-both!(forms_from_elsewhere_are_refused, forms_of_the_console_are_not);
+both!(forms_from_elsewhere_are_refused, forms_of_the_console_are_not, no_page_can_be_framed_or_run_what_is_not_ours);
 
 /// What a browser, or a program, may say of where a form comes from that is not the console.
 const ELSEWHERE: [&[(&str, &str)]; 8] = [
@@ -62,4 +62,28 @@ async fn forms_of_the_console_are_not(db: Database) {
         browser.send(request.form(&[("theme", "dark"), ("back", "/console/keys")])).await.leads_to("/console/keys");
     }
     assert!(browser.get("/console/keys").await.text.contains("data-theme=\"dark\""));
+}
+
+async fn no_page_can_be_framed_or_run_what_is_not_ours(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    for route in routes::list() {
+        if route.path == "/console/audit/tail" || route.path == "/console/sign-out" {
+            continue;
+        }
+        let parts = ["{id}", "{key}", "{capability}", "{seq}"];
+        let path = parts.iter().fold(route.path, |path, part| path.replace(part, nobody));
+        let page = if route.method == Method::GET { browser.get(&path).await } else { browser.post(&path, &[]).await };
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert_eq!(page.headers["x-frame-options"], "DENY", "{path}");
+        assert_eq!(page.headers["cache-control"], "no-store", "{path}");
+        for wanted in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "require-trusted-types-for"] {
+            assert!(policy.contains(wanted), "{path}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{path}: {policy}");
+        for mark in ["<script>", "<style", " style=", " onclick=", "javascript:"] {
+            assert!(!page.text.contains(mark), "{path} holds {mark}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ async fn token(server: &Server) -> String {
     setup::make_token(&server.services).await.unwrap().expect("no administrator yet").expose().to_owned()
 }
 
-fn form<'f>(token: &'f str) -> Vec<(&'f str, &'f str)> {
+fn form(token: &str) -> Vec<(&str, &str)> {
     FORM.into_iter().chain([("token", token)]).collect()
 }
 

@@ -8,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::{
     Services,
@@ -76,7 +77,8 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
         None => None,
     };
     let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
-    throttle.check(services, person.as_ref().map(|person| person.id)).await?;
+    let id = person.as_ref().map(|person| person.id);
+    throttle.check(services, id).await?;
     let right = hash.matches(password).await?;
     match person.filter(|person| right && person.is_enabled()) {
         Some(person) if person.totp_enabled_at.is_some() => Ok(Outcome::SecondFactor(person.id)),
@@ -84,7 +86,7 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
             throttle.forgive(services).await?;
             Ok(Outcome::Proved(Proof { administrator: person.id, method: "password" }))
         }
-        None => throttle.refuse(services, origin, None, "password").await,
+        None => throttle.refuse(services, origin, id, "password").await,
     }
 }
 
@@ -256,11 +258,10 @@ impl Throttle {
     pub(super) async fn check(&self, services: &Services, person: Option<AdministratorId>) -> Result<()> {
         let now = services.env.now();
         let mut read = services.store.read().await?;
-        let mut known = false;
-        if let (Some(person), Some(network)) = (person, self.network) {
-            let since = now.minus(KNOWN_FOR);
-            known = sessions::knows_network(read.conn(), person, &network.to_string(), since).await?;
-        }
+        // Asked for nobody, too: the answer takes as long whether there is such a name or not.
+        let person = person.unwrap_or(AdministratorId(Uuid::nil()));
+        let network = self.network.map(|network| network.to_string()).unwrap_or_default();
+        let known = sessions::knows_network(read.conn(), person, &network, now.minus(KNOWN_FOR)).await?;
         for ((counted, free), subject) in FREE.into_iter().zip(self.subjects) {
             if known && counted == Counted::Account {
                 continue;
@@ -305,9 +306,11 @@ impl Throttle {
             })
             .await?;
         let failure = AuthFailure::WrongCredentials;
-        let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": self.name });
-        let by = By { actor: person.map(Into::into), subject: None };
-        services.record_refusal(AuditAction::SignInFailed, origin, by, None, details).await?;
+        // A name that nobody has may be a password that was typed into the wrong field: it is not recorded.
+        let name = person.map(|_| self.name.as_str());
+        let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
+        let (by, resource) = (By { actor: None, subject: None }, person.map(Resource::Administrator));
+        services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;
         Err(failure.into())
     }
 }

@@ -29,6 +29,13 @@ pub(super) struct Row {
     totp_enabled_at: Option<i64>,
 }
 
+#[derive(FromRow)]
+struct WithPassword {
+    #[sqlx(flatten)]
+    person: Row,
+    password_hash: String,
+}
+
 impl TryFrom<Row> for Administrator {
     type Error = Error;
 
@@ -81,20 +88,15 @@ pub async fn find(conn: Conn<'_>, id: AdministratorId) -> Result<Option<Administ
     row.map(Administrator::try_from).transpose()
 }
 
-/// The administrator with this name, and the hash of the password.
+/// The administrator with this name, and the hash of the password: one read, whether there is such a name or not.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_by_username(
-    mut conn: Conn<'_>,
-    username: &Username,
-) -> Result<Option<(Administrator, PasswordHash)>> {
-    const SQL: &str = "SELECT id, password_hash FROM administrators WHERE username = $1";
-    let found: Option<(Uuid, String)> =
-        on!(&mut conn, |c| sqlx::query_as(SQL).bind(username.as_str()).fetch_optional(c).await?);
-    let Some((id, hash)) = found else { return Ok(None) };
-    let person = find(conn, AdministratorId(id)).await?;
-    Ok(person.map(|person| (person, PasswordHash::from_phc(hash))))
+pub async fn find_by_username(conn: Conn<'_>, username: &Username) -> Result<Option<(Administrator, PasswordHash)>> {
+    let sql = format!("SELECT {COLUMNS}, password_hash FROM administrators WHERE username = $1");
+    let row: Option<WithPassword> =
+        on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(username.as_str()).fetch_optional(c).await?);
+    row.map(|row| Ok((row.person.try_into()?, PasswordHash::from_phc(row.password_hash)))).transpose()
 }
 
 /// The hash of an administrator's password.

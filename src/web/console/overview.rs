@@ -105,27 +105,46 @@ impl OverviewPage {
     }
 
     /// What wants attention: how much, what, where to look, and what to do.
-    fn attention(&self) -> Vec<(String, &'static str, &'static str, &'static str)> {
+    fn attention(&self) -> Vec<(String, String, &'static str, &'static str)> {
         let found = self.overview.attention;
         let all = [
             (
                 found.refused,
-                "authentications refused in 24 hours",
+                ["authentication", "authentications"],
+                "refused in 24 hours",
                 "/console/audit?outcome=refused",
                 "See who was refused",
             ),
-            (found.expiring, "keys expire within 7 days", "/console/keys?show=expiring", "Rotate or extend them"),
-            (found.in_grace, "rotated keys still work", "/console/keys?show=in_grace", "See which are still used"),
-            (found.idle, "keys unused for 90 days", "/console/keys?show=idle", "Revoke what nobody needs"),
+            (
+                found.expiring,
+                ["key expires", "keys expire"],
+                "within 7 days",
+                "/console/keys?show=expiring",
+                "Rotate or extend",
+            ),
+            (
+                found.in_grace,
+                ["rotated key", "rotated keys"],
+                "still working",
+                "/console/keys?show=in_grace",
+                "See what still uses it",
+            ),
+            (found.idle, ["key", "keys"], "unused for 90 days", "/console/keys?show=idle", "Revoke what nobody needs"),
             (
                 found.suspended,
-                "agents are suspended",
+                ["agent", "agents"],
+                "suspended",
                 "/console/agents?status=suspended",
-                "Decide what becomes of them",
+                "Decide what becomes of it",
             ),
         ];
-        let wanting = all.into_iter().filter(|(count, ..)| *count > 0);
-        wanting.map(|(count, what, href, todo)| (bounded(count), what, href, todo)).collect()
+        let mut wanting = Vec::new();
+        for (count, [one, many], what, href, todo) in all {
+            if count > 0 {
+                wanting.push((bounded(count), format!("{} {what}", if count == 1 { one } else { many }), href, todo));
+            }
+        }
+        wanting
     }
 
     fn steps(&self) -> [(bool, &'static str, &'static str, &'static str); 4] {

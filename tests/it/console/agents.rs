@@ -279,7 +279,7 @@ async fn the_overview_counts_what_happens(db: Database) {
     assert!(!page.text.contains("Get started"), "everything is done");
     let path = format!("/agents/{}/suspend", agent.id);
     server.admin.post_empty(&path).await.expect(200);
-    browser.get("/console").await.shows("<strong>1</strong> agents are suspended");
+    browser.get("/console").await.shows("<strong>1</strong> agent suspended");
 
     // A key that expires in six days; later it is a key that nobody used.
     let other = server.agent("other", &[]).await;
@@ -287,7 +287,7 @@ async fn the_overview_counts_what_happens(db: Database) {
     browser.post(&path, &[("name", "soon"), ("life", "7")]).await.expect(200);
     server.clock.advance(Duration::from_hours(24));
     let browser = server.sign_in("zoe").await;
-    browser.get("/console").await.shows("<strong>1</strong> keys expire within 7 days");
+    browser.get("/console").await.shows("<strong>1</strong> key expires within 7 days");
     browser.get("/console/keys?show=expiring").await.shows("soon");
     server.clock.advance(Duration::from_hours(91 * 24));
     let browser = server.sign_in("zoe").await;

@@ -150,6 +150,10 @@ async fn nobody_learns_which_usernames_exist(db: Database) {
     }
     let refused = server.audited("console.sign_in_failed").await;
     assert_eq!(refused.len(), 12, "six of each, until both have to wait");
+    let told = |record: &serde_json::Value| record["details_json"].as_str().unwrap().contains("zoe");
+    assert_eq!(refused.iter().filter(|record| told(record)).count(), 6);
+    // What nobody is called may be a password, typed into the wrong field.
+    assert!(!refused.iter().any(|record| record["details_json"].as_str().unwrap().contains("nobody")));
 }
 
 async fn guessing_is_slowed_down_and_keeps_nobody_out(db: Database) {

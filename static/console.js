@@ -314,6 +314,8 @@ function writeCredential({ id, rawId, type, response }) {
 }
 
 const REFUSALS = {
+  400: 'There is no passkey for you here. Choose another way.',
+  429: 'Too many tries. Wait a minute, then try again.',
   NotAllowedError: 'No passkey was used. Try again, or choose another way.',
   InvalidStateError: 'This device has a passkey for your account already.',
 };
@@ -324,7 +326,7 @@ async function usePasskey(button) {
   try {
     const body = new URLSearchParams(new FormData(form));
     const answer = await fetch(options, { method: 'POST', body, headers: { Accept: 'application/json' }, redirect: 'error' });
-    if (!answer.ok) throw new Error(answer.status);
+    if (!answer.ok) throw { name: answer.status };
     const { publicKey: json } = await answer.json();
     const [parse, use] = passkey === 'register' ? ['parseCreationOptionsFromJSON', 'create'] : ['parseRequestOptionsFromJSON', 'get'];
     const publicKey = PublicKeyCredential[parse]?.(json) ?? readOptions(json);

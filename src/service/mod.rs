@@ -11,6 +11,7 @@ pub mod caller;
 pub mod capabilities;
 pub mod factors;
 pub mod overview;
+pub mod passkeys;
 pub mod policy;
 pub mod principals;
 pub mod refusals;

@@ -23,6 +23,7 @@ use crate::{
     service::{
         Services, account,
         factors::{self, Overview},
+        passkeys,
         sessions::{self, Ending},
         sign_in,
     },
@@ -38,8 +39,28 @@ struct AccountPage {
     frame: Frame,
     sessions: Vec<SessionRow>,
     factors: Overview,
+    passkeys: Vec<PasskeyRow>,
+    passkeys_available: bool,
     password_changed: Option<Moment>,
     problems: Problems,
+}
+
+struct PasskeyRow {
+    id: String,
+    name: String,
+    created: Moment,
+    last_used: Option<Moment>,
+}
+
+impl PasskeyRow {
+    fn of(passkey: &administrator::Passkey, now: Timestamp) -> Self {
+        Self {
+            id: passkey.id.to_string(),
+            name: passkey.name.clone(),
+            created: Moment::at(passkey.created_at, now),
+            last_used: passkey.last_used_at.map(|at| Moment::at(at, now)),
+        }
+    }
 }
 
 struct SessionRow {
@@ -100,6 +121,8 @@ impl AccountPage {
         Ok(Self {
             sessions: sessions.iter().map(|session| SessionRow::of(session, admin.session(), now)).collect(),
             factors: factors::own(services, admin).await?,
+            passkeys: passkeys::own(services, admin).await?.iter().map(|key| PasskeyRow::of(key, now)).collect(),
+            passkeys_available: passkeys::are_available(services),
             password_changed: frame.person.as_ref().map(|person| Moment::at(person.password_changed_at, now)),
             frame,
             problems: Problems::default(),

@@ -16,6 +16,7 @@ mod keys;
 mod live;
 mod overview;
 mod palette;
+mod passkeys;
 mod preferences;
 mod qr;
 mod query;

@@ -12,7 +12,7 @@ use http::Method;
 
 use super::{
     account, administrators, agents, audit, audit_export, audit_tail, capabilities, guard, keys, overview, palette,
-    preferences, setup, sign_in,
+    passkeys, preferences, setup, sign_in,
 };
 use crate::{
     service::{Action, Services},
@@ -57,11 +57,15 @@ fn table() -> Vec<Entry> {
         open(reading.clone(), "/console/sign-in", Api, sign_in::page),
         open(posting.clone(), "/console/sign-in", Auth, sign_in::submit),
         open(posting.clone(), "/console/sign-in/code", Auth, sign_in::submit_code),
+        open(posting.clone(), "/console/sign-in/passkey/options", Auth, passkeys::sign_in_options),
+        open(posting.clone(), "/console/sign-in/passkey", Auth, passkeys::sign_in),
         open(reading, "/console/setup", Api, setup::page),
         open(posting.clone(), "/console/setup", Auth, setup::submit),
         open(posting, "/console/theme", Never, preferences::theme),
         post("/console/sign-out", A::ManageAccount, sign_in::sign_out),
         Entry { limited: Auth, ..post("/console/confirm", A::ManageAccount, sign_in::confirm) },
+        post("/console/confirm/passkey/options", A::ManageAccount, passkeys::confirm_options),
+        Entry { limited: Auth, ..post("/console/confirm/passkey", A::ManageAccount, passkeys::confirm) },
         get("/console", A::ReadAudit, overview::page),
         get("/console/palette", A::ManageAccount, palette::list),
         get("/console/agents", A::ListAgents, agents::list::page),
@@ -118,6 +122,9 @@ fn table() -> Vec<Entry> {
         get("/console/account/authenticator", A::ManageAccount, account::authenticator_page),
         post("/console/account/authenticator", A::ManageAccount, account::enable_authenticator),
         post("/console/account/authenticator/remove", A::ManageAccount, account::disable_authenticator),
+        post("/console/account/passkeys/options", A::ManageAccount, passkeys::register_options),
+        post("/console/account/passkeys", A::ManageAccount, passkeys::register),
+        post("/console/account/passkeys/{id}/remove", A::ManageAccount, passkeys::remove),
         post("/console/account/recovery-codes", A::ManageAccount, account::renew_recovery_codes),
     ]
 }

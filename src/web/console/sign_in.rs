@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Who gave the right password and still owes the second factor.
-const PENDING: &str = "second_factor_of";
+pub(super) const PENDING: &str = "second_factor_of";
 
 #[derive(Template)]
 #[template(path = "sign_in/code.html")]

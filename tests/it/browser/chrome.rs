@@ -183,6 +183,16 @@ impl Chrome {
         self.client.execute_async(script, vec![]).await.unwrap()
     }
 
+    /// Gives the browser a device that holds passkeys and whose owner always agrees.
+    pub async fn add_authenticator(&self) {
+        self.client.issue_cmd(AddAuthenticator).await.unwrap();
+    }
+
+    /// The value of a cookie, also of one that scripts cannot read.
+    pub async fn cookie(&self, name: &str) -> String {
+        self.client.get_named_cookie(name).await.unwrap().value().to_owned()
+    }
+
     /// The page as a picture.
     pub async fn screenshot(&self) -> Vec<u8> {
         self.client.screenshot().await.unwrap()
@@ -232,5 +242,27 @@ impl WebDriverCompatibleCommand for BrowserLog {
 
     fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
         (http::Method::POST, Some(json!({ "type": "browser" }).to_string()))
+    }
+}
+
+/// `WebDriver`'s command for a virtual authenticator (W3C Web Authentication Level 3, section 11).
+#[derive(Debug)]
+struct AddAuthenticator;
+
+impl WebDriverCompatibleCommand for AddAuthenticator {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/webauthn/authenticator", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        let device = json!({
+            "protocol": "ctap2",
+            "transport": "internal",
+            "hasResidentKey": true,
+            "hasUserVerification": true,
+            "isUserConsenting": true,
+            "isUserVerified": true,
+        });
+        (http::Method::POST, Some(device.to_string()))
     }
 }

@@ -4,6 +4,7 @@ mod chrome;
 mod hostile;
 mod journey;
 mod looks;
+mod passkeys;
 mod reveal;
 
 use aims::{domain::Role, service::setup};

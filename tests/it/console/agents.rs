@@ -293,7 +293,7 @@ async fn the_overview_counts_what_happens(db: Database) {
     let browser = server.sign_in("zoe").await;
     browser.get("/console").await.shows("keys unused for 90 days");
     browser.get("/console/keys?show=idle").await.shows("other");
-    let counted = server.db.count("SELECT SUM(agents) FROM agent_counts").await;
+    let counted = server.db.count("SELECT CAST(SUM(agents) AS BIGINT) FROM agent_counts").await;
     assert_eq!(counted, server.db.count("SELECT COUNT(*) FROM agents").await);
 }
 

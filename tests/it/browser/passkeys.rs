@@ -1,0 +1,142 @@
+//! Passkeys, from a virtual device of the browser's.
+
+use std::time::Duration;
+
+use aims::{
+    domain::Role,
+    service::{Caller, administrators},
+};
+
+use super::{Chrome, Look, in_browser, server, sign_in};
+use crate::support::{Browser, Server};
+
+in_browser!(a_passkey_signs_in_and_proves_again, an_answer_counts_once_and_for_its_own_session_alone);
+
+/// A browser at the name that passkeys are for, with a device, and with somebody signed in who has a passkey.
+async fn with_passkey(server: &Server) -> Chrome {
+    let chrome = Chrome::start(&server.url.replace("127.0.0.1", "localhost"), Look::PLAIN).await;
+    chrome.add_authenticator().await;
+    sign_in(&chrome).await;
+    chrome.goto("/console/account").await;
+    chrome.fill("#passkey-name", "laptop").await;
+    chrome.click("[data-passkey=register]").await;
+    chrome.wait_for_text("The passkey signs you in from now on").await;
+    chrome.wait_for_text("laptop").await;
+    chrome
+}
+
+async fn sign_out(chrome: &Chrome) {
+    chrome.goto("/console/account").await;
+    chrome.click("form[action='/console/account/sessions'] button[value='all']").await;
+    chrome.wait_for_path(|path| path == "/console/sign-in").await;
+}
+
+async fn a_passkey_signs_in_and_proves_again() {
+    let server = server().await;
+    server.person("zoe", Role::Owner).await;
+    let chrome = with_passkey(&server).await;
+    sign_out(&chrome).await;
+    chrome.goto("/console/agents").await;
+    chrome.wait_for_path(|path| path.starts_with("/console/sign-in?next=")).await;
+    chrome.click("[data-passkey=login]").await;
+    chrome.wait_for_path(|path| path == "/console/agents").await;
+    let signed_in = server.audited("console.signed_in").await;
+    assert!(signed_in[0]["details_json"].as_str().unwrap().contains("passkey"), "{signed_in:?}");
+
+    server.clock.advance(Duration::from_mins(11));
+    chrome.goto("/console/administrators/new").await;
+    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.click("[data-passkey=login]").await;
+    chrome.wait_for_path(|path| path == "/console/administrators/new").await;
+    chrome.wait_for_text("Add an administrator").await;
+
+    // To add or remove one takes a recent proof.
+    server.clock.advance(Duration::from_mins(11));
+    chrome.goto("/console/account").await;
+    chrome.click("form[action^='/console/account/passkeys/'][action$='/remove'] button").await;
+    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.click("[data-passkey=login]").await;
+    chrome.wait_for_text("The passkey is removed").await;
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM passkeys").await, 0);
+    sign_out(&chrome).await;
+    chrome.click("[data-passkey=login]").await;
+    chrome.wait_for_text("That is not right").await;
+    chrome.assert_no_complaints().await;
+}
+
+/// What the device answers to the session's challenge, not yet sent.
+async fn answer(chrome: &Chrome) -> String {
+    let script = "
+        const done = arguments[arguments.length - 1];
+        (async () => {
+            const asked = await fetch('/console/sign-in/passkey/options', { method: 'POST' });
+            const { publicKey } = await asked.json();
+            const options = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);
+            const credential = await navigator.credentials.get({ publicKey: options });
+            done(JSON.stringify(credential.toJSON()));
+        })().catch((error) => done('failed: ' + error));";
+    let answered = chrome.run_async(script).await;
+    let text = answered.as_str().unwrap().to_owned();
+    assert!(text.starts_with('{'), "{text}");
+    text
+}
+
+/// The browser's session, for requests by hand.
+async fn by_hand(server: &Server, chrome: &Chrome) -> Browser {
+    let browser = server.browser();
+    browser.set_cookie("aims", &chrome.cookie("aims").await);
+    browser
+}
+
+async fn an_answer_counts_once_and_for_its_own_session_alone() {
+    let server = server().await;
+    server.person("ada", Role::Owner).await;
+    let zoe = server.person("zoe", Role::Owner).await;
+    let chrome = with_passkey(&server).await;
+    sign_out(&chrome).await;
+    let path = "/console/sign-in/passkey";
+
+    // Sent twice.
+    let credential = answer(&chrome).await;
+    let browser = by_hand(&server, &chrome).await;
+    let replayed = browser.copy();
+    browser.post(path, &[("credential", &credential)]).await.leads_to("/console");
+    browser.get("/console/account").await.expect(200);
+    replayed.post(path, &[("credential", &credential)]).await.expect(401);
+    browser.post(path, &[("credential", &credential)]).await.expect(401);
+    browser.post("/console/sign-out", &[]).await.expect(303);
+
+    // For another session's challenge, and for none.
+    chrome.goto("/console/sign-in").await;
+    let credential = answer(&chrome).await;
+    let other = server.browser();
+    other.post("/console/sign-in/passkey/options", &[]).await.expect(200);
+    other.post(path, &[("credential", &credential)]).await.expect(401);
+    server.browser().post(path, &[("credential", &credential)]).await.expect(401);
+    for junk in ["", "{}", "null", "[]", "{\"id\":\"x\"}"] {
+        // Tries are slowed down, too.
+        server.clock.advance(Duration::from_mins(20));
+        server.browser().post(path, &[("credential", junk)]).await.expect(401);
+    }
+
+    // Altered on the way.
+    server.clock.advance(Duration::from_mins(20));
+    let credential = answer(&chrome).await;
+    let browser = by_hand(&server, &chrome).await;
+    let mut altered: serde_json::Value = serde_json::from_str(&credential).unwrap();
+    altered["response"]["signature"] = serde_json::json!("MEUCIQDx");
+    browser.post(path, &[("credential", &altered.to_string())]).await.expect(401);
+    // A failed try uses up the challenge.
+    server.clock.advance(Duration::from_mins(20));
+    browser.post(path, &[("credential", &credential)]).await.expect(401);
+
+    // Somebody who may no longer sign in.
+    server.clock.advance(Duration::from_hours(25));
+    let credential = answer(&chrome).await;
+    administrators::disable(&server.services, &Caller::system(), zoe).await.unwrap();
+    let browser = by_hand(&server, &chrome).await;
+    browser.post(path, &[("credential", &credential)]).await.expect(401);
+    let recorded =
+        "SELECT COUNT(*) FROM audit_log WHERE action = 'console.sign_in_failed' AND details LIKE '%passkey%'";
+    assert_eq!(server.db.count(recorded).await, 12);
+}

@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, Validation, errors::ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::signing::{KeyError, PrivateKey, PublicKey, jws_algorithm};
 use crate::domain::{
@@ -27,7 +28,9 @@ pub struct Keyring {
     /// The header of every token, encoded, with the dot that follows it.
     header: String,
     verifiers: HashMap<String, Verifier>,
+    algorithm: SigningAlgorithm,
     jwks: Value,
+    jwks_tag: String,
 }
 
 enum Signer {
@@ -58,8 +61,8 @@ impl Verifier {
 pub struct Expected<'a> {
     /// The only issuer.
     pub issuer: &'a str,
-    /// The only audience.
-    pub audience: &'a str,
+    /// The only audience; any when `None`.
+    pub audience: Option<&'a str>,
 }
 
 impl Keyring {
@@ -69,7 +72,8 @@ impl Keyring {
     /// Signs with `current`; verifies with it and with `others`, and publishes them all in this order.
     #[must_use]
     pub fn asymmetric(current: PrivateKey, others: impl IntoIterator<Item = PublicKey>) -> Self {
-        let header = encoded_header(current.public().algorithm(), current.public().kid());
+        let algorithm = current.public().algorithm();
+        let header = encoded_header(algorithm, current.public().kid());
         let mut verifiers = HashMap::new();
         let mut published = Vec::new();
         for key in [current.public().clone()].into_iter().chain(others) {
@@ -78,7 +82,9 @@ impl Keyring {
                 published.push(key.jwk().clone());
             }
         }
-        Self { signer: Signer::KeyPair(current), header, verifiers, jwks: json!({ "keys": published }) }
+        let jwks = json!({ "keys": published });
+        let jwks_tag = tag(&jwks);
+        Self { signer: Signer::KeyPair(current), header, verifiers, algorithm, jwks, jwks_tag }
     }
 
     /// Signs and verifies with one secret under HS256, and publishes nothing.
@@ -91,11 +97,14 @@ impl Keyring {
             return Err(KeyError::ShortSecret);
         }
         let verifier = Verifier::new(SigningAlgorithm::Hs256, DecodingKey::from_secret(secret));
+        let jwks = json!({ "keys": [] });
         Ok(Self {
             signer: Signer::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
             header: encoded_header(SigningAlgorithm::Hs256, SHARED_KID),
             verifiers: HashMap::from([(SHARED_KID.to_owned(), verifier)]),
-            jwks: json!({ "keys": [] }),
+            algorithm: SigningAlgorithm::Hs256,
+            jwks_tag: tag(&jwks),
+            jwks,
         })
     }
 
@@ -151,10 +160,22 @@ impl Keyring {
         Ok(claims)
     }
 
+    /// The algorithm that signs.
+    #[must_use]
+    pub const fn algorithm(&self) -> SigningAlgorithm {
+        self.algorithm
+    }
+
     /// The public keys as a JSON Web Key Set (RFC 7517 §5), the signing one first.
     #[must_use]
     pub const fn jwks(&self) -> &Value {
         &self.jwks
+    }
+
+    /// The entity tag of the set (RFC 9110 §8.8.3).
+    #[must_use]
+    pub fn jwks_tag(&self) -> &str {
+        &self.jwks_tag
     }
 }
 
@@ -162,6 +183,10 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("kids", &self.verifiers.keys()).finish_non_exhaustive()
     }
+}
+
+fn tag(jwks: &Value) -> String {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(jwks.to_string())))
 }
 
 fn encoded_header(algorithm: SigningAlgorithm, kid: &str) -> String {
@@ -178,7 +203,7 @@ fn check(claims: &Claims, expected: &Expected<'_>, now: Timestamp) -> Result<(),
     let now = now.as_secs();
     if claims.iss != expected.issuer {
         Err(JwtError::WrongIssuer)
-    } else if claims.aud != expected.audience {
+    } else if expected.audience.is_some_and(|audience| claims.aud != audience) {
         Err(JwtError::WrongAudience)
     } else if claims.exp <= now {
         Err(JwtError::Expired)

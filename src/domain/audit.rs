@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     agent::words,
-    ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, RequestId},
+    ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, ProtectedResourceId, RequestId, TokenId},
     timestamp::Timestamp,
 };
 
@@ -17,6 +17,20 @@ words! {
     AuditAction {
         /// An API key was exchanged for an access token.
         TokenIssued = "auth.token_issued",
+        /// A client was issued an access token.
+        TokenGranted = "token.issued",
+        /// An access token was refused to a client that asked for what it cannot have.
+        TokenRefused = "token.refused",
+        /// An access token was revoked.
+        TokenRevoked = "token.revoked",
+        /// All access tokens of an agent were revoked.
+        TokensRevoked = "agent.tokens_revoked",
+        /// A protected resource was registered.
+        ResourceCreated = "resource.created",
+        /// A protected resource was edited.
+        ResourceUpdated = "resource.updated",
+        /// A protected resource was removed.
+        ResourceDeleted = "resource.deleted",
         /// A credential was refused.
         AuthFailed = "auth.failed",
         /// A known caller was refused for lack of authority.
@@ -89,6 +103,10 @@ pub enum Resource {
     Capability(CapabilityId),
     /// An administrator.
     Administrator(AdministratorId),
+    /// An access token.
+    Token(TokenId),
+    /// A protected resource.
+    ProtectedResource(ProtectedResourceId),
 }
 
 impl Resource {
@@ -100,6 +118,8 @@ impl Resource {
             Self::ApiKey(_) => "api_key",
             Self::Capability(_) => "capability",
             Self::Administrator(_) => "administrator",
+            Self::Token(_) => "token",
+            Self::ProtectedResource(_) => "resource",
         }
     }
 
@@ -111,6 +131,8 @@ impl Resource {
             Self::ApiKey(id) => id.to_string(),
             Self::Capability(id) => id.to_string(),
             Self::Administrator(id) => id.to_string(),
+            Self::Token(id) => id.to_string(),
+            Self::ProtectedResource(id) => id.to_string(),
         }
     }
 }

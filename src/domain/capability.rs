@@ -94,7 +94,7 @@ impl From<&'static str> for CapabilityName {
     }
 }
 
-/// The capabilities that AIMS itself demands; a fresh database holds exactly these.
+/// The capabilities that AIMS itself demands.
 pub mod builtin {
     /// Read agents and capabilities.
     pub const AGENTS_READ: &str = "agents:read";
@@ -102,12 +102,14 @@ pub mod builtin {
     pub const AGENTS_WRITE: &str = "agents:write";
     /// Create, list, rotate and revoke API keys.
     pub const KEYS_MANAGE: &str = "keys:manage";
+    /// Ask whether somebody's access token is active, and what it allows. Registered by whoever wants to grant it.
+    pub const TOKENS_INTROSPECT: &str = "tokens:introspect";
     /// Read the audit log.
     pub const AUDIT_READ: &str = "audit:read";
     /// Everything.
     pub const ADMIN: &str = "admin:*";
 
-    /// Name and description of each.
+    /// Name and description of those that a fresh database holds, and no others.
     pub const ALL: [(&str, &str); 5] = [
         (AGENTS_READ, "Read agents and capabilities"),
         (AGENTS_WRITE, "Register and edit agents"),
@@ -140,6 +142,12 @@ impl CapabilitySet {
         let mine = self.0.iter().filter(|name| other.covers(name.as_str()));
         let theirs = other.0.iter().filter(|name| self.covers(name.as_str()));
         mine.chain(theirs).cloned().collect()
+    }
+
+    /// The names separated by spaces (RFC 6749 §3.3).
+    #[must_use]
+    pub fn to_scope(&self) -> String {
+        self.0.iter().map(CapabilityName::as_str).collect::<Vec<_>>().join(" ")
     }
 
     /// The names in order.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::{administrator::Role, capability::CapabilityName};
+use super::{administrator::Role, capability::CapabilityName, token::TokenRefusal};
 
 /// What every use case returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +22,9 @@ pub enum Error {
     /// The caller is known and lacks the authority.
     #[error("{0}")]
     Denied(Denial),
+    /// A client asked the token service for what it cannot have.
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
     /// A browser was made to send the request by a page of another site.
     #[error("This request did not come from a page of this console")]
     CrossSite,
@@ -139,6 +142,8 @@ pub enum AuthFailure {
     AgentSuspended,
     /// The agent was revoked.
     AgentRevoked,
+    /// No client authenticated itself.
+    InvalidClient,
     /// No access token was sent.
     MissingToken,
     /// The access token is malformed, forged, expired or withdrawn.
@@ -160,6 +165,7 @@ impl AuthFailure {
             Self::KeyExpired => "API key has expired",
             Self::AgentSuspended => "Agent is suspended",
             Self::AgentRevoked => "Agent has been revoked",
+            Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken => "Invalid or expired token",
             Self::NoSession => "Sign in to go on",
@@ -177,6 +183,7 @@ impl AuthFailure {
             Self::KeyExpired => "key_expired",
             Self::AgentSuspended => "agent_suspended",
             Self::AgentRevoked => "agent_revoked",
+            Self::InvalidClient => "invalid_client",
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
             Self::NoSession => "no_session",

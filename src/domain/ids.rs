@@ -62,6 +62,10 @@ id!(
     ActorId
 );
 id!(
+    /// A protected resource.
+    ProtectedResourceId
+);
+id!(
     /// An access token: its `jti` (RFC 7519 §4.1.7).
     TokenId
 );

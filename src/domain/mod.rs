@@ -10,6 +10,7 @@ pub mod ids;
 pub mod network;
 pub mod page;
 pub mod password;
+pub mod protected_resource;
 pub mod text;
 pub mod timestamp;
 pub mod token;
@@ -19,6 +20,10 @@ pub use agent::{Agent, AgentName, AgentStatus, AgentType};
 pub use api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use error::{AuthFailure, Denial, Error, Invalid, Result};
-pub use ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, RequestId, SessionId, TokenId};
+pub use ids::{
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, ProtectedResourceId, RequestId, SessionId,
+    TokenId,
+};
 pub use page::{Limit, Page};
+pub use protected_resource::{ProtectedResource, ResourceUri};
 pub use timestamp::Timestamp;

@@ -1,5 +1,7 @@
 //! Access tokens: JWTs in the profile of RFC 9068.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::capability::{CapabilityName, CapabilitySet};
@@ -38,6 +40,44 @@ impl Claims {
     #[must_use]
     pub fn capabilities(&self) -> CapabilitySet {
         self.scopes.iter().filter_map(|scope| CapabilityName::parse(scope).ok()).collect()
+    }
+}
+
+/// Why a client does not get the token that it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// A parameter is missing, doubled or malformed.
+    #[error("{0}")]
+    InvalidRequest(Cow<'static, str>),
+    /// The client may not do this.
+    #[error("{0}")]
+    UnauthorizedClient(&'static str),
+    /// The grant type is none of those that are served.
+    #[error("The grant type must be one of grant_types_supported in the server's metadata")]
+    UnsupportedGrantType,
+    /// There is no response type at all.
+    #[error("There is no interactive grant; see grant_types_supported in the server's metadata")]
+    UnsupportedResponseType,
+    /// A scope is malformed, or more than the client or the resource may have.
+    #[error("{0}")]
+    InvalidScope(Cow<'static, str>),
+    /// The resource is unknown.
+    #[error("{0}")]
+    InvalidTarget(&'static str),
+}
+
+impl TokenRefusal {
+    /// The `error` of the answer (RFC 6749 §5.2, RFC 8707 §2).
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::UnauthorizedClient(_) => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::InvalidScope(_) => "invalid_scope",
+            Self::InvalidTarget(_) => "invalid_target",
+        }
     }
 }
 

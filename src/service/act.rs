@@ -144,7 +144,7 @@ pub(super) fn standing(
     now: Timestamp,
 ) -> Result<CapabilitySet, AuthFailure> {
     super::tokens::check_status(principal.status)?;
-    if principal.token_epoch != token.token_epoch {
+    if principal.token_epoch != token.token_epoch || token.token.is_some_and(|token| principal.has_revoked(token)) {
         return Err(AuthFailure::InvalidToken);
     }
     principal.key(token.key).ok_or(AuthFailure::KeyRevoked)?.check(now)?;

@@ -294,7 +294,7 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
 }
 
 /// Refuses to stop, start or remove an agent that holds authority the caller lacks.
-async fn require_power_over(act: &mut Act<'_>, id: AgentId) -> Result<()> {
+pub(super) async fn require_power_over(act: &mut Act<'_>, id: AgentId) -> Result<()> {
     let held = held(act, id).await?;
     act.authority.require_all(&held)
 }
@@ -309,7 +309,7 @@ pub(super) async fn find(act: &mut Act<'_>, id: AgentId) -> Result<Agent> {
     agents::find(act.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl FnOnce(&mut Agent)) -> Result<Agent> {
+pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl FnOnce(&mut Agent)) -> Result<Agent> {
     let from = agent.status;
     apply(&mut agent);
     agent.updated_at = act.now;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::domain::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp,
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp, TokenId,
 };
 
 /// Where a request came from, known before who sent it is.
@@ -15,8 +15,8 @@ pub struct Origin {
     pub request_id: Option<RequestId>,
 }
 
-/// An authenticated caller. Made only by [`super::tokens::authenticate`], [`super::sessions::authenticate`] and by
-/// commands on the host.
+/// An authenticated caller. Made only by [`super::tokens::authenticate`], [`super::clients::authenticate`],
+/// [`super::sessions::authenticate`] and by commands on the host.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) principal: Principal,
@@ -32,7 +32,7 @@ pub(super) enum Principal {
     Administrator(AdministratorCaller),
 }
 
-/// An agent that presented an access token.
+/// An agent that presented an access token, or its key.
 #[derive(Clone, Debug)]
 pub(super) struct AgentCaller {
     pub(super) id: AgentId,
@@ -42,6 +42,8 @@ pub(super) struct AgentCaller {
     pub(super) key: ApiKeyId,
     /// The generation of tokens that the token belongs to.
     pub(super) token_epoch: i64,
+    /// The token; `None` for a client that presented its key itself.
+    pub(super) token: Option<TokenId>,
 }
 
 /// An administrator with a session of the console.

@@ -62,6 +62,14 @@ actions! {
     RotateKey => builtin::KEYS_MANAGE, Operator;
     /// End an API key.
     RevokeKey => builtin::KEYS_MANAGE, Operator;
+    /// End all access tokens of an agent.
+    RevokeTokens => builtin::ADMIN, Operator;
+    /// Ask whether somebody's access token is active.
+    IntrospectToken => builtin::TOKENS_INTROSPECT, Owner;
+    /// See the protected resources.
+    ListResources => builtin::AGENTS_READ, Viewer;
+    /// Register, edit and remove protected resources.
+    ManageResources => builtin::ADMIN, Owner;
     /// Register a capability.
     CreateCapability => builtin::ADMIN, Owner;
     /// Describe a capability.

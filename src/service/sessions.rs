@@ -17,7 +17,7 @@ use crate::{
         audit::{AuditAction, Resource},
     },
     store::{
-        api_keys,
+        api_keys, revoked_tokens,
         sessions::{self, Oldest},
     },
 };
@@ -165,7 +165,8 @@ pub async fn sweep(services: &Services) -> Result<()> {
         .write(move |tx| {
             Box::pin(async move {
                 sessions::sweep(tx.conn(), oldest, forgiven).await?;
-                api_keys::forget_old_uses(tx.conn(), now).await
+                api_keys::forget_old_uses(tx.conn(), now).await?;
+                revoked_tokens::forget_expired(tx.conn(), now).await
             })
         })
         .await

@@ -1,4 +1,6 @@
-//! Access tokens: an API key is exchanged for one, and one authenticates a request.
+//! Access tokens: a client is issued one, and one authenticates a request.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -6,16 +8,17 @@ use super::{
     Services,
     act::standing,
     caller::{AgentCaller, Caller, Origin, Principal},
+    clients::{self, Client},
+    refusals::By,
 };
 use crate::{
-    crypto::{Expected, RawApiKey},
+    crypto::Expected,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, AuthFailure, Error, Result, Timestamp, TokenId,
-        api_key::Validity,
+        AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
         audit::{AuditAction, Event, Resource},
-        token::Claims,
+        token::{Claims, TokenRefusal},
     },
-    store::principals,
+    store::resources,
 };
 
 /// A fresh access token.
@@ -24,83 +27,139 @@ pub struct IssuedToken {
     pub access_token: secrecy::SecretString,
     /// Its life, in seconds.
     pub expires_in: i64,
+    /// What it may carry.
+    pub scope: CapabilitySet,
 }
 
-/// Exchanges an API key for an access token, once its audit record is durable. No token outlives its key.
+/// What a client asks of a token. What it leaves out is as much as it may have.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Capabilities (RFC 6749 §3.3).
+    pub scope: Option<String>,
+    /// What the token is for (RFC 8707 §2); AIMS itself when left out.
+    pub resource: Option<String>,
+    /// Longest life.
+    pub life: Option<Duration>,
+}
+
+/// What a token is to be.
+struct Grant {
+    scope: CapabilitySet,
+    audience: String,
+    life: Duration,
+    recorded_as: AuditAction,
+}
+
+/// Exchanges an API key for an access token with all that its agent holds, once the audit record is durable.
 ///
 /// # Errors
-/// [`AuthFailure`] for a key that is unknown or has ended, and for an agent that may not act; each is recorded.
+/// As [`clients::authenticate`].
 pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Result<IssuedToken> {
-    let now = services.env.now();
-    let Some(hash) = RawApiKey::parse(raw_key).map(|key| key.hash()) else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
+    let client = clients::authenticate(services, origin, None, raw_key).await?;
+    let grant = Grant {
+        scope: client.principal.capabilities.clone(),
+        audience: services.settings.issuer.clone(),
+        life: services.settings.token_life,
+        recorded_as: AuditAction::TokenIssued,
     };
-    let Some((key, agent)) = services.principals.key_owner(&services.store, &hash).await? else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
-    };
-    let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
-    };
-    let validity = match principal.key(key) {
-        Some(validity) => Some(*validity),
-        None => principals::key_validity(services.store.read().await?.conn(), key).await?,
-    };
-    let usable = validity.ok_or(AuthFailure::InvalidKey).and_then(|validity| {
-        validity.check(now)?;
-        check_status(principal.status)?;
-        Ok(validity)
-    });
-    let validity = match usable {
-        Ok(validity) => validity,
-        Err(failure) => return services.refuse(origin, Some(agent), Some(key), failure).await,
-    };
+    issue(services, origin, &client, grant).await
+}
 
-    let claims = claims(services, &principal, key, &validity, now);
+/// Issues a client the token that it asks for (RFC 6749 §4.4), once the audit record is durable.
+///
+/// # Errors
+/// [`TokenRefusal`] for more than the client or the resource may have; it is recorded.
+pub async fn client_credentials(
+    services: &Services,
+    origin: &Origin,
+    client: &Client,
+    wanted: &Wanted,
+) -> Result<IssuedToken> {
+    match grant(services, client, wanted).await {
+        Ok(grant) => issue(services, origin, client, grant).await,
+        Err(Error::Token(refusal)) => {
+            let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+            let details = json!({ "reason": refusal.code() });
+            let key = Some(Resource::ApiKey(client.key));
+            services.record_refusal(AuditAction::TokenRefused, origin, by, key, details).await?;
+            Err(refusal.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn grant(services: &Services, client: &Client, wanted: &Wanted) -> Result<Grant> {
+    let issuer = &services.settings.issuer;
+    let held = &client.principal.capabilities;
+    let (audience, allowed) = match &wanted.resource {
+        Some(identifier) if identifier != issuer => {
+            let found = resources::find_by_identifier(services.store.read().await?.conn(), identifier).await?;
+            let resource = found.ok_or(TokenRefusal::InvalidTarget("The resource is not registered"))?;
+            (resource.identifier.to_string(), held.intersection(&resource.capabilities))
+        }
+        _ => (issuer.clone(), held.clone()),
+    };
+    let scope = match &wanted.scope {
+        Some(scope) => narrowed(scope, &allowed)?,
+        None => allowed,
+    };
+    let life = wanted.life.unwrap_or(services.settings.token_life).min(services.settings.token_life);
+    Ok(Grant { scope, audience, life, recorded_as: AuditAction::TokenGranted })
+}
+
+/// Reads a scope that must stay within what is allowed.
+fn narrowed(scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
+    let parse = |name: &str| {
+        CapabilityName::parse(name).map_err(|_| TokenRefusal::InvalidScope("The scope is malformed".into()))
+    };
+    let wanted: CapabilitySet = scope.split(' ').map(parse).collect::<Result<_, _>>()?;
+    match allowed.lacks(&wanted) {
+        Some(lacking) => Err(TokenRefusal::InvalidScope(format!("Not to be had: {lacking}").into())),
+        None => Ok(wanted),
+    }
+}
+
+/// Signs a token and records it. No token outlives its key.
+async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Grant) -> Result<IssuedToken> {
+    let now = services.env.now();
+    let (agent, key) = (client.id(), client.key);
+    let longest = now.plus(grant.life);
+    let ends = client.validity.ends_at().map_or(longest, |end| end.min(longest));
+    let claims = Claims {
+        iss: services.settings.issuer.clone(),
+        sub: agent.to_string(),
+        aud: grant.audience,
+        client_id: agent.to_string(),
+        iat: now.as_secs(),
+        nbf: now.as_secs(),
+        exp: ends.as_secs(),
+        jti: TokenId(services.env.uuid()).to_string(),
+        scope: grant.scope.to_scope(),
+        scopes: grant.scope.iter().map(ToString::to_string).collect(),
+        key_id: key.to_string(),
+        token_epoch: client.principal.token_epoch,
+    };
     let access_token = services.keyring.sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
     let issued = Event {
         id: services.env.uuid(),
         at: now,
         actor: Some(agent.into()),
         subject: Some(agent),
-        action: AuditAction::TokenIssued,
+        action: grant.recorded_as,
         resource: Some(Resource::ApiKey(key)),
-        details: json!({ "jti": claims.jti }),
+        details: json!({ "jti": claims.jti, "aud": claims.aud, "exp": claims.exp }),
         ip: origin.ip,
         success: true,
         request_id: origin.request_id.clone(),
     };
     services.store.record(issued, Some(key)).await?;
-    Ok(IssuedToken { access_token: access_token.into(), expires_in: claims.exp - claims.iat })
-}
-
-fn claims(
-    services: &Services,
-    principal: &principals::Principal,
-    key: ApiKeyId,
-    validity: &Validity,
-    now: Timestamp,
-) -> Claims {
-    let longest = now.plus(services.settings.token_life);
-    let ends = validity.ends_at().map_or(longest, |end| end.min(longest));
-    let scopes: Vec<String> = principal.capabilities.iter().map(ToString::to_string).collect();
-    Claims {
-        iss: services.settings.issuer.clone(),
-        sub: principal.id.to_string(),
-        aud: services.settings.issuer.clone(),
-        client_id: principal.id.to_string(),
-        iat: now.as_secs(),
-        nbf: now.as_secs(),
-        exp: ends.as_secs(),
-        jti: TokenId(services.env.uuid()).to_string(),
-        scope: scopes.join(" "),
-        scopes,
-        key_id: key.to_string(),
-        token_epoch: principal.token_epoch,
-    }
+    let expires_in = claims.exp - claims.iat;
+    Ok(IssuedToken { access_token: access_token.into(), expires_in, scope: grant.scope })
 }
 
 /// Authenticates the bearer of an access token against the live view (RFC 6750): signature, issuer, audience, expiry,
-/// type, the agent's status and token epoch, the token's key, and which of its capabilities are still granted.
+/// type, whether it was revoked, the agent's status and token epoch, the token's key, and which of its capabilities are
+/// still granted.
 ///
 /// # Errors
 /// [`AuthFailure::InvalidToken`] whatever is wrong, so that a bearer learns nothing; the record says what it was.
@@ -122,15 +181,20 @@ pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> R
 }
 
 fn verify(services: &Services, token: &str, now: Timestamp) -> Option<(AgentCaller, Timestamp)> {
-    let expected = Expected { issuer: &services.settings.issuer, audience: &services.settings.issuer };
-    let claims = services.keyring.verify(token, &expected, now).ok()?;
-    let bearer = AgentCaller {
+    let issuer = &services.settings.issuer;
+    let claims = services.keyring.verify(token, &Expected { issuer, audience: Some(issuer) }, now).ok()?;
+    Some((bearer(&claims)?, Timestamp::from_secs(claims.exp)))
+}
+
+/// Whom a verified token stands for, with all that it says; what of it is still true is for the live view to say.
+pub(super) fn bearer(claims: &Claims) -> Option<AgentCaller> {
+    Some(AgentCaller {
         id: AgentId::parse(&claims.sub)?,
         authority: claims.capabilities(),
         key: ApiKeyId::parse(&claims.key_id)?,
         token_epoch: claims.token_epoch,
-    };
-    Some((bearer, Timestamp::from_secs(claims.exp)))
+        token: Some(TokenId::parse(&claims.jti)?),
+    })
 }
 
 /// Whether an agent in this status may act.

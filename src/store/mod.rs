@@ -13,6 +13,8 @@ pub mod db;
 pub mod factors;
 pub mod listener;
 pub mod principals;
+pub mod resources;
+pub mod revoked_tokens;
 pub mod seed;
 pub mod sessions;
 pub mod signing_keys;

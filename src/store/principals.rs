@@ -10,7 +10,7 @@ use super::{
 use crate::{
     crypto::KeyHash,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, CapabilityName, CapabilitySet, Result, Timestamp,
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, CapabilityName, CapabilitySet, Result, Timestamp, TokenId,
         api_key::Validity,
     },
 };
@@ -28,6 +28,8 @@ pub struct Principal {
     pub capabilities: CapabilitySet,
     /// The keys that authenticated it when this was loaded; they may have ended since.
     pub keys: Box<[(ApiKeyId, Validity)]>,
+    /// The tokens that were revoked before their time, in order.
+    pub revoked: Box<[TokenId]>,
 }
 
 impl Principal {
@@ -35,6 +37,12 @@ impl Principal {
     #[must_use]
     pub fn key(&self, id: ApiKeyId) -> Option<&Validity> {
         self.keys.iter().find(|(key, _)| *key == id).map(|(_, validity)| validity)
+    }
+
+    /// Whether one of the agent's tokens was revoked before its time.
+    #[must_use]
+    pub fn has_revoked(&self, token: TokenId) -> bool {
+        self.revoked.binary_search(&token).is_ok()
     }
 }
 
@@ -73,11 +81,16 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
     const KEYS: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE agent_id = $1 \
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
+    const REVOKED: &str = "SELECT jti FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2";
     let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
     let Some(agent) = agent else { return Ok(None) };
     let names: Vec<String> = on!(&mut conn, |c| sqlx::query_scalar(CAPABILITIES).bind(id.0).fetch_all(c).await?);
     let keys: Vec<KeyRow> =
         on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let revoked: Vec<Uuid> =
+        on!(&mut conn, |c| sqlx::query_scalar(REVOKED).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let mut revoked: Vec<_> = revoked.into_iter().map(TokenId).collect();
+    revoked.sort_unstable();
     Ok(Some(Principal {
         id,
         status: stored("agent status", AgentStatus::parse(&agent.status))?,
@@ -87,6 +100,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
             .map(|name| stored("capability name", CapabilityName::parse(name)))
             .collect::<Result<_>>()?,
         keys: keys.iter().map(|key| Ok((ApiKeyId(key.id), key.validity()?))).collect::<Result<_>>()?,
+        revoked: revoked.into(),
     }))
 }
 

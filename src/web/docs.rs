@@ -30,6 +30,8 @@ use super::{
     components(schemas(ErrorBody, ValidationErrorBody)),
     tags(
         (name = "Tokens", description = "Access tokens and the keys that verify them."),
+        (name = "OAuth", description = "The token service as OAuth clients and resource servers know it."),
+        (name = "Resources", description = "What tokens can be for besides AIMS itself."),
         (name = "Agents", description = "The identities that are managed."),
         (name = "API keys", description = "Agents' long-lived credentials."),
         (name = "Capabilities", description = "What agents may do."),
@@ -48,6 +50,8 @@ pub fn description() -> openapi::OpenApi {
         "bearer",
         SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build()),
     );
+    components
+        .add_security_scheme("client", SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Basic).build()));
     components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
     description.merge_from(routes::described(API_PREFIX))
 }

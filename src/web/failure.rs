@@ -23,7 +23,7 @@ impl From<Error> for Failure {
 const fn status(error: &Error) -> StatusCode {
     match error {
         Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Refused(_) => StatusCode::BAD_REQUEST,
+        Error::Refused(_) | Error::Token(_) => StatusCode::BAD_REQUEST,
         Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked)
         | Error::Denied(_)
         | Error::CrossSite => StatusCode::FORBIDDEN,

@@ -96,6 +96,12 @@ fn bearer(headers: &HeaderMap) -> Result<&str> {
     Ok(token.trim())
 }
 
+/// The token of a request that carries one, where callers may also authenticate otherwise.
+pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let scheme = headers.get(AUTHORIZATION)?.to_str().ok()?.split(' ').next()?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| bearer(headers).unwrap_or_default())
+}
+
 pub(super) fn origin(extensions: &http::Extensions) -> Origin {
     Origin { ip: extensions.get::<ClientIp>().map(|ip| ip.0), request_id: extensions.get::<RequestId>().cloned() }
 }

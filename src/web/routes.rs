@@ -16,9 +16,9 @@ use utoipa_axum::{
 };
 
 use super::{
-    api::{agents, api_keys, audit, capabilities, health, tokens},
+    api::{agents, api_keys, audit, capabilities, health, resources, tokens},
     guard::Guard,
-    oauth::jwks,
+    oauth::{endpoints, jwks, metadata},
     rate_limit::RateLimit,
 };
 use crate::service::{Action, Services};
@@ -30,6 +30,10 @@ pub enum Demand {
     Nothing,
     /// An API key in `X-API-Key`.
     ApiKey,
+    /// A client that authenticates itself (RFC 6749 §2.3).
+    Client,
+    /// A client that authenticates itself and may do the act, or an access token that allows it.
+    ClientOr(Action),
     /// An access token that allows the act.
     Action(Action),
 }
@@ -71,6 +75,7 @@ fn api() -> Vec<Entry> {
         demanding(Action::ReactivateAgent, routes!(agents::reactivate)),
         demanding(Action::RevokeAgent, routes!(agents::revoke)),
         demanding(Action::DeleteAgent, routes!(agents::delete)),
+        demanding(Action::RevokeTokens, routes!(agents::revoke_tokens)),
         demanding(Action::CreateKey, routes!(api_keys::create)),
         demanding(Action::ListKeys, routes!(api_keys::list)),
         demanding(Action::RotateKey, routes!(api_keys::rotate)),
@@ -80,14 +85,31 @@ fn api() -> Vec<Entry> {
         demanding(Action::ListGrants, routes!(capabilities::held_by)),
         demanding(Action::GrantCapability, routes!(capabilities::grant)),
         demanding(Action::UngrantCapability, routes!(capabilities::ungrant)),
+        demanding(Action::ManageResources, routes!(resources::create)),
+        demanding(Action::ListResources, routes!(resources::list)),
+        demanding(Action::ListResources, routes!(resources::get)),
+        demanding(Action::ManageResources, routes!(resources::update)),
+        demanding(Action::ManageResources, routes!(resources::delete)),
         demanding(Action::ReadAudit, routes!(audit::list)),
         demanding(Action::ReadAudit, routes!(audit::of_agent)),
     ]
 }
 
-/// The well-known documents; served at the root only.
-fn documents() -> Vec<Entry> {
-    vec![(Demand::Nothing, Limited::Api, routes!(jwks::jwks))]
+/// The endpoints and documents of OAuth; served below the public URL only.
+fn oauth() -> Vec<Entry> {
+    use Demand::{Client, ClientOr, Nothing};
+    use Limited::{Api, Auth, Never};
+    vec![
+        (Client, Auth, routes!(endpoints::token)),
+        (Client, Auth, routes!(endpoints::revoke)),
+        // A resource server asks with every request that it receives.
+        (ClientOr(Action::IntrospectToken), Never, routes!(endpoints::introspect)),
+        (Nothing, Api, routes!(endpoints::authorize)),
+        (Nothing, Api, routes!(jwks::jwks)),
+        (Nothing, Api, routes!(metadata::authorization_server)),
+        (Nothing, Api, routes!(metadata::openid)),
+        (Nothing, Api, routes!(metadata::protected_resource)),
+    ]
 }
 
 const fn demanding(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
@@ -103,16 +125,21 @@ pub struct Listed {
     pub path: String,
     /// What it demands.
     pub demand: Demand,
+    /// Whether it is served below [`super::API_PREFIX`], and described there.
+    pub is_prefixed: bool,
 }
 
 /// Lists every route and what it demands.
 #[must_use]
 pub fn list() -> Vec<Listed> {
     let mut listed = Vec::new();
-    for (demand, _, (_, paths, _)) in api().into_iter().chain(documents()) {
-        for (path, mut item) in paths.paths {
-            let methods = operations(&mut item).map(|(method, _)| method).collect::<Vec<_>>();
-            listed.extend(methods.into_iter().map(|method| Listed { method, path: path.clone(), demand }));
+    for (entries, is_prefixed) in [(api(), true), (oauth(), false)] {
+        for (demand, _, (_, paths, _)) in entries {
+            for (path, mut item) in paths.paths {
+                let methods = operations(&mut item).map(|(method, _)| method).collect::<Vec<_>>();
+                let listing = |method| Listed { method, path: path.clone(), demand, is_prefixed };
+                listed.extend(methods.into_iter().map(listing));
+            }
         }
     }
     listed
@@ -123,9 +150,9 @@ pub(super) fn api_router(services: &Arc<Services>, limits: &RateLimits) -> Route
     assemble(api(), services, limits)
 }
 
-/// The well-known documents as a router.
-pub(super) fn documents_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
-    assemble(documents(), services, limits)
+/// The endpoints and documents of OAuth as a router.
+pub(super) fn oauth_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
+    assemble(oauth(), services, limits)
 }
 
 fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) -> Router {
@@ -142,7 +169,7 @@ fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) 
     routes.split_for_parts().0.with_state(services.clone())
 }
 
-/// The routes as described: the API under `prefix`, and the well-known documents.
+/// The routes as described: the API under `prefix`, and what OAuth has at the root.
 pub(super) fn described(prefix: &str) -> OpenApi {
     let described = |entries: Vec<Entry>| {
         entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, (schemas, mut paths, methods))| {
@@ -150,7 +177,7 @@ pub(super) fn described(prefix: &str) -> OpenApi {
             router.routes((schemas, paths, methods))
         })
     };
-    OpenApiRouter::new().nest(prefix, described(api())).merge(described(documents())).into_openapi()
+    OpenApiRouter::new().nest(prefix, described(api())).merge(described(oauth())).into_openapi()
 }
 
 /// Writes into the description what the table decided.
@@ -165,6 +192,17 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
                 Demand::ApiKey => {
                     operation.security = Some(vec![SecurityRequirement::new::<_, _, &str>("apiKey", [])]);
                     &[("401", "The key is unknown or has ended."), ("403", "The agent may not act.")]
+                }
+                Demand::Client => {
+                    operation.security = Some(vec![SecurityRequirement::new::<_, _, &str>("client", [])]);
+                    &[]
+                }
+                Demand::ClientOr(action) => {
+                    operation.security = Some(vec![
+                        SecurityRequirement::new("bearer", [action.demands()]),
+                        SecurityRequirement::new::<_, _, &str>("client", []),
+                    ]);
+                    &[]
                 }
                 Demand::Action(action) => {
                     operation.security = Some(vec![SecurityRequirement::new("bearer", [action.demands()])]);
@@ -186,7 +224,9 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
 /// Every error has one of two bodies.
 fn describe_errors(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
-        if let (true, RefOr::T(response)) = (status.starts_with('4'), response) {
+        if let (true, RefOr::T(response)) = (status.starts_with('4'), response)
+            && response.content.is_empty()
+        {
             let schema = if status == "422" { "ValidationError" } else { "Error" };
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
             response.content.insert("application/json".to_owned(), RefOr::T(content));

@@ -15,6 +15,7 @@ mod api;
 mod architecture;
 mod browser;
 mod console;
+mod oauth;
 mod reliability;
 mod security;
 mod store;

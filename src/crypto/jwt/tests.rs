@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
-const EXPECTED: Expected<'_> = Expected { issuer: "https://aims.example", audience: "aims" };
+const EXPECTED: Expected<'_> = Expected { issuer: "https://aims.example", audience: Some("aims") };
 const SECRET: &str = "correct horse battery staple, twice over";
 
 fn claims() -> Claims {
@@ -11,7 +11,7 @@ fn claims() -> Claims {
     Claims {
         iss: EXPECTED.issuer.into(),
         sub: "agent".into(),
-        aud: EXPECTED.audience.into(),
+        aud: "aims".into(),
         client_id: "agent".into(),
         iat: now,
         nbf: now,

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::Request,
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -22,11 +22,13 @@ use crate::{
 };
 
 /// Writes the body of every error, also of those that the server below made: `{"detail": …}`, or problem details
-/// (RFC 9457) where the client asks for them.
-pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
+/// (RFC 9457) where the client asks for them. Bearers that are refused are told where they read what is demanded
+/// (RFC 9728 §5.1).
+pub(in crate::web) async fn render(State(metadata): State<Arc<str>>, request: Request, next: Next) -> Response {
     let problem_details = wants_problem_details(request.headers());
     let request_id = request.extensions().get::<RequestId>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    point_to(&metadata, &mut response);
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
@@ -56,6 +58,18 @@ pub(in crate::web) async fn render(request: Request, next: Next) -> Response {
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Response::from_parts(parts, body.into_body())
+}
+
+fn point_to(metadata: &str, response: &mut Response) {
+    let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok()) else {
+        return;
+    };
+    let Some(parameters) = challenge.strip_prefix("Bearer") else { return };
+    let separator = if parameters.is_empty() { " " } else { ", " };
+    let challenge = HeaderValue::try_from(format!("{challenge}{separator}resource_metadata=\"{metadata}\""));
+    if let Ok(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
 }
 
 /// An error.

@@ -9,7 +9,10 @@ use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{AgentId, ApiKeyId, CapabilityId, Invalid, Limit, Page, Timestamp, agent, api_key, capability};
+use crate::domain::{
+    AgentId, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent, api_key, capability,
+    protected_resource,
+};
 
 /// A place in a listing, as an opaque text in a URL.
 pub(in crate::web) trait Cursor: Sized {
@@ -39,6 +42,16 @@ impl Cursor for capability::Position {
 
     fn decode(text: &str) -> Option<Self> {
         decode(text).map(|(created_at, id, _)| (created_at, CapabilityId(id)))
+    }
+}
+
+impl Cursor for protected_resource::Position {
+    fn encode(&self) -> String {
+        encode(self.0, self.1.0, "")
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        decode(text).map(|(created_at, id, _)| (created_at, ProtectedResourceId(id)))
     }
 }
 

@@ -132,7 +132,12 @@ fn table() -> Vec<Entry> {
 /// Lists every page and form and what it demands.
 #[must_use]
 pub fn list() -> Vec<Listed> {
-    let listed = |entry: Entry| Listed { method: entry.method, path: entry.path.to_owned(), demand: entry.demand };
+    let listed = |entry: Entry| Listed {
+        method: entry.method,
+        path: entry.path.to_owned(),
+        demand: entry.demand,
+        is_prefixed: false,
+    };
     table().into_iter().map(listed).collect()
 }
 

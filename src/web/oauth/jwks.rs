@@ -2,16 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, response::IntoResponse};
-use http::header::CACHE_CONTROL;
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
+};
 
 use crate::service::Services;
 
 /// The JSON Web Key Set (RFC 7517 §5). Empty when tokens are signed with a shared secret.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "Tokens", operation_id = "jwks",
-    responses((status = 200, description = "The public keys.", body = serde_json::Value))
+    responses(
+        (status = 200, description = "The public keys.", body = serde_json::Value),
+        (status = 304, description = "They are those that `If-None-Match` names."),
+    )
 )]
-pub async fn jwks(State(services): State<Arc<Services>>) -> impl IntoResponse {
-    ([(CACHE_CONTROL, "public, max-age=300")], Json(services.keyring.jwks().clone()))
+pub async fn jwks(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
+    let keyring = &services.keyring;
+    let tag = keyring.jwks_tag();
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let known = known.flat_map(|value| value.split(',')).map(|known| known.trim().trim_start_matches("W/"));
+    let headers = [(CACHE_CONTROL, "public, max-age=300"), (ETAG, tag)];
+    if known.into_iter().any(|known| known == tag || known == "*") {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, Json(keyring.jwks().clone())).into_response()
 }

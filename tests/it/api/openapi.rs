@@ -15,8 +15,6 @@ use crate::{
 
 both!(what_is_served_is_the_description, the_page_and_its_parts_come_from_this_server);
 
-const WELL_KNOWN: &str = "/.well-known/";
-
 fn description() -> Value {
     serde_json::to_value(docs::description()).unwrap()
 }
@@ -31,20 +29,21 @@ fn every_route_is_described_with_what_it_demands() {
     let description = description();
     let mut listed = BTreeSet::new();
     for route in routes::list() {
-        let well_known = route.path.starts_with(WELL_KNOWN);
-        let path = if well_known { route.path.clone() } else { format!("{API_PREFIX}{}", route.path) };
+        let path = if route.is_prefixed { format!("{API_PREFIX}{}", route.path) } else { route.path.clone() };
         let method = route.method.as_str().to_ascii_lowercase();
         let operation = &description["paths"][&path][&method];
         let wanted = match route.demand {
             Demand::Nothing => json!([]),
             Demand::ApiKey => json!([{ "apiKey": [] }]),
+            Demand::Client => json!([{ "client": [] }]),
+            Demand::ClientOr(action) => json!([{ "bearer": [action.demands()] }, { "client": [] }]),
             Demand::Action(action) => json!([{ "bearer": [action.demands()] }]),
         };
         assert_eq!(operation["security"], wanted, "{method} {path}");
         let refusals = operation["responses"].as_object().unwrap();
-        for status in ["401", "403"] {
-            assert_eq!(refusals.contains_key(status), route.demand != Demand::Nothing, "{method} {path}");
-        }
+        assert_eq!(refusals.contains_key("401"), route.demand != Demand::Nothing, "{method} {path}");
+        let denies = !matches!(route.demand, Demand::Nothing | Demand::Client);
+        assert_eq!(refusals.contains_key("403"), denies, "{method} {path}");
         assert!(operation["operationId"].is_string() && operation["summary"].is_string(), "{method} {path}");
         listed.insert((path, method));
     }

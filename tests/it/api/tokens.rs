@@ -36,6 +36,8 @@ both!(
 );
 
 const ISSUER: &str = "https://aims.test";
+/// What whoever presents no token is told.
+const UNNAMED: &str = "Bearer resource_metadata=\"https://aims.test/.well-known/oauth-protected-resource\"";
 const SECRET: &str = "a secret of more than thirty-two bytes";
 /// When the tests' clock starts.
 const START: i64 = 1_767_268_800;
@@ -55,7 +57,7 @@ async fn refuses(server: &Server, key: &str, status: u16, detail: &str, reason: 
     let before = server.audited("auth.failed").await.len();
     let answer = server.anybody().exchange(key).await;
     answer.refused(status, detail);
-    assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+    assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(UNNAMED));
     let records = server.audited("auth.failed").await;
     assert_eq!(records.len(), before + 1);
     let record = &records[0];
@@ -100,7 +102,8 @@ async fn an_exchange_is_recorded(db: Database) {
         (&record["agent_id"], &record["resource_type"], &record["resource_id"], &record["success"]),
         (&json!(agent.id), &json!("api_key"), &made["id"], &json!(1))
     );
-    assert_eq!(details(record), json!({ "jti": part(&token, 1)["jti"] }));
+    let said = part(&token, 1);
+    assert_eq!(details(record), json!({ "jti": said["jti"], "aud": said["aud"], "exp": said["exp"] }));
     assert_eq!(record["timestamp"], after[1]["last_used_at"]);
 }
 
@@ -297,7 +300,10 @@ async fn a_token_ends_exactly_when_it_says(db: Database) {
     answer.refused(401, "Invalid or expired token");
     assert_eq!(
         answer.header("www-authenticate"),
-        Some("Bearer error=\"invalid_token\", error_description=\"Invalid or expired token\"")
+        Some(
+            "Bearer error=\"invalid_token\", error_description=\"Invalid or expired token\", \
+             resource_metadata=\"https://aims.test/.well-known/oauth-protected-resource\""
+        )
     );
     server.anybody().login(&agent.raw_key).await.get("/agents").await.expect(200);
 }
@@ -329,7 +335,7 @@ async fn only_a_bearer_of_a_good_token_is_let_in(db: Database) {
     let server = Server::start(db).await;
     let none = server.anybody().get("/agents").await;
     none.refused(401, "Not authenticated");
-    assert_eq!(none.header("www-authenticate"), Some("Bearer"));
+    assert_eq!(none.header("www-authenticate"), Some(UNNAMED));
 
     let good = server.admin.token().to_owned();
     let with = |value: String| {

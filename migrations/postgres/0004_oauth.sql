@@ -1,0 +1,21 @@
+-- The token service: what tokens may be asked for, and which were revoked before they expired.
+
+-- What tokens can be for besides AIMS itself. `scope` names the capabilities that they may carry, separated by spaces.
+CREATE TABLE resources (
+    id         UUID    NOT NULL PRIMARY KEY,
+    identifier TEXT    NOT NULL UNIQUE,
+    name       TEXT    NOT NULL,
+    scope      TEXT    NOT NULL,
+    created_at BIGINT  NOT NULL,
+    updated_at BIGINT  NOT NULL
+);
+CREATE INDEX resources_in_order ON resources (created_at, id);
+
+-- Single tokens that ended before their time; forgotten when they would have expired anyway.
+CREATE TABLE revoked_tokens (
+    agent_id   UUID    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    jti        UUID    NOT NULL,
+    expires_at BIGINT  NOT NULL,
+    PRIMARY KEY (agent_id, jti)
+);
+CREATE INDEX revoked_tokens_by_expiry ON revoked_tokens (expires_at);

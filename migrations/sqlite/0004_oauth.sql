@@ -1,0 +1,21 @@
+-- The token service: what tokens may be asked for, and which were revoked before they expired.
+
+-- What tokens can be for besides AIMS itself. `scope` names the capabilities that they may carry, separated by spaces.
+CREATE TABLE resources (
+    id         BLOB    NOT NULL PRIMARY KEY,
+    identifier TEXT    NOT NULL UNIQUE,
+    name       TEXT    NOT NULL,
+    scope      TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX resources_in_order ON resources (created_at, id);
+
+-- Single tokens that ended before their time; forgotten when they would have expired anyway.
+CREATE TABLE revoked_tokens (
+    agent_id   BLOB    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    jti        BLOB    NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (agent_id, jti)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX revoked_tokens_by_expiry ON revoked_tokens (expires_at);

@@ -1,0 +1,160 @@
+//! Protected resources: what tokens can be for, and what they may carry there.
+
+use serde_json::json;
+
+use super::{Services, act::Act, caller::Caller, policy::Action};
+use crate::{
+    domain::{
+        CapabilitySet, Error, Limit, Page, ProtectedResource, ProtectedResourceId, ResourceUri, Result,
+        audit::{AuditAction, Resource},
+        protected_resource::Position,
+    },
+    store::{capabilities, resources},
+};
+
+/// What is needed to register a protected resource.
+#[derive(Clone, Debug)]
+pub struct NewResource {
+    /// What clients name it by.
+    pub identifier: ResourceUri,
+    /// What people call it.
+    pub name: String,
+    /// What its tokens may carry.
+    pub capabilities: CapabilitySet,
+}
+
+/// Fields to edit; the others stay.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceEdit {
+    /// New name.
+    pub name: Option<String>,
+    /// What its tokens may carry from now on; tokens that were issued keep what they carry.
+    pub capabilities: Option<CapabilitySet>,
+}
+
+const NOT_FOUND: Error = Error::NotFound("Resource");
+
+/// Registers a protected resource.
+///
+/// # Errors
+/// [`Error::Conflict`] when its identifier is taken; [`Error::NotFound`] for a capability that is not registered.
+pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> Result<ProtectedResource> {
+    let id = ProtectedResourceId(services.env.uuid());
+    if new.identifier.as_str() == services.settings.issuer {
+        return Err(Error::Conflict("This is AIMS itself, which needs no registration".into()));
+    }
+    services
+        .change(caller, Action::ManageResources, move |act| {
+            Box::pin(async move {
+                require_registered(act, &new.capabilities).await?;
+                let resource = ProtectedResource {
+                    id,
+                    identifier: new.identifier,
+                    name: new.name,
+                    capabilities: new.capabilities,
+                    created_at: act.now,
+                    updated_at: act.now,
+                };
+                if !resources::insert(act.conn(), &resource).await? {
+                    return Err(Error::Conflict("Resource identifier already exists".into()));
+                }
+                let details = json!({
+                    "identifier": resource.identifier,
+                    "name": resource.name,
+                    "scope": resource.capabilities.to_scope(),
+                });
+                act.audit(AuditAction::ResourceCreated, Resource::ProtectedResource(id), None, details);
+                Ok(resource)
+            })
+        })
+        .await
+}
+
+async fn require_registered(act: &mut Act<'_>, names: &CapabilitySet) -> Result<()> {
+    for name in names.iter() {
+        capabilities::find_by_name(act.conn(), name.as_str()).await?.ok_or(Error::NotFound("Capability"))?;
+    }
+    Ok(())
+}
+
+/// A page of protected resources in the order of registration.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn list(
+    services: &Services,
+    caller: &Caller,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<ProtectedResource, Position>> {
+    services.permit(caller, Action::ListResources).await?;
+    resources::list(services.store.read().await?.conn(), after, limit).await
+}
+
+/// One protected resource.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(services: &Services, caller: &Caller, id: ProtectedResourceId) -> Result<ProtectedResource> {
+    services.permit(caller, Action::ListResources).await?;
+    resources::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
+}
+
+/// Edits a protected resource. An edit that changes nothing leaves no record.
+///
+/// # Errors
+/// [`Error::NotFound`], also for a capability that is not registered.
+pub async fn update(
+    services: &Services,
+    caller: &Caller,
+    id: ProtectedResourceId,
+    edit: ResourceEdit,
+) -> Result<ProtectedResource> {
+    services
+        .change(caller, Action::ManageResources, move |act| {
+            Box::pin(async move {
+                let before = resources::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
+                let mut resource = before.clone();
+                if let Some(capabilities) = edit.capabilities {
+                    require_registered(act, &capabilities).await?;
+                    resource.capabilities = capabilities;
+                }
+                resource.name = edit.name.unwrap_or(resource.name);
+                if resource == before {
+                    return Ok(before);
+                }
+                resource.updated_at = act.now;
+                resources::update(act.conn(), &resource).await?;
+                let mut changes = serde_json::Map::new();
+                if resource.name != before.name {
+                    changes.insert("name".to_owned(), json!({ "from": before.name, "to": resource.name }));
+                }
+                let (from, to) = (before.capabilities.to_scope(), resource.capabilities.to_scope());
+                if from != to {
+                    changes.insert("scope".to_owned(), json!({ "from": from, "to": to }));
+                }
+                let details = json!({ "identifier": resource.identifier, "changes": changes });
+                act.audit(AuditAction::ResourceUpdated, Resource::ProtectedResource(id), None, details);
+                Ok(resource)
+            })
+        })
+        .await
+}
+
+/// Removes a protected resource: no more tokens are issued for it.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn delete(services: &Services, caller: &Caller, id: ProtectedResourceId) -> Result<()> {
+    services
+        .change(caller, Action::ManageResources, move |act| {
+            Box::pin(async move {
+                let resource = resources::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
+                resources::delete(act.conn(), id).await?;
+                let details = json!({ "identifier": resource.identifier });
+                act.audit(AuditAction::ResourceDeleted, Resource::ProtectedResource(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}

@@ -1,0 +1,89 @@
+//! How a client says who it is: by HTTP Basic or in the body, and not by both (RFC 6749 §2.3).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, header::AUTHORIZATION};
+
+use super::{
+    error::OAuthFailure,
+    parameters::{Parameters, invalid},
+};
+use crate::{
+    domain::AuthFailure,
+    service::{
+        Origin, Services,
+        clients::{self, Client},
+    },
+};
+
+/// Authenticates the client of a request.
+pub(super) async fn authenticate(
+    services: &Services,
+    origin: &Origin,
+    headers: &HeaderMap,
+    parameters: &Parameters,
+) -> Result<Client, OAuthFailure> {
+    let basic = basic(headers)?;
+    let tried_basic = basic.is_some();
+    let (client_id, secret) = match (basic, parameters.get("client_secret")) {
+        (Some(_), Some(_)) => return Err(invalid("The client authenticates in two ways at once".to_owned())),
+        (Some((client_id, secret)), None) => {
+            if parameters.get("client_id").is_some_and(|other| other != client_id) {
+                return Err(invalid("The parameter client_id names another client".to_owned()));
+            }
+            (Some(client_id), secret)
+        }
+        (None, Some(secret)) => (parameters.get("client_id").map(str::to_owned), secret.to_owned()),
+        (None, None) => return Err(AuthFailure::InvalidClient.into()),
+    };
+    let client = clients::authenticate(services, origin, client_id.as_deref(), &secret).await;
+    client.map_err(|error| OAuthFailure::from(error).tried_basic(tried_basic))
+}
+
+/// An identifier and a secret.
+type Credentials = (String, String);
+
+/// What the header `Authorization` holds, if there is one. What cannot be read becomes an empty secret: as wrong as any
+/// other, and recorded like it.
+fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, OAuthFailure> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(invalid("The header Authorization is given more than once".to_owned()));
+    }
+    Ok(Some(value.to_str().ok().and_then(credentials).unwrap_or_default()))
+}
+
+/// Reads `Basic …`, of which both halves are form-encoded (RFC 6749 §2.3.1).
+fn credentials(value: &str) -> Option<Credentials> {
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (client_id, secret) = decoded.split_once(':')?;
+    Some((form_decoded(client_id)?, form_decoded(secret)?))
+}
+
+fn form_decoded(text: &str) -> Option<String> {
+    // A whole form whose only value is the text, so that `&` and `=` in it stay what they are.
+    let text = text.replace('&', "%26").replace('=', "%3D");
+    let mut pairs: Vec<(String, String)> = serde_urlencoded::from_str(&format!("v={text}")).ok()?;
+    pairs.pop().map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_halves_of_basic_are_form_encoded() {
+        let header = |text: &str| credentials(&format!("Basic {}", STANDARD.encode(text)));
+        assert_eq!(header("id:secret"), Some(("id".to_owned(), "secret".to_owned())));
+        assert_eq!(header("a%3Ab:c%20d+e%2B:f"), Some(("a:b".to_owned(), "c d e+:f".to_owned())));
+        assert_eq!(header("a:b&c=d"), Some(("a".to_owned(), "b&c=d".to_owned())));
+        assert_eq!(header("nothing"), None);
+        for junk in ["Basic", "Basic !", "Basic /w==", "Bearer aWQ6c2VjcmV0", ""] {
+            assert_eq!(credentials(junk), None, "{junk:?}");
+        }
+    }
+}

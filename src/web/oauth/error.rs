@@ -1,0 +1,91 @@
+//! Errors of the OAuth endpoints, in the form of RFC 6749 §5.2.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::{AuthFailure, Denial, Error, token::TokenRefusal},
+    web::failure::{self, Failure},
+};
+
+/// What a client sends to have answers to secrets kept nowhere (RFC 6749 §5.1).
+pub(super) const NOT_STORED: [(http::HeaderName, &str); 2] = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+
+/// An error of an OAuth endpoint.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OAuthError)]
+pub struct ErrorBody {
+    /// What is wrong, for programs (RFC 6749 §5.2, RFC 8707 §2).
+    error: &'static str,
+    /// What is wrong, for people.
+    error_description: String,
+}
+
+/// An error on its way to an OAuth client.
+pub struct OAuthFailure {
+    error: Error,
+    /// Whether the client tried to authenticate by HTTP Basic, and is to be asked so again.
+    basic: bool,
+}
+
+impl From<Error> for OAuthFailure {
+    fn from(error: Error) -> Self {
+        Self { error, basic: false }
+    }
+}
+
+impl From<AuthFailure> for OAuthFailure {
+    fn from(failure: AuthFailure) -> Self {
+        Error::from(failure).into()
+    }
+}
+
+impl From<TokenRefusal> for OAuthFailure {
+    fn from(refusal: TokenRefusal) -> Self {
+        Error::from(refusal).into()
+    }
+}
+
+impl OAuthFailure {
+    pub(super) fn tried_basic(self, basic: bool) -> Self {
+        Self { basic, ..self }
+    }
+}
+
+impl IntoResponse for OAuthFailure {
+    fn into_response(self) -> Response {
+        let code = match &self.error {
+            Error::Token(refusal) => refusal.code(),
+            Error::Unauthenticated(AuthFailure::InvalidToken | AuthFailure::MissingToken) => "invalid_token",
+            Error::Unauthenticated(_) => "invalid_client",
+            Error::Denied(Denial::MissingCapability(_)) => "insufficient_scope",
+            Error::Denied(_) => "unauthorized_client",
+            Error::Unavailable(_) | Error::RateLimited { .. } => "temporarily_unavailable",
+            Error::Internal(_) => "server_error",
+            _ => "invalid_request",
+        };
+        let body = ErrorBody { error: code, error_description: self.error.to_string() };
+        failure::log(&self.error);
+        let is_client = code == "invalid_client";
+        // The status, and the challenge of RFC 6750 §3 for bearers; the body is this endpoint's own.
+        let (mut parts, _) = Failure(self.error).into_response().into_parts();
+        parts.extensions.clear();
+        if is_client {
+            parts.status = StatusCode::UNAUTHORIZED;
+            parts.headers.remove(WWW_AUTHENTICATE);
+            if self.basic {
+                parts.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"AIMS\""));
+            }
+        }
+        parts.headers.remove(http::header::CONTENT_LENGTH);
+        (parts.status, parts.headers, NOT_STORED, Json(body)).into_response()
+    }
+}

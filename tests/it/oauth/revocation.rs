@@ -1,0 +1,87 @@
+//! Revocation of one token (RFC 7009), and of all that an agent has.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{as_client, ask, post, refused, token};
+use crate::{
+    both,
+    support::{Database, Server},
+};
+
+both!(
+    a_client_revokes_its_own_token,
+    nobody_revokes_the_token_of_another,
+    all_tokens_of_an_agent_end_and_its_keys_stay,
+    what_has_expired_is_forgotten,
+);
+
+const PATH: &str = "/oauth/revoke";
+
+async fn a_client_revokes_its_own_token(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let (ended, kept) = (token(&server, &agent, &[]).await, token(&server, &agent, &[]).await);
+    // Twice: a client that got no answer tries again.
+    for _ in 0..2 {
+        let answer = as_client(&server, &agent, PATH, &[("token", &ended), ("token_type_hint", "refresh_token")]).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
+    }
+    server.anybody().with_token(&ended).get("/agents").await.refused(401, "Invalid or expired token");
+    server.anybody().with_token(&kept).get("/agents").await.expect(200);
+    let records = server.audited("token.revoked").await;
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["resource_id"], super::claims(&ended)["jti"]);
+    // A token that is none is none to revoke.
+    for nonsense in ["x", "a.b.c", &agent.raw_key] {
+        assert_eq!(as_client(&server, &agent, PATH, &[("token", nonsense)]).await.status, 200);
+    }
+    refused(&as_client(&server, &agent, PATH, &[]).await, 400, "invalid_request");
+    // Also the tokens of the older exchange.
+    let old = agent.client.token().to_owned();
+    as_client(&server, &agent, PATH, &[("token", &old)]).await;
+    agent.client.get("/agents").await.refused(401, "Invalid or expired token");
+    let server = server.restart(&[]).await;
+    server.anybody().with_token(&old).get("/agents").await.refused(401, "Invalid or expired token");
+    server.anybody().with_token(&kept).get("/agents").await.expect(200);
+}
+
+async fn nobody_revokes_the_token_of_another(db: Database) {
+    let server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &["agents:read"]).await, server.agent("b", &["admin:*"]).await);
+    let token = token(&server, &agent, &[]).await;
+    refused(&as_client(&server, &other, PATH, &[("token", &token)]).await, 400, "unauthorized_client");
+    refused(&post(&server.anybody(), PATH, &[("token", &token)]).await, 401, "invalid_client");
+    // Holding a token is no client authentication.
+    refused(&post(&server.anybody().with_token(&token), PATH, &[("token", &token)]).await, 401, "invalid_client");
+    server.anybody().with_token(&token).get("/agents").await.expect(200);
+}
+
+async fn all_tokens_of_an_agent_end_and_its_keys_stay(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let tokens = [token(&server, &agent, &[]).await, agent.client.token().to_owned()];
+    let answer = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
+    assert_eq!(answer["status"], "active");
+    for token in tokens {
+        server.anybody().with_token(&token).get("/agents").await.refused(401, "Invalid or expired token");
+    }
+    let fresh = ask(&server, &agent, &[]).await.expect(200);
+    server.anybody().with_token(fresh["access_token"].as_str().unwrap()).get("/agents").await.expect(200);
+    assert_eq!(server.audited("agent.tokens_revoked").await[0]["resource_id"], json!(agent.id));
+}
+
+async fn what_has_expired_is_forgotten(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let token = token(&server, &agent, &[]).await;
+    as_client(&server, &agent, PATH, &[("token", &token)]).await;
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
+    server.clock.advance(Duration::from_mins(29));
+    aims::service::sessions::sweep(&server.services).await.unwrap();
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
+    server.clock.advance(Duration::from_mins(1));
+    aims::service::sessions::sweep(&server.services).await.unwrap();
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
+}

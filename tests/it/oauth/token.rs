@@ -1,0 +1,210 @@
+//! The token endpoint: who gets a token, and what is in it.
+
+use std::time::Duration;
+
+use reqwest::{Method, header::AUTHORIZATION};
+use serde_json::json;
+
+use super::{ISSUER, ask, claims, post, refused, token};
+use crate::{
+    both,
+    support::{Database, Server, details},
+};
+
+both!(
+    a_client_is_known_by_basic_or_by_its_form,
+    a_token_carries_what_was_asked_for_and_no_more,
+    the_client_decides_how_short_a_token_lives,
+    a_client_that_is_not_known_gets_nothing,
+    whoever_may_not_act_gets_nothing,
+    what_is_malformed_is_told_as_the_rfc_does,
+    refusals_are_on_the_record,
+);
+
+async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("reader", &["agents:read"]).await;
+    let basic = ask(&server, &agent, &[]).await;
+    assert_eq!(basic.header("cache-control"), Some("no-store"));
+    let body = basic.expect(200);
+    assert_eq!(
+        (&body["token_type"], &body["expires_in"], &body["scope"]),
+        (&json!("Bearer"), &json!(1_800), &json!("agents:read"))
+    );
+    let form =
+        [("grant_type", "client_credentials"), ("client_id", agent.id.as_str()), ("client_secret", &agent.raw_key)];
+    let by_form = post(&server.anybody(), "/oauth/token", &form).await.expect(200);
+    // The secret says who it is; the RFC lets the identifier be said besides.
+    post(&server.anybody(), "/oauth/token", &[form[0], form[2]]).await.expect(200);
+    for body in [body, by_form] {
+        let token = body["access_token"].as_str().unwrap();
+        let claims = claims(token);
+        assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(agent.id), &json!(agent.id)));
+        assert_eq!((&claims["iss"], &claims["aud"]), (&json!(ISSUER), &json!(ISSUER)));
+        server.anybody().with_token(token).get("/agents").await.expect(200);
+    }
+    let issued = server.audited("token.issued").await;
+    assert_eq!(issued.len(), 3);
+    assert_eq!((&issued[0]["agent_id"], &issued[0]["resource_type"]), (&json!(agent.id), &json!("api_key")));
+    assert!(details(&issued[0])["jti"].is_string());
+}
+
+async fn a_token_carries_what_was_asked_for_and_no_more(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read", "keys:manage"]).await;
+    server.capability("tickets:*").await;
+    server.grant(&agent.id, "tickets:*").await;
+    let answer = ask(&server, &agent, &[("scope", "agents:read")]).await.expect(200);
+    assert_eq!(answer["scope"], "agents:read");
+    let narrow = server.anybody().with_token(answer["access_token"].as_str().unwrap());
+    narrow.get("/agents").await.expect(200);
+    narrow.get(&format!("/agents/{}/keys", agent.id)).await.refused(403, "Missing required capability: keys:manage");
+    // A part of what a wildcard covers may be asked for by itself.
+    assert_eq!(claims(&token(&server, &agent, &[("scope", "tickets:close")]).await)["scope"], "tickets:close");
+    let all = claims(&token(&server, &agent, &[]).await);
+    assert_eq!(all["scope"], "agents:read keys:manage tickets:*");
+    for more in ["agents:write", "admin:*", "agents:read admin:*", "agents:*", "unheard:of", "*"] {
+        refused(&ask(&server, &agent, &[("scope", more)]).await, 400, "invalid_scope");
+    }
+    for malformed in ["a\"b", "agents:read\nadmin:*", " ", "a  b", "é"] {
+        refused(&ask(&server, &agent, &[("scope", malformed)]).await, 400, "invalid_scope");
+    }
+    // What is taken from the agent is taken from its tokens.
+    let token = token(&server, &agent, &[("scope", "keys:manage")]).await;
+    let capability = server.capability("keys:manage").await;
+    server.admin.delete(&format!("/agents/{}/capabilities/{capability}", agent.id)).await.expect(204);
+    let answer = server.anybody().with_token(&token).get(&format!("/agents/{}/keys", agent.id)).await;
+    answer.refused(403, "Missing required capability: keys:manage");
+}
+
+async fn the_client_decides_how_short_a_token_lives(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("reader", &["agents:read"]).await;
+    for (asked, given) in [("60", 60), ("1800", 1_800), ("1801", 1_800), ("99999999999", 1_800)] {
+        assert_eq!(ask(&server, &agent, &[("expires_in", asked)]).await.expect(200)["expires_in"], given);
+    }
+    for bad in ["0", "-1", "x", "1.5", "99999999999999999999999"] {
+        refused(&ask(&server, &agent, &[("expires_in", bad)]).await, 400, "invalid_request");
+    }
+    let short = server.anybody().with_token(&token(&server, &agent, &[("expires_in", "60")]).await);
+    server.clock.advance(Duration::from_secs(59));
+    short.get("/agents").await.expect(200);
+    server.clock.advance(Duration::from_secs(1));
+    short.get("/agents").await.refused(401, "Invalid or expired token");
+}
+
+async fn a_client_that_is_not_known_gets_nothing(db: Database) {
+    let server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
+    let send = async |id: &str, secret: &str| {
+        let anybody = server.anybody();
+        let form = [("grant_type", "client_credentials")];
+        anybody.send(anybody.request(Method::POST, "/oauth/token").basic_auth(id, Some(secret)).form(&form)).await
+    };
+    for (id, secret) in [
+        (agent.id.as_str(), "wrong"),
+        (&agent.id, ""),
+        ("", &agent.raw_key),
+        ("nobody", &agent.raw_key),
+        // A key of one agent under the name of another.
+        (&other.id, &agent.raw_key),
+        (&agent.raw_key, &agent.id),
+    ] {
+        let answer = send(id, secret).await;
+        refused(&answer, 401, "invalid_client");
+        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
+    }
+    for junk in ["Basic", "Basic !!!", "Basic /w==", "Basic bm9jb2xvbg==", "Digest x", "Negotiate"] {
+        let anybody = server.anybody();
+        let request = anybody.request(Method::POST, "/oauth/token").header(AUTHORIZATION, junk);
+        let answer = anybody.send(request.form(&[("grant_type", "client_credentials")])).await;
+        refused(&answer, 401, "invalid_client");
+        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
+    }
+    // Who did not try Basic is not asked for it.
+    for form in [
+        vec![("grant_type", "client_credentials")],
+        vec![("grant_type", "client_credentials"), ("client_id", &agent.id)],
+        vec![("grant_type", "client_credentials"), ("client_id", &other.id), ("client_secret", &agent.raw_key)],
+    ] {
+        let answer = post(&server.anybody(), "/oauth/token", &form).await;
+        refused(&answer, 401, "invalid_client");
+        assert_eq!(answer.header("www-authenticate"), None);
+    }
+    // An access token is no client authentication.
+    let answer = post(&agent.client, "/oauth/token", &[("grant_type", "client_credentials")]).await;
+    refused(&answer, 401, "invalid_client");
+}
+
+async fn whoever_may_not_act_gets_nothing(db: Database) {
+    let server = Server::start(db).await;
+    let (suspended, revoked, keyless) =
+        (server.agent("a", &[]).await, server.agent("b", &[]).await, server.agent("c", &[]).await);
+    server.admin.post_empty(&format!("/agents/{}/suspend", suspended.id)).await.expect(200);
+    server.admin.post_empty(&format!("/agents/{}/revoke", revoked.id)).await.expect(200);
+    let keys = server.admin.get(&format!("/agents/{}/keys", keyless.id)).await.expect(200);
+    let key = keys[0]["id"].as_str().unwrap();
+    server.admin.delete(&format!("/agents/{}/keys/{key}", keyless.id)).await.expect(204);
+    for (agent, why) in [
+        (&suspended, "Agent is suspended"),
+        (&revoked, "API key has been revoked"),
+        (&keyless, "API key has been revoked"),
+    ] {
+        let answer = ask(&server, agent, &[]).await;
+        refused(&answer, 401, "invalid_client");
+        assert_eq!(answer.json()["error_description"], why);
+    }
+}
+
+async fn what_is_malformed_is_told_as_the_rfc_does(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &["agents:read"]).await;
+    let secret = [("client_id", agent.id.as_str()), ("client_secret", agent.raw_key.as_str())];
+    let with = async |more: &[(&str, &str)]| {
+        post(&server.anybody(), "/oauth/token", &[secret.as_slice(), more].concat()).await
+    };
+    refused(&with(&[]).await, 400, "invalid_request");
+    refused(&with(&[("grant_type", "")]).await, 400, "invalid_request");
+    for grant in ["password", "authorization_code", "refresh_token", "client_credentials ", "x"] {
+        refused(&with(&[("grant_type", grant)]).await, 400, "unsupported_grant_type");
+    }
+    let grant = ("grant_type", "client_credentials");
+    for doubled in [grant, ("scope", "agents:read"), secret[0], secret[1], ("unknown", "x")] {
+        refused(&with(&[grant, doubled, doubled]).await, 400, "invalid_request");
+    }
+    // A parameter without a value counts as left out.
+    with(&[grant, ("scope", ""), ("resource", ""), ("unknown", "x")]).await.expect(200);
+
+    let anybody = server.anybody();
+    let request = || anybody.request(Method::POST, "/oauth/token");
+    let both = request().basic_auth(&agent.id, Some(&agent.raw_key)).form(&[grant, secret[0], secret[1]]);
+    refused(&anybody.send(both).await, 400, "invalid_request");
+    let other = request().basic_auth(&agent.id, Some(&agent.raw_key)).form(&[grant, ("client_id", "another")]);
+    refused(&anybody.send(other).await, 400, "invalid_request");
+    let json = request().json(&json!({ "grant_type": "client_credentials" }));
+    refused(&anybody.send(json).await, 400, "invalid_request");
+    let form = "application/x-www-form-urlencoded";
+    let no_text = request().header("content-type", form).body(b"grant_type=\xff".to_vec());
+    refused(&anybody.send(no_text).await, 400, "invalid_request");
+    let large = request().header("content-type", form).body("x=".to_owned() + &"y".repeat(2 * 1_024 * 1_024));
+    refused(&anybody.send(large).await, 413, "invalid_request");
+    refused(&anybody.get("/oauth/authorize?response_type=code&client_id=x").await, 400, "unsupported_response_type");
+    anybody.get("/oauth/token").await.refused(405, "Method Not Allowed");
+}
+
+async fn refusals_are_on_the_record(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    refused(&ask(&server, &agent, &[("scope", "admin:*")]).await, 400, "invalid_scope");
+    refused(&ask(&server, &agent, &[("resource", "https://unknown.example")]).await, 400, "invalid_target");
+    let records = server.audited("token.refused").await;
+    let reasons: Vec<_> = records.iter().map(|record| details(record)["reason"].clone()).collect();
+    assert_eq!(reasons, ["invalid_target", "invalid_scope"]);
+    assert!(records.iter().all(|record| record["agent_id"] == agent.id.as_str() && record["success"] == 0));
+
+    let form = [("grant_type", "client_credentials"), ("client_secret", "aims_wrong")];
+    refused(&post(&server.anybody(), "/oauth/token", &form).await, 401, "invalid_client");
+    let failed = server.audited("auth.failed").await;
+    assert_eq!(details(&failed[0]), json!({ "reason": "invalid_key" }));
+    assert!(!failed[0].to_string().contains("aims_wrong"));
+}

@@ -25,7 +25,7 @@ use crate::{
         principals::Principals,
         refusals::Refusals,
         sessions, setup,
-        signing_keys::{self, KeyringError},
+        signing_keys::{self, CurrentKeyring, KeyringError},
         verified_tokens::VerifiedTokens,
     },
     store::{Db, Mode, Store, db::OpenError},
@@ -42,6 +42,8 @@ use crate::{
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 /// How often sessions that ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_mins(5);
+/// How often signing keys are looked after: well before a key that another node made signs.
+const SIGNING_KEYS_EVERY: Duration = Duration::from_secs(30);
 /// How often the rate limits forget addresses that have been quiet.
 const LIMITS_EVERY: Duration = Duration::from_mins(1);
 
@@ -111,6 +113,11 @@ impl App {
         let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {
             issuer: config.public_url.clone(),
+            signing: match &config.signing {
+                Signing::Asymmetric(algorithm) => Some(*algorithm),
+                Signing::SharedSecret(_) => None,
+            },
+            signing_key_rotation: config.signing_key_rotation,
             token_life: config.token_life,
             rotation_grace: config.rotation_grace,
             refusals_per_minute: config.refusals_per_minute.get(),
@@ -120,7 +127,7 @@ impl App {
             principals,
             verified_tokens: VerifiedTokens::default(),
             refusals: Refusals::default(),
-            keyring: Arc::new(keyring),
+            keyring: CurrentKeyring::new(keyring),
             master_key,
             checker: Checker::default(),
             ending: watch::Sender::new(false),
@@ -228,6 +235,16 @@ impl App {
                 ticks.tick().await;
                 if let Err(error) = sessions::sweep(&services).await {
                     tracing::warn!(%error, "sessions that ended were not removed");
+                }
+            }
+        });
+        let services = self.services.clone();
+        tasks.spawn(async move {
+            let mut ticks = interval(SIGNING_KEYS_EVERY);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = signing_keys::maintain(&services).await {
+                    tracing::warn!(%error, "signing keys were not looked after");
                 }
             }
         });

@@ -41,6 +41,7 @@ settings! {
     "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
     "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
     "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
+    "SIGNING_KEY_ROTATION_DAYS", "30", "How long a key signs access tokens before the next one does, 1 to 365; 0: until `aims signing-keys rotate`";
     "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
     "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
@@ -116,6 +117,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// What signs access tokens.
     pub signing: Signing,
+    /// How long a key signs access tokens; `None` for as long as nobody rotates it.
+    pub signing_key_rotation: Option<Duration>,
     /// Life of an access token.
     pub token_life: Duration,
     /// How long a rotated key still works.
@@ -168,6 +171,7 @@ impl Config {
         };
         let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse_networks);
         let signing = reader.signing();
+        let signing_key_days = reader.number("SIGNING_KEY_ROTATION_DAYS", 0, 365);
         let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
         let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
         let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse_rate);
@@ -202,6 +206,9 @@ impl Config {
                 public_url: public_url?,
                 trusted_proxies: trusted_proxies?,
                 signing: signing?,
+                signing_key_rotation: Some(signing_key_days?)
+                    .filter(|&days| days > 0)
+                    .map(|days| Duration::from_hours(days * 24)),
                 token_life: token_life?,
                 rotation_grace: rotation_grace?,
                 rate_limit_auth: rate_limit_auth?,

@@ -19,3 +19,9 @@ CREATE TABLE revoked_tokens (
     PRIMARY KEY (agent_id, jti)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX revoked_tokens_by_expiry ON revoked_tokens (expires_at);
+
+-- A key is published before it signs and after it signed: `activated_at` is empty for the next one, `retired_at` for the
+-- next and for the one that signs.
+ALTER TABLE signing_keys ADD COLUMN activated_at INTEGER;
+ALTER TABLE signing_keys ADD COLUMN retired_at INTEGER;
+UPDATE signing_keys SET activated_at = created_at;

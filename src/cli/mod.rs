@@ -10,6 +10,7 @@ mod import_seed;
 mod log;
 mod openapi;
 mod serve;
+mod signing_keys;
 
 use std::{
     fmt::Display,
@@ -42,6 +43,9 @@ enum Command {
     Admin(admin::Command),
     /// Make a link that sets up the first administrator, while there is none.
     SetupToken(admin::Format),
+    /// Look at the keys that sign access tokens, and rotate them.
+    #[command(subcommand)]
+    SigningKeys(signing_keys::Command),
     /// Prove the audit log.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
             Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
             Command::Admin(command) => admin::run(command, config()?).await,
             Command::SetupToken(format) => admin::setup_token(format, config()?).await,
+            Command::SigningKeys(command) => signing_keys::run(command, config()?).await,
             Command::Audit(command) => audit::run(command, config()?).await,
             Command::ImportSeed(arguments) => import_seed::run(arguments, config()?).await,
             Command::Openapi => openapi::run(),

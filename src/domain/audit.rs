@@ -87,6 +87,10 @@ words! {
         SetupTokenCreated = "console.setup_token_created",
         /// A token signing key was generated.
         SigningKeyCreated = "signing_key.created",
+        /// The next token signing key signs from then on, and another one is next.
+        SigningKeyRotated = "signing_key.rotated",
+        /// A token signing key that no token can need any more was removed.
+        SigningKeyWithdrawn = "signing_key.withdrawn",
         /// A database of the predecessor was imported.
         SeedImported = "seed.imported",
     }

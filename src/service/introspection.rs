@@ -24,7 +24,7 @@ pub async fn introspect(services: &Services, caller: &Caller, token: &str) -> Re
     services.permit(caller, Action::IntrospectToken).await?;
     let now = services.env.now();
     let expected = Expected { issuer: &services.settings.issuer, audience: None };
-    let Ok(claims) = services.keyring.verify(token, &expected, now) else { return Ok(None) };
+    let Ok(claims) = services.keyring.get().verify(token, &expected, now) else { return Ok(None) };
     let Some(agent) = bearer(&claims) else { return Ok(None) };
     let Some(principal) = services.principals.agent(&services.store, agent.id, now).await? else { return Ok(None) };
     Ok(standing(&agent, &principal, now).ok().map(|scope| Active { claims, scope }))

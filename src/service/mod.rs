@@ -35,11 +35,7 @@ use tokio::sync::watch;
 pub use caller::{Caller, Origin};
 pub use policy::Action;
 
-use crate::{
-    clock::Environment,
-    crypto::{Keyring, MasterKey},
-    store::Store,
-};
+use crate::{clock::Environment, crypto::MasterKey, domain::token::SigningAlgorithm, store::Store};
 
 /// What the use cases work with.
 #[derive(Clone)]
@@ -53,7 +49,7 @@ pub struct Services {
     /// Records of refusals, throttled.
     pub refusals: refusals::Refusals,
     /// The keys that sign and verify tokens.
-    pub keyring: Arc<Keyring>,
+    pub keyring: signing_keys::CurrentKeyring,
     /// Seals what is secret in the database, where there is one.
     pub master_key: Option<MasterKey>,
     /// What is known of the whole audit log.
@@ -71,6 +67,10 @@ pub struct Services {
 pub struct Settings {
     /// The issuer, and the audience, of access tokens: the public URL.
     pub issuer: String,
+    /// What signs access tokens; `None` for a shared secret.
+    pub signing: Option<SigningAlgorithm>,
+    /// How long a key signs; `None` for as long as nobody rotates it.
+    pub signing_key_rotation: Option<Duration>,
     /// Longest life of an access token.
     pub token_life: Duration,
     /// How long a rotated key works when the request does not say.

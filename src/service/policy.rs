@@ -86,6 +86,10 @@ actions! {
     ReadAudit => builtin::AUDIT_READ, Viewer;
     /// Walk the whole audit log and check every link.
     VerifyAudit => builtin::AUDIT_READ, Viewer;
+    /// See the token signing keys.
+    ListSigningKeys => builtin::ADMIN, Viewer;
+    /// Have the next token signing key sign.
+    RotateSigningKey => builtin::ADMIN, Owner;
     /// See the administrators.
     ListAdministrators => builtin::ADMIN, Owner;
     /// Add, change and disable administrators.

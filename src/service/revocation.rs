@@ -26,7 +26,7 @@ use crate::{
 pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token: &str) -> Result<()> {
     let now = services.env.now();
     let expected = Expected { issuer: &services.settings.issuer, audience: None };
-    let Ok(claims) = services.keyring.verify(token, &expected, now) else { return Ok(()) };
+    let Ok(claims) = services.keyring.get().verify(token, &expected, now) else { return Ok(()) };
     let Some((agent, id)) = bearer(&claims).and_then(|bearer| Some((bearer.id, bearer.token?))) else { return Ok(()) };
     if agent != client.id() {
         return Err(TokenRefusal::UnauthorizedClient("The token was issued to another client").into());

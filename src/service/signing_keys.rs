@@ -1,13 +1,22 @@
-//! The keys that sign access tokens: generated once, sealed under the master key, kept in the database.
+//! The keys that sign access tokens: generated here, sealed under the master key, kept in the database.
+//!
+//! Of each algorithm one key signs and the next is published already, so that whoever keeps a copy of the key set knows a
+//! key before the first token names it. A key that signed stays published for as long as a token of it may live.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::{Services, act::Act, caller::Caller, policy::Action};
 use crate::{
     clock::Environment,
     crypto::{Keyring, MasterKey, PrivateKey},
     domain::{
-        Error, Result,
+        Error, Result, Timestamp,
         audit::{AuditAction, Event},
         token::SigningAlgorithm,
     },
@@ -16,6 +25,33 @@ use crate::{
         signing_keys::{self, SealedKey},
     },
 };
+
+/// How long verifiers may keep a copy of the key set: what `Cache-Control` says.
+pub const PUBLISHED_FOR: Duration = Duration::from_mins(5);
+/// The longest life that a token can have been given, whatever the setting says now.
+const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(24);
+
+/// The keyring in force. All clones are one.
+#[derive(Clone)]
+pub struct CurrentKeyring(Arc<RwLock<Arc<Keyring>>>);
+
+impl CurrentKeyring {
+    /// Puts a keyring in force.
+    #[must_use]
+    pub fn new(keyring: Keyring) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keyring))))
+    }
+
+    /// The keyring in force at this moment.
+    #[must_use]
+    pub fn get(&self) -> Arc<Keyring> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, keyring: Keyring) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+    }
+}
 
 /// Why no tokens can be signed.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +64,7 @@ pub enum KeyringError {
     Store(#[from] Error),
 }
 
-/// Loads the signing keys, and generates one for `algorithm` where there is none.
+/// Loads the signing keys, and generates those of `algorithm` that there are not.
 ///
 /// # Errors
 /// See [`KeyringError`].
@@ -40,15 +76,16 @@ pub async fn load(
 ) -> Result<Keyring, KeyringError> {
     let present = signing_keys::list(store.read().await?.conn()).await?;
     // Opening what is there before adding to it: a key sealed under a wrong master key must not join the others.
-    let keys = open_all(master, &present)?;
-    if keys.iter().any(|key| key.public().algorithm() == algorithm) {
-        return assemble(algorithm, keys);
+    let opened = open_all(master, &present)?;
+    if is_complete(&present, algorithm) {
+        return assemble(algorithm, &present, opened);
     }
-    let candidate = generate(master, env, algorithm)?;
+    let candidates = [generate(master, env, algorithm)?, generate(master, env, algorithm)?];
     let env = env.clone();
-    store.write(move |tx| Box::pin(keep_unless_present(tx, env, candidate))).await?;
+    store.write(move |tx| Box::pin(complete(tx, env, algorithm, candidates))).await?;
     let present = signing_keys::list(store.read().await?.conn()).await?;
-    assemble(algorithm, open_all(master, &present)?)
+    let opened = open_all(master, &present)?;
+    assemble(algorithm, &present, opened)
 }
 
 /// Whether any signing key is sealed already.
@@ -59,12 +96,32 @@ pub async fn any(store: &Store) -> Result<bool> {
     Ok(!signing_keys::list(store.read().await?.conn()).await?.is_empty())
 }
 
-/// The newest key of the algorithm signs; the others still verify what they signed.
-fn assemble(algorithm: SigningAlgorithm, mut keys: Vec<PrivateKey>) -> Result<Keyring, KeyringError> {
-    let current = keys.iter().position(|key| key.public().algorithm() == algorithm);
+/// The key that signs comes first; the others verify.
+fn assemble(
+    algorithm: SigningAlgorithm,
+    present: &[SealedKey],
+    mut keys: Vec<PrivateKey>,
+) -> Result<Keyring, KeyringError> {
+    let current =
+        current(present, algorithm).and_then(|current| keys.iter().position(|key| key.public().kid() == current.kid));
     let current = current.ok_or_else(|| Error::internal("the signing key that was just made is gone"))?;
     let current = keys.remove(current);
     Ok(Keyring::asymmetric(current, keys.into_iter().map(PrivateKey::into_public)))
+}
+
+/// The key that signs; the one that began last, should there be several.
+fn current(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey> {
+    let signing = keys.iter().filter(|key| key.algorithm == algorithm && key.retired_at.is_none());
+    signing.filter(|key| key.activated_at.is_some()).max_by_key(|key| key.activated_at)
+}
+
+/// The key that signs after the next rotation.
+fn next(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey> {
+    keys.iter().find(|key| key.algorithm == algorithm && key.activated_at.is_none())
+}
+
+fn is_complete(keys: &[SealedKey], algorithm: SigningAlgorithm) -> bool {
+    current(keys, algorithm).is_some() && next(keys, algorithm).is_some()
 }
 
 fn generate(master: &MasterKey, env: &Environment, algorithm: SigningAlgorithm) -> Result<SealedKey> {
@@ -76,15 +133,32 @@ fn generate(master: &MasterKey, env: &Environment, algorithm: SigningAlgorithm) 
         kid,
         algorithm,
         created_at: env.now(),
+        activated_at: None,
+        retired_at: None,
     })
 }
 
-/// Several nodes may start at once: the first one's key is everybody's.
-async fn keep_unless_present(tx: &mut Tx, env: Environment, key: SealedKey) -> Result<()> {
-    if signing_keys::list(tx.conn()).await?.iter().any(|present| present.algorithm == key.algorithm) {
-        return Ok(());
+/// Several nodes may start at once: the first one's keys are everybody's.
+async fn complete(
+    tx: &mut Tx,
+    env: Environment,
+    algorithm: SigningAlgorithm,
+    candidates: [SealedKey; 2],
+) -> Result<()> {
+    let present = signing_keys::list(tx.conn()).await?;
+    let [mut first, second] = candidates;
+    if current(&present, algorithm).is_none() {
+        first.activated_at = Some(first.created_at);
+        add(tx, &env, &first).await?;
     }
-    signing_keys::insert(tx.conn(), &key).await?;
+    if next(&present, algorithm).is_none() {
+        add(tx, &env, &second).await?;
+    }
+    Ok(())
+}
+
+async fn add(tx: &mut Tx, env: &Environment, key: &SealedKey) -> Result<()> {
+    signing_keys::insert(tx.conn(), key).await?;
     tx.audit(Event {
         id: env.uuid(),
         at: env.now(),
@@ -97,6 +171,173 @@ async fn keep_unless_present(tx: &mut Tx, env: Environment, key: SealedKey) -> R
         success: true,
         request_id: None,
     });
+    Ok(())
+}
+
+/// A signing key as administrators see it.
+#[derive(Clone, Debug)]
+pub struct KeyInfo {
+    /// Key identifier.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: SigningAlgorithm,
+    /// Since when it is published.
+    pub created_at: Timestamp,
+    /// Since when it signs.
+    pub activated_at: Option<Timestamp>,
+    /// Since when it no longer does.
+    pub retired_at: Option<Timestamp>,
+    /// Until when it stays published after that.
+    pub published_until: Option<Timestamp>,
+}
+
+impl From<SealedKey> for KeyInfo {
+    fn from(key: SealedKey) -> Self {
+        Self {
+            kid: key.kid,
+            algorithm: key.algorithm,
+            created_at: key.created_at,
+            activated_at: key.activated_at,
+            retired_at: key.retired_at,
+            published_until: key.retired_at.map(|at| at.plus(LONGEST_TOKEN_LIFE)),
+        }
+    }
+}
+
+/// Every signing key, newest first.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn list(services: &Services, caller: &Caller) -> Result<Vec<KeyInfo>> {
+    services.permit(caller, Action::ListSigningKeys).await?;
+    let keys = signing_keys::list(services.store.read().await?.conn()).await?;
+    Ok(keys.into_iter().map(KeyInfo::from).collect())
+}
+
+/// When a rotation happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Only if the key that signs has done so for this long.
+    Due(Duration),
+    /// As soon as every verifier knows the next key.
+    Known,
+    /// At once, whoever knows the next key.
+    Now,
+}
+
+/// Has the next key sign from now on, and publishes another next one. With `at_once` even if verifiers with a copy of the
+/// key set cannot know the next key yet, for when the present one is lost to somebody.
+///
+/// # Errors
+/// [`Error::Refused`] when the next key was published less than [`PUBLISHED_FOR`] ago, and when a shared secret signs;
+/// [`Error::ProofNeeded`].
+pub async fn rotate(services: &Services, caller: &Caller, at_once: bool) -> Result<KeyInfo> {
+    let when = if at_once { When::Now } else { When::Known };
+    let rotated = rotate_when(services, caller, when).await?;
+    rotated.ok_or(Error::Refused("Verifiers may not know the next key yet; try again in 5 minutes"))
+}
+
+async fn rotate_when(services: &Services, caller: &Caller, when: When) -> Result<Option<KeyInfo>> {
+    let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else {
+        return Err(Error::Refused(
+            "Tokens are signed with the shared secret JWT_SECRET_KEY, which only its holder can replace",
+        ));
+    };
+    let coming = generate(master, &services.env, algorithm)?;
+    let rotated = services
+        .change(caller, Action::RotateSigningKey, move |act| Box::pin(exchange(act, algorithm, coming, when)))
+        .await?;
+    if rotated.is_some() {
+        reload(services).await?;
+    }
+    Ok(rotated)
+}
+
+async fn exchange(
+    act: &mut Act<'_>,
+    algorithm: SigningAlgorithm,
+    coming: SealedKey,
+    when: When,
+) -> Result<Option<KeyInfo>> {
+    act.authority.require_recent_proof(act.now)?;
+    let present = signing_keys::list(act.conn()).await?;
+    let (Some(current), Some(next)) = (current(&present, algorithm), next(&present, algorithm)) else {
+        return Err(Error::internal("there is no next signing key"));
+    };
+    let is_known = next.created_at.plus(PUBLISHED_FOR) <= act.now;
+    let is_time = match when {
+        When::Due(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= act.now),
+        When::Known => is_known,
+        When::Now => true,
+    };
+    if !is_time {
+        return Ok(None);
+    }
+    let now = act.now;
+    signing_keys::retire(act.conn(), &current.kid, now).await?;
+    signing_keys::activate(act.conn(), &next.kid, now).await?;
+    signing_keys::insert(act.conn(), &coming).await?;
+    let details = json!({ "from": current.kid, "to": next.kid, "next": coming.kid, "algorithm": algorithm.as_str() });
+    act.audit(AuditAction::SigningKeyRotated, None, None, details);
+    Ok(Some(KeyInfo::from(SealedKey { activated_at: Some(now), ..next.clone() })))
+}
+
+/// Rotates when it is time, removes keys of which no token can be left, and takes over what other nodes and commands did.
+/// For the background.
+///
+/// # Errors
+/// When the database fails.
+pub async fn maintain(services: &Services) -> Result<()> {
+    if services.settings.signing.is_none() {
+        return Ok(());
+    }
+    if let Some(period) = services.settings.signing_key_rotation {
+        let keys = signing_keys::list(services.store.read().await?.conn()).await?;
+        let now = services.env.now();
+        let current = services.settings.signing.and_then(|algorithm| current(&keys, algorithm));
+        if current.and_then(|current| current.activated_at).is_some_and(|at| at.plus(period) <= now) {
+            rotate_when(services, &Caller::system(), When::Due(period)).await?;
+        }
+    }
+    withdraw(services).await?;
+    reload(services).await
+}
+
+async fn withdraw(services: &Services) -> Result<()> {
+    let ended = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LONGEST_TOKEN_LIFE) <= now);
+    let keys = signing_keys::list(services.store.read().await?.conn()).await?;
+    let now = services.env.now();
+    if !keys.iter().any(|key| ended(key, now)) {
+        return Ok(());
+    }
+    services
+        .change(&Caller::system(), Action::RotateSigningKey, move |act| {
+            Box::pin(async move {
+                let now = act.now;
+                for key in signing_keys::list(act.conn()).await?.iter().filter(|key| ended(key, now)) {
+                    signing_keys::delete(act.conn(), &key.kid).await?;
+                    act.audit(AuditAction::SigningKeyWithdrawn, None, None, json!({ "kid": key.kid }));
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Puts in force what the database holds.
+async fn reload(services: &Services) -> Result<()> {
+    let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(()) };
+    let present = signing_keys::list(services.store.read().await?.conn()).await?;
+    let state = |keyring: &Keyring| keyring.jwks_tag().to_owned();
+    let before = services.keyring.get();
+    let opened = open_all(master, &present).map_err(defect)?;
+    let keyring = assemble(algorithm, &present, opened).map_err(defect)?;
+    if state(&before) == state(&keyring) {
+        return Ok(());
+    }
+    services.keyring.set(keyring);
+    // What a withdrawn key signed was verified, perhaps, and counts no more.
+    services.verified_tokens.forget_all();
     Ok(())
 }
 

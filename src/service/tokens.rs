@@ -139,7 +139,7 @@ async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Gra
         key_id: key.to_string(),
         token_epoch: client.principal.token_epoch,
     };
-    let access_token = services.keyring.sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
+    let access_token = services.keyring.get().sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
     let issued = Event {
         id: services.env.uuid(),
         at: now,
@@ -182,7 +182,7 @@ pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> R
 
 fn verify(services: &Services, token: &str, now: Timestamp) -> Option<(AgentCaller, Timestamp)> {
     let issuer = &services.settings.issuer;
-    let claims = services.keyring.verify(token, &Expected { issuer, audience: Some(issuer) }, now).ok()?;
+    let claims = services.keyring.get().verify(token, &Expected { issuer, audience: Some(issuer) }, now).ok()?;
     Some((bearer(&claims)?, Timestamp::from_secs(claims.exp)))
 }
 

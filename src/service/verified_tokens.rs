@@ -31,6 +31,11 @@ impl Default for VerifiedTokens {
 }
 
 impl VerifiedTokens {
+    /// Forgets every token: each is verified anew when it comes again.
+    pub(super) fn forget_all(&self) {
+        self.0.invalidate_all();
+    }
+
     /// What `token` said, if it was verified before and has not expired; else what `verify` finds, with its expiry.
     pub(super) fn get_or_verify(
         &self,

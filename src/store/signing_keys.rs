@@ -17,8 +17,12 @@ pub struct SealedKey {
     pub algorithm: SigningAlgorithm,
     /// The private key, sealed.
     pub sealed_private_key: Vec<u8>,
-    /// When it was generated.
+    /// When it was generated, and published.
     pub created_at: Timestamp,
+    /// Since when it signs; `None` for the next one.
+    pub activated_at: Option<Timestamp>,
+    /// Since when it no longer signs.
+    pub retired_at: Option<Timestamp>,
 }
 
 #[derive(FromRow)]
@@ -27,6 +31,8 @@ struct Row {
     algorithm: String,
     sealed_private_key: Vec<u8>,
     created_at: i64,
+    activated_at: Option<i64>,
+    retired_at: Option<i64>,
 }
 
 impl TryFrom<Row> for SealedKey {
@@ -38,6 +44,8 @@ impl TryFrom<Row> for SealedKey {
             algorithm: stored("signing algorithm", SigningAlgorithm::parse(&row.algorithm).ok_or(()))?,
             sealed_private_key: row.sealed_private_key,
             created_at: Timestamp::from_micros(row.created_at),
+            activated_at: row.activated_at.map(Timestamp::from_micros),
+            retired_at: row.retired_at.map(Timestamp::from_micros),
         })
     }
 }
@@ -57,15 +65,47 @@ pub async fn list(conn: Conn<'_>) -> Result<Vec<SealedKey>> {
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: Conn<'_>, key: &SealedKey) -> Result<()> {
-    const SQL: &str =
-        "INSERT INTO signing_keys (kid, algorithm, sealed_private_key, created_at) VALUES ($1, $2, $3, $4)";
+    const SQL: &str = "INSERT INTO signing_keys (kid, algorithm, sealed_private_key, created_at, activated_at, \
+        retired_at) VALUES ($1, $2, $3, $4, $5, $6)";
     on!(conn, |c| sqlx::query(SQL)
         .bind(&key.kid)
         .bind(key.algorithm.as_str())
         .bind(&key.sealed_private_key)
         .bind(key.created_at.as_micros())
+        .bind(key.activated_at.map(Timestamp::as_micros))
+        .bind(key.retired_at.map(Timestamp::as_micros))
         .execute(c)
         .await
         .map(drop))?;
+    Ok(())
+}
+
+/// Has a key sign since `now`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn activate(conn: Conn<'_>, kid: &str, now: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE signing_keys SET activated_at = $2 WHERE kid = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(kid).bind(now.as_micros()).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Has a key sign no more since `now`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn retire(conn: Conn<'_>, kid: &str, now: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE signing_keys SET retired_at = $2 WHERE kid = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(kid).bind(now.as_micros()).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Removes a key: what it signed counts no more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: Conn<'_>, kid: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM signing_keys WHERE kid = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(kid).execute(c).await.map(drop))?;
     Ok(())
 }

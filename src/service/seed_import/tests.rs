@@ -15,7 +15,8 @@ use crate::{
         audit::{Head, Record},
     },
     service::{
-        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals, tokens,
+        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals,
+        signing_keys::CurrentKeyring, tokens,
     },
     store::{Changes, Conn, Db, Location, Mode, Store, agents, api_keys, audit, capabilities},
 };
@@ -106,9 +107,13 @@ impl House {
             master_key: None,
             checker: crate::service::audit::Checker::default(),
             ending: tokio::sync::watch::Sender::new(false),
-            keyring: Arc::new(Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap()),
+            keyring: CurrentKeyring::new(
+                Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap(),
+            ),
             env: Environment::system(),
             settings: Arc::new(Settings {
+                signing: None,
+                signing_key_rotation: None,
                 issuer: "http://localhost".to_owned(),
                 token_life: Duration::from_mins(30),
                 rotation_grace: Duration::from_hours(24),

@@ -23,7 +23,7 @@ use crate::service::Services;
     )
 )]
 pub async fn jwks(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
-    let keyring = &services.keyring;
+    let keyring = services.keyring.get();
     let tag = keyring.jwks_tag();
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let known = known.flat_map(|value| value.split(',')).map(|known| known.trim().trim_start_matches("W/"));

@@ -75,7 +75,7 @@ fn scopes() -> Vec<&'static str> {
     responses((status = 200, description = "The metadata.", body = serde_json::Value))
 )]
 pub async fn authorization_server(State(services): State<Arc<Services>>) -> impl IntoResponse {
-    (CACHED, Json(server(&services.settings, services.keyring.algorithm().as_str())))
+    (CACHED, Json(server(&services.settings, services.keyring.get().algorithm().as_str())))
 }
 
 /// The same, where clients of `OpenID` Connect look for it
@@ -84,7 +84,7 @@ pub async fn authorization_server(State(services): State<Arc<Services>>) -> impl
     responses((status = 200, description = "The metadata.", body = serde_json::Value))
 )]
 pub async fn openid(State(services): State<Arc<Services>>) -> impl IntoResponse {
-    (CACHED, Json(server(&services.settings, services.keyring.algorithm().as_str())))
+    (CACHED, Json(server(&services.settings, services.keyring.get().algorithm().as_str())))
 }
 
 /// What AIMS's own API demands (RFC 9728)

@@ -192,12 +192,16 @@ async fn verifies(db: Database, name: &str, algorithm: Algorithm) {
     let answer = server.anybody().get("/.well-known/jwks.json").await;
     assert_eq!(answer.header("cache-control"), Some("public, max-age=300"));
     let published = answer.expect(200);
-    assert_eq!(each(&published["keys"], "kid"), [header["kid"].as_str().unwrap()]);
-    let published = &published["keys"][0];
-    assert_eq!((&published["alg"], &published["use"]), (&json!(name), &json!("sig")));
-    for secret in ["d", "p", "q", "dp", "dq", "qi", "k"] {
-        assert!(published.get(secret).is_none(), "{secret}");
+    // The one that signs, and the next one.
+    let keys = published["keys"].as_array().unwrap();
+    assert_eq!((keys.len(), &keys[0]["kid"]), (2, &header["kid"]));
+    for key in keys {
+        assert_eq!((&key["alg"], &key["use"]), (&json!(name), &json!("sig")));
+        for secret in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+            assert!(key.get(secret).is_none(), "{secret}");
+        }
     }
+    let published = &keys[0];
 
     let jwk: Jwk = serde_json::from_value(published.clone()).unwrap();
     let key = DecodingKey::from_jwk(&jwk).unwrap();
@@ -276,7 +280,7 @@ async fn tokens_survive_a_restart(db: Database) {
     let server = server.restart(&[]).await;
     assert_eq!(server.anybody().get("/.well-known/jwks.json").await.expect(200), published);
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
-    assert_eq!(server.audited("signing_key.created").await.len(), 1);
+    assert_eq!(server.audited("signing_key.created").await.len(), 2);
 }
 
 async fn tokens_survive_a_change_of_algorithm(db: Database) {
@@ -286,7 +290,7 @@ async fn tokens_survive_a_change_of_algorithm(db: Database) {
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
     assert_eq!(part(server.admin.token(), 0)["alg"], "EdDSA");
     let published = server.anybody().get("/.well-known/jwks.json").await.expect(200);
-    assert_eq!(each(&published["keys"], "alg"), ["EdDSA", "ES256"]);
+    assert_eq!(each(&published["keys"], "alg"), ["EdDSA", "EdDSA", "ES256", "ES256"]);
 }
 
 async fn a_token_ends_exactly_when_it_says(db: Database) {

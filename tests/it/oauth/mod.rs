@@ -4,6 +4,7 @@ mod introspection;
 mod metadata;
 mod resources;
 mod revocation;
+mod signing_keys;
 mod token;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -15,6 +15,7 @@ both!(
     an_imported_key_works_in_its_old_form,
     a_lost_key_is_replaced_by_the_operator,
     a_second_bootstrap_beside_the_service_changes_nothing,
+    signing_keys_are_rotated_beside_a_running_service,
 );
 
 /// A database as the predecessor left it: its administrator, with one key.
@@ -96,4 +97,31 @@ async fn a_second_bootstrap_beside_the_service_changes_nothing(db: Database) {
     let second = aims.run(&["bootstrap", "--json"]).await;
     assert_eq!((second.code, &second.json()["created"]), (Some(0), &json!(false)), "{second:?}");
     process.stop().await;
+}
+
+async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    let server = aims.serve().await;
+    let list = async || aims.run(&["signing-keys", "list", "--json"]).await.json();
+    let states = |keys: &serde_json::Value| -> Vec<_> {
+        let mut states: Vec<_> =
+            keys.as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap().to_owned()).collect();
+        states.sort();
+        states
+    };
+    let before = list().await;
+    assert_eq!(states(&before), ["next", "signs"]);
+    assert!(!before.to_string().contains("private"));
+    aims.run(&["signing-keys", "rotate"]).await.failed("Verifiers may not know the next key yet");
+    aims.run(&["signing-keys", "rotate", "--now"]).await;
+    assert_eq!(states(&list().await), ["next", "retired", "signs"]);
+    // The service still answers, and takes the new keys over with its next start at the latest.
+    server.client().get("/.well-known/jwks.json").await.expect(200);
+    server.stop().await;
+    let server = aims.serve().await;
+    let published = server.client().get("/.well-known/jwks.json").await.expect(200);
+    let next = before.as_array().unwrap().iter().find(|key| key["state"] == "next").unwrap();
+    assert_eq!(published["keys"][0]["kid"], next["kid"]);
+    server.stop().await;
 }

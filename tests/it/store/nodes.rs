@@ -50,7 +50,7 @@ async fn nodes_that_start_at_once_make_one_administrator_and_one_signing_key() {
     let starts = (0..4).map(|_| async {
         let app = open(&db, &clock, &[]).await;
         let made = app.bootstrap().await.unwrap().is_some();
-        (made, app.services().keyring.jwks().to_string())
+        (made, app.services().keyring.get().jwks().to_string())
     });
     let started = futures_util::future::join_all(starts).await;
     assert_eq!(started.iter().filter(|(made, _)| *made).count(), 1);

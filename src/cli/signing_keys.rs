@@ -1,0 +1,88 @@
+//! `aims signing-keys`: works beside a running service, which takes over what was done within half a minute.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Failure, say};
+use crate::{
+    app::App,
+    clock::Environment,
+    config::Config,
+    service::{
+        Caller,
+        signing_keys::{self, KeyInfo},
+    },
+};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List the keys, newest first.
+    List(List),
+    /// Have the next key sign from now on, and publish another next one.
+    Rotate(Rotate),
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    /// Print one JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Rotate {
+    /// Even if verifiers that keep a copy of the key set cannot know the next key yet: they may refuse good tokens for up
+    /// to 5 minutes.
+    #[arg(long)]
+    now: bool,
+}
+
+pub(super) async fn run(command: Command, config: Config) -> Result<ExitCode, Failure> {
+    let app = App::open_beside(config, Environment::system()).await?;
+    let outcome = match command {
+        Command::List(List { json }) => list(&app, json).await,
+        Command::Rotate(Rotate { now }) => rotate(&app, now).await,
+    };
+    app.close().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn state(key: &KeyInfo) -> &'static str {
+    match (key.activated_at, key.retired_at) {
+        (None, _) => "next",
+        (Some(_), None) => "signs",
+        (Some(_), Some(_)) => "retired",
+    }
+}
+
+async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
+    let keys = signing_keys::list(app.services(), &Caller::system()).await?;
+    if as_json {
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                json!({
+                    "kid": key.kid,
+                    "algorithm": key.algorithm.as_str(),
+                    "state": state(key),
+                    "created_at": key.created_at,
+                    "activated_at": key.activated_at,
+                    "retired_at": key.retired_at,
+                    "published_until": key.published_until,
+                })
+            })
+            .collect();
+        return say(json!(keys));
+    }
+    for key in &keys {
+        say(format_args!("{}  {:<6} {:<8} since {}", key.kid, key.algorithm.as_str(), state(key), key.created_at))?;
+    }
+    Ok(())
+}
+
+async fn rotate(app: &App, at_once: bool) -> Result<(), Failure> {
+    let key = signing_keys::rotate(app.services(), &Caller::system(), at_once).await?;
+    say(format_args!("The key {} signs from now on", key.kid))
+}

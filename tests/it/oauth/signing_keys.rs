@@ -1,0 +1,152 @@
+//! The keys that sign tokens: published before they sign, and for as long as what they signed may live.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use aims::service::{Caller, signing_keys};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+
+use super::token;
+use crate::{
+    both,
+    support::{Client, Database, Server},
+};
+
+both!(
+    a_key_is_published_before_it_signs,
+    keys_rotate_by_themselves_and_are_withdrawn,
+    a_lost_key_is_replaced_at_once,
+    nobody_meets_an_unknown_key,
+);
+
+const DAY: Duration = Duration::from_hours(24);
+const ALMOST_A_DAY: Duration = Duration::from_secs(86_398);
+
+async fn published(client: &Client) -> Vec<String> {
+    let keys = client.get("/.well-known/jwks.json").await.expect(200);
+    keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+fn kid(token: &str) -> String {
+    let header: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
+    header["kid"].as_str().unwrap().to_owned()
+}
+
+async fn a_key_is_published_before_it_signs(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let before = published(&server.anybody()).await;
+    assert_eq!(before.len(), 2);
+    let old = token(&server, &agent, &[]).await;
+    assert_eq!(kid(&old), before[0]);
+
+    let early = signing_keys::rotate(&server.services, &Caller::system(), false).await.unwrap_err();
+    assert!(early.to_string().contains("may not know the next key yet"));
+    server.clock.advance(signing_keys::PUBLISHED_FOR);
+    signing_keys::rotate(&server.services, &Caller::system(), false).await.unwrap();
+    let new = token(&server, &agent, &[]).await;
+    assert_eq!(kid(&new), before[1]);
+    let after = published(&server.anybody()).await;
+    assert_eq!((after.len(), &after[0]), (3, &before[1]));
+    assert!(after.contains(&before[0]), "what it signed is still about");
+    for token in [&old, &new] {
+        server.anybody().with_token(token).get("/agents").await.expect(200);
+    }
+    assert_eq!(server.audited("signing_key.rotated").await.len(), 1);
+
+    let server = server.restart(&[]).await;
+    assert_eq!(published(&server.anybody()).await, after);
+    assert_eq!(kid(&token(&server, &agent, &[]).await), before[1]);
+}
+
+async fn keys_rotate_by_themselves_and_are_withdrawn(db: Database) {
+    let server = Server::with(db, &[("SIGNING_KEY_ROTATION_DAYS", "30")]).await;
+    let first = published(&server.anybody()).await;
+    server.clock.advance(29 * DAY);
+    server.clock.advance(ALMOST_A_DAY);
+    signing_keys::maintain(&server.services).await.unwrap();
+    assert_eq!(published(&server.anybody()).await, first);
+    server.clock.advance(Duration::from_secs(2));
+    signing_keys::maintain(&server.services).await.unwrap();
+    let second = published(&server.anybody()).await;
+    assert_eq!((second.len(), &second[0]), (3, &first[1]));
+    // Once is enough.
+    signing_keys::maintain(&server.services).await.unwrap();
+    assert_eq!(published(&server.anybody()).await, second);
+
+    server.clock.advance(ALMOST_A_DAY);
+    signing_keys::maintain(&server.services).await.unwrap();
+    assert!(published(&server.anybody()).await.contains(&first[0]));
+    server.clock.advance(Duration::from_secs(2));
+    signing_keys::maintain(&server.services).await.unwrap();
+    let third = published(&server.anybody()).await;
+    assert!(third.len() == 2 && !third.contains(&first[0]));
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM signing_keys").await, 2);
+    let records = "SELECT COUNT(*) FROM audit_log WHERE action IN ('signing_key.rotated', 'signing_key.withdrawn')";
+    assert_eq!(server.db.count(records).await, 2);
+}
+
+async fn a_lost_key_is_replaced_at_once(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let before = published(&server.anybody()).await;
+    signing_keys::rotate(&server.services, &Caller::system(), true).await.unwrap();
+    assert_eq!(kid(&token(&server, &agent, &[]).await), before[1]);
+
+    let shared =
+        Server::with(Database::sqlite(), &[("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")]).await;
+    let refused = signing_keys::rotate(&shared.services, &Caller::system(), true).await.unwrap_err();
+    assert!(refused.to_string().contains("JWT_SECRET_KEY"));
+    assert!(published(&shared.anybody()).await.is_empty());
+    signing_keys::maintain(&shared.services).await.unwrap();
+}
+
+async fn nobody_meets_an_unknown_key(db: Database) {
+    const ROTATIONS: u32 = 10;
+    const VERIFIERS: usize = 8;
+    const TOKENS_BETWEEN: u32 = 15;
+    let server = Arc::new(Server::start(db).await);
+    let agent = Arc::new(server.agent("worker", &["agents:read"]).await);
+    let made: Arc<[AtomicU32; VERIFIERS]> = Arc::default();
+    let over = Arc::new(AtomicBool::new(false));
+    let verifiers: Vec<_> = (0..VERIFIERS)
+        .map(|number| {
+            let (server, agent, made, over) = (server.clone(), agent.clone(), made.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut kids = HashSet::new();
+                while !over.load(Ordering::SeqCst) {
+                    // A copy of the key set as old as it may be: at most one rotation lies between it and the token.
+                    let copy = published(&server.anybody()).await;
+                    let token = token(&server, &agent, &[]).await;
+                    assert!(copy.contains(&kid(&token)), "{} is not among {copy:?}", kid(&token));
+                    server.anybody().with_token(&token).get("/agents").await.expect(200);
+                    kids.insert(kid(&token));
+                    made[number].fetch_add(1, Ordering::SeqCst);
+                }
+                kids
+            })
+        })
+        .collect();
+    for rotation in 1..=ROTATIONS {
+        while made.iter().any(|made| made.load(Ordering::SeqCst) < rotation * TOKENS_BETWEEN) {
+            assert!(!verifiers.iter().any(tokio::task::JoinHandle::is_finished), "a verifier failed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.clock.advance(signing_keys::PUBLISHED_FOR);
+        signing_keys::rotate(&server.services, &Caller::system(), false).await.unwrap();
+    }
+    over.store(true, Ordering::SeqCst);
+    let mut kids = HashSet::new();
+    for verifier in verifiers {
+        kids.extend(verifier.await.unwrap());
+    }
+    assert!(kids.len() >= ROTATIONS as usize, "{kids:?}");
+}

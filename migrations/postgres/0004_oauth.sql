@@ -25,3 +25,21 @@ CREATE INDEX revoked_tokens_by_expiry ON revoked_tokens (expires_at);
 ALTER TABLE signing_keys ADD COLUMN activated_at BIGINT;
 ALTER TABLE signing_keys ADD COLUMN retired_at BIGINT;
 UPDATE signing_keys SET activated_at = created_at;
+
+-- Public keys by which agents authenticate (RFC 7523); `jwk` is the JSON Web Key that was registered, its public members.
+CREATE TABLE public_keys (
+    id         UUID    NOT NULL PRIMARY KEY,
+    agent_id   UUID    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    thumbprint TEXT    NOT NULL,
+    kid        TEXT    NOT NULL,
+    jwk        TEXT    NOT NULL,
+    created_at BIGINT  NOT NULL,
+    UNIQUE (agent_id, thumbprint)
+);
+
+-- What may be used once, until it would have expired: the hash of an assertion's subject and `jti`.
+CREATE TABLE spent_assertions (
+    hash       BYTEA   NOT NULL PRIMARY KEY,
+    expires_at BIGINT  NOT NULL
+);
+CREATE INDEX spent_assertions_by_expiry ON spent_assertions (expires_at);

@@ -156,6 +156,9 @@ impl Keyring {
                 _ => JwtError::Malformed,
             })?
             .claims;
+        if claims.key_id.is_some() == claims.public_key_id.is_some() {
+            return Err(JwtError::Malformed);
+        }
         check(&claims, expected, now)?;
         Ok(claims)
     }

@@ -4,18 +4,22 @@
 //! serializes itself.
 
 pub mod api_key;
+pub mod assertion;
 mod hex;
 pub mod jwt;
 pub mod opaque;
 pub mod password;
+pub mod public_key;
 pub mod seal;
 pub mod signing;
 pub mod totp;
 
 pub use api_key::{KeyHash, RawApiKey};
+pub use assertion::UnverifiedAssertion;
 pub use jwt::{Expected, JwtError, Keyring};
 pub use opaque::OpaqueSecret;
 pub use password::PasswordHash;
+pub use public_key::AssertionKey;
 pub use seal::{MasterKey, SealError};
 pub use signing::{KeyError, PrivateKey, PublicKey};
 pub use totp::TotpSecret;

@@ -8,8 +8,11 @@ use uuid::Uuid;
 
 use super::{
     agent::words,
-    ids::{ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, ProtectedResourceId, RequestId, TokenId},
+    ids::{
+        ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, ProtectedResourceId, PublicKeyId, RequestId, TokenId,
+    },
     timestamp::Timestamp,
+    token::Credential,
 };
 
 words! {
@@ -55,6 +58,10 @@ words! {
         KeyRotated = "key.rotated",
         /// An API key was revoked.
         KeyRevoked = "key.revoked",
+        /// A public key of an agent was registered.
+        PublicKeyRegistered = "public_key.registered",
+        /// A public key of an agent was removed.
+        PublicKeyRemoved = "public_key.removed",
         /// A capability was registered.
         CapabilityCreated = "capability.created",
         /// A capability was described anew.
@@ -111,6 +118,8 @@ pub enum Resource {
     Token(TokenId),
     /// A protected resource.
     ProtectedResource(ProtectedResourceId),
+    /// A public key of an agent.
+    PublicKey(PublicKeyId),
 }
 
 impl Resource {
@@ -124,6 +133,7 @@ impl Resource {
             Self::Administrator(_) => "administrator",
             Self::Token(_) => "token",
             Self::ProtectedResource(_) => "resource",
+            Self::PublicKey(_) => "public_key",
         }
     }
 
@@ -137,6 +147,16 @@ impl Resource {
             Self::Administrator(id) => id.to_string(),
             Self::Token(id) => id.to_string(),
             Self::ProtectedResource(id) => id.to_string(),
+            Self::PublicKey(id) => id.to_string(),
+        }
+    }
+}
+
+impl From<Credential> for Resource {
+    fn from(credential: Credential) -> Self {
+        match credential {
+            Credential::ApiKey(id) => Self::ApiKey(id),
+            Credential::PublicKey(id) => Self::PublicKey(id),
         }
     }
 }

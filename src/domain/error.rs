@@ -144,6 +144,8 @@ pub enum AuthFailure {
     AgentRevoked,
     /// No client authenticated itself.
     InvalidClient,
+    /// An assertion does not authenticate its client; why, is for the record.
+    InvalidAssertion(&'static str),
     /// No access token was sent.
     MissingToken,
     /// The access token is malformed, forged, expired or withdrawn.
@@ -166,6 +168,7 @@ impl AuthFailure {
             Self::AgentSuspended => "Agent is suspended",
             Self::AgentRevoked => "Agent has been revoked",
             Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
+            Self::InvalidAssertion(_) => "The client assertion does not authenticate the client",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken => "Invalid or expired token",
             Self::NoSession => "Sign in to go on",
@@ -184,6 +187,7 @@ impl AuthFailure {
             Self::AgentSuspended => "agent_suspended",
             Self::AgentRevoked => "agent_revoked",
             Self::InvalidClient => "invalid_client",
+            Self::InvalidAssertion(reason) => reason,
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
             Self::NoSession => "no_session",

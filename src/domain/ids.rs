@@ -66,6 +66,10 @@ id!(
     ProtectedResourceId
 );
 id!(
+    /// A public key of an agent.
+    PublicKeyId
+);
+id!(
     /// An access token: its `jti` (RFC 7519 §4.1.7).
     TokenId
 );

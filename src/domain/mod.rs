@@ -11,6 +11,7 @@ pub mod network;
 pub mod page;
 pub mod password;
 pub mod protected_resource;
+pub mod public_key;
 pub mod text;
 pub mod timestamp;
 pub mod token;
@@ -21,8 +22,8 @@ pub use api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use error::{AuthFailure, Denial, Error, Invalid, Result};
 pub use ids::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, ProtectedResourceId, RequestId, SessionId,
-    TokenId,
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, ProtectedResourceId, PublicKeyId, RequestId,
+    SessionId, TokenId,
 };
 pub use page::{Limit, Page};
 pub use protected_resource::{ProtectedResource, ResourceUri};

@@ -4,7 +4,19 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::capability::{CapabilityName, CapabilitySet};
+use super::{
+    capability::{CapabilityName, CapabilitySet},
+    ids::{ApiKeyId, PublicKeyId},
+};
+
+/// What an agent proves itself with. A token is issued for one, and ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A secret that AIMS made.
+    ApiKey(ApiKeyId),
+    /// A key pair that the agent made.
+    PublicKey(PublicKeyId),
+}
 
 /// The claims of an access token (RFC 9068 §2.2). Times are seconds since the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +42,11 @@ pub struct Claims {
     /// The same capabilities as an array.
     pub scopes: Vec<String>,
     /// The API key the token was issued for; revoking it ends the token.
-    pub key_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// The public key that it was issued for instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_id: Option<String>,
     /// The generation of the agent's tokens it belongs to (see [`super::Agent::token_epoch`]).
     pub token_epoch: i64,
 }
@@ -40,6 +56,16 @@ impl Claims {
     #[must_use]
     pub fn capabilities(&self) -> CapabilitySet {
         self.scopes.iter().filter_map(|scope| CapabilityName::parse(scope).ok()).collect()
+    }
+
+    /// What the token was issued for: exactly one credential.
+    #[must_use]
+    pub fn credential(&self) -> Option<Credential> {
+        match (&self.key_id, &self.public_key_id) {
+            (Some(id), None) => ApiKeyId::parse(id).map(Credential::ApiKey),
+            (None, Some(id)) => PublicKeyId::parse(id).map(Credential::PublicKey),
+            _ => None,
+        }
     }
 }
 

@@ -147,6 +147,6 @@ pub(super) fn standing(
     if principal.token_epoch != token.token_epoch || token.token.is_some_and(|token| principal.has_revoked(token)) {
         return Err(AuthFailure::InvalidToken);
     }
-    principal.key(token.key).ok_or(AuthFailure::KeyRevoked)?.check(now)?;
+    principal.check(token.credential, now)?;
     Ok(token.authority.intersection(&principal.capabilities))
 }

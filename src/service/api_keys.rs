@@ -230,7 +230,7 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
 }
 
 /// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority.
-async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+pub(super) async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
     let target = agents::find(act, agent).await?;
     let held = agents::held(act, agent).await?;
     act.authority.require_all(&held)?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::domain::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp, TokenId,
+    ActorId, AdministratorId, AgentId, CapabilitySet, RequestId, Role, SessionId, Timestamp, TokenId, token::Credential,
 };
 
 /// Where a request came from, known before who sent it is.
@@ -38,8 +38,8 @@ pub(super) struct AgentCaller {
     pub(super) id: AgentId,
     /// What the token allows and the agent still held when it was checked.
     pub(super) authority: CapabilitySet,
-    /// The API key the token was issued for.
-    pub(super) key: ApiKeyId,
+    /// What the token was issued for.
+    pub(super) credential: Credential,
     /// The generation of tokens that the token belongs to.
     pub(super) token_epoch: i64,
     /// The token; `None` for a client that presented its key itself.

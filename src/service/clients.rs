@@ -1,6 +1,10 @@
-//! OAuth clients: every agent is one, and any of its API keys is its secret (RFC 6749 §2.3).
+//! OAuth clients: every agent is one. Its secret is any of its API keys (RFC 6749 §2.3), or it signs an assertion with a key
+//! pair of its own (RFC 7523).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{
     Services,
@@ -8,17 +12,25 @@ use super::{
     tokens::check_status,
 };
 use crate::{
-    crypto::RawApiKey,
-    domain::{AgentId, ApiKeyId, AuthFailure, Result, api_key::Validity},
-    store::principals,
+    crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims},
+    domain::{AgentId, AuthFailure, PublicKeyId, Result, Timestamp, token::Credential},
+    store::{principals, public_keys},
 };
 
-/// An agent that presented one of its keys.
+/// Longest time that an assertion may still be valid.
+pub const ASSERTION_LIFE: Duration = Duration::from_mins(5);
+/// How far a client's clock may differ from this one's.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// Longest identifier of an assertion, in bytes.
+const JTI_MAX: usize = 256;
+
+/// An agent that proved itself.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) principal: Arc<principals::Principal>,
-    pub(super) key: ApiKeyId,
-    pub(super) validity: Validity,
+    pub(super) credential: Credential,
+    /// When the credential ends by itself.
+    pub(super) ends_at: Option<Timestamp>,
 }
 
 /// Authenticates an agent by one of its API keys. Whoever also says who they are must be right about it.
@@ -54,9 +66,119 @@ pub async fn authenticate(
         Ok(validity)
     });
     match usable {
-        Ok(validity) => Ok(Client { principal, key, validity }),
+        Ok(validity) => Ok(Client { principal, credential: Credential::ApiKey(key), ends_at: validity.ends_at() }),
         Err(failure) => services.refuse(origin, Some(agent), Some(key), failure).await,
     }
+}
+
+/// Authenticates an agent by an assertion that it signed with one of its key pairs (RFC 7523 §2.2 and §3). An assertion works
+/// once, on whatever node. Without `client_id` the client is the assertion's subject.
+///
+/// # Errors
+/// [`AuthFailure::InvalidAssertion`] whatever is wrong with it, and [`AuthFailure`] for an agent that may not act; each is
+/// recorded with its reason.
+pub async fn authenticate_assertion(
+    services: &Services,
+    origin: &Origin,
+    client_id: Option<&str>,
+    assertion: &str,
+) -> Result<Client> {
+    let now = services.env.now();
+    let refuse = |agent, reason| services.refuse_assertion(origin, agent, AuthFailure::InvalidAssertion(reason));
+    let Some(unverified) = UnverifiedAssertion::parse(assertion) else {
+        return refuse(None, "assertion_malformed").await;
+    };
+    let claims = &unverified.claims;
+    let Some(agent) = AgentId::parse(&claims.sub) else { return refuse(None, "assertion_unknown_client").await };
+    let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
+        return refuse(None, "assertion_unknown_client").await;
+    };
+    let Some(key) = signer(services, agent, &unverified, assertion).await? else {
+        return refuse(None, "assertion_signature").await;
+    };
+    // From here on it is known that the agent's key made it.
+    if let Err(reason) = check(services, claims, agent, client_id, now) {
+        return refuse(Some(agent), reason).await;
+    }
+    if let Err(failure) = check_status(principal.status) {
+        return services.refuse_assertion(origin, Some(agent), failure).await;
+    }
+    let hash = Sha256::digest([agent.0.as_bytes().as_slice(), claims.jti.as_bytes()].concat()).into();
+    let until = Timestamp::from_secs(claims.exp).plus(CLOCK_SKEW);
+    let is_first = services
+        .store
+        .write(move |tx| Box::pin(async move { public_keys::spend(tx.conn(), hash, until).await }))
+        .await?;
+    if !is_first {
+        return refuse(Some(agent), "assertion_replayed").await;
+    }
+    Ok(Client { principal, credential: Credential::PublicKey(key), ends_at: None })
+}
+
+/// Which of the agent's keys made the signature: one of those that the assertion names, where it names any.
+async fn signer(
+    services: &Services,
+    agent: AgentId,
+    unverified: &UnverifiedAssertion,
+    assertion: &str,
+) -> Result<Option<PublicKeyId>> {
+    let keys = public_keys::of_agent(services.store.read().await?.conn(), agent).await?;
+    let named =
+        keys.iter().filter(|key| unverified.kid.as_ref().is_none_or(|kid| key.kid == *kid || key.thumbprint == *kid));
+    for key in named {
+        let invalid = |invalid| crate::domain::Error::internal(format!("a stored key is not valid: {invalid:?}"));
+        if AssertionKey::from_jwk(&key.jwk).map_err(invalid)?.has_signed(assertion) {
+            return Ok(Some(key.id));
+        }
+    }
+    Ok(None)
+}
+
+fn check(
+    services: &Services,
+    claims: &AssertionClaims,
+    agent: AgentId,
+    client_id: Option<&str>,
+    now: Timestamp,
+) -> Result<(), &'static str> {
+    if claims.iss != claims.sub || client_id.is_some_and(|id| AgentId::parse(id) != Some(agent)) {
+        return Err("assertion_other_client");
+    }
+    if !is_for_us(services, &claims.aud) {
+        return Err("assertion_audience");
+    }
+    let (now, skew) = (now.as_secs(), secs(CLOCK_SKEW));
+    if claims.exp <= now.saturating_sub(skew) {
+        return Err("assertion_expired");
+    }
+    if claims.exp > now.saturating_add(secs(ASSERTION_LIFE) + skew) {
+        return Err("assertion_lives_too_long");
+    }
+    if claims.nbf.max(claims.iat).is_some_and(|from| from > now.saturating_add(skew)) {
+        return Err("assertion_not_yet_valid");
+    }
+    if claims.jti.is_empty() || claims.jti.len() > JTI_MAX {
+        return Err("assertion_without_identifier");
+    }
+    Ok(())
+}
+
+/// Whether an audience is this issuer or its token endpoint, and nobody else besides: what is meant for several could be
+/// passed on by one of them.
+fn is_for_us(services: &Services, audience: &Value) -> bool {
+    let issuer = services.settings.issuer.as_str();
+    let is_ours = |audience: &Value| {
+        let audience = audience.as_str().unwrap_or_default();
+        audience == issuer || audience.strip_prefix(issuer) == Some("/oauth/token")
+    };
+    match audience {
+        Value::Array(several) => !several.is_empty() && several.iter().all(is_ours),
+        one => is_ours(one),
+    }
+}
+
+fn secs(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Client {
@@ -72,7 +194,7 @@ impl Client {
         let principal = Principal::Agent(AgentCaller {
             id: self.principal.id,
             authority: self.principal.capabilities.clone(),
-            key: self.key,
+            credential: self.credential,
             token_epoch: self.principal.token_epoch,
             token: None,
         });

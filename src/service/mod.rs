@@ -16,6 +16,7 @@ pub mod overview;
 pub mod passkeys;
 pub mod policy;
 pub mod principals;
+pub mod public_keys;
 pub mod refusals;
 pub mod resources;
 pub mod revocation;

@@ -88,6 +88,18 @@ impl Services {
         Err(failure.into())
     }
 
+    /// Refuses an assertion, on the record.
+    pub(super) async fn refuse_assertion<T>(
+        &self,
+        origin: &Origin,
+        agent: Option<AgentId>,
+        failure: AuthFailure,
+    ) -> Result<T> {
+        let details = json!({ "reason": failure.reason() });
+        self.record_refusal(AuditAction::AuthFailed, origin, By::agent(agent), None, details).await?;
+        Err(failure.into())
+    }
+
     /// Refuses an access token, on the record. The bearer is not told why.
     pub(super) async fn refuse_token<T>(
         &self,
@@ -95,7 +107,7 @@ impl Services {
         agent: Option<&AgentCaller>,
         failure: AuthFailure,
     ) -> Result<T> {
-        let key = agent.map(|agent| Resource::ApiKey(agent.key));
+        let key = agent.map(|agent| agent.credential.into());
         let details = json!({ "reason": failure.reason() });
         let by = By::agent(agent.map(|agent| agent.id));
         self.record_refusal(AuditAction::AuthFailed, origin, by, key, details).await?;

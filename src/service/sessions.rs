@@ -17,7 +17,7 @@ use crate::{
         audit::{AuditAction, Resource},
     },
     store::{
-        api_keys, revoked_tokens,
+        api_keys, public_keys, revoked_tokens,
         sessions::{self, Oldest},
     },
 };
@@ -166,6 +166,7 @@ pub async fn sweep(services: &Services) -> Result<()> {
             Box::pin(async move {
                 sessions::sweep(tx.conn(), oldest, forgiven).await?;
                 api_keys::forget_old_uses(tx.conn(), now).await?;
+                public_keys::forget_spent(tx.conn(), now).await?;
                 revoked_tokens::forget_expired(tx.conn(), now).await
             })
         })

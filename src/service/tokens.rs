@@ -14,9 +14,9 @@ use super::{
 use crate::{
     crypto::Expected,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
-        audit::{AuditAction, Event, Resource},
-        token::{Claims, TokenRefusal},
+        AgentId, AgentStatus, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
+        audit::{AuditAction, Event},
+        token::{Claims, Credential, TokenRefusal},
     },
     store::resources,
 };
@@ -80,8 +80,8 @@ pub async fn client_credentials(
         Err(Error::Token(refusal)) => {
             let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
             let details = json!({ "reason": refusal.code() });
-            let key = Some(Resource::ApiKey(client.key));
-            services.record_refusal(AuditAction::TokenRefused, origin, by, key, details).await?;
+            let credential = Some(client.credential.into());
+            services.record_refusal(AuditAction::TokenRefused, origin, by, credential, details).await?;
             Err(refusal.into())
         }
         Err(error) => Err(error),
@@ -122,9 +122,13 @@ fn narrowed(scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet, Token
 /// Signs a token and records it. No token outlives its key.
 async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Grant) -> Result<IssuedToken> {
     let now = services.env.now();
-    let (agent, key) = (client.id(), client.key);
+    let agent = client.id();
+    let (key, public_key) = match client.credential {
+        Credential::ApiKey(id) => (Some(id), None),
+        Credential::PublicKey(id) => (None, Some(id)),
+    };
     let longest = now.plus(grant.life);
-    let ends = client.validity.ends_at().map_or(longest, |end| end.min(longest));
+    let ends = client.ends_at.map_or(longest, |end| end.min(longest));
     let claims = Claims {
         iss: services.settings.issuer.clone(),
         sub: agent.to_string(),
@@ -136,7 +140,8 @@ async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Gra
         jti: TokenId(services.env.uuid()).to_string(),
         scope: grant.scope.to_scope(),
         scopes: grant.scope.iter().map(ToString::to_string).collect(),
-        key_id: key.to_string(),
+        key_id: key.map(|id| id.to_string()),
+        public_key_id: public_key.map(|id| id.to_string()),
         token_epoch: client.principal.token_epoch,
     };
     let access_token = services.keyring.get().sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
@@ -146,19 +151,19 @@ async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Gra
         actor: Some(agent.into()),
         subject: Some(agent),
         action: grant.recorded_as,
-        resource: Some(Resource::ApiKey(key)),
+        resource: Some(client.credential.into()),
         details: json!({ "jti": claims.jti, "aud": claims.aud, "exp": claims.exp }),
         ip: origin.ip,
         success: true,
         request_id: origin.request_id.clone(),
     };
-    services.store.record(issued, Some(key)).await?;
+    services.store.record(issued, key).await?;
     let expires_in = claims.exp - claims.iat;
     Ok(IssuedToken { access_token: access_token.into(), expires_in, scope: grant.scope })
 }
 
 /// Authenticates the bearer of an access token against the live view (RFC 6750): signature, issuer, audience, expiry,
-/// type, whether it was revoked, the agent's status and token epoch, the token's key, and which of its capabilities are
+/// type, whether it was revoked, the agent's status and token epoch, the token's credential, and which of its capabilities are
 /// still granted.
 ///
 /// # Errors
@@ -191,7 +196,7 @@ pub(super) fn bearer(claims: &Claims) -> Option<AgentCaller> {
     Some(AgentCaller {
         id: AgentId::parse(&claims.sub)?,
         authority: claims.capabilities(),
-        key: ApiKeyId::parse(&claims.key_id)?,
+        credential: claims.credential()?,
         token_epoch: claims.token_epoch,
         token: Some(TokenId::parse(&claims.jti)?),
     })

@@ -13,6 +13,7 @@ pub mod db;
 pub mod factors;
 pub mod listener;
 pub mod principals;
+pub mod public_keys;
 pub mod resources;
 pub mod revoked_tokens;
 pub mod seed;

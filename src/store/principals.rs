@@ -10,8 +10,8 @@ use super::{
 use crate::{
     crypto::KeyHash,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, CapabilityName, CapabilitySet, Result, Timestamp, TokenId,
-        api_key::Validity,
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, PublicKeyId, Result,
+        Timestamp, TokenId, api_key::Validity, token::Credential,
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Principal {
     pub capabilities: CapabilitySet,
     /// The keys that authenticated it when this was loaded; they may have ended since.
     pub keys: Box<[(ApiKeyId, Validity)]>,
+    /// The public keys that authenticate it.
+    pub public_keys: Box<[PublicKeyId]>,
     /// The tokens that were revoked before their time, in order.
     pub revoked: Box<[TokenId]>,
 }
@@ -37,6 +39,18 @@ impl Principal {
     #[must_use]
     pub fn key(&self, id: ApiKeyId) -> Option<&Validity> {
         self.keys.iter().find(|(key, _)| *key == id).map(|(_, validity)| validity)
+    }
+
+    /// Whether a credential authenticates the agent at `now`.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn check(&self, credential: Credential, now: Timestamp) -> Result<(), AuthFailure> {
+        match credential {
+            Credential::ApiKey(id) => self.key(id).ok_or(AuthFailure::KeyRevoked)?.check(now),
+            Credential::PublicKey(id) if self.public_keys.contains(&id) => Ok(()),
+            Credential::PublicKey(_) => Err(AuthFailure::KeyRevoked),
+        }
     }
 
     /// Whether one of the agent's tokens was revoked before its time.
@@ -81,12 +95,14 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
     const KEYS: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE agent_id = $1 \
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
+    const PUBLIC_KEYS: &str = "SELECT id FROM public_keys WHERE agent_id = $1";
     const REVOKED: &str = "SELECT jti FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2";
     let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
     let Some(agent) = agent else { return Ok(None) };
     let names: Vec<String> = on!(&mut conn, |c| sqlx::query_scalar(CAPABILITIES).bind(id.0).fetch_all(c).await?);
     let keys: Vec<KeyRow> =
         on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let public_keys: Vec<Uuid> = on!(&mut conn, |c| sqlx::query_scalar(PUBLIC_KEYS).bind(id.0).fetch_all(c).await?);
     let revoked: Vec<Uuid> =
         on!(&mut conn, |c| sqlx::query_scalar(REVOKED).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
     let mut revoked: Vec<_> = revoked.into_iter().map(TokenId).collect();
@@ -100,6 +116,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
             .map(|name| stored("capability name", CapabilityName::parse(name)))
             .collect::<Result<_>>()?,
         keys: keys.iter().map(|key| Ok((ApiKeyId(key.id), key.validity()?))).collect::<Result<_>>()?,
+        public_keys: public_keys.into_iter().map(PublicKeyId).collect(),
         revoked: revoked.into(),
     }))
 }

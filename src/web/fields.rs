@@ -38,6 +38,11 @@ impl Fields {
         Ok(fields)
     }
 
+    /// Everything, as it was sent.
+    pub fn take_all(&mut self) -> Value {
+        Value::Object(std::mem::take(&mut self.values))
+    }
+
     /// A text that must be there.
     pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         let Some(value) = self.values.get(name).cloned() else {

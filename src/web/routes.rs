@@ -16,7 +16,7 @@ use utoipa_axum::{
 };
 
 use super::{
-    api::{agents, api_keys, audit, capabilities, health, resources, tokens},
+    api::{agents, api_keys, audit, capabilities, health, public_keys, resources, tokens},
     guard::Guard,
     oauth::{endpoints, jwks, metadata},
     rate_limit::RateLimit,
@@ -80,6 +80,9 @@ fn api() -> Vec<Entry> {
         demanding(Action::ListKeys, routes!(api_keys::list)),
         demanding(Action::RotateKey, routes!(api_keys::rotate)),
         demanding(Action::RevokeKey, routes!(api_keys::revoke)),
+        demanding(Action::CreateKey, routes!(public_keys::register)),
+        demanding(Action::ListKeys, routes!(public_keys::list)),
+        demanding(Action::RevokeKey, routes!(public_keys::remove)),
         demanding(Action::CreateCapability, routes!(capabilities::create)),
         demanding(Action::ListCapabilities, routes!(capabilities::list)),
         demanding(Action::ListGrants, routes!(capabilities::held_by)),

@@ -19,7 +19,8 @@ fn claims() -> Claims {
         jti: "token".into(),
         scope: "agents:read".into(),
         scopes: vec!["agents:read".into()],
-        key_id: "key".into(),
+        key_id: Some("key".into()),
+        public_key_id: None,
         token_epoch: 0,
     }
 }

@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod error;
 pub mod health;
 pub mod paging;
+pub mod public_keys;
 pub mod resources;
 pub mod tokens;
 

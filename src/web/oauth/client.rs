@@ -1,4 +1,4 @@
-//! How a client says who it is: by HTTP Basic or in the body, and not by both (RFC 6749 §2.3).
+//! How a client says who it is: by HTTP Basic, in the form, or by an assertion, and by one of them alone (RFC 6749 §2.3).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header::AUTHORIZATION};
@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// The one kind of assertion.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 /// Authenticates the client of a request.
 pub(super) async fn authenticate(
     services: &Services,
@@ -23,6 +26,13 @@ pub(super) async fn authenticate(
     parameters: &Parameters,
 ) -> Result<Client, OAuthFailure> {
     let basic = basic(headers)?;
+    if let Some(assertion) = assertion(parameters)? {
+        if basic.is_some() || parameters.get("client_secret").is_some() {
+            return Err(invalid("The client authenticates in two ways at once".to_owned()));
+        }
+        let client_id = parameters.get("client_id");
+        return Ok(clients::authenticate_assertion(services, origin, client_id, assertion).await?);
+    }
     let tried_basic = basic.is_some();
     let (client_id, secret) = match (basic, parameters.get("client_secret")) {
         (Some(_), Some(_)) => return Err(invalid("The client authenticates in two ways at once".to_owned())),
@@ -37,6 +47,15 @@ pub(super) async fn authenticate(
     };
     let client = clients::authenticate(services, origin, client_id.as_deref(), &secret).await;
     client.map_err(|error| OAuthFailure::from(error).tried_basic(tried_basic))
+}
+
+/// The assertion that a client signed (RFC 7523 §2.2), if it sent one.
+fn assertion(parameters: &Parameters) -> Result<Option<&str>, OAuthFailure> {
+    match (parameters.get("client_assertion_type"), parameters.get("client_assertion")) {
+        (None, None) => Ok(None),
+        (Some(JWT_BEARER), Some(assertion)) => Ok(Some(assertion)),
+        _ => Err(invalid(format!("A client_assertion goes with a client_assertion_type of {JWT_BEARER}"))),
+    }
 }
 
 /// An identifier and a secret.

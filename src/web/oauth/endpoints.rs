@@ -61,12 +61,17 @@ pub struct TokenForm {
     client_id: Option<String>,
     /// One of the agent's API keys, where the client does not authenticate by HTTP Basic.
     client_secret: Option<String>,
+    /// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`, with an assertion.
+    client_assertion_type: Option<String>,
+    /// A JWT that the client signed (RFC 7523 section 3), in place of a secret.
+    client_assertion: Option<String>,
 }
 
 /// Issue an access token to a client
 ///
 /// `client_credentials` (RFC 6749 section 4.4). The client is an agent and its secret one of its API keys, sent by HTTP Basic
-/// or in the form. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
+/// or in the form; or it signs an assertion with a registered key pair (`private_key_jwt`, RFC 7523): `iss` and `sub` the
+/// agent, `aud` the issuer or this endpoint, `exp` at most 5 minutes away, `jti` used once. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
 #[utoipa::path(
     post, path = "/oauth/token", tag = "OAuth", operation_id = "token",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),

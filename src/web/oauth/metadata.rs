@@ -42,20 +42,24 @@ pub fn protected_resource_url(public_url: &str) -> String {
 
 fn server(settings: &Settings, algorithm: &str) -> Value {
     let issuer = &settings.issuer;
-    let secret = ["client_secret_basic", "client_secret_post"];
+    let methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    let algorithms = ["ES256", "EdDSA", "RS256"];
     json!({
         "issuer": issuer,
         // There is no interactive grant, but clients exist that refuse a document without this.
         "authorization_endpoint": format!("{issuer}/oauth/authorize"),
         "response_types_supported": [],
         "token_endpoint": format!("{issuer}/oauth/token"),
-        "token_endpoint_auth_methods_supported": secret,
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "grant_types_supported": ["client_credentials"],
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "introspection_endpoint": format!("{issuer}/oauth/introspect"),
-        "introspection_endpoint_auth_methods_supported": secret,
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint": format!("{issuer}/oauth/revoke"),
-        "revocation_endpoint_auth_methods_supported": secret,
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "scopes_supported": scopes(),
         "service_documentation": format!("{issuer}/docs"),
         "protected_resources": [issuer],

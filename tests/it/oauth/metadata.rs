@@ -37,7 +37,7 @@ async fn the_documents_tell_the_truth(db: Database) {
     assert_eq!(document["grant_types_supported"], json!(["client_credentials"]));
     for name in ["token", "introspection", "revocation"] {
         let methods = &document[format!("{name}_endpoint_auth_methods_supported")];
-        assert_eq!(methods, &json!(["client_secret_basic", "client_secret_post"]));
+        assert_eq!(methods, &json!(["client_secret_basic", "client_secret_post", "private_key_jwt"]));
     }
     let resource = server.anybody().get("/.well-known/oauth-protected-resource").await.expect(200);
     assert_eq!((&resource["resource"], &resource["authorization_servers"]), (&json!(ISSUER), &json!([ISSUER])));

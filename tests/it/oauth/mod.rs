@@ -1,5 +1,6 @@
 //! The token service as OAuth clients and resource servers use it.
 
+mod assertions;
 mod introspection;
 mod metadata;
 mod resources;

@@ -1,0 +1,232 @@
+//! Agents' own public keys: JSON Web Keys (RFC 7517) of the algorithms that assertions are signed with, nothing private in
+//! them and nothing weak.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    jwk::{Jwk, ThumbprintHash},
+};
+use serde_json::{Map, Value, json};
+
+use crate::domain::Invalid;
+
+/// Longest identifier of a key, in bytes.
+const KID_MAX: usize = 128;
+/// RSA keys below 2048 bits are weak (NIST SP 800-57); those above 8192 only cost time.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
+/// What makes a key private or symmetric (RFC 7518 §6).
+const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// A public key that verifies assertions.
+pub struct AssertionKey {
+    algorithm: Algorithm,
+    kid: String,
+    thumbprint: String,
+    jwk: Value,
+    decoding: DecodingKey,
+}
+
+impl AssertionKey {
+    /// Reads a JSON Web Key: P-256, Ed25519, or RSA from 2048 bits.
+    ///
+    /// # Errors
+    /// Says what is wrong with it; never with what it holds.
+    pub fn from_jwk(value: &Value) -> Result<Self, Invalid> {
+        let members = value.as_object().ok_or_else(|| invalid("A JSON Web Key is a JSON object"))?;
+        if SECRET_MEMBERS.iter().any(|name| members.contains_key(*name)) {
+            return Err(invalid("This is a private or secret key: keep it, and register its public half"));
+        }
+        let text = |name: &str| members.get(name).and_then(Value::as_str);
+        let (algorithm, wanted): (_, &[&str]) = match (text("kty"), text("crv")) {
+            (Some("EC"), Some("P-256")) => (Algorithm::ES256, &["kty", "crv", "x", "y"]),
+            (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDSA, &["kty", "crv", "x"]),
+            (Some("RSA"), _) => (Algorithm::RS256, &["kty", "n", "e"]),
+            _ => return Err(invalid("The key must be EC with P-256, OKP with Ed25519, or RSA")),
+        };
+        let name = algorithm_name(algorithm);
+        if members.get("alg").is_some_and(|alg| alg != name) {
+            return Err(invalid("The member alg must be ES256, EdDSA or RS256, as the key is"));
+        }
+        if members.get("use").is_some_and(|usage| usage != "sig") {
+            return Err(invalid("The member use must be sig"));
+        }
+        if members.get("key_ops").is_some_and(|ops| *ops != json!(["verify"])) {
+            return Err(invalid("The member key_ops must be [\"verify\"]"));
+        }
+        check_numbers(algorithm, &text)?;
+
+        let mut public: Map<String, Value> = wanted
+            .iter()
+            .map(|name| Some(((*name).to_owned(), members.get(*name)?.clone())))
+            .collect::<Option<_>>()
+            .ok_or_else(|| invalid("A member of the key is missing"))?;
+        public.insert("alg".to_owned(), name.into());
+        public.insert("use".to_owned(), "sig".into());
+        let parsed: Jwk = serde_json::from_value(Value::Object(public.clone()))
+            .map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
+        let thumbprint =
+            parsed.thumbprint(ThumbprintHash::SHA256).map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
+        let decoding = DecodingKey::from_jwk(&parsed).map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
+        let kid = match members.get("kid") {
+            None => thumbprint.clone(),
+            Some(kid) => kid
+                .as_str()
+                .filter(|kid| (1..=KID_MAX).contains(&kid.len()) && kid.bytes().all(|byte| byte.is_ascii_graphic()))
+                .ok_or_else(|| invalid("The member kid must be 1 to 128 visible ASCII characters"))?
+                .to_owned(),
+        };
+        public.insert("kid".to_owned(), kid.clone().into());
+        Ok(Self { algorithm, kid, thumbprint, jwk: Value::Object(public), decoding })
+    }
+
+    /// The key's own identifier, or its thumbprint where it has none.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The SHA-256 thumbprint (RFC 7638), base64url without padding: the same for the same key whatever it is called.
+    #[must_use]
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
+    }
+
+    /// The key with its public members alone.
+    #[must_use]
+    pub const fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    /// Whether the key made the signature of a JWT, with its own algorithm and no other.
+    #[must_use]
+    pub fn has_signed(&self, token: &str) -> bool {
+        let mut validation = Validation::new(self.algorithm);
+        // What the claims are worth is decided elsewhere, by the house's clock.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        jsonwebtoken::decode::<Value>(token, &self.decoding, &validation).is_ok()
+    }
+}
+
+const fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::EdDSA => "EdDSA",
+        Algorithm::RS256 => "RS256",
+        _ => "ES256",
+    }
+}
+
+fn invalid(message: &'static str) -> Invalid {
+    Invalid::new("jwk", message)
+}
+
+fn check_numbers<'m>(algorithm: Algorithm, text: &impl Fn(&str) -> Option<&'m str>) -> Result<(), Invalid> {
+    let bytes = |name: &str| {
+        text(name)
+            .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
+            .ok_or_else(|| invalid("A member of the key is no base64url"))
+    };
+    match algorithm {
+        Algorithm::RS256 => {
+            let (modulus, exponent) = (bytes("n")?, bytes("e")?);
+            let (modulus, exponent) = (without_zeros(&modulus), without_zeros(&exponent));
+            let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+            if !RSA_BITS.contains(&bits) {
+                return Err(invalid("An RSA key must have 2048 to 8192 bits"));
+            }
+            let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+            if !is_odd(modulus) || !is_odd(exponent) || !(3..=8).contains(&exponent.len()) {
+                return Err(invalid(
+                    "The numbers of the RSA key are not those of one; its exponent must be above 65536",
+                ));
+            }
+            Ok(())
+        }
+        Algorithm::EdDSA => {
+            let key = bytes("x")?;
+            ParsedPublicKey::new(&ED25519, key).map(drop).map_err(|_| invalid("This is no point of Ed25519"))
+        }
+        _ => {
+            let point = [[4].as_slice(), &bytes("x")?, &bytes("y")?].concat();
+            let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+            parsed.map(drop).map_err(|_| invalid("This is no point of P-256"))
+        }
+    }
+}
+
+fn without_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    number.get(zeros..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{crypto::PrivateKey, domain::token::SigningAlgorithm};
+
+    fn jwk(algorithm: SigningAlgorithm) -> Value {
+        PrivateKey::generate(algorithm).unwrap().public().jwk().clone()
+    }
+
+    #[test]
+    fn a_public_key_is_read_and_keeps_its_name() {
+        for algorithm in [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Rs256] {
+            let mut value = jwk(algorithm);
+            let key = AssertionKey::from_jwk(&value).unwrap();
+            assert_eq!(key.jwk(), &value);
+            assert_eq!(key.kid(), key.thumbprint());
+            value["kid"] = "mine".into();
+            value["x5t"] = "dropped".into();
+            let named = AssertionKey::from_jwk(&value).unwrap();
+            assert_eq!((named.kid(), named.thumbprint()), ("mine", key.thumbprint()));
+            assert!(named.jwk().get("x5t").is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_private_weak_or_malformed_is_refused() {
+        let ec = jwk(SigningAlgorithm::Es256);
+        let rsa = jwk(SigningAlgorithm::Rs256);
+        let with = |key: &Value, name: &str, value: Value| {
+            let mut key = key.clone();
+            key[name] = value;
+            key
+        };
+        let short = URL_SAFE_NO_PAD.encode([255; 128]);
+        let even = URL_SAFE_NO_PAD.encode([254; 256]);
+        for bad in [
+            with(&ec, "d", "AAAA".into()),
+            with(&rsa, "p", "AAAA".into()),
+            json!({ "kty": "oct", "k": "AAAA" }),
+            with(&ec, "crv", "P-384".into()),
+            with(&ec, "crv", "secp256k1".into()),
+            with(&ec, "x", "AAAA".into()),
+            with(&ec, "x", ec["y"].clone()),
+            with(&ec, "y", "!".into()),
+            with(&ec, "y", 5.into()),
+            with(&ec, "alg", "none".into()),
+            with(&ec, "alg", "RS256".into()),
+            with(&ec, "use", "enc".into()),
+            with(&ec, "key_ops", json!(["sign"])),
+            with(&ec, "kid", "a b".into()),
+            with(&ec, "kid", "".into()),
+            with(&ec, "kid", "k".repeat(129).into()),
+            with(&rsa, "n", short.into()),
+            with(&rsa, "n", even.into()),
+            with(&rsa, "e", "AQ".into()),
+            with(&rsa, "e", "Aw".into()),
+            with(&rsa, "e", "AQAA".into()),
+            json!({ "kty": "OKP", "crv": "Ed25519", "x": "AAAA" }),
+            json!({ "kty": "OKP", "crv": "X25519", "x": "AAAA" }),
+            json!({ "kty": "EC", "crv": "P-256" }),
+            json!({}),
+            json!([]),
+            json!("x"),
+            Value::Null,
+        ] {
+            assert!(AssertionKey::from_jwk(&bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Services, act::Act, agents, api_keys::require_no_elevation, caller::Caller, policy::Action};
 use crate::{
-    crypto::AssertionKey,
     domain::{
         AgentId, Error, Invalid, PublicKeyId, Result,
         audit::{AuditAction, Resource},
@@ -12,6 +11,8 @@ use crate::{
     },
     store::public_keys,
 };
+
+pub use crate::crypto::AssertionKey;
 
 /// The public keys of a JSON Web Key, or of a set of them (RFC 7517 §5), all valid.
 ///

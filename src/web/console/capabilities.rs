@@ -61,7 +61,7 @@ impl Row {
 }
 
 /// Where a page starts.
-pub(super) struct Place<C>(Option<C>);
+pub(super) struct Place<C>(pub(super) Option<C>);
 
 impl<C: Cursor> FromQuery for Place<C> {
     fn read(fields: &mut Fields) -> Option<Self> {

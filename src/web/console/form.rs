@@ -125,6 +125,7 @@ fn in_words(invalid: &Invalid) -> String {
         }
         "string_characters" => "Remove control and invisible characters".to_owned(),
         "json_invalid" => "This is not valid JSON".to_owned(),
+        "uri" => "Use the whole URL, such as https://mcp.example/tools, without a # part".to_owned(),
         "datetime_future" => "Choose a moment in the future".to_owned(),
         "enum" => invalid.message.replace("Input should be one of", "Choose one of"),
         _ => invalid.message.replace("String should have", "Use").replace("Input should be", "Must be"),

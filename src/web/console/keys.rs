@@ -21,6 +21,7 @@ use super::{
     frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
     guard::Admin,
     live::{answer, may_watch},
+    public_keys,
     query::{Params, Query},
     snippets::{Snippet, snippets},
 };
@@ -31,6 +32,7 @@ use crate::{
     service::{
         Services,
         api_keys::{self, CreatedApiKey, NewApiKey},
+        public_keys as registered,
         updates::Updates,
     },
     web::{
@@ -91,6 +93,7 @@ struct AgentKeysPage {
     frame: Frame,
     head: Head,
     keys: Vec<Row>,
+    public_keys: Vec<public_keys::Row>,
 }
 
 /// The keys of an agent.
@@ -103,6 +106,7 @@ pub(super) async fn of_agent(
     let agent = find(&services, &admin, &id).await?;
     let mut keys = api_keys::list(&services, &admin, agent.id).await?;
     let uses = api_keys::uses(&services, &admin, agent.id).await?;
+    let public = registered::list(&services, &admin, agent.id).await?;
     let now = services.env.now();
     // What works first, and the newest of it first.
     keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
@@ -110,6 +114,7 @@ pub(super) async fn of_agent(
     Ok(Page(AgentKeysPage {
         frame: frame.at("agents"),
         keys: keys.iter().map(row).collect(),
+        public_keys: public.iter().map(|key| public_keys::Row::of(key, now)).collect(),
         head: Head::of(&agent, now, "keys"),
     }))
 }

@@ -18,12 +18,15 @@ mod overview;
 mod palette;
 mod passkeys;
 mod preferences;
+mod public_keys;
 mod qr;
 mod query;
+mod resources;
 pub mod routes;
 mod session;
 mod setup;
 mod sign_in;
+mod signing_keys;
 mod snippets;
 
 use std::sync::Arc;
@@ -52,6 +55,8 @@ pub(super) const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("agents", "/console/agents", "Agents", "agent"),
     ("keys", "/console/keys", "API keys", "key"),
     ("capabilities", "/console/capabilities", "Capabilities", "capability"),
+    ("resources", "/console/resources", "Resources", "resource"),
+    ("signing-keys", "/console/signing-keys", "Signing keys", "signing"),
     ("audit", "/console/audit", "Audit log", "audit"),
     ("administrators", "/console/administrators", "Administrators", "people"),
     ("account", "/console/account", "Your account", "person"),

@@ -20,9 +20,10 @@ use crate::{
 };
 
 /// Acts that lead to a page of their own, with what they demand.
-const ACTS: [(Action, &str, &str); 5] = [
+const ACTS: [(Action, &str, &str); 6] = [
     (Action::CreateAgent, "Register an agent", "/console/agents/new"),
     (Action::CreateCapability, "Register a capability", "/console/capabilities/new"),
+    (Action::ManageResources, "Register a resource", "/console/resources/new"),
     (Action::ManageAdministrators, "Add an administrator", "/console/administrators/new"),
     (Action::ManageAccount, "Add an authenticator app", "/console/account/authenticator"),
     (Action::ListKeys, "See keys that expire soon", "/console/keys?show=expiring"),

@@ -12,7 +12,7 @@ use http::Method;
 
 use super::{
     account, administrators, agents, audit, audit_export, audit_tail, capabilities, guard, keys, overview, palette,
-    passkeys, preferences, setup, sign_in,
+    passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys,
 };
 use crate::{
     service::{Action, Services},
@@ -102,6 +102,17 @@ fn table() -> Vec<Entry> {
         get("/console/capabilities/{id}", A::ListGrants, capabilities::show),
         post("/console/capabilities/{id}", A::UpdateCapability, capabilities::describe),
         post("/console/capabilities/{id}/holders", A::GrantCapability, capabilities::grant_by_name),
+        get("/console/agents/{id}/public-keys/new", A::CreateKey, public_keys::new_page),
+        post("/console/agents/{id}/public-keys", A::CreateKey, public_keys::register),
+        post("/console/agents/{id}/public-keys/{key}/remove", A::RevokeKey, public_keys::remove),
+        get("/console/resources", A::ListResources, resources::list),
+        get("/console/resources/new", A::ManageResources, resources::new_page),
+        post("/console/resources", A::ManageResources, resources::create),
+        get("/console/resources/{id}", A::ListResources, resources::show),
+        post("/console/resources/{id}", A::ManageResources, resources::update),
+        post("/console/resources/{id}/delete", A::ManageResources, resources::delete),
+        get("/console/signing-keys", A::ListSigningKeys, signing_keys::list),
+        post("/console/signing-keys/rotate", A::RotateSigningKey, signing_keys::rotate),
         get("/console/audit", A::ReadAudit, audit::list),
         get("/console/audit/tail", A::ReadAudit, audit_tail::stream),
         get("/console/audit/export", A::ReadAudit, audit_export::download),

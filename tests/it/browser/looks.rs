@@ -99,6 +99,14 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
     let key = rotated["new_key"]["id"].as_str().unwrap().to_owned();
     let capability = server.capability("documents:read").await;
     let record = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();
+    let new = json!({ "identifier": "https://mcp.example/tools", "name": "Tools", "scope": "documents:read" });
+    let resource = server.admin.post("/resources", new).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let jwk = json!({
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    server.admin.post(&format!("/agents/{}/public-keys", agent.id), jwk).await.expect(201);
     let path = format!("/console/agents/{}", agent.id);
     let mut paths = vec![
         ("overview", "/console".to_owned()),
@@ -111,6 +119,10 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         ("", "/console/capabilities".to_owned()),
         ("", "/console/capabilities/new".to_owned()),
         ("", format!("/console/capabilities/{capability}")),
+        ("", "/console/resources".to_owned()),
+        ("", "/console/resources/new".to_owned()),
+        ("", format!("/console/resources/{resource}")),
+        ("", "/console/signing-keys".to_owned()),
         ("audit", "/console/audit".to_owned()),
         ("", format!("/console/audit/{record}")),
         ("", "/console/administrators".to_owned()),
@@ -119,7 +131,8 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         ("", "/console/account/authenticator".to_owned()),
         ("", "/console/nothing-here".to_owned()),
     ];
-    let below = ["/edit", "/keys", "/keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"];
+    let below =
+        ["/edit", "/keys", "/keys/new", "/public-keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"];
     paths.extend(below.map(|rest| ("", format!("{path}{rest}"))));
     paths.extend(["/rotate", "/revoke"].map(|rest| ("", format!("{path}/keys/{key}{rest}"))));
     paths

@@ -6,6 +6,7 @@ mod audit;
 mod cross_site;
 mod hostile;
 mod matrix;
+mod oauth;
 mod setup;
 mod sign_in;
 mod step_up;

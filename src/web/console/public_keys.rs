@@ -1,0 +1,117 @@
+//! The public keys of an agent: a section of the page of its keys, and a form for more.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use tower_sessions::Session;
+
+use super::{
+    Shared,
+    agents::{Head, find, parse_id},
+    form::{Form, Problems},
+    frame::{Frame, Moment, Page, back_to, unprocessable},
+    guard::Admin,
+};
+use crate::{
+    domain::{Error, PublicKeyId, Result, Timestamp, public_key::PublicKey},
+    service::public_keys,
+    web::failure::Failure,
+};
+
+/// A public key as the table shows it.
+pub(super) struct Row {
+    pub(super) id: String,
+    pub(super) kid: String,
+    pub(super) algorithm: String,
+    pub(super) created: Moment,
+}
+
+impl Row {
+    pub(super) fn of(key: &PublicKey, now: Timestamp) -> Self {
+        Self {
+            id: key.id.to_string(),
+            kid: key.kid.clone(),
+            algorithm: key.jwk.get("alg").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            created: Moment::at(key.created_at, now),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "public_keys/new.html")]
+struct NewPage {
+    frame: Frame,
+    head: Head,
+    problems: Problems,
+}
+
+/// The form for public keys.
+pub(super) async fn new_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let head = Head::of(&agent, services.env.now(), "keys");
+    Ok(Page(NewPage { frame: frame.at("agents"), head, problems: Problems::default() }))
+}
+
+/// Registers public keys. What was typed is not given back: it may be a private key that somebody took for a public one.
+pub(super) async fn register(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let registered = match parse(form.get("jwk")) {
+        Ok(keys) => public_keys::register(&services, &admin, agent.id, keys).await,
+        Err(error) => Err(error),
+    };
+    match registered {
+        Ok(keys) => {
+            let many = if keys.len() == 1 {
+                "The public key is".to_owned()
+            } else {
+                format!("{} public keys are", keys.len())
+            };
+            let message = format!("{many} registered. {} can sign assertions now.", agent.name);
+            back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
+        }
+        Err(error) => {
+            let problems = match error {
+                Error::Invalid(fields) => {
+                    let told = fields.first().map_or("", |field| field.invalid.message.as_str());
+                    Problems::one("jwk", told)
+                }
+                other => Problems::from_error(other, "jwk")?,
+            };
+            let head = Head::of(&agent, services.env.now(), "keys");
+            Ok(unprocessable(&NewPage { frame: frame.at("agents"), head, problems }))
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<public_keys::AssertionKey>> {
+    public_keys::parse(&serde_json::from_str(text).unwrap_or_default())
+}
+
+/// Removes a public key.
+pub(super) async fn remove(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path((agent, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&agent)?;
+    let id = PublicKeyId::parse(&id).ok_or(Error::NotFound("Public key"))?;
+    public_keys::remove(&services, &admin, agent, id).await?;
+    let message = "The public key is removed, and the tokens that were issued for it have ended.";
+    back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
+}

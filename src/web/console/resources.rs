@@ -1,0 +1,190 @@
+//! The pages of protected resources: what tokens can be for besides AIMS itself.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use tower_sessions::Session;
+
+use super::{
+    Shared,
+    capabilities::Place,
+    form::{Form, Problems},
+    frame::{Frame, Moment, Page, back_to, unprocessable},
+    guard::Admin,
+    query::Query,
+};
+use crate::{
+    domain::{
+        Error, Invalid, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
+        protected_resource::Position,
+    },
+    service::{
+        Action,
+        resources::{self, NewResource, ResourceEdit},
+    },
+    web::{api::paging::Cursor, failure::Failure},
+};
+
+const PATH: &str = "/console/resources";
+const PER_PAGE: Limit = Limit::of(50);
+
+/// A resource as pages show it.
+struct Row {
+    id: String,
+    identifier: String,
+    name: String,
+    scope: String,
+    created: Moment,
+}
+
+impl Row {
+    fn of(resource: &ProtectedResource, now: Timestamp) -> Self {
+        Self {
+            id: resource.id.to_string(),
+            identifier: resource.identifier.to_string(),
+            name: resource.name.clone(),
+            scope: resource.capabilities.to_scope(),
+            created: Moment::at(resource.created_at, now),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "resources/list.html")]
+struct ListPage {
+    frame: Frame,
+    resources: Vec<Row>,
+    next: Option<String>,
+}
+
+/// The resources there are.
+pub(super) async fn list(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Query(Place(after), params): Query<Place<Position>>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let page = resources::list(&services, &admin, after, PER_PAGE).await?;
+    let now = services.env.now();
+    let next = page.next.map(|next| params.with("cursor", &next.encode()).href(PATH));
+    let resources = page.items.iter().map(|resource| Row::of(resource, now)).collect();
+    Ok(Page(ListPage { frame: frame.at("resources"), resources, next }))
+}
+
+#[derive(Template)]
+#[template(path = "resources/new.html")]
+struct NewPage {
+    frame: Frame,
+    form: Form,
+    problems: Problems,
+}
+
+/// The form for a new resource.
+pub(super) async fn new_page(frame: Frame) -> impl IntoResponse {
+    Page(NewPage { frame: frame.at("resources"), form: Form::default(), problems: Problems::default() })
+}
+
+/// A capability that is not registered is a problem of the field that names it.
+fn at_the_field(error: Error) -> Error {
+    match error {
+        Error::NotFound("Capability") => {
+            Error::field(&["scope"], Invalid::new("unknown", "One of these capabilities is not registered"))
+        }
+        other => other,
+    }
+}
+
+/// Registers a resource.
+pub(super) async fn create(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    form: Form,
+) -> Result<Response, Failure> {
+    let new = form.read(|fields| {
+        let identifier = fields.required("identifier", |text| ResourceUri::parse(text.trim()));
+        let name = fields.required("name", |text| ProtectedResource::parse_name(text.trim()));
+        let capabilities = fields.optional("scope", ProtectedResource::parse_capabilities).unwrap_or_default();
+        Some(NewResource { identifier: identifier?, name: name?, capabilities })
+    });
+    let created = match new {
+        Ok(new) => resources::create(&services, &admin, new).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(resource) => back_to(&session, PATH, format!("Agents can ask for tokens for {} now.", resource.name)).await,
+        Err(error) => {
+            let problems = Problems::from_error(at_the_field(error), "identifier")?;
+            Ok(unprocessable(&NewPage { frame: frame.at("resources"), form, problems }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "resources/show.html")]
+struct ShowPage {
+    frame: Frame,
+    resource: Row,
+    problems: Problems,
+}
+
+fn parse_id(id: &str) -> Result<ProtectedResourceId> {
+    ProtectedResourceId::parse(id).ok_or(Error::NotFound("Resource"))
+}
+
+/// One resource.
+pub(super) async fn show(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let resource = resources::get(&services, &admin, parse_id(&id)?).await?;
+    let resource = Row::of(&resource, services.env.now());
+    Ok(Page(ShowPage { frame: frame.at("resources"), resource, problems: Problems::default() }))
+}
+
+/// Edits a resource.
+pub(super) async fn update(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let present = resources::get(&services, &admin, id).await?;
+    let edit = form.read(|fields| {
+        let name = fields.required("name", |text| ProtectedResource::parse_name(text.trim()));
+        let capabilities = fields.optional("scope", ProtectedResource::parse_capabilities);
+        Some(ResourceEdit { name: Some(name?), capabilities })
+    });
+    let edited = match edit {
+        Ok(edit) => resources::update(&services, &admin, id, edit).await,
+        Err(error) => Err(error),
+    };
+    match edited {
+        Ok(resource) => back_to(&session, &format!("{PATH}/{}", resource.id), "Saved.").await,
+        Err(error) => {
+            let problems = Problems::from_error(at_the_field(error), "")?;
+            let typed = |name: &str| form.get(name).to_owned();
+            let resource = Row { name: typed("name"), scope: typed("scope"), ..Row::of(&present, services.env.now()) };
+            Ok(unprocessable(&ShowPage { frame: frame.at("resources"), resource, problems }))
+        }
+    }
+}
+
+/// Removes a resource.
+pub(super) async fn delete(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    resources::delete(&services, &admin, parse_id(&id)?).await?;
+    back_to(&session, PATH, "The resource is removed. No more tokens are issued for it.").await
+}

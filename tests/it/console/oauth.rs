@@ -1,0 +1,107 @@
+//! The pages of the token service: resources, public keys, signing keys.
+
+use std::time::Duration;
+
+use aims::{domain::Role, service::signing_keys};
+use serde_json::json;
+
+use crate::{
+    both,
+    support::{Browser, Database, Server},
+};
+
+both!(
+    resources_are_registered_edited_and_removed,
+    public_keys_are_registered_and_removed,
+    signing_keys_are_shown_and_rotated,
+);
+
+async fn resources_are_registered_edited_and_removed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    browser.get("/console/resources").await.shows("No resources yet");
+    let post = async |browser: &Browser, identifier: &str, scope: &str| {
+        let form = [("name", "Tools <b>"), ("identifier", identifier), ("scope", scope)];
+        browser.post("/console/resources", &form).await
+    };
+    let page = post(&browser, "/relative", "not:registered").await.expect(422);
+    page.shows("Use the whole URL").shows("value=\"/relative\"").shows("value=\"not:registered\"");
+    let page = post(&browser, "https://mcp.example", "not:registered").await.expect(422);
+    page.shows("One of these capabilities is not registered");
+    post(&browser, "https://mcp.example", "agents:read").await.leads_to("/console/resources");
+    post(&browser, "https://mcp.example", "agents:read").await.expect(422).shows("already exists");
+    let list = browser.get("/console/resources").await;
+    list.shows("Tools &#60;b&#62;").shows("https://mcp.example");
+    let id = server.admin.get("/resources").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/console/resources/{id}");
+    browser.post(&path, &[("name", ""), ("scope", "agents:read")]).await.expect(422).shows("Fill this in");
+    browser.post(&path, &[("name", "New"), ("scope", "audit:read")]).await.leads_to(&path);
+    browser.get(&path).await.shows("value=\"audit:read\"");
+    let viewer = server.signed_in("vic", Role::Viewer).await;
+    let page = viewer.get(&path).await.expect(200);
+    assert!(page.text.contains("audit:read") && !page.text.contains("<button class=\"button button--danger"));
+    viewer.post(&format!("{path}/delete"), &[]).await.expect(403);
+    browser.post(&format!("{path}/delete"), &[]).await.leads_to("/console/resources");
+    browser.get(&path).await.expect(404);
+}
+
+async fn public_keys_are_registered_and_removed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let agent = server.agent("worker", &[]).await;
+    let path = format!("/console/agents/{}/public-keys", agent.id);
+    let keys = format!("/console/agents/{}/keys", agent.id);
+    browser.get(&keys).await.shows("signs its requests for tokens");
+    browser.get(&format!("{path}/new")).await.expect(200);
+    let jwk = json!({
+        "kty": "EC",
+        "crv": "P-256",
+        "kid": "primary",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    });
+    let mut private = jwk.clone();
+    private["d"] = json!("c2VjcmV0LXNlY3JldC1zZWNyZXQ");
+    for (bad, told) in [
+        (private.to_string(), "private or secret key"),
+        ("{".to_owned(), "A JSON Web Key is a JSON object"),
+        (String::new(), "A JSON Web Key is a JSON object"),
+    ] {
+        let page = browser.post(&path, &[("jwk", &bad)]).await.expect(422);
+        page.shows(told);
+        assert!(!page.text.contains("c2VjcmV0"), "a private key is not given back");
+    }
+    browser.post(&path, &[("jwk", &jwk.to_string())]).await.leads_to(&keys);
+    browser.get(&keys).await.shows("primary").shows("ES256");
+    browser.post(&path, &[("jwk", &jwk.to_string())]).await.expect(422).shows("has this public key already");
+    let registered = server.admin.get(&format!("/agents/{}/public-keys", agent.id)).await.expect(200);
+    let id = registered[0]["id"].as_str().unwrap();
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.leads_to(&keys);
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.expect(404);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM public_keys").await, 0);
+}
+
+async fn signing_keys_are_shown_and_rotated(db: Database) {
+    const PATH: &str = "/console/signing-keys";
+    const ROTATE: &str = "/console/signing-keys/rotate";
+    let server = Server::start(db).await;
+    let viewer = server.signed_in("vic", Role::Viewer).await;
+    let page = viewer.get(PATH).await.expect(200);
+    assert!(page.text.contains("signs") && !page.text.contains("Rotate now"));
+    viewer.post(ROTATE, &[]).await.expect(403);
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    browser.get(PATH).await.shows("Rotate now").shows("every 30 days");
+    browser.post(ROTATE, &[]).await.leads_to(PATH);
+    browser.get(PATH).await.shows("may not know the next key yet");
+    browser.post(ROTATE, &[("when", "at_once")]).await.leads_to(PATH);
+    browser.get(PATH).await.shows("signs from now on").shows("retired");
+    server.clock.advance(signing_keys::PUBLISHED_FOR + Duration::from_mins(6));
+    browser.post(ROTATE, &[]).await.expect(401).shows("Confirm that it is you");
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM signing_keys").await, 3);
+
+    let shared = [("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")];
+    let server = Server::with(Database::sqlite(), &shared).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    browser.get(PATH).await.shows("JWT_SECRET_KEY");
+    browser.post(ROTATE, &[]).await.leads_to(PATH);
+}

@@ -1,0 +1,47 @@
+"""An MCP server that only agents with a token for it may call."""
+
+import os
+from urllib.parse import urlsplit
+
+import jwt
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import MCPServer
+
+issuer, resource = os.environ["AIMS_URL"], os.environ["RESOURCE"]
+keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", lifespan=300)
+
+
+class Verifier:
+    async def verify_token(self, token):
+        try:
+            key = keys.get_signing_key_from_jwt(token)
+            claims = jwt.decode(token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource)
+        except jwt.PyJWTError:
+            return None
+        scopes = claims["scope"].split()
+        return AccessToken(
+            token=token,
+            client_id=claims["client_id"],
+            scopes=scopes,
+            expires_at=claims["exp"],
+            resource=resource,
+            subject=claims["sub"],
+        )
+
+
+server = MCPServer(
+    "tickets",
+    token_verifier=Verifier(),
+    auth=AuthSettings(issuer_url=issuer, resource_server_url=resource, required_scopes=["tickets:read"]),
+)
+
+
+@server.tool()
+def open_tickets() -> int:
+    """How many tickets are open."""
+    return 42
+
+
+where = urlsplit(resource)
+server.run(transport="streamable-http", host=where.hostname, port=where.port)

@@ -12,6 +12,7 @@ pub mod capabilities;
 pub mod clients;
 pub mod factors;
 pub mod introspection;
+pub mod live_tokens;
 pub mod overview;
 pub mod passkeys;
 pub mod policy;

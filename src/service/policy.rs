@@ -62,6 +62,8 @@ actions! {
     RotateKey => builtin::KEYS_MANAGE, Operator;
     /// End an API key.
     RevokeKey => builtin::KEYS_MANAGE, Operator;
+    /// See the access tokens of an agent that count.
+    ListTokens => builtin::KEYS_MANAGE, Viewer;
     /// End all access tokens of an agent.
     RevokeTokens => builtin::ADMIN, Operator;
     /// Ask whether somebody's access token is active.

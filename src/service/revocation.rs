@@ -6,13 +6,14 @@ use super::{
     Services, agents,
     caller::{Caller, Origin},
     clients::Client,
+    live_tokens,
     policy::Action,
     tokens::bearer,
 };
 use crate::{
     crypto::Expected,
     domain::{
-        Agent, AgentId, Result, Timestamp, TokenId,
+        AgentId, Result, Timestamp, TokenId,
         audit::{AuditAction, Event, Resource},
         token::TokenRefusal,
     },
@@ -67,20 +68,24 @@ async fn end(
         .await
 }
 
-/// Revokes every token that an agent has, and leaves its keys as they are.
+/// Revokes every token that an agent has, and leaves its keys as they are. Says how many counted just before, as far as
+/// [`live_tokens::COUNTED`].
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].
-pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<Agent> {
+pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<usize> {
+    services.permit(caller, Action::RevokeTokens).await?;
+    let ended = live_tokens::count(services, id).await?;
     services
         .change(caller, Action::RevokeTokens, move |act| {
             Box::pin(async move {
                 let agent = agents::find(act, id).await?;
                 agents::require_power_over(act, id).await?;
-                let agent = agents::transition(act, agent, |agent| agent.token_epoch += 1).await?;
-                act.audit(AuditAction::TokensRevoked, Resource::Agent(id), Some(id), json!({}));
-                Ok(agent)
+                agents::transition(act, agent, |agent| agent.token_epoch += 1).await?;
+                act.audit(AuditAction::TokensRevoked, Resource::Agent(id), Some(id), json!({ "ended": ended }));
+                Ok(())
             })
         })
-        .await
+        .await?;
+    Ok(ended)
 }

@@ -29,7 +29,7 @@ use crate::{
 /// How long verifiers may keep a copy of the key set: what `Cache-Control` says.
 pub const PUBLISHED_FOR: Duration = Duration::from_mins(5);
 /// The longest life that a token can have been given, whatever the setting says now.
-const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(24);
+pub(super) const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 /// The keyring in force. All clones are one.
 #[derive(Clone)]

@@ -152,7 +152,9 @@ async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Gra
         subject: Some(agent),
         action: grant.recorded_as,
         resource: Some(client.credential.into()),
-        details: json!({ "jti": claims.jti, "aud": claims.aud, "exp": claims.exp }),
+        details: json!({
+            "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "epoch": claims.token_epoch,
+        }),
         ip: origin.ip,
         success: true,
         request_id: origin.request_id.clone(),

@@ -16,7 +16,7 @@ use utoipa_axum::{
 };
 
 use super::{
-    api::{agents, api_keys, audit, capabilities, health, public_keys, resources, tokens},
+    api::{agents, api_keys, audit, capabilities, health, live_tokens, public_keys, resources, tokens},
     guard::Guard,
     oauth::{endpoints, jwks, metadata},
     rate_limit::RateLimit,
@@ -75,7 +75,8 @@ fn api() -> Vec<Entry> {
         demanding(Action::ReactivateAgent, routes!(agents::reactivate)),
         demanding(Action::RevokeAgent, routes!(agents::revoke)),
         demanding(Action::DeleteAgent, routes!(agents::delete)),
-        demanding(Action::RevokeTokens, routes!(agents::revoke_tokens)),
+        demanding(Action::ListTokens, routes!(live_tokens::list)),
+        demanding(Action::RevokeTokens, routes!(live_tokens::revoke)),
         demanding(Action::CreateKey, routes!(api_keys::create)),
         demanding(Action::ListKeys, routes!(api_keys::list)),
         demanding(Action::RotateKey, routes!(api_keys::rotate)),

@@ -22,10 +22,7 @@ use crate::{
         agent::{Filter, Position, Sort},
         text,
     },
-    service::{
-        agents::{self, AgentEdit, NewAgent},
-        revocation,
-    },
+    service::agents::{self, AgentEdit, NewAgent},
     web::{
         extract::{Body, FromBody, FromQuery, Query},
         failure::Failure,
@@ -329,25 +326,6 @@ pub async fn suspend(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<AgentBody>, Failure> {
     Ok(Json(agents::suspend(&services, &caller, agent_id(&id)?, reason).await?.into()))
-}
-
-/// Revoke all access tokens of an agent
-///
-/// They end at once; its keys stay and are exchanged for new ones.
-#[utoipa::path(
-    post, path = "/agents/{id}/revoke-tokens", tag = "Agents", operation_id = "revoke_agent_tokens",
-    params(("id" = String, Path)),
-    responses(
-        (status = 200, description = "The agent.", body = AgentBody),
-        (status = 404, description = "There is no such agent."),
-    )
-)]
-pub async fn revoke_tokens(
-    State(services): Shared,
-    caller: Authorized,
-    Path(id): Path<String>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(revocation::revoke_all(&services, &caller, agent_id(&id)?).await?.into()))
 }
 
 /// Reactivate a suspended agent

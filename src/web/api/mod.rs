@@ -8,6 +8,7 @@ pub mod audit;
 pub mod capabilities;
 pub mod error;
 pub mod health;
+pub mod live_tokens;
 pub mod paging;
 pub mod public_keys;
 pub mod resources;

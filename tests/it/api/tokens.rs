@@ -103,7 +103,7 @@ async fn an_exchange_is_recorded(db: Database) {
         (&json!(agent.id), &json!("api_key"), &made["id"], &json!(1))
     );
     let said = part(&token, 1);
-    assert_eq!(details(record), json!({ "jti": said["jti"], "aud": said["aud"], "exp": said["exp"] }));
+    assert_eq!(details(record), json!({ "jti": said["jti"], "aud": said["aud"], "exp": said["exp"], "epoch": 0 }));
     assert_eq!(record["timestamp"], after[1]["last_used_at"]);
 }
 

@@ -15,6 +15,7 @@ both!(
     nobody_revokes_the_token_of_another,
     all_tokens_of_an_agent_end_and_its_keys_stay,
     what_has_expired_is_forgotten,
+    the_tokens_that_count_are_listed,
 );
 
 const PATH: &str = "/oauth/revoke";
@@ -63,7 +64,7 @@ async fn all_tokens_of_an_agent_end_and_its_keys_stay(db: Database) {
     let agent = server.agent("worker", &["agents:read"]).await;
     let tokens = [token(&server, &agent, &[]).await, agent.client.token().to_owned()];
     let answer = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
-    assert_eq!(answer["status"], "active");
+    assert_eq!(answer, json!({ "tokens_ended": 2 }));
     for token in tokens {
         server.anybody().with_token(&token).get("/agents").await.refused(401, "Invalid or expired token");
     }
@@ -84,4 +85,41 @@ async fn what_has_expired_is_forgotten(db: Database) {
     server.clock.advance(Duration::from_mins(1));
     aims::service::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
+}
+
+async fn the_tokens_that_count_are_listed(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let path = format!("/agents/{}/tokens", agent.id);
+    let short = token(&server, &agent, &[("expires_in", "60")]).await;
+    let (kept, ended) = (token(&server, &agent, &[]).await, token(&server, &agent, &[]).await);
+    let listed = async |query: &str| server.admin.get(&format!("{path}{query}")).await;
+    let identifiers = |tokens: &serde_json::Value| -> Vec<_> {
+        tokens.as_array().unwrap().iter().map(|token| token["jti"].clone()).collect()
+    };
+    let jti = |token: &str| super::claims(token)["jti"].clone();
+    let first = jti(agent.client.token());
+    let all = listed("").await.expect(200);
+    assert_eq!(identifiers(&all), [jti(&ended), jti(&kept), jti(&short), first.clone()]);
+    assert_eq!((&all[0]["key_id"], &all[0]["aud"]), (&json!(agent.key_id), &super::claims(&ended)["aud"]));
+    assert_eq!(all[0]["ip_address"], "127.0.0.1");
+
+    as_client(&server, &agent, PATH, &[("token", &ended)]).await;
+    server.clock.advance(Duration::from_mins(1));
+    assert_eq!(identifiers(&listed("").await.expect(200)), [jti(&kept), first.clone()]);
+    // Page by page, over those that count no more.
+    let mut found = Vec::new();
+    let mut next = Some("?limit=1".to_owned());
+    while let Some(query) = next {
+        let page = listed(&query).await;
+        let link = page.header("link").map(str::to_owned);
+        next = link.map(|link| link[link.find('?').unwrap()..link.find('>').unwrap()].to_owned());
+        found.extend(identifiers(&page.expect(200)));
+    }
+    assert_eq!(found, [jti(&kept), first]);
+    let answer = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
+    assert_eq!(answer["tokens_ended"], 2);
+    assert_eq!(listed("").await.expect(200), json!([]));
+    agent.client.get(&path).await.refused(401, "Invalid or expired token");
+    server.admin.get("/agents/00000000-0000-7000-8000-000000000000/tokens").await.refused(404, "Agent not found");
 }

@@ -1,0 +1,148 @@
+//! The access tokens of an agent, as far as they count, on the wire.
+
+use axum::{
+    Json,
+    extract::{OriginalUri, Path, State},
+    response::Response,
+};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Shared,
+    agents::agent_id,
+    paging::{self, DEFAULT_LIMIT, parse_cursor},
+};
+use crate::{
+    domain::{ApiKeyId, Limit, PublicKeyId, Timestamp, TokenId, token::Credential},
+    service::{
+        live_tokens::{self, LiveToken},
+        revocation,
+    },
+    web::{
+        extract::{FromQuery, Query},
+        failure::Failure,
+        fields::Fields,
+        guard::Authorized,
+    },
+};
+
+/// Revoke all access tokens of an agent
+///
+/// They end at once; its keys stay and are exchanged for new ones.
+#[utoipa::path(
+    post, path = "/agents/{id}/revoke-tokens", tag = "Agents", operation_id = "revoke_agent_tokens",
+    params(("id" = String, Path)),
+    responses(
+        (status = 200, description = "How many tokens ended.", body = TokensEnded),
+        (status = 404, description = "There is no such agent."),
+    )
+)]
+pub async fn revoke(
+    State(services): Shared,
+    caller: Authorized,
+    Path(id): Path<String>,
+) -> Result<Json<TokensEnded>, Failure> {
+    let tokens_ended = revocation::revoke_all(&services, &caller, agent_id(&id)?).await?;
+    Ok(Json(TokensEnded { tokens_ended }))
+}
+
+/// What a revocation of tokens did.
+#[derive(Serialize, ToSchema)]
+pub struct TokensEnded {
+    /// How many tokens counted until then; 10,000 also for more.
+    tokens_ended: usize,
+}
+
+/// An access token of an agent that counts.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LiveToken)]
+pub struct LiveTokenBody {
+    /// Its identifier.
+    #[schema(value_type = String)]
+    jti: TokenId,
+    /// Who it is for.
+    aud: String,
+    /// When it was issued.
+    #[schema(value_type = String, format = DateTime)]
+    issued_at: Timestamp,
+    /// When it expires.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    /// The API key that it was issued for.
+    #[schema(value_type = Option<String>)]
+    key_id: Option<ApiKeyId>,
+    /// The public key that it was issued for instead.
+    #[schema(value_type = Option<String>)]
+    public_key_id: Option<PublicKeyId>,
+    /// The address that it was issued to.
+    ip_address: Option<String>,
+}
+
+impl From<LiveToken> for LiveTokenBody {
+    fn from(token: LiveToken) -> Self {
+        let (key_id, public_key_id) = match token.credential {
+            Credential::ApiKey(id) => (Some(id), None),
+            Credential::PublicKey(id) => (None, Some(id)),
+        };
+        Self {
+            jti: token.jti,
+            aud: token.audience,
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            key_id,
+            public_key_id,
+            ip_address: token.ip,
+        }
+    }
+}
+
+/// Which tokens to list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
+pub struct ListTokens {
+    /// Items looked at for a page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// Where the page starts: taken from the `Link` of the page before.
+    cursor: Option<String>,
+}
+
+/// A listing of tokens as asked for.
+pub struct Listing {
+    limit: Limit,
+    before: Option<i64>,
+}
+
+impl FromQuery for Listing {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self {
+            limit: fields.optional("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
+            before: fields.optional("cursor", parse_cursor),
+        })
+    }
+}
+
+/// List the access tokens of an agent that count
+///
+/// Newest first, page by page: `Link` with `rel="next"` (RFC 8288) leads on, also from a page with few tokens or none.
+#[utoipa::path(
+    get, path = "/agents/{id}/tokens", tag = "Agents", operation_id = "list_agent_tokens",
+    params(("id" = String, Path), ListTokens),
+    responses(
+        (status = 200, description = "The tokens.", body = [LiveTokenBody]),
+        (status = 404, description = "There is no such agent."),
+        (status = 422, description = "A parameter is not valid."),
+    )
+)]
+pub async fn list(
+    State(services): Shared,
+    caller: Authorized,
+    OriginalUri(uri): OriginalUri,
+    Path(id): Path<String>,
+    Query(Listing { limit, before }): Query<Listing>,
+) -> Result<Response, Failure> {
+    let page = live_tokens::list(&services, &caller, agent_id(&id)?, before, limit).await?;
+    Ok(paging::respond(&uri, page, LiveTokenBody::from))
+}

@@ -1,6 +1,7 @@
 //! Text that means harm, in every field of every form: it is refused or shown as text, never as markup.
 
 use aims::domain::Role;
+use serde_json::json;
 
 use crate::{
     both,
@@ -113,6 +114,21 @@ async fn hostile_text_is_never_markup(db: Database) {
         send(&browser, &format!("{path}/keys"), &[("name", t), ("life", t), ("expires_on", t), ("id", t)], t).await;
         send(&browser, &format!("{path}/revoke"), &[("confirm", t), ("reason", t)], t).await;
         send(&browser, "/console/capabilities", &[("name", t), ("description", t)], t).await;
+        send(&browser, "/console/resources", &[("name", t), ("identifier", t), ("scope", t)], t).await;
+        let identifier = format!("https://{name}.example");
+        send(&browser, "/console/resources", &[("name", t), ("identifier", &identifier), ("scope", "")], t).await;
+        let jwk = json!({
+            "kty": "EC",
+            "crv": "P-256",
+            "kid": t,
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        });
+        for jwk in [t, &jwk.to_string()] {
+            send(&browser, &format!("{path}/public-keys"), &[("jwk", jwk)], t).await;
+        }
+        send(&browser, "/console/account/passkeys", &[("name", t), ("credential", t)], t).await;
+        send(&browser, "/console/signing-keys/rotate", &[("when", t)], t).await;
         let form = [("username", t), ("display_name", t), ("role", t), ("new_password", t), ("repeat_password", t)];
         send(&browser, "/console/administrators", &form, t).await;
         let form = [("username", t), ("password", t), ("next", t), ("waiting_path", t), ("waiting_body", t)];
@@ -135,10 +151,16 @@ async fn hostile_text_is_never_markup(db: Database) {
         "/console/agents",
         "/console/keys",
         "/console/capabilities",
+        "/console/resources",
+        "/console/account",
         "/console/audit",
         "/console/administrators",
     ] {
         assert_harmless(&browser.get(path).await.expect(200), "all of them", path);
     }
-    assert_harmless(&browser.get(&path).await.expect(200), "all of them", &path);
+    for path in [path.clone(), format!("{path}/keys")] {
+        assert_harmless(&browser.get(&path).await.expect(200), "all of them", &path);
+    }
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM public_keys").await, 1);
+    assert!(server.db.count("SELECT COUNT(*) FROM resources").await > 100);
 }

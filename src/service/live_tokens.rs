@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Most tokens that are counted.
-pub const COUNTED: usize = 10_000;
+pub const COUNTED: usize = 1_000;
 
 /// A token that counts.
 #[derive(Clone, Debug)]
@@ -59,7 +59,11 @@ pub async fn list(
 }
 
 /// How many tokens of an agent count, as far as [`COUNTED`].
-pub(super) async fn count(services: &Services, agent: AgentId) -> Result<usize> {
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`].
+pub async fn count(services: &Services, caller: &Caller, agent: AgentId) -> Result<usize> {
+    services.permit(caller, Action::ListTokens).await?;
     let (mut counted, mut before) = (0, Some(i64::MAX));
     while let Some(place) = before.filter(|_| counted < COUNTED) {
         let page = page(services, agent, place, Limit::of(Limit::MAX)).await?;

@@ -2,7 +2,7 @@
 
 use super::{Services, caller::Caller, policy::Action};
 use crate::{
-    domain::{AgentStatus, Limit, Result, Selection, Timestamp, audit},
+    domain::{AgentStatus, Limit, Result, Selection, audit},
     store::{
         activity::{self, Hour},
         agents, api_keys, audit as log, capabilities,
@@ -117,22 +117,4 @@ pub async fn read(services: &Services, caller: &Caller) -> Result<Overview> {
         latest: latest.items,
         steps,
     })
-}
-
-/// How many access tokens an agent was issued that may still be alive, counted no further than a page holds.
-///
-/// # Errors
-/// [`crate::domain::Error::Denied`].
-pub async fn live_tokens(services: &Services, caller: &Caller, agent: crate::domain::AgentId) -> Result<usize> {
-    services.permit(caller, Action::ReadAudit).await?;
-    let since: Timestamp = services.env.now().minus(services.settings.token_life);
-    let filter = audit::Filter {
-        actor: Some(agent.into()),
-        action: Some(audit::AuditAction::TokenIssued.as_str().to_owned()),
-        from: Some(since),
-        ..audit::Filter::default()
-    };
-    let mut read = services.store.read().await?;
-    let page = log::list(read.conn(), &filter, audit::Start::Before(i64::MAX), Limit::of(Limit::MAX)).await?;
-    Ok(page.items.len())
 }

@@ -75,7 +75,7 @@ async fn end(
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].
 pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<usize> {
     services.permit(caller, Action::RevokeTokens).await?;
-    let ended = live_tokens::count(services, id).await?;
+    let ended = live_tokens::count(services, caller, id).await?;
     services
         .change(caller, Action::RevokeTokens, move |act| {
             Box::pin(async move {

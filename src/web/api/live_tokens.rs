@@ -50,7 +50,7 @@ pub async fn revoke(
 /// What a revocation of tokens did.
 #[derive(Serialize, ToSchema)]
 pub struct TokensEnded {
-    /// How many tokens counted until then; 10,000 also for more.
+    /// How many tokens counted until then; 1,000 also for more.
     tokens_ended: usize,
 }
 

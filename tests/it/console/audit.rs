@@ -40,7 +40,7 @@ async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
         ("outcome=refused".to_owned(), 1),
         (format!("resource_id={}", agent.id), 1),
         ("resource_type=administrator".to_owned(), 2),
-        ("from=2026-01-01T12:00&until=2026-01-02".to_owned(), 21),
+        ("from=2026-01-01T12:00&until=2026-01-02".to_owned(), 22),
         ("until=2025-01-01".to_owned(), 0),
         ("action=nothing.like_it".to_owned(), 0),
     ] {

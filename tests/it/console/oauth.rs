@@ -14,6 +14,7 @@ both!(
     resources_are_registered_edited_and_removed,
     public_keys_are_registered_and_removed,
     signing_keys_are_shown_and_rotated,
+    tokens_of_oauth_clients_are_counted_like_others,
 );
 
 async fn resources_are_registered_edited_and_removed(db: Database) {
@@ -104,4 +105,19 @@ async fn signing_keys_are_shown_and_rotated(db: Database) {
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get(PATH).await.shows("JWT_SECRET_KEY");
     browser.post(ROTATE, &[]).await.leads_to(PATH);
+}
+
+async fn tokens_of_oauth_clients_are_counted_like_others(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let agent = server.agent("worker", &[]).await;
+    let issued = async || server.db.count("SELECT CAST(SUM(issued) AS BIGINT) FROM activity").await;
+    let before = issued().await;
+    let form = [("grant_type", "client_credentials"), ("client_secret", agent.raw_key.as_str())];
+    let anybody = server.anybody();
+    let asked = anybody.request(reqwest::Method::POST, "/oauth/token").form(&form);
+    anybody.send(asked).await.expect(200);
+    assert_eq!(issued().await, before + 1);
+    // The one of the older exchange, and this one.
+    browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("Live tokens</dt><dd>2</dd>");
 }

@@ -1,6 +1,6 @@
 //! The audit log cannot be written: nothing changes, and callers are told to try again.
 
-use aims::web::routes;
+use aims::web::routes::{self, Demand, Listed};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -96,7 +96,9 @@ async fn a_failing_batch_answers_everybody(db: Database) {
 
 /// Every route that changes something, those that take the most away last.
 fn changing_routes() -> Vec<(Method, String)> {
-    let routes = routes::list().into_iter().filter(|route| route.method != Method::GET);
+    // Introspection is a POST that changes nothing.
+    let changes = |route: &Listed| route.method != Method::GET && !matches!(route.demand, Demand::ClientOr(_));
+    let routes = routes::list().into_iter().filter(changes);
     let mut routes: Vec<_> = routes.map(|route| (route.method, route.path)).collect();
     routes.sort_by_key(|(method, path)| match (method.as_str(), path.as_str()) {
         ("POST", "/auth/token") => 0,
@@ -115,7 +117,13 @@ struct Scene {
     suspended: Agent,
     held: String,
     free: String,
+    resource: String,
+    public_key: String,
 }
+
+/// Another key than that of the scene.
+const JWK_X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+const JWK_Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
 
 impl Scene {
     async fn set(server: &Server) -> Self {
@@ -124,12 +132,19 @@ impl Scene {
         server.admin.post_empty(&format!("/agents/{}/suspend", suspended.id)).await.expect(200);
         let held = server.capability("held:by-target").await;
         let free = server.capability("free:for-all").await;
-        Self { target, suspended, held, free }
+        let resource = json!({ "identifier": "https://mcp.example", "name": "Tools" });
+        let resource = server.admin.post("/resources", resource).await.expect(201)["id"].as_str().unwrap().to_owned();
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        let registered = server.admin.post(&format!("/agents/{}/public-keys", target.id), jwk).await.expect(201);
+        let public_key = registered[0]["id"].as_str().unwrap().to_owned();
+        Self { target, suspended, held, free, resource, public_key }
     }
 
     async fn send(&self, server: &Server, method: &Method, path: &str) -> Answer {
         let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
-        let mut filled = path.replace("{id}", &agent.id).replace("{key_id}", &agent.key_id);
+        let id = if path.starts_with("/resources") { &self.resource } else { &agent.id };
+        let key = if path.contains("/public-keys") { &self.public_key } else { &agent.key_id };
+        let mut filled = path.replace("{id}", id).replace("{key_id}", key);
         for placeholder in ["{capability_id}", "{cap_id}"] {
             filled = filled.replace(placeholder, &self.held);
         }
@@ -137,9 +152,18 @@ impl Scene {
         if path == "/auth/token" {
             return server.anybody().exchange(&agent.raw_key).await;
         }
+        if path.starts_with("/oauth/") {
+            let form = [("grant_type", "client_credentials"), ("token", agent.client.token())];
+            let anybody = server.anybody();
+            let request = anybody.request(method.clone(), path).basic_auth(&agent.id, Some(&agent.raw_key));
+            return anybody.send(request.form(&form)).await;
+        }
         let body: Value = match (method.as_str(), path) {
             ("POST", "/agents") => json!({ "name": "newcomer", "owner": "o" }),
             ("PATCH", "/agents/{id}") => json!({ "owner": "another" }),
+            ("POST", "/resources") => json!({ "identifier": "https://new.example", "name": "New" }),
+            ("PATCH", "/resources/{id}") => json!({ "name": "Another" }),
+            ("POST", "/agents/{id}/public-keys") => json!({ "kty": "EC", "crv": "P-256", "x": JWK_X, "y": JWK_Y }),
             ("POST", "/capabilities") => json!({ "name": "new:capability" }),
             ("POST", "/agents/{id}/capabilities") => json!({ "capability_id": self.free }),
             _ => json!({}),
@@ -159,6 +183,9 @@ async fn dump(db: &Database) -> Vec<String> {
         "SELECT name FROM capabilities ORDER BY name",
         "SELECT a.name || ' ' || c.name FROM agent_capabilities g JOIN agents a ON a.id = g.agent_id \
          JOIN capabilities c ON c.id = g.capability_id ORDER BY a.name, c.name",
+        "SELECT identifier || ' ' || name || ' ' || scope FROM resources ORDER BY identifier",
+        "SELECT thumbprint FROM public_keys ORDER BY thumbprint",
+        "SELECT 'revoked ' || COUNT(*) FROM revoked_tokens",
         "SELECT 'audit ' || COUNT(*) || ' ' || MAX(seq) FROM audit_log",
         "SELECT 'head ' || seq FROM audit_head",
     ] {

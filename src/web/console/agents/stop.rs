@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{Agent, Error, Result},
-    service::{Services, agents, api_keys, overview},
+    service::{Services, agents, api_keys, live_tokens},
     web::failure::Failure,
 };
 
@@ -82,7 +82,7 @@ impl StopPage {
             frame: frame.at("agents"),
             head: Head::of(agent, now, act),
             act,
-            live_tokens: overview::live_tokens(services, admin, agent.id).await?,
+            live_tokens: live_tokens::count(services, admin, agent.id).await?,
             last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
             keys: keys.iter().filter(|key| key.validity().check(now).is_ok()).count(),
             reason: String::new(),

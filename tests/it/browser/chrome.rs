@@ -10,7 +10,7 @@ use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand}
 use serde_json::{Map, Value, json};
 
 /// How long a page may take to become what is waited for, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How the browser looks at pages.
 #[derive(Clone, Copy)]
@@ -42,18 +42,7 @@ impl Drop for Chrome {
 impl Chrome {
     /// Starts a browser that reads `url` and nothing else.
     pub async fn start(url: &str, look: Look) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=SEVERE"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver; `tests/run` installs it");
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port = lines.into_iter().find_map(|line| {
-            let (_, rest) = line.split_once("started successfully on port ")?;
-            Some(rest.trim_end_matches('.').to_owned())
-        });
-        let port = port.expect("chromedriver says where it listens");
+        let (driver, port) = start_driver();
         let mut arguments = vec![
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),
@@ -65,6 +54,8 @@ impl Chrome {
             "--disable-quic".to_owned(),
             "--no-first-run".to_owned(),
             "--hide-scrollbars".to_owned(),
+            // Where a port would do, another may hold it.
+            "--remote-debugging-pipe".to_owned(),
             format!("--window-size={},900", look.width.max(500)),
         ];
         if look.dark {
@@ -83,6 +74,8 @@ impl Chrome {
         let mut capabilities = Map::new();
         capabilities.insert("goog:chromeOptions".to_owned(), options);
         capabilities.insert("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" }));
+        capabilities
+            .insert("timeouts".to_owned(), json!({ "script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis() }));
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
@@ -225,6 +218,32 @@ impl Chrome {
             .collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
     }
+}
+
+/// Starts a driver, and says where it listens.
+fn start_driver() -> (Child, String) {
+    let mut said = Vec::new();
+    // The driver asks for any free port of IPv4 and wants the same one of IPv6, which another may hold.
+    for _ in 0..20 {
+        let mut driver = Command::new("chromedriver")
+            .args(["--port=0", "--log-level=SEVERE"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver; `tests/run` installs it");
+        said.clear();
+        for line in BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                return (driver, port.trim_end_matches('.').to_owned());
+            }
+            said.push(line);
+        }
+        let _ = driver.wait();
+        if !said.iter().any(|line| line.ends_with("port not available. Exiting...")) {
+            break;
+        }
+    }
+    panic!("chromedriver does not start: {said:#?}");
 }
 
 fn quoted(text: &str) -> String {

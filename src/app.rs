@@ -119,6 +119,7 @@ impl App {
             },
             signing_key_rotation: config.signing_key_rotation,
             token_life: config.token_life,
+            delegation_depth: config.delegation_depth,
             rotation_grace: config.rotation_grace,
             refusals_per_minute: config.refusals_per_minute.get(),
         };

@@ -43,6 +43,7 @@ settings! {
     "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
     "SIGNING_KEY_ROTATION_DAYS", "30", "How long a key signs access tokens before the next one does, 1 to 365; 0: until `aims signing-keys rotate`";
     "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
+    "DELEGATION_DEPTH_MAX", "5", "How many agents may act for another one after the other, 0 to 16; 0: none may";
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
     "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
     "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
@@ -121,6 +122,8 @@ pub struct Config {
     pub signing_key_rotation: Option<Duration>,
     /// Life of an access token.
     pub token_life: Duration,
+    /// How many agents may act for a token's subject one after another.
+    pub delegation_depth: usize,
     /// How long a rotated key still works.
     pub rotation_grace: Duration,
     /// Token exchanges per minute and client network.
@@ -173,6 +176,8 @@ impl Config {
         let signing = reader.signing();
         let signing_key_days = reader.number("SIGNING_KEY_ROTATION_DAYS", 0, 365);
         let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
+        let delegation_depth =
+            reader.number("DELEGATION_DEPTH_MAX", 0, 16).and_then(|depth| usize::try_from(depth).ok());
         let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
         let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse_rate);
         let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse_rate);
@@ -210,6 +215,7 @@ impl Config {
                     .filter(|&days| days > 0)
                     .map(|days| Duration::from_hours(days * 24)),
                 token_life: token_life?,
+                delegation_depth: delegation_depth?,
                 rotation_grace: rotation_grace?,
                 rate_limit_auth: rate_limit_auth?,
                 rate_limit_api: rate_limit_api?,

@@ -43,3 +43,38 @@ CREATE TABLE spent_assertions (
     expires_at BIGINT  NOT NULL
 );
 CREATE INDEX spent_assertions_by_expiry ON spent_assertions (expires_at);
+
+-- Who may act for whom (RFC 8693): the delegate for the agent.
+CREATE TABLE delegations (
+    id          UUID    NOT NULL PRIMARY KEY,
+    agent_id    UUID    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    delegate_id UUID    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    created_at  BIGINT  NOT NULL,
+    UNIQUE (agent_id, delegate_id)
+);
+CREATE INDEX delegations_by_delegate ON delegations (delegate_id);
+
+-- Tokens by which one agent acts for another, until they would have expired.
+CREATE TABLE delegated_tokens (
+    jti        UUID    NOT NULL PRIMARY KEY,
+    audience   TEXT    NOT NULL,
+    issued_at  BIGINT  NOT NULL,
+    expires_at BIGINT  NOT NULL
+);
+CREATE INDEX delegated_tokens_by_expiry ON delegated_tokens (expires_at);
+
+-- What must hold of every agent of such a token's chain: the subject at place 0, who acts now at the last. Rows outlive the
+-- agents that they name: a chain that lost a link must not look like a shorter one.
+CREATE TABLE delegated_token_links (
+    jti             UUID    NOT NULL REFERENCES delegated_tokens (jti) ON DELETE CASCADE,
+    place           BIGINT  NOT NULL,
+    agent_id        UUID    NOT NULL,
+    credential_type TEXT    NOT NULL,
+    credential_id   UUID    NOT NULL,
+    token_epoch     BIGINT  NOT NULL,
+    presented       UUID,
+    delegation_id   UUID,
+    obtained        UUID,
+    PRIMARY KEY (jti, place)
+);
+CREATE INDEX delegated_token_links_by_agent ON delegated_token_links (agent_id, jti);

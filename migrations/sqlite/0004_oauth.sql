@@ -43,3 +43,38 @@ CREATE TABLE spent_assertions (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX spent_assertions_by_expiry ON spent_assertions (expires_at);
+
+-- Who may act for whom (RFC 8693): the delegate for the agent.
+CREATE TABLE delegations (
+    id          BLOB    NOT NULL PRIMARY KEY,
+    agent_id    BLOB    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    delegate_id BLOB    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    created_at  INTEGER NOT NULL,
+    UNIQUE (agent_id, delegate_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delegations_by_delegate ON delegations (delegate_id);
+
+-- Tokens by which one agent acts for another, until they would have expired.
+CREATE TABLE delegated_tokens (
+    jti        BLOB    NOT NULL PRIMARY KEY,
+    audience   TEXT    NOT NULL,
+    issued_at  INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delegated_tokens_by_expiry ON delegated_tokens (expires_at);
+
+-- What must hold of every agent of such a token's chain: the subject at place 0, who acts now at the last. Rows outlive the
+-- agents that they name: a chain that lost a link must not look like a shorter one.
+CREATE TABLE delegated_token_links (
+    jti             BLOB    NOT NULL REFERENCES delegated_tokens (jti) ON DELETE CASCADE,
+    place           INTEGER NOT NULL,
+    agent_id        BLOB    NOT NULL,
+    credential_type TEXT    NOT NULL,
+    credential_id   BLOB    NOT NULL,
+    token_epoch     INTEGER NOT NULL,
+    presented       BLOB,
+    delegation_id   BLOB,
+    obtained        BLOB,
+    PRIMARY KEY (jti, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delegated_token_links_by_agent ON delegated_token_links (agent_id, jti);

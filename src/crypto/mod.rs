@@ -16,7 +16,7 @@ pub mod totp;
 
 pub use api_key::{KeyHash, RawApiKey};
 pub use assertion::UnverifiedAssertion;
-pub use jwt::{Expected, JwtError, Keyring};
+pub use jwt::{JwtError, Keyring};
 pub use opaque::OpaqueSecret;
 pub use password::PasswordHash;
 pub use public_key::AssertionKey;

@@ -22,6 +22,8 @@ words! {
         TokenIssued = "auth.token_issued",
         /// A client was issued an access token.
         TokenGranted = "token.issued",
+        /// A token was exchanged for one by which an agent acts for another.
+        TokenExchanged = "token.exchanged",
         /// An access token was refused to a client that asked for what it cannot have.
         TokenRefused = "token.refused",
         /// An access token was revoked.
@@ -62,6 +64,10 @@ words! {
         PublicKeyRegistered = "public_key.registered",
         /// A public key of an agent was removed.
         PublicKeyRemoved = "public_key.removed",
+        /// An agent was allowed to act for another.
+        DelegateAdded = "delegate.added",
+        /// An agent may no longer act for another.
+        DelegateRemoved = "delegate.removed",
         /// A capability was registered.
         CapabilityCreated = "capability.created",
         /// A capability was described anew.

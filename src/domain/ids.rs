@@ -70,6 +70,10 @@ id!(
     PublicKeyId
 );
 id!(
+    /// That one agent may act for another.
+    DelegationId
+);
+id!(
     /// An access token: its `jti` (RFC 7519 §4.1.7).
     TokenId
 );

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api_key;
 pub mod audit;
 pub mod capability;
+pub mod delegation;
 pub mod error;
 pub mod ids;
 pub mod network;
@@ -22,8 +23,8 @@ pub use api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use error::{AuthFailure, Denial, Error, Invalid, Result};
 pub use ids::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, PasskeyId, ProtectedResourceId, PublicKeyId, RequestId,
-    SessionId, TokenId,
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, PasskeyId, ProtectedResourceId,
+    PublicKeyId, RequestId, SessionId, TokenId,
 };
 pub use page::{Limit, Page};
 pub use protected_resource::{ProtectedResource, ResourceUri};

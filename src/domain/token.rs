@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     capability::{CapabilityName, CapabilitySet},
-    ids::{ApiKeyId, PublicKeyId},
+    ids::{AgentId, ApiKeyId, DelegationId, PublicKeyId, TokenId},
+    timestamp::Timestamp,
 };
 
 /// What an agent proves itself with. A token is issued for one, and ends with it.
@@ -18,6 +19,70 @@ pub enum Credential {
     PublicKey(PublicKeyId),
 }
 
+/// One of the agents whose authority a token carries: what must hold of each for the token to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The agent.
+    pub agent: AgentId,
+    /// What it proved itself with.
+    pub credential: Credential,
+    /// The generation of its tokens at that time (see [`super::Agent::token_epoch`]).
+    pub token_epoch: i64,
+    /// The token that it presented; `None` for a client that authenticated itself.
+    pub presented: Option<TokenId>,
+    /// What makes it act for the first link's agent; `None` for that one.
+    pub acting: Option<Acting>,
+}
+
+/// What makes an agent act for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acting {
+    /// The policy that allows it.
+    pub delegation: DelegationId,
+    /// The token that says so.
+    pub obtained: TokenId,
+}
+
+/// A token by which one agent acts for another, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegatedToken {
+    /// Its identifier.
+    pub jti: TokenId,
+    /// Who it is for.
+    pub audience: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The agents whose authority it carries: the subject first, who acts now last.
+    pub links: Vec<Link>,
+}
+
+/// Who acts for a token's subject (RFC 8693 §4.1): the present actor, and within it the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The agent.
+    pub sub: String,
+    /// Who acted before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Self>>,
+}
+
+impl Actor {
+    /// The chain of those who act, the first of them innermost; `None` where nobody does.
+    #[must_use]
+    pub fn chain(agents: impl IntoIterator<Item = AgentId>) -> Option<Self> {
+        agents.into_iter().fold(None, |before, agent| Some(Self { sub: agent.to_string(), act: before.map(Box::new) }))
+    }
+}
+
+/// Who alone may come to act for the bearer of a token (RFC 8693 §4.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MayAct {
+    /// The agent.
+    pub sub: String,
+}
+
 /// The claims of an access token (RFC 9068 §2.2). Times are seconds since the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -27,7 +92,7 @@ pub struct Claims {
     pub sub: String,
     /// Audience: who the token is for.
     pub aud: String,
-    /// Client (RFC 8693 §4.3): the agent, which is its own client.
+    /// Client (RFC 8693 §4.3): the agent that obtained it: the subject, or who acts for it.
     pub client_id: String,
     /// Issued at.
     pub iat: i64,
@@ -49,6 +114,12 @@ pub struct Claims {
     pub public_key_id: Option<String>,
     /// The generation of the agent's tokens it belongs to (see [`super::Agent::token_epoch`]).
     pub token_epoch: i64,
+    /// Who acts for the subject. What must hold of the chain is kept in the database, not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Actor>,
+    /// Who alone may come to act for the bearer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_act: Option<MayAct>,
 }
 
 impl Claims {

@@ -1,6 +1,8 @@
 //! The frame of every change: the caller's authority is read again inside the transaction, and what was done is
 //! recorded in it.
 
+use std::borrow::Borrow;
+
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
@@ -43,8 +45,11 @@ impl Act<'_> {
         action: AuditAction,
         resource: impl Into<Option<Resource>>,
         subject: Option<AgentId>,
-        details: Value,
+        mut details: Value,
     ) {
+        if let (Some(agent), Some(members)) = (self.caller.on_behalf_of(), details.as_object_mut()) {
+            members.insert("on_behalf_of".to_owned(), agent.to_string().into());
+        }
         self.tx.audit(Event {
             id: self.env.uuid(),
             at: self.now,
@@ -121,11 +126,7 @@ impl Services {
 async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> Result<Authority> {
     match &caller.principal {
         Principal::System => Ok(Authority::Unlimited),
-        Principal::Agent(agent) => {
-            let principal = principals::load(conn, agent.id, now).await?;
-            let principal = principal.ok_or(AuthFailure::InvalidToken)?;
-            Ok(Authority::Limited(standing(agent, &principal, now)?))
-        }
+        Principal::Agent(agent) => Ok(Authority::Limited(standing_in(conn, agent, now).await??)),
         Principal::Administrator(person) => {
             let signed_in = sessions::signed_in(conn, person.session, sessions::Oldest::at(now)).await?;
             let signed_in = signed_in.ok_or(AuthFailure::NoSession)?;
@@ -134,19 +135,62 @@ async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> R
     }
 }
 
-/// What is left of a token's authority, given what its agent is now.
-///
-/// # Errors
-/// Why nothing is left.
-pub(super) fn standing(
+impl Services {
+    /// What is left of a token's authority by the live view.
+    ///
+    /// # Errors
+    /// The outer one when the database fails; the inner one says why nothing is left.
+    pub(super) async fn standing(
+        &self,
+        token: &AgentCaller,
+        now: Timestamp,
+    ) -> Result<Result<CapabilitySet, AuthFailure>> {
+        let mut chain = Vec::with_capacity(1 + token.actors.len());
+        for link in token.links() {
+            match self.principals.agent(&self.store, link.agent, now).await? {
+                Some(principal) => chain.push(principal),
+                None => return Ok(Err(AuthFailure::InvalidToken)),
+            }
+        }
+        Ok(standing(token, &chain, now))
+    }
+}
+
+/// The same as a transaction sees it.
+pub(super) async fn standing_in(
+    mut conn: Conn<'_>,
     token: &AgentCaller,
-    principal: &principals::Principal,
+    now: Timestamp,
+) -> Result<Result<CapabilitySet, AuthFailure>> {
+    let mut chain = Vec::with_capacity(1 + token.actors.len());
+    for link in token.links() {
+        match principals::load(conn.reborrow(), link.agent, now).await? {
+            Some(principal) => chain.push(principal),
+            None => return Ok(Err(AuthFailure::InvalidToken)),
+        }
+    }
+    Ok(standing(token, &chain, now))
+}
+
+/// What is left of a token's authority, given what the agents of its chain are now: no more than each of them holds.
+fn standing<P: Borrow<principals::Principal>>(
+    token: &AgentCaller,
+    chain: &[P],
     now: Timestamp,
 ) -> Result<CapabilitySet, AuthFailure> {
-    super::tokens::check_status(principal.status)?;
-    if principal.token_epoch != token.token_epoch || token.token.is_some_and(|token| principal.has_revoked(token)) {
-        return Err(AuthFailure::InvalidToken);
+    let subject = chain.first().ok_or(AuthFailure::InvalidToken)?.borrow();
+    let mut authority = token.authority.clone();
+    for (link, principal) in token.links().zip(chain) {
+        let principal = principal.borrow();
+        super::tokens::check_status(principal.status)?;
+        let obtained = link.acting.map(|acting| acting.obtained);
+        let allowed = link.acting.is_none_or(|acting| subject.delegation_to(link.agent) == Some(acting.delegation));
+        let revoked = [link.presented, obtained].into_iter().flatten().any(|token| principal.has_revoked(token));
+        if principal.token_epoch != link.token_epoch || revoked || !allowed {
+            return Err(AuthFailure::InvalidToken);
+        }
+        principal.check(link.credential, now)?;
+        authority = authority.intersection(&principal.capabilities);
     }
-    principal.check(token.credential, now)?;
-    Ok(token.authority.intersection(&principal.capabilities))
+    Ok(authority)
 }

@@ -1,9 +1,9 @@
 //! Who asks, with what authority, from where.
 
-use std::net::IpAddr;
+use std::{iter, net::IpAddr, sync::Arc};
 
 use crate::domain::{
-    ActorId, AdministratorId, AgentId, CapabilitySet, RequestId, Role, SessionId, Timestamp, TokenId, token::Credential,
+    ActorId, AdministratorId, AgentId, CapabilitySet, RequestId, Role, SessionId, Timestamp, token::Link,
 };
 
 /// Where a request came from, known before who sent it is.
@@ -35,15 +35,30 @@ pub(super) enum Principal {
 /// An agent that presented an access token, or its key.
 #[derive(Clone, Debug)]
 pub(super) struct AgentCaller {
-    pub(super) id: AgentId,
-    /// What the token allows and the agent still held when it was checked.
+    /// What the token allows and its agents still held when it was checked.
     pub(super) authority: CapabilitySet,
-    /// What the token was issued for.
-    pub(super) credential: Credential,
-    /// The generation of tokens that the token belongs to.
-    pub(super) token_epoch: i64,
-    /// The token; `None` for a client that presented its key itself.
-    pub(super) token: Option<TokenId>,
+    /// Whose authority it is.
+    pub(super) subject: Link,
+    /// Who acts for the subject, the present one last.
+    pub(super) actors: Arc<[Link]>,
+}
+
+impl AgentCaller {
+    /// The bearer of a token with this chain, the subject first; `None` for a chain without links.
+    pub(super) fn of_chain(authority: CapabilitySet, links: Vec<Link>) -> Option<Self> {
+        let mut links = links.into_iter();
+        Some(Self { authority, subject: links.next()?, actors: links.collect() })
+    }
+
+    /// The agent that acts: the subject, where nobody does so for it.
+    pub(super) fn acting(&self) -> &Link {
+        self.actors.last().unwrap_or(&self.subject)
+    }
+
+    /// Every agent of the chain, the subject first.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        iter::once(&self.subject).chain(self.actors.iter())
+    }
 }
 
 /// An administrator with a session of the console.
@@ -69,13 +84,25 @@ impl Caller {
         Self { principal: Principal::System, origin }
     }
 
-    /// The agent that calls, if it is one.
+    /// The agent whose authority the caller has, if it is an agent's.
     #[must_use]
-    pub const fn agent(&self) -> Option<AgentId> {
+    pub const fn subject(&self) -> Option<AgentId> {
         match &self.principal {
-            Principal::Agent(agent) => Some(agent.id),
+            Principal::Agent(agent) => Some(agent.subject.agent),
             Principal::System | Principal::Administrator(_) => None,
         }
+    }
+
+    /// The agent that another acts for in this call, if one does.
+    #[must_use]
+    pub fn on_behalf_of(&self) -> Option<AgentId> {
+        self.subject().filter(|&subject| self.actor() != Some(subject.into()))
+    }
+
+    /// Whether an agent calls, or another acts for it or through it.
+    #[must_use]
+    pub fn involves(&self, id: AgentId) -> bool {
+        matches!(&self.principal, Principal::Agent(agent) if agent.links().any(|link| link.agent == id))
     }
 
     /// The administrator who calls, if it is one.
@@ -101,7 +128,7 @@ impl Caller {
     pub fn actor(&self) -> Option<ActorId> {
         match &self.principal {
             Principal::System => None,
-            Principal::Agent(agent) => Some(agent.id.into()),
+            Principal::Agent(agent) => Some(agent.acting().agent.into()),
             Principal::Administrator(person) => Some(person.id.into()),
         }
     }

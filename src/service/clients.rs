@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims},
-    domain::{AgentId, AuthFailure, PublicKeyId, Result, Timestamp, token::Credential},
+    domain::{
+        AgentId, AuthFailure, PublicKeyId, Result, Timestamp,
+        token::{Credential, Link},
+    },
     store::{principals, public_keys},
 };
 
@@ -192,11 +195,15 @@ impl Client {
     #[must_use]
     pub fn into_caller(self, origin: Origin) -> Caller {
         let principal = Principal::Agent(AgentCaller {
-            id: self.principal.id,
             authority: self.principal.capabilities.clone(),
-            credential: self.credential,
-            token_epoch: self.principal.token_epoch,
-            token: None,
+            subject: Link {
+                agent: self.principal.id,
+                credential: self.credential,
+                token_epoch: self.principal.token_epoch,
+                presented: None,
+                acting: None,
+            },
+            actors: Arc::default(),
         });
         Caller { principal, origin }
     }

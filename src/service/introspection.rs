@@ -1,17 +1,16 @@
 //! Token introspection (RFC 7662): what a token is worth at this moment, for the resource server that received it.
 
-use super::{Services, act::standing, caller::Caller, policy::Action, tokens::bearer};
-use crate::{
-    crypto::Expected,
-    domain::{CapabilitySet, Result, token::Claims},
-};
+use std::sync::Arc;
+
+use super::{Services, caller::Caller, policy::Action};
+use crate::domain::{CapabilitySet, Result, token::Claims};
 
 /// An active token.
 #[derive(Clone, Debug)]
 pub struct Active {
     /// What it says.
-    pub claims: Claims,
-    /// What of its scope its agent still holds.
+    pub claims: Arc<Claims>,
+    /// What of its scope its agents still hold.
     pub scope: CapabilitySet,
 }
 
@@ -23,9 +22,7 @@ pub struct Active {
 pub async fn introspect(services: &Services, caller: &Caller, token: &str) -> Result<Option<Active>> {
     services.permit(caller, Action::IntrospectToken).await?;
     let now = services.env.now();
-    let expected = Expected { issuer: &services.settings.issuer, audience: None };
-    let Ok(claims) = services.keyring.get().verify(token, &expected, now) else { return Ok(None) };
-    let Some(agent) = bearer(&claims) else { return Ok(None) };
-    let Some(principal) = services.principals.agent(&services.store, agent.id, now).await? else { return Ok(None) };
-    Ok(standing(&agent, &principal, now).ok().map(|scope| Active { claims, scope }))
+    let Some(verified) = services.verified(token, now).await? else { return Ok(None) };
+    let standing = services.standing(&verified.bearer, now).await?;
+    Ok(standing.ok().map(|scope| Active { claims: verified.claims, scope }))
 }

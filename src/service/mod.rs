@@ -10,6 +10,8 @@ pub mod bootstrap;
 pub mod caller;
 pub mod capabilities;
 pub mod clients;
+pub mod delegates;
+pub mod delegation;
 pub mod factors;
 pub mod introspection;
 pub mod live_tokens;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub signing_key_rotation: Option<Duration>,
     /// Longest life of an access token.
     pub token_life: Duration,
+    /// How many agents may act for a token's subject one after another (RFC 8693 §4.1).
+    pub delegation_depth: usize,
     /// How long a rotated key works when the request does not say.
     pub rotation_grace: Duration,
     /// How many refusals one address may have recorded per minute.

@@ -68,6 +68,10 @@ actions! {
     RevokeTokens => builtin::ADMIN, Operator;
     /// Ask whether somebody's access token is active.
     IntrospectToken => builtin::TOKENS_INTROSPECT, Owner;
+    /// See who may act for an agent.
+    ListDelegates => builtin::AGENTS_READ, Viewer;
+    /// Say who may act for an agent.
+    ManageDelegates => builtin::ADMIN, Operator;
     /// See the protected resources.
     ListResources => builtin::AGENTS_READ, Viewer;
     /// Register, edit and remove protected resources.
@@ -192,5 +196,5 @@ fn is_admin(name: &CapabilityName) -> bool {
 /// # Errors
 /// [`Error::Refused`].
 pub fn not_oneself(caller: &Caller, target: AgentId, refusal: &'static str) -> Result<()> {
-    if caller.agent() == Some(target) { Err(Error::Refused(refusal)) } else { Ok(()) }
+    if caller.involves(target) { Err(Error::Refused(refusal)) } else { Ok(()) }
 }

@@ -107,9 +107,12 @@ impl Services {
         agent: Option<&AgentCaller>,
         failure: AuthFailure,
     ) -> Result<T> {
-        let key = agent.map(|agent| agent.credential.into());
+        let key = agent.map(|agent| agent.acting().credential.into());
         let details = json!({ "reason": failure.reason() });
-        let by = By::agent(agent.map(|agent| agent.id));
+        let by = By {
+            actor: agent.map(|agent| agent.acting().agent.into()),
+            subject: agent.map(|agent| agent.subject.agent),
+        };
         self.record_refusal(AuditAction::AuthFailed, origin, by, key, details).await?;
         Err(AuthFailure::InvalidToken.into())
     }
@@ -120,7 +123,7 @@ impl Services {
         if let (Some(role), Some(members)) = (denial.role(), details.as_object_mut()) {
             members.insert("role".to_owned(), role.as_str().into());
         }
-        let by = By { actor: caller.actor(), subject: caller.agent() };
+        let by = By { actor: caller.actor(), subject: caller.subject() };
         self.record_refusal(AuditAction::AuthzDenied, &caller.origin, by, None, details).await
     }
 

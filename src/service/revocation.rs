@@ -8,10 +8,8 @@ use super::{
     clients::Client,
     live_tokens,
     policy::Action,
-    tokens::bearer,
 };
 use crate::{
-    crypto::Expected,
     domain::{
         AgentId, Result, Timestamp, TokenId,
         audit::{AuditAction, Event, Resource},
@@ -20,19 +18,20 @@ use crate::{
     store::revoked_tokens,
 };
 
-/// Revokes one of a client's own tokens. A token that is not active is none to revoke, and no error (RFC 7009 §2.2).
+/// Revokes one of a client's own tokens, and says how many that ended: itself, and those that descend from it. A token that is
+/// not active is none to revoke, and no error (RFC 7009 §2.2).
 ///
 /// # Errors
 /// [`TokenRefusal::UnauthorizedClient`] for the token of another client; it stays as it is.
-pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token: &str) -> Result<()> {
-    let now = services.env.now();
-    let expected = Expected { issuer: &services.settings.issuer, audience: None };
-    let Ok(claims) = services.keyring.get().verify(token, &expected, now) else { return Ok(()) };
-    let Some((agent, id)) = bearer(&claims).and_then(|bearer| Some((bearer.id, bearer.token?))) else { return Ok(()) };
-    if agent != client.id() {
+pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token: &str) -> Result<usize> {
+    let Some(verified) = services.verified(token, services.env.now()).await? else { return Ok(0) };
+    let agent = client.id();
+    if verified.bearer.acting().agent != agent {
         return Err(TokenRefusal::UnauthorizedClient("The token was issued to another client").into());
     }
-    end(services, origin, agent, id, Timestamp::from_secs(claims.exp)).await
+    let ended = live_tokens::count_from(services, &verified).await?;
+    end(services, origin, agent, verified.jti, verified.expires_at(), ended).await?;
+    Ok(ended)
 }
 
 async fn end(
@@ -41,6 +40,7 @@ async fn end(
     agent: AgentId,
     token: TokenId,
     expires_at: Timestamp,
+    ended: usize,
 ) -> Result<()> {
     let event = Event {
         id: services.env.uuid(),
@@ -49,7 +49,7 @@ async fn end(
         subject: Some(agent),
         action: AuditAction::TokenRevoked,
         resource: Some(Resource::Token(token)),
-        details: json!({}),
+        details: json!({ "ended": ended }),
         ip: origin.ip,
         success: true,
         request_id: origin.request_id.clone(),
@@ -68,8 +68,8 @@ async fn end(
         .await
 }
 
-/// Revokes every token that an agent has, and leaves its keys as they are. Says how many counted just before, as far as
-/// [`live_tokens::COUNTED`].
+/// Revokes every token that an agent has, with all that descend from them, and leaves its keys as they are. Says how many
+/// counted just before, as far as [`live_tokens::COUNTED`].
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].

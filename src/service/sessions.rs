@@ -17,7 +17,7 @@ use crate::{
         audit::{AuditAction, Resource},
     },
     store::{
-        api_keys, public_keys, revoked_tokens,
+        api_keys, delegated_tokens, public_keys, revoked_tokens,
         sessions::{self, Oldest},
     },
 };
@@ -167,7 +167,8 @@ pub async fn sweep(services: &Services) -> Result<()> {
                 sessions::sweep(tx.conn(), oldest, forgiven).await?;
                 api_keys::forget_old_uses(tx.conn(), now).await?;
                 public_keys::forget_spent(tx.conn(), now).await?;
-                revoked_tokens::forget_expired(tx.conn(), now).await
+                revoked_tokens::forget_expired(tx.conn(), now).await?;
+                delegated_tokens::forget_expired(tx.conn(), now).await
             })
         })
         .await

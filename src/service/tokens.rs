@@ -6,17 +6,15 @@ use serde_json::json;
 
 use super::{
     Services,
-    act::standing,
-    caller::{AgentCaller, Caller, Origin, Principal},
+    caller::{Caller, Origin, Principal},
     clients::{self, Client},
     refusals::By,
 };
 use crate::{
-    crypto::Expected,
     domain::{
         AgentId, AgentStatus, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
         audit::{AuditAction, Event},
-        token::{Claims, Credential, TokenRefusal},
+        token::{Claims, Credential, MayAct, TokenRefusal},
     },
     store::resources,
 };
@@ -40,14 +38,16 @@ pub struct Wanted {
     pub resource: Option<String>,
     /// Longest life.
     pub life: Option<Duration>,
+    /// Who alone may come to act for the bearer (RFC 8693 §4.4).
+    pub may_act: Option<AgentId>,
 }
 
 /// What a token is to be.
-struct Grant {
-    scope: CapabilitySet,
-    audience: String,
-    life: Duration,
-    recorded_as: AuditAction,
+pub(super) struct Grant {
+    pub(super) scope: CapabilitySet,
+    pub(super) audience: String,
+    pub(super) life: Duration,
+    may_act: Option<AgentId>,
 }
 
 /// Exchanges an API key for an access token with all that its agent holds, once the audit record is durable.
@@ -60,9 +60,9 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
         scope: client.principal.capabilities.clone(),
         audience: services.settings.issuer.clone(),
         life: services.settings.token_life,
-        recorded_as: AuditAction::TokenIssued,
+        may_act: None,
     };
-    issue(services, origin, &client, grant).await
+    issue(services, origin, &client, grant, AuditAction::TokenIssued).await
 }
 
 /// Issues a client the token that it asks for (RFC 6749 §4.4), once the audit record is durable.
@@ -75,22 +75,32 @@ pub async fn client_credentials(
     client: &Client,
     wanted: &Wanted,
 ) -> Result<IssuedToken> {
-    match grant(services, client, wanted).await {
-        Ok(grant) => issue(services, origin, client, grant).await,
-        Err(Error::Token(refusal)) => {
-            let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+    let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+    let granted = grant(services, &client.principal.capabilities, wanted).await;
+    let grant = services.granted_or_recorded(granted, origin, by, Some(client.credential)).await?;
+    issue(services, origin, client, grant, AuditAction::TokenGranted).await
+}
+
+impl Services {
+    /// Records why a client does not get the token that it asks for.
+    pub(super) async fn granted_or_recorded<T>(
+        &self,
+        outcome: Result<T>,
+        origin: &Origin,
+        by: By,
+        credential: Option<Credential>,
+    ) -> Result<T> {
+        if let Err(Error::Token(refusal)) = &outcome {
             let details = json!({ "reason": refusal.code() });
-            let credential = Some(client.credential.into());
-            services.record_refusal(AuditAction::TokenRefused, origin, by, credential, details).await?;
-            Err(refusal.into())
+            self.record_refusal(AuditAction::TokenRefused, origin, by, credential.map(Into::into), details).await?;
         }
-        Err(error) => Err(error),
+        outcome
     }
 }
 
-async fn grant(services: &Services, client: &Client, wanted: &Wanted) -> Result<Grant> {
+/// What of a wish may be had by whoever holds `held`.
+pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wanted) -> Result<Grant> {
     let issuer = &services.settings.issuer;
-    let held = &client.principal.capabilities;
     let (audience, allowed) = match &wanted.resource {
         Some(identifier) if identifier != issuer => {
             let found = resources::find_by_identifier(services.store.read().await?.conn(), identifier).await?;
@@ -104,7 +114,7 @@ async fn grant(services: &Services, client: &Client, wanted: &Wanted) -> Result<
         None => allowed,
     };
     let life = wanted.life.unwrap_or(services.settings.token_life).min(services.settings.token_life);
-    Ok(Grant { scope, audience, life, recorded_as: AuditAction::TokenGranted })
+    Ok(Grant { scope, audience, life, may_act: wanted.may_act })
 }
 
 /// Reads a scope that must stay within what is allowed.
@@ -119,38 +129,57 @@ fn narrowed(scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet, Token
     }
 }
 
+impl Grant {
+    /// The claims of such a token for `subject`, of which nobody yet says what it is issued for.
+    pub(super) fn claims(&self, services: &Services, subject: AgentId, now: Timestamp, ends: Timestamp) -> Claims {
+        Claims {
+            iss: services.settings.issuer.clone(),
+            sub: subject.to_string(),
+            aud: self.audience.clone(),
+            client_id: subject.to_string(),
+            iat: now.as_secs(),
+            nbf: now.as_secs(),
+            exp: ends.as_secs(),
+            jti: TokenId(services.env.uuid()).to_string(),
+            scope: self.scope.to_scope(),
+            scopes: self.scope.iter().map(ToString::to_string).collect(),
+            key_id: None,
+            public_key_id: None,
+            token_epoch: 0,
+            act: None,
+            may_act: self.may_act.map(|agent| MayAct { sub: agent.to_string() }),
+        }
+    }
+}
+
 /// Signs a token and records it. No token outlives its key.
-async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Grant) -> Result<IssuedToken> {
+async fn issue(
+    services: &Services,
+    origin: &Origin,
+    client: &Client,
+    grant: Grant,
+    recorded_as: AuditAction,
+) -> Result<IssuedToken> {
     let now = services.env.now();
     let agent = client.id();
-    let (key, public_key) = match client.credential {
-        Credential::ApiKey(id) => (Some(id), None),
-        Credential::PublicKey(id) => (None, Some(id)),
-    };
     let longest = now.plus(grant.life);
     let ends = client.ends_at.map_or(longest, |end| end.min(longest));
-    let claims = Claims {
-        iss: services.settings.issuer.clone(),
-        sub: agent.to_string(),
-        aud: grant.audience,
-        client_id: agent.to_string(),
-        iat: now.as_secs(),
-        nbf: now.as_secs(),
-        exp: ends.as_secs(),
-        jti: TokenId(services.env.uuid()).to_string(),
-        scope: grant.scope.to_scope(),
-        scopes: grant.scope.iter().map(ToString::to_string).collect(),
-        key_id: key.map(|id| id.to_string()),
-        public_key_id: public_key.map(|id| id.to_string()),
-        token_epoch: client.principal.token_epoch,
-    };
-    let access_token = services.keyring.get().sign(&claims).map_err(|error| Error::Internal(Box::new(error)))?;
+    let mut claims = grant.claims(services, agent, now, ends);
+    claims.token_epoch = client.principal.token_epoch;
+    let mut key = None;
+    match client.credential {
+        Credential::ApiKey(id) => {
+            key = Some(id);
+            claims.key_id = Some(id.to_string());
+        }
+        Credential::PublicKey(id) => claims.public_key_id = Some(id.to_string()),
+    }
     let issued = Event {
         id: services.env.uuid(),
         at: now,
         actor: Some(agent.into()),
         subject: Some(agent),
-        action: grant.recorded_as,
+        action: recorded_as,
         resource: Some(client.credential.into()),
         details: json!({
             "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "epoch": claims.token_epoch,
@@ -159,49 +188,37 @@ async fn issue(services: &Services, origin: &Origin, client: &Client, grant: Gra
         success: true,
         request_id: origin.request_id.clone(),
     };
+    let issuable = sign(services, &claims, grant.scope)?;
     services.store.record(issued, key).await?;
-    let expires_in = claims.exp - claims.iat;
-    Ok(IssuedToken { access_token: access_token.into(), expires_in, scope: grant.scope })
+    Ok(issuable)
+}
+
+/// Signs a token, which must not leave before its record is durable.
+pub(super) fn sign(services: &Services, claims: &Claims, scope: CapabilitySet) -> Result<IssuedToken> {
+    let access_token = services.keyring.get().sign(claims).map_err(|error| Error::Internal(Box::new(error)))?;
+    Ok(IssuedToken { access_token: access_token.into(), expires_in: claims.exp - claims.iat, scope })
 }
 
 /// Authenticates the bearer of an access token against the live view (RFC 6750): signature, issuer, audience, expiry,
-/// type, whether it was revoked, the agent's status and token epoch, the token's credential, and which of its capabilities are
-/// still granted.
+/// type, whether it was revoked, the status, token epoch and credential of its agent and of all who act for it, and which of its
+/// capabilities all of them still hold.
 ///
 /// # Errors
 /// [`AuthFailure::InvalidToken`] whatever is wrong, so that a bearer learns nothing; the record says what it was.
 pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> Result<Caller> {
     let now = services.env.now();
-    let bearer = services.verified_tokens.get_or_verify(token, now, || verify(services, token, now));
-    let Some(mut agent) = bearer else {
+    let verified = services.verified(token, now).await?;
+    let Some(verified) = verified.filter(|verified| verified.claims.aud == services.settings.issuer) else {
         return services.refuse_token(&origin, None, AuthFailure::InvalidToken).await;
     };
-    let principal = services.principals.agent(&services.store, agent.id, now).await?;
-    let standing = principal.ok_or(AuthFailure::InvalidToken).and_then(|principal| standing(&agent, &principal, now));
-    match standing {
+    let mut agent = verified.bearer;
+    match services.standing(&agent, now).await? {
         Ok(authority) => {
             agent.authority = authority;
             Ok(Caller { principal: Principal::Agent(agent), origin })
         }
         Err(failure) => services.refuse_token(&origin, Some(&agent), failure).await,
     }
-}
-
-fn verify(services: &Services, token: &str, now: Timestamp) -> Option<(AgentCaller, Timestamp)> {
-    let issuer = &services.settings.issuer;
-    let claims = services.keyring.get().verify(token, &Expected { issuer, audience: Some(issuer) }, now).ok()?;
-    Some((bearer(&claims)?, Timestamp::from_secs(claims.exp)))
-}
-
-/// Whom a verified token stands for, with all that it says; what of it is still true is for the live view to say.
-pub(super) fn bearer(claims: &Claims) -> Option<AgentCaller> {
-    Some(AgentCaller {
-        id: AgentId::parse(&claims.sub)?,
-        authority: claims.capabilities(),
-        credential: claims.credential()?,
-        token_epoch: claims.token_epoch,
-        token: Some(TokenId::parse(&claims.jti)?),
-    })
 }
 
 /// Whether an agent in this status may act.

@@ -1,13 +1,21 @@
 //! Access tokens whose signature was checked, so that it is checked once and not with every request.
 //!
-//! Only what a token said is remembered, under the hash of the token; what its agent may do is asked of the live view
+//! Only what a token said is remembered, under the hash of the token; what its agents may do is asked of the live view
 //! every time.
+
+use std::sync::Arc;
 
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::caller::AgentCaller;
-use crate::domain::Timestamp;
+use super::{Services, caller::AgentCaller};
+use crate::{
+    domain::{
+        AgentId, Result, Timestamp, TokenId,
+        token::{Claims, Link},
+    },
+    store::delegated_tokens,
+};
 
 /// Most tokens remembered; those used least are checked again when needed.
 const CAPACITY: u64 = 20_000;
@@ -18,10 +26,19 @@ pub struct VerifiedTokens(Cache<TokenHash, Verified>);
 
 type TokenHash = [u8; 32];
 
+/// What a token says that AIMS signed, and that has not expired.
 #[derive(Clone)]
-struct Verified {
-    bearer: AgentCaller,
-    expires_at: Timestamp,
+pub(super) struct Verified {
+    pub(super) claims: Arc<Claims>,
+    /// Whom it stands for, with all that it says; what of it is still true is for the live view to say.
+    pub(super) bearer: AgentCaller,
+    pub(super) jti: TokenId,
+}
+
+impl Verified {
+    pub(super) fn expires_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.claims.exp)
+    }
 }
 
 impl Default for VerifiedTokens {
@@ -35,21 +52,38 @@ impl VerifiedTokens {
     pub(super) fn forget_all(&self) {
         self.0.invalidate_all();
     }
+}
 
-    /// What `token` said, if it was verified before and has not expired; else what `verify` finds, with its expiry.
-    pub(super) fn get_or_verify(
-        &self,
-        token: &str,
-        now: Timestamp,
-        verify: impl FnOnce() -> Option<(AgentCaller, Timestamp)>,
-    ) -> Option<AgentCaller> {
-        let hash = Sha256::digest(token).into();
-        if let Some(known) = self.0.get(&hash) {
-            return (now < known.expires_at).then_some(known.bearer);
+impl Services {
+    /// Reads a token that AIMS signed, whomever it is for; `None` for any other, and for one that has expired.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn verified(&self, token: &str, now: Timestamp) -> Result<Option<Verified>> {
+        let hash: TokenHash = Sha256::digest(token).into();
+        if let Some(known) = self.verified_tokens.0.get(&hash) {
+            return Ok(Some(known).filter(|known| now < known.expires_at()));
         }
         // Tokens that do not verify are not remembered: whoever forges must not fill the memory.
-        let (bearer, expires_at) = verify()?;
-        self.0.insert(hash, Verified { bearer: bearer.clone(), expires_at });
-        Some(bearer)
+        let Ok(claims) = self.keyring.get().verify(token, &self.settings.issuer, now) else { return Ok(None) };
+        let Some(jti) = TokenId::parse(&claims.jti) else { return Ok(None) };
+        let Some(bearer) = bearer(self, &claims, jti).await? else { return Ok(None) };
+        let verified = Verified { claims: Arc::new(claims), bearer, jti };
+        self.verified_tokens.0.insert(hash, verified.clone());
+        Ok(Some(verified))
     }
+}
+
+async fn bearer(services: &Services, claims: &Claims, jti: TokenId) -> Result<Option<AgentCaller>> {
+    let authority = claims.capabilities();
+    if claims.act.is_some() {
+        let links = delegated_tokens::links(services.store.read().await?.conn(), jti).await?;
+        return Ok(AgentCaller::of_chain(authority, links));
+    }
+    let (agent, credential) = (AgentId::parse(&claims.sub), claims.credential());
+    Ok(agent.zip(credential).map(|(agent, credential)| AgentCaller {
+        authority,
+        subject: Link { agent, credential, token_epoch: claims.token_epoch, presented: Some(jti), acting: None },
+        actors: Arc::default(),
+    }))
 }

@@ -29,7 +29,7 @@ pub(super) struct Activity(BTreeMap<i64, (i64, i64)>);
 impl Activity {
     pub(super) fn note(&mut self, event: &Event) {
         let (issued, refused) = match event.action {
-            AuditAction::TokenIssued | AuditAction::TokenGranted => (1, 0),
+            AuditAction::TokenIssued | AuditAction::TokenGranted | AuditAction::TokenExchanged => (1, 0),
             AuditAction::AuthFailed | AuditAction::SignInFailed => (0, 1),
             _ => return,
         };

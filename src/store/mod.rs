@@ -10,6 +10,8 @@ pub mod audit;
 pub mod capabilities;
 pub mod changes;
 pub mod db;
+pub mod delegated_tokens;
+pub mod delegations;
 pub mod factors;
 pub mod listener;
 pub mod principals;

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     crypto::KeyHash,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, PublicKeyId, Result,
-        Timestamp, TokenId, api_key::Validity, token::Credential,
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, DelegationId,
+        PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
     },
 };
 
@@ -32,6 +32,8 @@ pub struct Principal {
     pub public_keys: Box<[PublicKeyId]>,
     /// The tokens that were revoked before their time, in order.
     pub revoked: Box<[TokenId]>,
+    /// Who may act for it.
+    pub delegates: Box<[(AgentId, DelegationId)]>,
 }
 
 impl Principal {
@@ -51,6 +53,12 @@ impl Principal {
             Credential::PublicKey(id) if self.public_keys.contains(&id) => Ok(()),
             Credential::PublicKey(_) => Err(AuthFailure::KeyRevoked),
         }
+    }
+
+    /// What lets another agent act for this one.
+    #[must_use]
+    pub fn delegation_to(&self, delegate: AgentId) -> Option<DelegationId> {
+        self.delegates.iter().find(|(agent, _)| *agent == delegate).map(|(_, delegation)| *delegation)
     }
 
     /// Whether one of the agent's tokens was revoked before its time.
@@ -95,17 +103,24 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
     const KEYS: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE agent_id = $1 \
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
-    const PUBLIC_KEYS: &str = "SELECT id FROM public_keys WHERE agent_id = $1";
-    const REVOKED: &str = "SELECT jti FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2";
+    const BELONGINGS: &str = "SELECT 'public_key', id, agent_id FROM public_keys WHERE agent_id = $1 \
+        UNION ALL SELECT 'revoked', jti, agent_id FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
+        UNION ALL SELECT 'delegation', id, delegate_id FROM delegations WHERE agent_id = $1";
     let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
     let Some(agent) = agent else { return Ok(None) };
     let names: Vec<String> = on!(&mut conn, |c| sqlx::query_scalar(CAPABILITIES).bind(id.0).fetch_all(c).await?);
     let keys: Vec<KeyRow> =
         on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let public_keys: Vec<Uuid> = on!(&mut conn, |c| sqlx::query_scalar(PUBLIC_KEYS).bind(id.0).fetch_all(c).await?);
-    let revoked: Vec<Uuid> =
-        on!(&mut conn, |c| sqlx::query_scalar(REVOKED).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let mut revoked: Vec<_> = revoked.into_iter().map(TokenId).collect();
+    let belongings: Vec<(String, Uuid, Uuid)> =
+        on!(&mut conn, |c| sqlx::query_as(BELONGINGS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let (mut public_keys, mut revoked, mut delegates) = (Vec::new(), Vec::new(), Vec::new());
+    for (what, id, other) in belongings {
+        match what.as_str() {
+            "public_key" => public_keys.push(PublicKeyId(id)),
+            "revoked" => revoked.push(TokenId(id)),
+            _ => delegates.push((AgentId(other), DelegationId(id))),
+        }
+    }
     revoked.sort_unstable();
     Ok(Some(Principal {
         id,
@@ -116,8 +131,9 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
             .map(|name| stored("capability name", CapabilityName::parse(name)))
             .collect::<Result<_>>()?,
         keys: keys.iter().map(|key| Ok((ApiKeyId(key.id), key.validity()?))).collect::<Result<_>>()?,
-        public_keys: public_keys.into_iter().map(PublicKeyId).collect(),
+        public_keys: public_keys.into(),
         revoked: revoked.into(),
+        delegates: delegates.into(),
     }))
 }
 

@@ -92,6 +92,11 @@ impl Tx {
         self.changes.add_everything();
     }
 
+    /// Notes a use of an API key.
+    pub fn used(&mut self, key: ApiKeyId, this: Use) {
+        self.uses.entry(key).and_modify(|earlier| earlier.absorb(this)).or_insert(this);
+    }
+
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
         on!(self.conn(), |c| sqlx::query("SAVEPOINT unit").execute(c).await.map(drop))?;
         let (events, imported) = (self.events.len(), self.imported.len());
@@ -244,8 +249,7 @@ async fn commit_batch(
             Work::Change(unit) => answers.push(tx.run(unit).await?),
             Work::Record { event, used, answer } => {
                 if let Some(key) = used {
-                    let this = Use { at: event.at, ip: event.ip, times: 1 };
-                    tx.uses.entry(key).and_modify(|earlier| earlier.absorb(this)).or_insert(this);
+                    tx.used(key, Use { at: event.at, ip: event.ip, times: 1 });
                 }
                 tx.events.push(*event);
                 answers.push(answer);

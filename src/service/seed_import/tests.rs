@@ -116,6 +116,7 @@ impl House {
                 signing_key_rotation: None,
                 issuer: "http://localhost".to_owned(),
                 token_life: Duration::from_mins(30),
+                delegation_depth: 5,
                 rotation_grace: Duration::from_hours(24),
                 refusals_per_minute: 100,
             }),

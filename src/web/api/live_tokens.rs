@@ -14,7 +14,10 @@ use super::{
     paging::{self, DEFAULT_LIMIT, parse_cursor},
 };
 use crate::{
-    domain::{ApiKeyId, Limit, PublicKeyId, Timestamp, TokenId, token::Credential},
+    domain::{
+        AgentId, ApiKeyId, Limit, PublicKeyId, Timestamp, TokenId,
+        token::{Actor, Credential, DelegatedToken},
+    },
     service::{
         live_tokens::{self, LiveToken},
         revocation,
@@ -50,8 +53,8 @@ pub async fn revoke(
 /// What a revocation of tokens did.
 #[derive(Serialize, ToSchema)]
 pub struct TokensEnded {
-    /// How many tokens counted until then; 1,000 also for more.
-    tokens_ended: usize,
+    /// How many tokens counted until then, with those that descend from them; 1,000 also for more.
+    pub tokens_ended: usize,
 }
 
 /// An access token of an agent that counts.
@@ -77,6 +80,51 @@ pub struct LiveTokenBody {
     public_key_id: Option<PublicKeyId>,
     /// The address that it was issued to.
     ip_address: Option<String>,
+    /// The agent whose authority it carries.
+    #[schema(value_type = String)]
+    sub: AgentId,
+    /// Who acts for that agent, and within it who did so before (RFC 8693 section 4.1); null where nobody does.
+    #[schema(value_type = Option<Object>)]
+    act: Option<Actor>,
+    /// The tokens that descend from it and count: made by exchanges of it, or of one that was. At most 1,000.
+    descendants: Vec<DescendantBody>,
+}
+
+/// A token that was made of another.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Descendant)]
+pub struct DescendantBody {
+    /// Its identifier.
+    #[schema(value_type = String)]
+    jti: TokenId,
+    /// Who it is for.
+    aud: String,
+    /// When it was issued.
+    #[schema(value_type = String, format = DateTime)]
+    issued_at: Timestamp,
+    /// When it expires.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    /// The agent whose authority it carries.
+    #[schema(value_type = Option<String>)]
+    sub: Option<AgentId>,
+    /// Who acts for that agent, and within it who did so before.
+    #[schema(value_type = Option<Object>)]
+    act: Option<Actor>,
+}
+
+impl From<DelegatedToken> for DescendantBody {
+    fn from(token: DelegatedToken) -> Self {
+        let mut chain = token.links.iter().map(|link| link.agent);
+        Self {
+            jti: token.jti,
+            aud: token.audience,
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            sub: chain.next(),
+            act: Actor::chain(chain),
+        }
+    }
 }
 
 impl From<LiveToken> for LiveTokenBody {
@@ -93,6 +141,9 @@ impl From<LiveToken> for LiveTokenBody {
             key_id,
             public_key_id,
             ip_address: token.ip,
+            sub: token.subject,
+            act: Actor::chain(token.actors),
+            descendants: token.descendants.into_iter().map(DescendantBody::from).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod agents;
 pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
+pub mod delegates;
 pub mod error;
 pub mod health;
 pub mod live_tokens;

@@ -49,6 +49,14 @@ pub(super) async fn authenticate(
     client.map_err(|error| OAuthFailure::from(error).tried_basic(tried_basic))
 }
 
+/// Whether a request tries to authenticate a client, well or badly.
+pub(super) fn is_tried(headers: &HeaderMap, parameters: &Parameters) -> bool {
+    headers.contains_key(AUTHORIZATION)
+        || ["client_secret", "client_assertion", "client_assertion_type"]
+            .iter()
+            .any(|name| parameters.get(name).is_some())
+}
+
 /// The assertion that a client signed (RFC 7523 §2.2), if it sent one.
 fn assertion(parameters: &Parameters) -> Result<Option<&str>, OAuthFailure> {
     match (parameters.get("client_assertion_type"), parameters.get("client_assertion")) {

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,20 +15,29 @@ use utoipa::ToSchema;
 use super::{
     client,
     error::{ErrorBody, NOT_STORED, OAuthFailure},
+    metadata::TOKEN_EXCHANGE,
     parameters::{Parameters, invalid},
 };
 use crate::{
-    domain::token::TokenRefusal,
+    domain::{
+        AgentId,
+        token::{Actor, MayAct, TokenRefusal},
+    },
     service::{
         Origin, Services,
+        delegation::{self, Exchange},
         introspection::{self, Active},
         revocation,
         tokens::{self, Wanted},
     },
-    web::guard::bearer_of,
+    web::{api::live_tokens::TokensEnded, guard::bearer_of},
 };
 
 type Shared = State<Arc<Services>>;
+
+/// Types of tokens (RFC 8693 §3).
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// An access token for a client (RFC 6749 §5.1).
 #[derive(Serialize, ToSchema)]
@@ -36,6 +45,9 @@ type Shared = State<Arc<Services>>;
 pub struct TokenBody {
     /// The token, a JWT in the profile of RFC 9068.
     access_token: String,
+    /// What kind of token it is (RFC 8693 section 2.2.1); only in the answer to an exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
     /// Always `Bearer`.
     token_type: &'static str,
     /// Life of the token, in seconds.
@@ -48,15 +60,30 @@ pub struct TokenBody {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the form; `Parameters` is what it is read into")]
 pub struct TokenForm {
-    /// `client_credentials`.
+    /// `client_credentials`, or `urn:ietf:params:oauth:grant-type:token-exchange`.
     grant_type: String,
-    /// Capabilities, separated by spaces: some of those that the agent holds. All that it may have when left out.
+    /// Capabilities, separated by spaces: some of those that may be had. All of them when left out.
     scope: Option<String>,
     /// The identifier of the protected resource that the token is for (RFC 8707). AIMS itself when left out.
     resource: Option<String>,
+    /// The same (RFC 8693 section 2.1).
+    audience: Option<String>,
     /// Longest life of the token, in seconds.
     #[schema(minimum = 1)]
     expires_in: Option<u64>,
+    /// The identifier of the only agent that may come to act for the bearer (RFC 8693 section 4.4). Whoever policy allows
+    /// when left out.
+    may_act: Option<String>,
+    /// In an exchange: the access token of the agent to act for.
+    subject_token: Option<String>,
+    /// In an exchange: `urn:ietf:params:oauth:token-type:access_token`.
+    subject_token_type: Option<String>,
+    /// In an exchange: the actor's own access token for AIMS. The client acts when it is left out.
+    actor_token: Option<String>,
+    /// With an `actor_token`: `urn:ietf:params:oauth:token-type:access_token`.
+    actor_token_type: Option<String>,
+    /// In an exchange: `urn:ietf:params:oauth:token-type:access_token`, or left out.
+    requested_token_type: Option<String>,
     /// The agent's identifier, where the client does not authenticate by HTTP Basic.
     client_id: Option<String>,
     /// One of the agent's API keys, where the client does not authenticate by HTTP Basic.
@@ -67,11 +94,17 @@ pub struct TokenForm {
     client_assertion: Option<String>,
 }
 
-/// Issue an access token to a client
+/// Issue an access token
 ///
 /// `client_credentials` (RFC 6749 section 4.4). The client is an agent and its secret one of its API keys, sent by HTTP Basic
 /// or in the form; or it signs an assertion with a registered key pair (`private_key_jwt`, RFC 7523): `iss` and `sub` the
 /// agent, `aud` the issuer or this endpoint, `exp` at most 5 minutes away, `jti` used once. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
+///
+/// Token exchange (RFC 8693): an agent obtains a token by which it acts for the agent of `subject_token`, if it is one of that
+/// agent's delegates. The actor is whose `actor_token` it is, or else the client; with an `actor_token`, client authentication may
+/// be left out. The token carries no capability that either side lacks, lives no longer than either token, and names the chain of
+/// actors in `act`, of which there are at most `DELEGATION_DEPTH_MAX`. It ends at once when any token, credential, agent or
+/// permission that it was made with does.
 #[utoipa::path(
     post, path = "/oauth/token", tag = "OAuth", operation_id = "token",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
@@ -87,25 +120,70 @@ pub async fn token(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<impl IntoResponse, OAuthFailure> {
-    let client = client::authenticate(&services, &origin, &headers, &parameters).await?;
-    if parameters.required("grant_type")? != "client_credentials" {
-        return Err(TokenRefusal::UnsupportedGrantType.into());
-    }
-    let life = parameters.get("expires_in").map(|text| text.parse().ok().filter(|&seconds: &u64| seconds > 0));
-    let life = life.map(|seconds| seconds.ok_or_else(|| invalid("expires_in must be a number of seconds".to_owned())));
-    let wanted = Wanted {
-        scope: parameters.get("scope").map(str::to_owned),
-        resource: parameters.get("resource").map(str::to_owned),
-        life: life.transpose()?.map(Duration::from_secs),
+    let grant_type = parameters.get("grant_type");
+    let exchanges = grant_type == Some(TOKEN_EXCHANGE);
+    let proves_itself =
+        exchanges && parameters.get("actor_token").is_some() && !client::is_tried(&headers, &parameters);
+    let client =
+        if proves_itself { None } else { Some(client::authenticate(&services, &origin, &headers, &parameters).await?) };
+    let wanted = wanted(&parameters)?;
+    let issued = match (grant_type, &client) {
+        (Some("client_credentials"), Some(client)) => {
+            tokens::client_credentials(&services, &origin, client, &wanted).await?
+        }
+        (Some(TOKEN_EXCHANGE), client) => {
+            let exchange = exchange(&parameters)?;
+            delegation::exchange(&services, &origin, client.as_ref(), exchange, &wanted).await?
+        }
+        (None, _) => return Err(invalid("The parameter grant_type is missing".to_owned())),
+        _ => return Err(TokenRefusal::UnsupportedGrantType.into()),
     };
-    let issued = tokens::client_credentials(&services, &origin, &client, &wanted).await?;
     let body = TokenBody {
         access_token: issued.access_token.expose_secret().to_owned(),
+        issued_token_type: exchanges.then_some(ACCESS_TOKEN),
         token_type: "Bearer",
         expires_in: issued.expires_in,
         scope: issued.scope.to_scope(),
     };
     Ok((NOT_STORED, Json(body)))
+}
+
+fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {
+    let life = parameters.get("expires_in").map(|text| text.parse().ok().filter(|&seconds: &u64| seconds > 0));
+    let life = life.map(|seconds| seconds.ok_or_else(|| invalid("expires_in must be a number of seconds".to_owned())));
+    let may_act = parameters.get("may_act").map(AgentId::parse);
+    let may_act = may_act.map(|agent| agent.ok_or_else(|| invalid("may_act must be an agent's identifier".to_owned())));
+    let resource = match (parameters.get("resource"), parameters.get("audience")) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(TokenRefusal::InvalidTarget("A token is for one resource").into());
+        }
+        (resource, audience) => resource.or(audience),
+    };
+    Ok(Wanted {
+        scope: parameters.get("scope").map(str::to_owned),
+        resource: resource.map(str::to_owned),
+        life: life.transpose()?.map(Duration::from_secs),
+        may_act: may_act.transpose()?,
+    })
+}
+
+/// Reads what an exchange is made of; every token is an access token, which is a JWT.
+fn exchange(parameters: &Parameters) -> Result<Exchange<'_>, OAuthFailure> {
+    for (name, among) in [
+        ("subject_token_type", [ACCESS_TOKEN, JWT].as_slice()),
+        ("actor_token_type", [ACCESS_TOKEN, JWT].as_slice()),
+        ("requested_token_type", [ACCESS_TOKEN].as_slice()),
+    ] {
+        if parameters.get(name).is_some_and(|value| !among.contains(&value)) {
+            return Err(invalid(format!("The {name} must be {ACCESS_TOKEN}")));
+        }
+    }
+    parameters.required("subject_token_type")?;
+    let actor_token = parameters.get("actor_token");
+    if actor_token.is_some() != parameters.get("actor_token_type").is_some() {
+        return Err(invalid("An actor_token goes with an actor_token_type".to_owned()));
+    }
+    Ok(Exchange { subject_token: parameters.required("subject_token")?, actor_token })
 }
 
 /// A token to look at, or to revoke.
@@ -134,10 +212,18 @@ pub struct IntrospectionBody {
 struct ActiveBody {
     /// The capabilities that it carries and its agent still holds, separated by spaces.
     scope: String,
-    /// The agent.
+    /// The agent that obtained the token.
     client_id: String,
-    /// The agent.
+    /// The agent whose authority it carries.
     sub: String,
+    /// Who acts for it, and within that who did so before (RFC 8693 section 4.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    act: Option<Actor>,
+    /// Who alone may come to act for the bearer (RFC 8693 section 4.4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    may_act: Option<MayAct>,
     /// Who the token is for.
     aud: String,
     /// AIMS's public URL.
@@ -156,10 +242,13 @@ struct ActiveBody {
 
 impl From<Active> for ActiveBody {
     fn from(Active { claims, scope }: Active) -> Self {
+        let claims = Arc::unwrap_or_clone(claims);
         Self {
             scope: scope.to_scope(),
             client_id: claims.client_id,
             sub: claims.sub,
+            act: claims.act,
+            may_act: claims.may_act,
             aud: claims.aud,
             iss: claims.iss,
             exp: claims.exp,
@@ -208,7 +297,7 @@ pub async fn introspect(
     post, path = "/oauth/revoke", tag = "OAuth", operation_id = "revoke_token",
     request_body(content = TokenToExamine, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, description = "The token is not active any more."),
+        (status = 200, description = "The token is not active any more, nor is any that descends from it.", body = TokensEnded),
         (status = 400, description = "The request is not valid, or the token is another client's.", body = ErrorBody),
         (status = 401, description = "The client is unknown, its key has ended, or it may not act.", body = ErrorBody),
     )
@@ -220,8 +309,8 @@ pub async fn revoke(
     parameters: Parameters,
 ) -> Result<impl IntoResponse, OAuthFailure> {
     let client = client::authenticate(&services, &origin, &headers, &parameters).await?;
-    revocation::revoke(&services, &origin, &client, parameters.required("token")?).await?;
-    Ok((StatusCode::OK, NOT_STORED))
+    let tokens_ended = revocation::revoke(&services, &origin, &client, parameters.required("token")?).await?;
+    Ok((NOT_STORED, Json(TokensEnded { tokens_ended })))
 }
 
 /// The authorization endpoint

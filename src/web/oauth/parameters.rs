@@ -43,7 +43,7 @@ impl Parameters {
             if pairs.iter().skip(at + 1).any(|(other, _)| other == name) {
                 // RFC 8707 lets `resource` be repeated; a token for several would be as good at each of them.
                 return Err(match name.as_str() {
-                    "resource" => TokenRefusal::InvalidTarget("A token is for one resource").into(),
+                    "resource" | "audience" => TokenRefusal::InvalidTarget("A token is for one resource").into(),
                     _ => invalid("A parameter is given more than once".to_owned()),
                 });
             }

@@ -34,7 +34,10 @@ async fn the_documents_tell_the_truth(db: Database) {
         let path = document[name].as_str().unwrap().strip_prefix(ISSUER).unwrap().to_owned();
         assert_eq!(server.anybody().get(&path).await.status, status, "{name}");
     }
-    assert_eq!(document["grant_types_supported"], json!(["client_credentials"]));
+    assert_eq!(
+        document["grant_types_supported"],
+        json!(["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"])
+    );
     for name in ["token", "introspection", "revocation"] {
         let methods = &document[format!("{name}_endpoint_auth_methods_supported")];
         assert_eq!(methods, &json!(["client_secret_basic", "client_secret_post", "private_key_jwt"]));

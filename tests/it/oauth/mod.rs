@@ -1,12 +1,14 @@
 //! The token service as OAuth clients and resource servers use it.
 
 mod assertions;
+mod delegation;
 mod introspection;
 mod metadata;
 mod resources;
 mod revocation;
 mod signing_keys;
 mod token;
+mod widening;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;

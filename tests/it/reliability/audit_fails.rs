@@ -119,6 +119,7 @@ struct Scene {
     free: String,
     resource: String,
     public_key: String,
+    delegate: String,
 }
 
 /// Another key than that of the scene.
@@ -137,14 +138,17 @@ impl Scene {
         let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
         let registered = server.admin.post(&format!("/agents/{}/public-keys", target.id), jwk).await.expect(201);
         let public_key = registered[0]["id"].as_str().unwrap().to_owned();
-        Self { target, suspended, held, free, resource, public_key }
+        let delegates = format!("/agents/{}/delegates", target.id);
+        server.admin.post(&delegates, json!({ "delegate_id": suspended.id })).await.expect(201);
+        let delegate = server.agent("delegate", &[]).await.id;
+        Self { target, suspended, held, free, resource, public_key, delegate }
     }
 
     async fn send(&self, server: &Server, method: &Method, path: &str) -> Answer {
         let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
         let id = if path.starts_with("/resources") { &self.resource } else { &agent.id };
         let key = if path.contains("/public-keys") { &self.public_key } else { &agent.key_id };
-        let mut filled = path.replace("{id}", id).replace("{key_id}", key);
+        let mut filled = path.replace("{id}", id).replace("{key_id}", key).replace("{delegate_id}", &self.suspended.id);
         for placeholder in ["{capability_id}", "{cap_id}"] {
             filled = filled.replace(placeholder, &self.held);
         }
@@ -164,6 +168,7 @@ impl Scene {
             ("POST", "/resources") => json!({ "identifier": "https://new.example", "name": "New" }),
             ("PATCH", "/resources/{id}") => json!({ "name": "Another" }),
             ("POST", "/agents/{id}/public-keys") => json!({ "kty": "EC", "crv": "P-256", "x": JWK_X, "y": JWK_Y }),
+            ("POST", "/agents/{id}/delegates") => json!({ "delegate_id": self.delegate }),
             ("POST", "/capabilities") => json!({ "name": "new:capability" }),
             ("POST", "/agents/{id}/capabilities") => json!({ "capability_id": self.free }),
             _ => json!({}),
@@ -185,6 +190,9 @@ async fn dump(db: &Database) -> Vec<String> {
          JOIN capabilities c ON c.id = g.capability_id ORDER BY a.name, c.name",
         "SELECT identifier || ' ' || name || ' ' || scope FROM resources ORDER BY identifier",
         "SELECT thumbprint FROM public_keys ORDER BY thumbprint",
+        "SELECT a.name || ' for ' || b.name FROM delegations d JOIN agents a ON a.id = d.delegate_id \
+         JOIN agents b ON b.id = d.agent_id ORDER BY a.name",
+        "SELECT 'delegated ' || COUNT(*) FROM delegated_token_links",
         "SELECT 'revoked ' || COUNT(*) FROM revoked_tokens",
         "SELECT 'audit ' || COUNT(*) || ' ' || MAX(seq) FROM audit_log",
         "SELECT 'head ' || seq FROM audit_head",

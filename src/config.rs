@@ -15,7 +15,12 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use crate::{crypto::MasterKey, domain::token::SigningAlgorithm, store::db::Location, web::serve::Limits};
+use crate::{
+    crypto::MasterKey,
+    domain::{network, token::SigningAlgorithm},
+    store::db::Location,
+    web::serve::Limits,
+};
 
 /// A setting: its name, what it is when not set, and what it means.
 pub struct Setting {
@@ -384,14 +389,7 @@ fn parse_public_url(text: &str) -> Result<String, String> {
 }
 
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    text.split([',', ' '])
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let address = || part.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-            let network = part.parse::<IpNet>().ok().or_else(address);
-            network.ok_or_else(|| format!("must hold addresses and networks; {part:?} is neither"))
-        })
-        .collect()
+    network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {

@@ -78,3 +78,10 @@ CREATE TABLE delegated_token_links (
     PRIMARY KEY (jti, place)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delegated_token_links_by_agent ON delegated_token_links (agent_id, jti);
+
+-- What a key may be used for at most; set when it is made. `scope` and `networks` are separated by spaces, `token_life` is in
+-- seconds; empty means no limit.
+ALTER TABLE api_keys ADD COLUMN scope TEXT;
+ALTER TABLE api_keys ADD COLUMN networks TEXT;
+ALTER TABLE api_keys ADD COLUMN token_life INTEGER;
+ALTER TABLE api_keys ADD COLUMN uses_left INTEGER;

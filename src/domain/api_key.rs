@@ -6,6 +6,7 @@ use super::{
     agent::words,
     error::{AuthFailure, Invalid},
     ids::{AgentId, ApiKeyId},
+    key_limits::KeyLimits,
     text,
     timestamp::Timestamp,
 };
@@ -23,6 +24,8 @@ pub struct ApiKey {
     pub name: String,
     /// Where it is in its life.
     pub status: ApiKeyStatus,
+    /// What it may be used for at most.
+    pub limits: KeyLimits,
     /// When it stops to work by itself.
     pub expires_at: Option<Timestamp>,
     /// When it was made.

@@ -58,6 +58,19 @@ impl CapabilityName {
         Ok(Self(text.into()))
     }
 
+    /// Reads names separated by spaces.
+    ///
+    /// # Errors
+    /// When one is not valid, or there are more than `most`.
+    pub fn parse_several(text: &str, most: usize) -> Result<CapabilitySet, Invalid> {
+        let names = text.split(' ').filter(|name| !name.is_empty()).map(Self::parse);
+        let names: CapabilitySet = names.collect::<Result<_, _>>()?;
+        if names.iter().count() > most {
+            return Err(Invalid::new("too_long", format!("At most {most} capabilities")));
+        }
+        Ok(names)
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

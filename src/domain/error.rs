@@ -138,6 +138,10 @@ pub enum AuthFailure {
     RotatedKeyExpired,
     /// The key is past its expiry.
     KeyExpired,
+    /// The key does not work from the address that sent it.
+    KeyNotFromHere,
+    /// As many tokens as the key is for were issued.
+    KeyUsedUp,
     /// The agent is suspended.
     AgentSuspended,
     /// The agent was revoked.
@@ -165,6 +169,8 @@ impl AuthFailure {
             Self::KeyRevoked => "API key has been revoked",
             Self::RotatedKeyExpired => "Rotated API key has expired past grace period",
             Self::KeyExpired => "API key has expired",
+            Self::KeyNotFromHere => "API key may not be used from this address",
+            Self::KeyUsedUp => "API key has been used up",
             Self::AgentSuspended => "Agent is suspended",
             Self::AgentRevoked => "Agent has been revoked",
             Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
@@ -184,6 +190,8 @@ impl AuthFailure {
             Self::KeyRevoked => "key_revoked",
             Self::RotatedKeyExpired => "rotated_key_expired",
             Self::KeyExpired => "key_expired",
+            Self::KeyNotFromHere => "key_not_from_here",
+            Self::KeyUsedUp => "key_used_up",
             Self::AgentSuspended => "agent_suspended",
             Self::AgentRevoked => "agent_revoked",
             Self::InvalidClient => "invalid_client",

@@ -8,6 +8,7 @@ pub mod capability;
 pub mod delegation;
 pub mod error;
 pub mod ids;
+pub mod key_limits;
 pub mod network;
 pub mod page;
 pub mod password;
@@ -26,6 +27,7 @@ pub use ids::{
     ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, PasskeyId, ProtectedResourceId,
     PublicKeyId, RequestId, SessionId, TokenId,
 };
+pub use key_limits::KeyLimits;
 pub use page::{Limit, Page};
 pub use protected_resource::{ProtectedResource, ResourceUri};
 pub use timestamp::Timestamp;

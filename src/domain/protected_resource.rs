@@ -52,12 +52,7 @@ impl ProtectedResource {
     /// # Errors
     /// When one is no name of a capability, or there are more than [`Self::CAPABILITIES_MAX`].
     pub fn parse_capabilities(text: &str) -> Result<CapabilitySet, Invalid> {
-        let names = text.split(' ').filter(|name| !name.is_empty()).map(CapabilityName::parse);
-        let names: CapabilitySet = names.collect::<Result<_, _>>()?;
-        if names.iter().count() > Self::CAPABILITIES_MAX {
-            return Err(Invalid::new("too_long", format!("At most {} capabilities", Self::CAPABILITIES_MAX)));
-        }
-        Ok(names)
+        CapabilityName::parse_several(text, Self::CAPABILITIES_MAX)
     }
 }
 

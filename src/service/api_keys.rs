@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Services,
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     crypto::RawApiKey,
     domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Limit, Page, Result, Timestamp,
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, KeyLimits, Limit, Page, Result,
+        Timestamp,
         api_key::{Position, Selection},
         audit::{AuditAction, Resource},
     },
@@ -28,6 +29,8 @@ pub struct NewApiKey {
     pub name: String,
     /// When it stops to work by itself.
     pub expires_at: Option<Timestamp>,
+    /// What it may be used for at most.
+    pub limits: KeyLimits,
 }
 
 /// A key that was just made, and its secret.
@@ -100,9 +103,21 @@ pub(super) async fn make(
 ) -> Result<CreatedApiKey> {
     require_no_elevation(act, agent).await?;
     let created = insert(act, agent, id, raw_key, new).await?;
-    let details = json!({ "target_agent": agent, "key_name": created.key.name });
+    let mut details = json!({ "target_agent": agent, "key_name": created.key.name });
+    if let (true, Some(members)) = (created.key.limits.is_limited(), details.as_object_mut()) {
+        members.insert("limits".to_owned(), described(&created.key.limits));
+    }
     act.audit(AuditAction::KeyCreated, Resource::ApiKey(id), Some(agent), details);
     Ok(created)
+}
+
+fn described(limits: &KeyLimits) -> Value {
+    json!({
+        "scope": limits.capabilities.as_ref().map(CapabilitySet::to_scope),
+        "allowed_networks": limits.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "token_life_seconds": limits.token_life,
+        "max_uses": limits.uses_left,
+    })
 }
 
 /// The keys of an agent, oldest first.
@@ -152,7 +167,8 @@ pub async fn fleet(
     api_keys::fleet(services.store.read().await?.conn(), selection, now, after, limit).await
 }
 
-/// Replaces an active key by a new one of the same name and expiry. The old one works until `grace` is over.
+/// Replaces an active key by a new one of the same name, expiry and limits. The old one works until `grace` is over, unless its
+/// uses are counted: what is left of them is the new one's.
 ///
 /// # Errors
 /// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] unless
@@ -184,7 +200,9 @@ pub async fn rotate(
                 if !api_keys::transition(act.conn(), &key, ApiKeyStatus::Active).await? {
                     return Err(Error::Refused("Only active keys can be rotated"));
                 }
-                let new = NewApiKey { name: key.name, expires_at: key.expires_at };
+                // What is left of its uses goes over, so that the two together have no more than the one had.
+                api_keys::use_up(act.conn(), old).await?;
+                let new = NewApiKey { name: key.name, expires_at: key.expires_at, limits: key.limits };
                 let new = insert(act, agent, id, raw_key, new).await?;
                 let details = json!({ "old_key_id": old, "new_key_id": id });
                 act.audit(AuditAction::KeyRotated, Resource::ApiKey(old), Some(agent), details);
@@ -258,6 +276,7 @@ async fn insert(
         key_prefix: raw_key.prefix().to_owned(),
         name: new.name,
         status: ApiKeyStatus::Active,
+        limits: new.limits,
         expires_at: new.expires_at,
         created_at: act.now,
         rotated_at: None,
@@ -276,5 +295,7 @@ async fn insert(
 async fn has_other_usable_key(act: &mut Act<'_>, key: &ApiKey) -> Result<bool> {
     let now = act.now;
     let keys = api_keys::list(act.conn(), key.agent_id).await?;
-    Ok(keys.iter().any(|other| other.id != key.id && other.validity().check(now).is_ok()))
+    // A key that is limited may be unable to let anybody back in.
+    let is_full = |other: &ApiKey| other.validity().check(now).is_ok() && !other.limits.is_limited();
+    Ok(keys.iter().any(|other| other.id != key.id && is_full(other)))
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock::Environment,
     crypto::RawApiKey,
-    domain::{AgentId, AgentName, AgentType, ApiKeyId, CapabilityId, Error, Result, capability::builtin},
+    domain::{AgentId, AgentName, AgentType, ApiKeyId, CapabilityId, Error, KeyLimits, Result, capability::builtin},
     store::capabilities as stored,
 };
 
@@ -76,7 +76,7 @@ async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<Administr
         capabilities::give(act, agent, &capability).await?;
     }
     let raw_key = RawApiKey::generate(env);
-    let key = NewApiKey { name: KEY_NAME.to_owned(), expires_at: None };
+    let key = NewApiKey { name: KEY_NAME.to_owned(), expires_at: None, limits: KeyLimits::default() };
     let created = api_keys::make(act, agent, ApiKeyId(env.uuid()), raw_key, key).await?;
     Ok(Some(AdministratorKey { agent, raw_key: created.raw_key }))
 }
@@ -89,7 +89,7 @@ async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<Administr
 pub async fn recover(services: &Services) -> Result<AdministratorKey> {
     let agent = stored::first_administrator(services.store.read().await?.conn()).await?;
     let agent = agent.ok_or(Error::NotFound("Active agent that holds admin:*"))?;
-    let key = NewApiKey { name: RECOVERY_KEY_NAME.to_owned(), expires_at: None };
+    let key = NewApiKey { name: RECOVERY_KEY_NAME.to_owned(), expires_at: None, limits: KeyLimits::default() };
     let created = api_keys::create(services, &Caller::system(), agent, key).await?;
     Ok(AdministratorKey { agent, raw_key: created.raw_key })
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims},
     domain::{
-        AgentId, AuthFailure, PublicKeyId, Result, Timestamp,
+        AgentId, ApiKeyId, AuthFailure, CapabilitySet, KeyLimits, PublicKeyId, Result, Timestamp,
         token::{Credential, Link},
     },
     store::{principals, public_keys},
@@ -34,6 +34,7 @@ pub struct Client {
     pub(super) credential: Credential,
     /// When the credential ends by itself.
     pub(super) ends_at: Option<Timestamp>,
+    pub(super) limits: KeyLimits,
 }
 
 /// Authenticates an agent by one of its API keys. Whoever also says who they are must be right about it.
@@ -59,17 +60,22 @@ pub async fn authenticate(
     let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
         return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
     };
-    let validity = match principal.key(key) {
-        Some(validity) => Some(*validity),
-        None => principals::key_validity(services.store.read().await?.conn(), key).await?,
+    let known = match principal.key(key) {
+        Some(known) => Some(known.clone()),
+        None => principals::key(services.store.read().await?.conn(), key).await?,
     };
-    let usable = validity.ok_or(AuthFailure::InvalidKey).and_then(|validity| {
-        validity.check(now)?;
+    let usable = known.ok_or(AuthFailure::InvalidKey).and_then(|known| {
+        known.validity.check(now)?;
         check_status(principal.status)?;
-        Ok(validity)
+        if known.limits.admits(origin.ip) { Ok(known) } else { Err(AuthFailure::KeyNotFromHere) }
     });
     match usable {
-        Ok(validity) => Ok(Client { principal, credential: Credential::ApiKey(key), ends_at: validity.ends_at() }),
+        Ok(known) => Ok(Client {
+            principal,
+            credential: Credential::ApiKey(key),
+            ends_at: known.validity.ends_at(),
+            limits: known.limits,
+        }),
         Err(failure) => services.refuse(origin, Some(agent), Some(key), failure).await,
     }
 }
@@ -115,7 +121,7 @@ pub async fn authenticate_assertion(
     if !is_first {
         return refuse(Some(agent), "assertion_replayed").await;
     }
-    Ok(Client { principal, credential: Credential::PublicKey(key), ends_at: None })
+    Ok(Client { principal, credential: Credential::PublicKey(key), ends_at: None, limits: KeyLimits::default() })
 }
 
 /// Which of the agent's keys made the signature: one of those that the assertion names, where it names any.
@@ -191,11 +197,30 @@ impl Client {
         self.principal.id
     }
 
-    /// The client as a caller with all that its agent holds.
+    /// The API key that it authenticated with, if it did, and whether its uses are counted.
+    pub(super) const fn key(&self) -> Option<(ApiKeyId, bool)> {
+        match self.credential {
+            Credential::ApiKey(id) => Some((id, self.limits.uses_left.is_some())),
+            Credential::PublicKey(_) => None,
+        }
+    }
+
+    /// What its tokens may carry.
+    pub(super) fn authority(&self) -> CapabilitySet {
+        self.limits.narrow(&self.principal.capabilities)
+    }
+
+    /// When a token ends that is to live so long: no token outlives its credential.
+    pub(super) fn end_of(&self, life: Duration, now: Timestamp) -> Timestamp {
+        let longest = now.plus(self.limits.shorten(life));
+        self.ends_at.map_or(longest, |end| end.min(longest))
+    }
+
+    /// The client as a caller with all that its credential allows.
     #[must_use]
     pub fn into_caller(self, origin: Origin) -> Caller {
         let principal = Principal::Agent(AgentCaller {
-            authority: self.principal.capabilities.clone(),
+            authority: self.authority(),
             subject: Link {
                 agent: self.principal.id,
                 credential: self.credential,

@@ -17,9 +17,8 @@ use super::{
 use crate::{
     domain::{
         ApiKeyId, AuthFailure, CapabilitySet, Error, Result, Timestamp, TokenId,
-        api_key::Use,
         audit::{AuditAction, Event},
-        token::{Acting, Actor, Claims, Credential, DelegatedToken, Link, TokenRefusal},
+        token::{Acting, Actor, Claims, DelegatedToken, Link, TokenRefusal},
     },
     store::delegated_tokens,
 };
@@ -48,8 +47,8 @@ struct Party {
     authority: CapabilitySet,
     /// When it ends by itself.
     ends_at: Option<Timestamp>,
-    /// The key that it authenticated with, if it did.
-    used: Option<ApiKeyId>,
+    /// The key that it authenticated with, if it did, and whether its uses are counted.
+    used: Option<(ApiKeyId, bool)>,
 }
 
 /// Issues a token by which the actor acts for the subject: with no more than both of them hold, for no longer than both
@@ -77,7 +76,11 @@ pub async fn exchange(
         delegate(services, origin, actor, subject, &said, wanted, now).await
     }
     .await;
-    services.granted_or_recorded(outcome, origin, by, credential).await
+    let outcome = services.granted_or_recorded(outcome, origin, by, credential).await;
+    match client {
+        Some(client) => services.usable_or_recorded(outcome, origin, client).await,
+        None => outcome,
+    }
 }
 
 async fn actor(
@@ -92,11 +95,8 @@ async fn actor(
         let Principal::Agent(bearer) = client.clone().into_caller(origin.clone()).principal else {
             return Err(Error::internal("a client is no agent"));
         };
-        let used = match client.credential {
-            Credential::ApiKey(id) => Some(id),
-            Credential::PublicKey(_) => None,
-        };
-        return Ok(Party { authority: bearer.authority.clone(), bearer, ends_at: client.ends_at, used });
+        let ends_at = Some(client.end_of(services.settings.token_life, now));
+        return Ok(Party { authority: bearer.authority.clone(), bearer, ends_at, used: client.key() });
     };
     let (actor, said) = party(services, token, now, ACTOR).await?;
     // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
@@ -186,7 +186,7 @@ fn event(
 }
 
 /// Keeps a token's chain if every link of it still holds, so that none that ended meanwhile gets a descendant.
-async fn keep(services: &Services, token: DelegatedToken, event: Event, used: Option<ApiKeyId>) -> Result<()> {
+async fn keep(services: &Services, token: DelegatedToken, event: Event, used: Option<(ApiKeyId, bool)>) -> Result<()> {
     services
         .store
         .write(move |tx| {
@@ -196,10 +196,10 @@ async fn keep(services: &Services, token: DelegatedToken, event: Event, used: Op
                     return Err(SUBJECT.into());
                 }
                 delegated_tokens::insert(tx.conn(), &token).await?;
-                if let Some(key) = used {
-                    tx.used(key, Use { at: event.at, ip: event.ip, times: 1 });
+                match used {
+                    Some((key, is_counted)) => return tokens::use_key(tx, event, key, is_counted).await,
+                    None => tx.audit(event),
                 }
-                tx.audit(event);
                 Ok(())
             })
         })

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, AgentStatus, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
+        AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
+        api_key::Use,
         audit::{AuditAction, Event},
         token::{Claims, Credential, MayAct, TokenRefusal},
     },
-    store::resources,
+    store::{Tx, api_keys, resources},
 };
 
 /// A fresh access token.
@@ -57,7 +58,7 @@ pub(super) struct Grant {
 pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Result<IssuedToken> {
     let client = clients::authenticate(services, origin, None, raw_key).await?;
     let grant = Grant {
-        scope: client.principal.capabilities.clone(),
+        scope: client.authority(),
         audience: services.settings.issuer.clone(),
         life: services.settings.token_life,
         may_act: None,
@@ -76,12 +77,27 @@ pub async fn client_credentials(
     wanted: &Wanted,
 ) -> Result<IssuedToken> {
     let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
-    let granted = grant(services, &client.principal.capabilities, wanted).await;
+    let granted = grant(services, &client.authority(), wanted).await;
     let grant = services.granted_or_recorded(granted, origin, by, Some(client.credential)).await?;
     issue(services, origin, client, grant, AuditAction::TokenGranted).await
 }
 
 impl Services {
+    /// Records that a client's key was used up.
+    pub(super) async fn usable_or_recorded<T>(
+        &self,
+        outcome: Result<T>,
+        origin: &Origin,
+        client: &Client,
+    ) -> Result<T> {
+        match outcome {
+            Err(Error::Unauthenticated(failure @ AuthFailure::KeyUsedUp)) => {
+                self.refuse(origin, Some(client.id()), client.key().map(|(key, _)| key), failure).await
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Records why a client does not get the token that it asks for.
     pub(super) async fn granted_or_recorded<T>(
         &self,
@@ -162,16 +178,10 @@ async fn issue(
 ) -> Result<IssuedToken> {
     let now = services.env.now();
     let agent = client.id();
-    let longest = now.plus(grant.life);
-    let ends = client.ends_at.map_or(longest, |end| end.min(longest));
-    let mut claims = grant.claims(services, agent, now, ends);
+    let mut claims = grant.claims(services, agent, now, client.end_of(grant.life, now));
     claims.token_epoch = client.principal.token_epoch;
-    let mut key = None;
     match client.credential {
-        Credential::ApiKey(id) => {
-            key = Some(id);
-            claims.key_id = Some(id.to_string());
-        }
+        Credential::ApiKey(id) => claims.key_id = Some(id.to_string()),
         Credential::PublicKey(id) => claims.public_key_id = Some(id.to_string()),
     }
     let issued = Event {
@@ -189,8 +199,24 @@ async fn issue(
         request_id: origin.request_id.clone(),
     };
     let issuable = sign(services, &claims, grant.scope)?;
-    services.store.record(issued, key).await?;
+    match client.key() {
+        Some((key, true)) => {
+            let spent = services.store.write(move |tx| Box::pin(use_key(tx, issued, key, true))).await;
+            services.usable_or_recorded(spent, origin, client).await?;
+        }
+        key => services.store.record(issued, key.map(|(key, _)| key)).await?,
+    }
     Ok(issuable)
+}
+
+/// Records what was issued for an API key, which is one of the tokens that it is for if its uses are counted.
+pub(super) async fn use_key(tx: &mut Tx, issued: Event, key: ApiKeyId, is_counted: bool) -> Result<()> {
+    if is_counted && !api_keys::spend_use(tx.conn(), key).await? {
+        return Err(AuthFailure::KeyUsedUp.into());
+    }
+    tx.used(key, Use { at: issued.at, ip: issued.ip, times: 1 });
+    tx.audit(issued);
+    Ok(())
 }
 
 /// Signs a token, which must not leave before its record is durable.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     crypto::KeyHash,
     domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Limit, Page, Result, Timestamp,
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, KeyLimits, Limit, Page, Result, Timestamp,
         api_key::{Position, Selection, Use},
     },
 };
@@ -30,6 +30,32 @@ struct Row {
     last_used_at: Option<i64>,
     last_used_ip: Option<String>,
     idle_since: i64,
+    #[sqlx(flatten)]
+    limits: LimitsRow,
+}
+
+/// The columns that hold a key's limits.
+#[derive(FromRow)]
+pub(super) struct LimitsRow {
+    scope: Option<String>,
+    networks: Option<String>,
+    token_life: Option<i64>,
+    uses_left: Option<i64>,
+}
+
+impl TryFrom<LimitsRow> for KeyLimits {
+    type Error = Error;
+
+    fn try_from(row: LimitsRow) -> Result<Self> {
+        let capabilities = row.scope.as_deref().map(Self::parse_capabilities).transpose();
+        let life = row.token_life.map(u32::try_from).transpose();
+        Ok(Self {
+            capabilities: stored("scope of an API key", capabilities)?,
+            networks: stored("network", Self::parse_networks(row.networks.as_deref().unwrap_or_default()))?,
+            token_life: stored("token life", life)?,
+            uses_left: row.uses_left,
+        })
+    }
 }
 
 impl TryFrom<Row> for ApiKey {
@@ -42,6 +68,7 @@ impl TryFrom<Row> for ApiKey {
             key_prefix: row.key_prefix,
             name: row.name,
             status: stored("API key status", ApiKeyStatus::parse(&row.status))?,
+            limits: row.limits.try_into()?,
             expires_at: row.expires_at.map(Timestamp::from_micros),
             created_at: Timestamp::from_micros(row.created_at),
             rotated_at: row.rotated_at.map(Timestamp::from_micros),
@@ -59,8 +86,11 @@ impl TryFrom<Row> for ApiKey {
 /// When the database fails.
 pub async fn insert(conn: Conn<'_>, key: &ApiKey, hash: &KeyHash) -> Result<bool> {
     const SQL: &str = "INSERT INTO api_keys (id, agent_id, key_hash, key_prefix, name, status, expires_at, \
-        created_at, rotated_at, grace_ends_at, revoked_at, last_used_at, idle_since) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, COALESCE($12, $8)) ON CONFLICT (key_hash) DO NOTHING";
+        created_at, rotated_at, grace_ends_at, revoked_at, last_used_at, idle_since, scope, networks, token_life, uses_left) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, COALESCE($12, $8), $13, $14, $15, $16) \
+        ON CONFLICT (key_hash) DO NOTHING";
+    let networks = key.limits.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let networks = Some(networks).filter(|networks| !networks.is_empty());
     let inserted = on!(conn, |c| sqlx::query(SQL)
         .bind(key.id.0)
         .bind(key.agent_id.0)
@@ -74,6 +104,10 @@ pub async fn insert(conn: Conn<'_>, key: &ApiKey, hash: &KeyHash) -> Result<bool
         .bind(key.grace_ends_at.map(Timestamp::as_micros))
         .bind(key.revoked_at.map(Timestamp::as_micros))
         .bind(key.last_used_at.map(Timestamp::as_micros))
+        .bind(key.limits.capabilities.as_ref().map(CapabilitySet::to_scope))
+        .bind(&networks)
+        .bind(key.limits.token_life.map(i64::from))
+        .bind(key.limits.uses_left)
         .execute(c)
         .await?
         .rows_affected());
@@ -118,6 +152,26 @@ pub async fn transition(conn: Conn<'_>, key: &ApiKey, from: ApiKeyStatus) -> Res
         .await?
         .rows_affected());
     Ok(updated == 1)
+}
+
+/// Takes one of the tokens that a limited key is for; `false` when none is left.
+///
+/// # Errors
+/// When the database fails.
+pub async fn spend_use(conn: Conn<'_>, id: ApiKeyId) -> Result<bool> {
+    const SQL: &str = "UPDATE api_keys SET uses_left = uses_left - 1 WHERE id = $1 AND uses_left > 0";
+    let updated = on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await?.rows_affected());
+    Ok(updated == 1)
+}
+
+/// Leaves a limited key without any use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn use_up(conn: Conn<'_>, id: ApiKeyId) -> Result<()> {
+    const SQL: &str = "UPDATE api_keys SET uses_left = 0 WHERE id = $1 AND uses_left IS NOT NULL";
+    on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// Revokes every active key of an agent.

@@ -4,16 +4,28 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
+    api_keys::LimitsRow,
     db::{Conn, on},
     stored,
 };
 use crate::{
     crypto::KeyHash,
     domain::{
-        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, DelegationId,
-        PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
+        AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, DelegationId, Error,
+        KeyLimits, PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
     },
 };
+
+/// An API key as far as it authenticates.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The key.
+    pub id: ApiKeyId,
+    /// How long it does.
+    pub validity: Validity,
+    /// For what it does; how many uses are left is as of when it was loaded.
+    pub limits: KeyLimits,
+}
 
 /// An agent as far as its authority goes.
 #[derive(Clone, Debug)]
@@ -27,7 +39,7 @@ pub struct Principal {
     /// What it may do.
     pub capabilities: CapabilitySet,
     /// The keys that authenticated it when this was loaded; they may have ended since.
-    pub keys: Box<[(ApiKeyId, Validity)]>,
+    pub keys: Box<[Key]>,
     /// The public keys that authenticate it.
     pub public_keys: Box<[PublicKeyId]>,
     /// The tokens that were revoked before their time, in order.
@@ -39,8 +51,8 @@ pub struct Principal {
 impl Principal {
     /// One of the keys that authenticated the agent when this was loaded.
     #[must_use]
-    pub fn key(&self, id: ApiKeyId) -> Option<&Validity> {
-        self.keys.iter().find(|(key, _)| *key == id).map(|(_, validity)| validity)
+    pub fn key(&self, id: ApiKeyId) -> Option<&Key> {
+        self.keys.iter().find(|key| key.id == id)
     }
 
     /// Whether a credential authenticates the agent at `now`.
@@ -49,7 +61,7 @@ impl Principal {
     /// Why it does not.
     pub fn check(&self, credential: Credential, now: Timestamp) -> Result<(), AuthFailure> {
         match credential {
-            Credential::ApiKey(id) => self.key(id).ok_or(AuthFailure::KeyRevoked)?.check(now),
+            Credential::ApiKey(id) => self.key(id).ok_or(AuthFailure::KeyRevoked)?.validity.check(now),
             Credential::PublicKey(id) if self.public_keys.contains(&id) => Ok(()),
             Credential::PublicKey(_) => Err(AuthFailure::KeyRevoked),
         }
@@ -80,15 +92,20 @@ struct KeyRow {
     status: String,
     expires_at: Option<i64>,
     grace_ends_at: Option<i64>,
+    #[sqlx(flatten)]
+    limits: LimitsRow,
 }
 
-impl KeyRow {
-    fn validity(&self) -> Result<Validity> {
-        Ok(Validity {
-            status: stored("API key status", ApiKeyStatus::parse(&self.status))?,
-            expires_at: self.expires_at.map(Timestamp::from_micros),
-            grace_ends_at: self.grace_ends_at.map(Timestamp::from_micros),
-        })
+impl TryFrom<KeyRow> for Key {
+    type Error = Error;
+
+    fn try_from(row: KeyRow) -> Result<Self> {
+        let validity = Validity {
+            status: stored("API key status", ApiKeyStatus::parse(&row.status))?,
+            expires_at: row.expires_at.map(Timestamp::from_micros),
+            grace_ends_at: row.grace_ends_at.map(Timestamp::from_micros),
+        };
+        Ok(Self { id: ApiKeyId(row.id), validity, limits: row.limits.try_into()? })
     }
 }
 
@@ -100,7 +117,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
     const AGENT: &str = "SELECT status, token_epoch FROM agents WHERE id = $1";
     const CAPABILITIES: &str = "SELECT c.name FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
         WHERE g.agent_id = $1";
-    const KEYS: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE agent_id = $1 \
+    const KEYS: &str = "SELECT * FROM api_keys WHERE agent_id = $1 \
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
     const BELONGINGS: &str = "SELECT 'public_key', id, agent_id FROM public_keys WHERE agent_id = $1 \
@@ -130,7 +147,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
             .iter()
             .map(|name| stored("capability name", CapabilityName::parse(name)))
             .collect::<Result<_>>()?,
-        keys: keys.iter().map(|key| Ok((ApiKeyId(key.id), key.validity()?))).collect::<Result<_>>()?,
+        keys: keys.into_iter().map(Key::try_from).collect::<Result<_>>()?,
         public_keys: public_keys.into(),
         revoked: revoked.into(),
         delegates: delegates.into(),
@@ -148,12 +165,12 @@ pub async fn key_owner(conn: Conn<'_>, hash: &KeyHash) -> Result<Option<(ApiKeyI
     Ok(row.map(|(key, agent)| (ApiKeyId(key), AgentId(agent))))
 }
 
-/// A key's validity, also when it has ended.
+/// A key, also when it has ended.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn key_validity(conn: Conn<'_>, id: ApiKeyId) -> Result<Option<Validity>> {
-    const SQL: &str = "SELECT id, status, expires_at, grace_ends_at FROM api_keys WHERE id = $1";
+pub async fn key(conn: Conn<'_>, id: ApiKeyId) -> Result<Option<Key>> {
+    const SQL: &str = "SELECT * FROM api_keys WHERE id = $1";
     let row: Option<KeyRow> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
-    row.as_ref().map(KeyRow::validity).transpose()
+    row.map(Key::try_from).transpose()
 }

@@ -15,7 +15,7 @@ use crate::{
     crypto::KeyHash,
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, ApiKey, ApiKeyId, ApiKeyStatus, Capability, CapabilityId,
-        CapabilityName, Invalid, Timestamp,
+        CapabilityName, Invalid, KeyLimits, Timestamp,
         audit::{GENESIS, Record},
     },
     store::seed::{AgentRow, ApiKeyRow, AuditRow, CapabilityRow, Contents, GrantRow},
@@ -98,6 +98,7 @@ fn api_keys(rows: Vec<ApiKeyRow>, known: &HashSet<AgentId>, grace: Duration) -> 
         hashes.add(hash, &at, "key_hash")?;
         let rotated_at = at.optional_time("rotated_at", row.rotated_at)?;
         let key = ApiKey {
+            limits: KeyLimits::default(),
             id,
             agent_id: at.known("agent_id", row.agent_id, agent_id, known, "agent")?,
             key_prefix: at.text("key_prefix", row.key_prefix)?.unwrap_or_default(),

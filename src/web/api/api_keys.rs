@@ -15,7 +15,7 @@ use super::{
     agents::{agent_id, words},
 };
 use crate::{
-    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Timestamp},
+    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, KeyLimits, Timestamp},
     service::api_keys::{self, CreatedApiKey, NewApiKey},
     web::{
         extract::{Body, FromBody},
@@ -57,6 +57,35 @@ pub struct ApiKeyBody {
     /// When a token was last issued for it.
     #[schema(value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Timestamp>,
+    /// What it may be used for at most; left out where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<KeyLimitsBody>,
+}
+
+/// What an API key may be used for at most.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKeyLimits)]
+pub struct KeyLimitsBody {
+    /// The capabilities that its tokens may carry, separated by spaces, as far as the agent holds them; null: all of them.
+    scope: Option<String>,
+    /// The networks that it works from (CIDR, RFC 4632), separated by spaces; null: everywhere.
+    allowed_networks: Option<String>,
+    /// Longest life of its tokens.
+    token_life_seconds: Option<u32>,
+    /// How many more tokens may be issued for it.
+    uses_left: Option<i64>,
+}
+
+impl KeyLimitsBody {
+    fn of(limits: &KeyLimits) -> Option<Self> {
+        let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
+        limits.is_limited().then(|| Self {
+            scope: limits.capabilities.as_ref().map(CapabilitySet::to_scope),
+            allowed_networks: (!networks.is_empty()).then(|| networks.join(" ")),
+            token_life_seconds: limits.token_life,
+            uses_left: limits.uses_left,
+        })
+    }
 }
 
 impl From<ApiKey> for ApiKeyBody {
@@ -72,6 +101,7 @@ impl From<ApiKey> for ApiKeyBody {
             rotated_at: key.rotated_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
+            limits: KeyLimitsBody::of(&key.limits),
         }
     }
 }
@@ -105,6 +135,9 @@ pub struct CreatedApiKeyBody {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    /// What it may be used for at most; left out where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<KeyLimitsBody>,
 }
 
 impl From<CreatedApiKey> for CreatedApiKeyBody {
@@ -118,6 +151,7 @@ impl From<CreatedApiKey> for CreatedApiKeyBody {
             status: key.status.as_str(),
             expires_at: key.expires_at,
             created_at: key.created_at,
+            limits: KeyLimitsBody::of(&key.limits),
         }
     }
 }
@@ -135,8 +169,9 @@ pub struct RotationBody {
     grace_period_hours: u64,
 }
 
-/// An API key to make.
+/// An API key to make. Its limits cannot be changed afterwards; a rotation hands them on.
 #[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body; `NewApiKey` is what it is read into")]
 #[schema(as = CreateApiKey)]
 pub struct CreateKey {
     /// What it is called.
@@ -145,15 +180,33 @@ pub struct CreateKey {
     /// When it stops to work by itself: RFC 3339, in the future.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    /// The capabilities that its tokens may carry, separated by spaces; at most 100. All that the agent holds when left out.
+    scope: Option<String>,
+    /// The networks that it works from: CIDR (RFC 4632) or addresses, separated by spaces; at most 50. Everywhere when left out.
+    allowed_networks: Option<String>,
+    /// Longest life of its tokens, in seconds.
+    #[schema(minimum = 1, maximum = 86_400)]
+    token_life_seconds: Option<u32>,
+    /// How many tokens may be issued for it.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    max_uses: Option<i64>,
 }
 
-impl FromBody for CreateKey {
+impl FromBody for NewApiKey {
     const MAY_BE_EMPTY: bool = true;
 
     fn read(fields: &mut Fields) -> Option<Self> {
         let name = fields.optional("name", ApiKey::parse_name);
         let expires_at = fields.optional("expires_at", |text| Timestamp::parse_rfc3339(text).ok_or_else(not_a_time));
-        Some(Self { name: name.unwrap_or_else(|| "default".to_owned()), expires_at })
+        let limits = KeyLimits {
+            capabilities: fields.optional("scope", KeyLimits::parse_capabilities),
+            networks: fields.optional("allowed_networks", KeyLimits::parse_networks).unwrap_or_default(),
+            token_life: fields
+                .optional_integer("token_life_seconds", KeyLimits::TOKEN_LIFE)
+                .and_then(|seconds| u32::try_from(seconds).ok()),
+            uses_left: fields.optional_integer("max_uses", KeyLimits::USES),
+        };
+        Some(Self { name: name.unwrap_or_else(|| "default".to_owned()), expires_at, limits })
     }
 }
 
@@ -199,9 +252,8 @@ pub async fn create(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(CreateKey { name, expires_at }): Body<CreateKey>,
+    Body(new): Body<NewApiKey>,
 ) -> Result<(StatusCode, Json<CreatedApiKeyBody>), Failure> {
-    let new = NewApiKey { name, expires_at };
     let created = api_keys::create(&services, &caller, agent_id(&agent)?, new).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }

@@ -1,6 +1,6 @@
 //! The pages of API keys, and the one answer that shows a key.
 
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{collections::HashMap, convert::Infallible, ops::RangeInclusive, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, Limit, Result, Selection, Timestamp, api_key::Position,
+        Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Limit, Result, Selection, Timestamp,
+        api_key::Position,
     },
     service::{
         Services,
@@ -59,6 +60,8 @@ pub(super) struct Row {
     last_used: Option<Moment>,
     last_ip: Option<String>,
     uses: i64,
+    /// What it may be used for at most, in words.
+    limits: Vec<String>,
 }
 
 impl Row {
@@ -79,12 +82,22 @@ impl Row {
             last_used: key.last_used_at.map(moment),
             last_ip: key.last_used_ip.clone(),
             uses,
+            limits: described(&key.limits),
         }
     }
 
     fn path(&self, rest: &str) -> String {
         format!("/console/agents/{}/keys/{}{rest}", self.agent_id, self.id)
     }
+}
+
+fn described(limits: &KeyLimits) -> Vec<String> {
+    let scope = limits.capabilities.as_ref().map(|names| format!("only {}", names.to_scope()));
+    let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
+    let networks = (!networks.is_empty()).then(|| format!("only from {}", networks.join(", ")));
+    let life = limits.token_life.map(|seconds| format!("tokens live {seconds} s at most"));
+    let uses = limits.uses_left.map(|left| format!("{left} more uses"));
+    [scope, networks, life, uses].into_iter().flatten().collect()
 }
 
 #[derive(Template)]
@@ -131,6 +144,12 @@ struct NewKeyPage {
 }
 
 impl NewKeyPage {
+    fn is_limited(&self) -> bool {
+        ["scope", "allowed_networks", "token_life_seconds", "max_uses"]
+            .iter()
+            .any(|name| !self.form.get(name).is_empty())
+    }
+
     fn chosen(&self, life: &str) -> bool {
         let chosen = self.form.get("life");
         if chosen.is_empty() { life == "90" } else { chosen == life }
@@ -240,7 +259,30 @@ fn read_new(fields: &mut Fields, form: &Form, now: Timestamp) -> Option<NewApiKe
             _ => Err(Invalid::new("enum", "Choose how long the key works")),
         }),
     };
-    Some(NewApiKey { name: name?, expires_at: expires_at? })
+    let limits = read_limits(fields);
+    Some(NewApiKey { name: name?, expires_at: expires_at?, limits })
+}
+
+fn read_limits(fields: &mut Fields) -> KeyLimits {
+    let number = |range: RangeInclusive<i64>| {
+        move |text: &str| {
+            let wrong = || Invalid::new("number", format!("A whole number from {} to {}", range.start(), range.end()));
+            text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+        }
+    };
+    let life = filled(fields, "token_life_seconds", number(KeyLimits::TOKEN_LIFE));
+    KeyLimits {
+        capabilities: filled(fields, "scope", KeyLimits::parse_capabilities),
+        networks: filled(fields, "allowed_networks", KeyLimits::parse_networks).unwrap_or_default(),
+        token_life: life.and_then(|seconds| u32::try_from(seconds).ok()),
+        uses_left: filled(fields, "max_uses", number(KeyLimits::USES)),
+    }
+}
+
+/// What somebody typed into a field that may stay empty.
+fn filled<T>(fields: &mut Fields, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+    let parse = |text: &str| Some(text.trim()).filter(|text| !text.is_empty()).map(parse).transpose();
+    fields.optional(name, parse).flatten()
 }
 
 #[derive(Template)]

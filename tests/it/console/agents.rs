@@ -104,12 +104,23 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
     for (form, complaint) in [
         (vec![("name", ""), ("life", "90")], "Fill this in"),
         (vec![("name", "k"), ("life", "91")], "Choose how long"),
+        (vec![("name", "k"), ("life", "7"), ("max_uses", "0")], "A whole number from 1 to 1000000000"),
+        (vec![("name", "k"), ("life", "7"), ("token_life_seconds", "a day")], "A whole number from 1 to 86400"),
+        (vec![("name", "k"), ("life", "7"), ("allowed_networks", "home")], "is neither"),
         (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a day"),
         (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a moment in the future"),
     ] {
         browser.post(&path, &form).await.expect(422).shows(complaint);
     }
-    browser.post(&path, &[("name", "ever"), ("life", "never")]).await.expect(200);
+    let nothing = [("scope", ""), ("allowed_networks", " "), ("token_life_seconds", ""), ("max_uses", "")];
+    browser.post(&path, &[&[("name", "ever"), ("life", "never")], nothing.as_slice()].concat()).await.expect(200);
+    let limits =
+        [("scope", "agents:read"), ("allowed_networks", "10.0.0.0/8"), ("token_life_seconds", "60"), ("max_uses", "5")];
+    browser.post(&path, &[&[("name", "little"), ("life", "7")], limits.as_slice()].concat()).await.expect(200);
+    let page = browser.get(&path).await.expect(200);
+    for limit in ["only agents:read", "only from 10.0.0.0/8", "tokens live 60 s at most", "5 more uses"] {
+        page.shows(limit);
+    }
 }
 
 async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {

@@ -111,7 +111,13 @@ async fn hostile_text_is_never_markup(db: Database) {
         let form = [("name", name.as_str()), ("owner", t), ("agent_type", "llm"), ("description", t)];
         send(&browser, "/console/agents", &form, t).await;
         send(&browser, &path, &[("owner", t), ("agent_type", "llm"), ("description", t), ("version", t)], t).await;
-        send(&browser, &format!("{path}/keys"), &[("name", t), ("life", t), ("expires_on", t), ("id", t)], t).await;
+        send(
+            &browser,
+            &format!("{path}/keys"),
+            &[("name", t), ("life", t), ("expires_on", t), ("id", t), ("scope", t), ("allowed_networks", t)],
+            t,
+        )
+        .await;
         send(&browser, &format!("{path}/revoke"), &[("confirm", t), ("reason", t)], t).await;
         send(&browser, "/console/capabilities", &[("name", t), ("description", t)], t).await;
         send(&browser, "/console/resources", &[("name", t), ("identifier", t), ("scope", t)], t).await;

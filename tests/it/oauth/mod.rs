@@ -3,6 +3,7 @@
 mod assertions;
 mod delegation;
 mod introspection;
+mod key_limits;
 mod metadata;
 mod resources;
 mod revocation;

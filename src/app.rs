@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
 use crate::{
     clock::Environment,
     config::{Config, MasterKeySource, Signing},
-    crypto::{Keyring, MasterKey, OpaqueSecret},
+    crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret},
     domain::Error,
     service::{
         Services, Settings,
@@ -129,6 +129,7 @@ impl App {
             verified_tokens: VerifiedTokens::default(),
             refusals: Refusals::default(),
             keyring: CurrentKeyring::new(keyring),
+            dpop_nonces: nonce_key(&config, master_key.as_ref())?,
             master_key,
             checker: Checker::default(),
             ending: watch::Sender::new(false),
@@ -274,6 +275,15 @@ async fn load_keyring(
             Ok(Keyring::shared_secret(secret).map_err(|error| Error::Internal(Box::new(error)))?)
         }
         (Signing::Asymmetric(algorithm), Some(master)) => Ok(signing_keys::load(store, env, master, *algorithm).await?),
+        (Signing::Asymmetric(_), None) => Err(Error::internal("a key pair needs a master key").into()),
+    }
+}
+
+/// What all nodes share keys the nonces, so that each knows those of the others.
+fn nonce_key(config: &Config, master_key: Option<&MasterKey>) -> Result<NonceKey, StartError> {
+    match (&config.signing, master_key) {
+        (Signing::Asymmetric(_), Some(master)) => Ok(NonceKey::of_master_key(master)),
+        (Signing::SharedSecret(secret), _) => Ok(NonceKey::of_shared_secret(secret)),
         (Signing::Asymmetric(_), None) => Err(Error::internal("a key pair needs a master key").into()),
     }
 }

@@ -55,7 +55,7 @@ impl UnverifiedAssertion {
 }
 
 /// A `NumericDate` (RFC 7519 §2), which may have a fraction.
-fn seconds<'d, D: serde::Deserializer<'d>>(deserializer: D) -> Result<i64, D::Error> {
+pub(super) fn seconds<'d, D: serde::Deserializer<'d>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number.as_i64().or_else(|| {
         let number = number.as_f64().filter(|number| number.abs() < 1e15)?;

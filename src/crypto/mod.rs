@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod assertion;
+pub mod dpop;
 mod hex;
 pub mod jwt;
 pub mod opaque;
@@ -16,6 +17,7 @@ pub mod totp;
 
 pub use api_key::{KeyHash, RawApiKey};
 pub use assertion::UnverifiedAssertion;
+pub use dpop::NonceKey;
 pub use jwt::{JwtError, Keyring};
 pub use opaque::OpaqueSecret;
 pub use password::PasswordHash;

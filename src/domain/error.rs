@@ -154,6 +154,10 @@ pub enum AuthFailure {
     MissingToken,
     /// The access token is malformed, forged, expired or withdrawn.
     InvalidToken,
+    /// The proof of possession is wrong; why, is for the record.
+    InvalidDpopProof(&'static str),
+    /// The proof of possession lacks a nonce that was given out lately.
+    DpopNonceNeeded,
     /// There is no session, or it has ended.
     NoSession,
     /// The username, the password or the second factor is wrong: which of them is not said.
@@ -177,6 +181,8 @@ impl AuthFailure {
             Self::InvalidAssertion(_) => "The client assertion does not authenticate the client",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken => "Invalid or expired token",
+            Self::InvalidDpopProof(_) => "The DPoP proof is not valid",
+            Self::DpopNonceNeeded => "The DPoP proof must carry the nonce of the header DPoP-Nonce",
             Self::NoSession => "Sign in to go on",
             Self::WrongCredentials => "That is not right. Check what you typed and try again",
         }
@@ -195,9 +201,10 @@ impl AuthFailure {
             Self::AgentSuspended => "agent_suspended",
             Self::AgentRevoked => "agent_revoked",
             Self::InvalidClient => "invalid_client",
-            Self::InvalidAssertion(reason) => reason,
+            Self::InvalidAssertion(reason) | Self::InvalidDpopProof(reason) => reason,
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
+            Self::DpopNonceNeeded => "dpop_nonce_needed",
             Self::NoSession => "no_session",
             Self::WrongCredentials => "wrong_credentials",
         }

@@ -76,6 +76,13 @@ impl Actor {
     }
 }
 
+/// The key that a token is bound to (RFC 7800 §3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// Its SHA-256 thumbprint (RFC 7638, RFC 9449 §6.1).
+    pub jkt: String,
+}
+
 /// Who alone may come to act for the bearer of a token (RFC 8693 §4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MayAct {
@@ -120,6 +127,9 @@ pub struct Claims {
     /// Who alone may come to act for the bearer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_act: Option<MayAct>,
+    /// The key whose holder alone may use it; whoever bears it, when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
 }
 
 impl Claims {
@@ -158,13 +168,19 @@ pub enum TokenRefusal {
     /// A scope is malformed, or more than the client or the resource may have.
     #[error("{0}")]
     InvalidScope(Cow<'static, str>),
+    /// The proof of possession is wrong.
+    #[error("The DPoP proof is not valid")]
+    InvalidDpopProof,
+    /// The proof of possession lacks a nonce that was given out lately.
+    #[error("The DPoP proof must carry the nonce of the header DPoP-Nonce")]
+    DpopNonceNeeded,
     /// The resource is unknown.
     #[error("{0}")]
     InvalidTarget(&'static str),
 }
 
 impl TokenRefusal {
-    /// The `error` of the answer (RFC 6749 §5.2, RFC 8707 §2).
+    /// The `error` of the answer (RFC 6749 §5.2, RFC 8707 §2, RFC 9449 §5 and §8).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -173,6 +189,8 @@ impl TokenRefusal {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::InvalidScope(_) => "invalid_scope",
+            Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::DpopNonceNeeded => "use_dpop_nonce",
             Self::InvalidTarget(_) => "invalid_target",
         }
     }

@@ -47,6 +47,8 @@ struct Party {
     authority: CapabilitySet,
     /// When it ends by itself.
     ends_at: Option<Timestamp>,
+    /// The key that its token is bound to.
+    jkt: Option<String>,
     /// The key that it authenticated with, if it did, and whether its uses are counted.
     used: Option<(ApiKeyId, bool)>,
 }
@@ -96,7 +98,7 @@ async fn actor(
             return Err(Error::internal("a client is no agent"));
         };
         let ends_at = Some(client.end_of(services.settings.token_life, now));
-        return Ok(Party { authority: bearer.authority.clone(), bearer, ends_at, used: client.key() });
+        return Ok(Party { authority: bearer.authority.clone(), bearer, ends_at, jkt: None, used: client.key() });
     };
     let (actor, said) = party(services, token, now, ACTOR).await?;
     // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
@@ -111,7 +113,8 @@ async fn party(services: &Services, token: &str, now: Timestamp, refusal: TokenR
     let Some(verified) = services.verified(token, now).await? else { return Err(refusal.into()) };
     let bearer = verified.bearer.clone();
     let Ok(authority) = services.standing(&bearer, now).await? else { return Err(refusal.into()) };
-    Ok((Party { bearer, authority, ends_at: Some(verified.expires_at()), used: None }, verified))
+    let jkt = verified.claims.cnf.as_ref().map(|bound| bound.jkt.clone());
+    Ok((Party { bearer, authority, ends_at: Some(verified.expires_at()), jkt, used: None }, verified))
 }
 
 async fn delegate(
@@ -138,6 +141,13 @@ async fn delegate(
     let both = subject.authority.intersection(&actor.authority);
     let grant = tokens::grant(services, &both, wanted).await?;
     let ends_at = [subject.ends_at, actor.ends_at].into_iter().flatten().fold(now.plus(grant.life), Timestamp::min);
+
+    // Whoever stole a bound token must not get one without bonds for it.
+    for (bound, refusal) in [(&subject.jkt, SUBJECT), (&actor.jkt, ACTOR)] {
+        if bound.is_some() && *bound != grant.jkt {
+            return Err(refusal.into());
+        }
+    }
 
     let mut claims = grant.claims(services, agent, now, ends_at);
     let jti = TokenId::parse(&claims.jti).ok_or_else(|| Error::internal("a token without identifier"))?;

@@ -12,6 +12,7 @@ pub mod capabilities;
 pub mod clients;
 pub mod delegates;
 pub mod delegation;
+pub mod dpop;
 pub mod factors;
 pub mod introspection;
 pub mod live_tokens;
@@ -39,7 +40,12 @@ use tokio::sync::watch;
 pub use caller::{Caller, Origin};
 pub use policy::Action;
 
-use crate::{clock::Environment, crypto::MasterKey, domain::token::SigningAlgorithm, store::Store};
+use crate::{
+    clock::Environment,
+    crypto::{MasterKey, NonceKey},
+    domain::token::SigningAlgorithm,
+    store::Store,
+};
 
 /// What the use cases work with.
 #[derive(Clone)]
@@ -54,6 +60,8 @@ pub struct Services {
     pub refusals: refusals::Refusals,
     /// The keys that sign and verify tokens.
     pub keyring: signing_keys::CurrentKeyring,
+    /// Makes the nonces that proofs of possession carry.
+    pub dpop_nonces: NonceKey,
     /// Seals what is secret in the database, where there is one.
     pub master_key: Option<MasterKey>,
     /// What is known of the whole audit log.

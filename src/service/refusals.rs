@@ -117,6 +117,22 @@ impl Services {
         Err(AuthFailure::InvalidToken.into())
     }
 
+    /// Refuses a proof of possession, on the record, except for a client that only begins.
+    pub(super) async fn refuse_proof<T>(
+        &self,
+        origin: &Origin,
+        agent: &AgentCaller,
+        failure: AuthFailure,
+    ) -> Result<T> {
+        if failure == AuthFailure::DpopNonceNeeded {
+            return Err(failure.into());
+        }
+        match self.refuse_token(origin, Some(agent), failure).await {
+            Err(Error::Unauthenticated(_)) if failure != AuthFailure::InvalidToken => Err(failure.into()),
+            refused => refused,
+        }
+    }
+
     /// Records that a known caller lacked authority.
     pub(super) async fn record_denial(&self, caller: &Caller, action: Action, denial: &Denial) -> Result<()> {
         let mut details = json!({ "capability": denial.capability(), "action": format!("{action:?}") });

@@ -8,6 +8,7 @@ use super::{
     Services,
     caller::{Caller, Origin, Principal},
     clients::{self, Client},
+    dpop::{Offered, Proven},
     refusals::By,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
         api_key::Use,
         audit::{AuditAction, Event},
-        token::{Claims, Credential, MayAct, TokenRefusal},
+        token::{Claims, Confirmation, Credential, MayAct, TokenRefusal},
     },
     store::{Tx, api_keys, resources},
 };
@@ -28,6 +29,8 @@ pub struct IssuedToken {
     pub expires_in: i64,
     /// What it may carry.
     pub scope: CapabilitySet,
+    /// Whether it is worth nothing without proofs of possession.
+    pub is_bound: bool,
 }
 
 /// What a client asks of a token. What it leaves out is as much as it may have.
@@ -41,6 +44,17 @@ pub struct Wanted {
     pub life: Option<Duration>,
     /// Who alone may come to act for the bearer (RFC 8693 §4.4).
     pub may_act: Option<AgentId>,
+    /// The proof by the key that the token shall be bound to (RFC 9449 §5).
+    pub proof: Option<Offered>,
+}
+
+/// An access token as it came with a request.
+#[derive(Clone, Debug)]
+pub struct Presented<'r> {
+    /// The token.
+    pub token: &'r str,
+    /// The proof that came with it; `None` where the token alone was to do.
+    pub proof: Option<Offered>,
 }
 
 /// What a token is to be.
@@ -49,6 +63,7 @@ pub(super) struct Grant {
     pub(super) audience: String,
     pub(super) life: Duration,
     may_act: Option<AgentId>,
+    pub(super) jkt: Option<String>,
 }
 
 /// Exchanges an API key for an access token with all that its agent holds, once the audit record is durable.
@@ -62,6 +77,7 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
         audience: services.settings.issuer.clone(),
         life: services.settings.token_life,
         may_act: None,
+        jkt: None,
     };
     issue(services, origin, &client, grant, AuditAction::TokenIssued).await
 }
@@ -106,7 +122,10 @@ impl Services {
         by: By,
         credential: Option<Credential>,
     ) -> Result<T> {
-        if let Err(Error::Token(refusal)) = &outcome {
+        // To be told the nonce is how every client begins.
+        if let Err(Error::Token(refusal)) = &outcome
+            && *refusal != TokenRefusal::DpopNonceNeeded
+        {
             let details = json!({ "reason": refusal.code() });
             self.record_refusal(AuditAction::TokenRefused, origin, by, credential.map(Into::into), details).await?;
         }
@@ -114,7 +133,7 @@ impl Services {
     }
 }
 
-/// What of a wish may be had by whoever holds `held`.
+/// What of a wish may be had by whoever holds `held`. To be asked last: a proof that the wish comes with is used up.
 pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wanted) -> Result<Grant> {
     let issuer = &services.settings.issuer;
     let (audience, allowed) = match &wanted.resource {
@@ -130,7 +149,13 @@ pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wa
         None => allowed,
     };
     let life = wanted.life.unwrap_or(services.settings.token_life).min(services.settings.token_life);
-    Ok(Grant { scope, audience, life, may_act: wanted.may_act })
+    let mut jkt = None;
+    if let Some(proof) = &wanted.proof {
+        let proven = services.prove(proof, None).map_err(TokenRefusal::from)?;
+        services.spend_proof(&proven).await?.map_err(TokenRefusal::from)?;
+        jkt = Some(proven.jkt);
+    }
+    Ok(Grant { scope, audience, life, may_act: wanted.may_act, jkt })
 }
 
 /// Reads a scope that must stay within what is allowed.
@@ -164,6 +189,7 @@ impl Grant {
             token_epoch: 0,
             act: None,
             may_act: self.may_act.map(|agent| MayAct { sub: agent.to_string() }),
+            cnf: self.jkt.clone().map(|jkt| Confirmation { jkt }),
         }
     }
 }
@@ -222,28 +248,60 @@ pub(super) async fn use_key(tx: &mut Tx, issued: Event, key: ApiKeyId, is_counte
 /// Signs a token, which must not leave before its record is durable.
 pub(super) fn sign(services: &Services, claims: &Claims, scope: CapabilitySet) -> Result<IssuedToken> {
     let access_token = services.keyring.get().sign(claims).map_err(|error| Error::Internal(Box::new(error)))?;
-    Ok(IssuedToken { access_token: access_token.into(), expires_in: claims.exp - claims.iat, scope })
+    Ok(IssuedToken {
+        access_token: access_token.into(),
+        expires_in: claims.exp - claims.iat,
+        scope,
+        is_bound: claims.cnf.is_some(),
+    })
 }
 
-/// Authenticates the bearer of an access token against the live view (RFC 6750): signature, issuer, audience, expiry,
-/// type, whether it was revoked, the status, token epoch and credential of its agent and of all who act for it, and which of its
+/// Authenticates whoever presents an access token against the live view (RFC 6750, RFC 9449 §7): signature, issuer, audience,
+/// expiry, type, the proof of possession where the token is bound to a key, whether it was revoked, the status, token epoch and credential of its agent and of all who act for it, and which of its
 /// capabilities all of them still hold.
 ///
 /// # Errors
-/// [`AuthFailure::InvalidToken`] whatever is wrong, so that a bearer learns nothing; the record says what it was.
-pub async fn authenticate(services: &Services, origin: Origin, token: &str) -> Result<Caller> {
+/// [`AuthFailure::InvalidToken`] whatever is wrong with the token, so that a bearer learns nothing; the record says what it was.
+/// [`AuthFailure::InvalidDpopProof`] and [`AuthFailure::DpopNonceNeeded`] for the proof.
+pub async fn authenticate(services: &Services, origin: Origin, presented: Presented<'_>) -> Result<Caller> {
     let now = services.env.now();
-    let verified = services.verified(token, now).await?;
+    let verified = services.verified(presented.token, now).await?;
     let Some(verified) = verified.filter(|verified| verified.claims.aud == services.settings.issuer) else {
         return services.refuse_token(&origin, None, AuthFailure::InvalidToken).await;
     };
     let mut agent = verified.bearer;
+    let proven = match possession(services, &verified.claims, &presented) {
+        Ok(proven) => proven,
+        Err(failure) => return services.refuse_proof(&origin, &agent, failure).await,
+    };
     match services.standing(&agent, now).await? {
         Ok(authority) => {
+            if let Some(proven) = proven
+                && let Err(problem) = services.spend_proof(&proven).await?
+            {
+                return services.refuse_proof(&origin, &agent, problem.into()).await;
+            }
             agent.authority = authority;
             Ok(Caller { principal: Principal::Agent(agent), origin })
         }
         Err(failure) => services.refuse_token(&origin, Some(&agent), failure).await,
+    }
+}
+
+/// What shows that whoever presents a token holds the key that it is bound to; nothing, where it is bound to none.
+fn possession(services: &Services, claims: &Claims, presented: &Presented<'_>) -> Result<Option<Proven>, AuthFailure> {
+    match (&claims.cnf, &presented.proof) {
+        (None, None) => Ok(None),
+        (Some(bound), Some(proof)) => {
+            let proven = services.prove(proof, Some(presented.token)).map_err(AuthFailure::from)?;
+            if proven.jkt == bound.jkt {
+                Ok(Some(proven))
+            } else {
+                Err(AuthFailure::InvalidDpopProof("dpop_other_key"))
+            }
+        }
+        // A bound token must not do as a bearer token, nor the other way round (RFC 9449 §7.1).
+        (Some(_), None) | (None, Some(_)) => Err(AuthFailure::InvalidToken),
     }
 }
 

@@ -73,6 +73,12 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
             HeaderValue::try_from(challenge).ok()
         }
         Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) => None,
+        Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => {
+            Some(HeaderValue::from_static("DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA RS256\""))
+        }
+        Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => {
+            Some(HeaderValue::from_static("DPoP error=\"use_dpop_nonce\", algs=\"ES256 EdDSA RS256\""))
+        }
         Error::Unauthenticated(_) => Some(HeaderValue::from_static("Bearer")),
         // A capability's name is a scope token, so it needs no escaping within quotes.
         Error::Denied(Denial::MissingCapability(name)) => {

@@ -7,16 +7,16 @@ use std::{
 };
 
 use axum::{
-    extract::{FromRequestParts, Request},
+    extract::{FromRequestParts, OriginalUri, Request},
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use http::request::Parts;
 use tower::{Layer, Service};
 
-use super::{client_ip::ClientIp, failure::Failure, routes::Demand};
+use super::{client_ip::ClientIp, dpop, failure::Failure, routes::Demand};
 use crate::{
-    domain::{AuthFailure, Error, RequestId, Result},
+    domain::{Error, RequestId, Result},
     service::{Caller, Origin, Services, tokens},
 };
 
@@ -63,43 +63,28 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (services, demand) = (self.services.clone(), self.demand);
         Box::pin(async move {
-            match admit(&services, demand, &mut request).await {
-                Ok(()) => inner.call(request).await,
-                Err(error) => Ok(Failure(error).into_response()),
+            let proves = dpop::takes_part(request.headers());
+            let mut response = match admit(&services, demand, &mut request).await {
+                Ok(()) => inner.call(request).await?,
+                Err(error) => Failure(error).into_response(),
+            };
+            if proves {
+                dpop::give_nonce(&services, response.headers_mut());
             }
+            Ok(response)
         })
     }
 }
 
 async fn admit(services: &Services, demand: Demand, request: &mut Request) -> Result<()> {
     if let Demand::Action(action) = demand {
-        let token = bearer(request.headers())?.to_owned();
-        let caller = tokens::authenticate(services, origin(request.extensions()), &token).await?;
+        let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path());
+        let presented = dpop::presented(services, request.headers(), request.method(), path)?;
+        let caller = tokens::authenticate(services, origin(request.extensions()), presented).await?;
         services.permit(&caller, action).await?;
         request.extensions_mut().insert(Authorized(caller));
     }
     Ok(())
-}
-
-/// The token of `Authorization: Bearer <token>` (RFC 6750 §2.1); the scheme is compared without regard to case.
-fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(AuthFailure::MissingToken)?;
-    if values.next().is_some() {
-        return Err(AuthFailure::InvalidToken.into());
-    }
-    let value = value.to_str().map_err(|_| AuthFailure::InvalidToken)?;
-    let (scheme, token) = value.split_once(' ').ok_or(AuthFailure::MissingToken)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(AuthFailure::MissingToken.into());
-    }
-    Ok(token.trim())
-}
-
-/// The token of a request that carries one, where callers may also authenticate otherwise.
-pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
-    let scheme = headers.get(AUTHORIZATION)?.to_str().ok()?.split(' ').next()?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| bearer(headers).unwrap_or_default())
 }
 
 pub(super) fn origin(extensions: &http::Extensions) -> Origin {

@@ -4,6 +4,7 @@ pub mod api;
 pub mod client_ip;
 pub mod console;
 pub mod docs;
+mod dpop;
 pub mod extract;
 pub mod failure;
 pub mod fields;

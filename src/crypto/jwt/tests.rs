@@ -23,6 +23,7 @@ fn claims() -> Claims {
         public_key_id: None,
         act: None,
         may_act: None,
+        cnf: None,
         token_epoch: 0,
     }
 }

@@ -107,6 +107,7 @@ impl House {
             master_key: None,
             checker: crate::service::audit::Checker::default(),
             ending: tokio::sync::watch::Sender::new(false),
+            dpop_nonces: crate::crypto::NonceKey::of_shared_secret(&"a secret".into()),
             keyring: CurrentKeyring::new(
                 Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap(),
             ),

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         AgentId,
-        token::{Actor, MayAct, TokenRefusal},
+        token::{Actor, Confirmation, MayAct, TokenRefusal},
     },
     service::{
         Origin, Services,
@@ -30,7 +30,7 @@ use crate::{
         revocation,
         tokens::{self, Wanted},
     },
-    web::{api::live_tokens::TokensEnded, guard::bearer_of},
+    web::{api::live_tokens::TokensEnded, dpop},
 };
 
 type Shared = State<Arc<Services>>;
@@ -48,7 +48,7 @@ pub struct TokenBody {
     /// What kind of token it is (RFC 8693 section 2.2.1); only in the answer to an exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_token_type: Option<&'static str>,
-    /// Always `Bearer`.
+    /// `DPoP` for a token that is bound to the key of the proof that came with the request (RFC 9449), else `Bearer`.
     token_type: &'static str,
     /// Life of the token, in seconds.
     expires_in: i64,
@@ -105,6 +105,9 @@ pub struct TokenForm {
 /// be left out. The token carries no capability that either side lacks, lives no longer than either token, and names the chain of
 /// actors in `act`, of which there are at most `DELEGATION_DEPTH_MAX`. It ends at once when any token, credential, agent or
 /// permission that it was made with does.
+///
+/// A request with a proof of possession in the header `DPoP` (RFC 9449; ES256, `EdDSA` or RS256) gets a token that is bound to the
+/// proof's key, and is refused with `use_dpop_nonce` until the proof carries the nonce of the header `DPoP-Nonce`.
 #[utoipa::path(
     post, path = "/oauth/token", tag = "OAuth", operation_id = "token",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
@@ -126,7 +129,8 @@ pub async fn token(
         exchanges && parameters.get("actor_token").is_some() && !client::is_tried(&headers, &parameters);
     let client =
         if proves_itself { None } else { Some(client::authenticate(&services, &origin, &headers, &parameters).await?) };
-    let wanted = wanted(&parameters)?;
+    let proof = dpop::proof(&services, &headers, &Method::POST, "/oauth/token");
+    let wanted = Wanted { proof, ..wanted(&parameters)? };
     let issued = match (grant_type, &client) {
         (Some("client_credentials"), Some(client)) => {
             tokens::client_credentials(&services, &origin, client, &wanted).await?
@@ -141,7 +145,7 @@ pub async fn token(
     let body = TokenBody {
         access_token: issued.access_token.expose_secret().to_owned(),
         issued_token_type: exchanges.then_some(ACCESS_TOKEN),
-        token_type: "Bearer",
+        token_type: if issued.is_bound { "DPoP" } else { "Bearer" },
         expires_in: issued.expires_in,
         scope: issued.scope.to_scope(),
     };
@@ -164,6 +168,7 @@ fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {
         resource: resource.map(str::to_owned),
         life: life.transpose()?.map(Duration::from_secs),
         may_act: may_act.transpose()?,
+        proof: None,
     })
 }
 
@@ -236,8 +241,12 @@ struct ActiveBody {
     nbf: i64,
     /// Identifier of the token.
     jti: String,
-    /// Always `Bearer`.
+    /// `DPoP` for a token that is bound to a key, else `Bearer`.
     token_type: &'static str,
+    /// The key that it is bound to: its thumbprint is `jkt` (RFC 9449 section 6.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    cnf: Option<Confirmation>,
 }
 
 impl From<Active> for ActiveBody {
@@ -255,7 +264,8 @@ impl From<Active> for ActiveBody {
             iat: claims.iat,
             nbf: claims.nbf,
             jti: claims.jti,
-            token_type: "Bearer",
+            token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+            cnf: claims.cnf,
         }
     }
 }
@@ -280,9 +290,11 @@ pub async fn introspect(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<impl IntoResponse, OAuthFailure> {
-    let caller = match bearer_of(&headers) {
-        Some(token) => tokens::authenticate(&services, origin, token).await?,
-        None => client::authenticate(&services, &origin, &headers, &parameters).await?.into_caller(origin),
+    let caller = if dpop::is_token(&headers) {
+        let presented = dpop::presented(&services, &headers, &Method::POST, "/oauth/introspect")?;
+        tokens::authenticate(&services, origin, presented).await?
+    } else {
+        client::authenticate(&services, &origin, &headers, &parameters).await?.into_caller(origin)
     };
     let token = parameters.required("token")?;
     let found = introspection::introspect(&services, &caller, token).await?.map(ActiveBody::from);

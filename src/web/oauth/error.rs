@@ -65,6 +65,8 @@ impl IntoResponse for OAuthFailure {
         let code = match &self.error {
             Error::Token(refusal) => refusal.code(),
             Error::Unauthenticated(AuthFailure::InvalidToken | AuthFailure::MissingToken) => "invalid_token",
+            Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => "invalid_dpop_proof",
+            Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => "use_dpop_nonce",
             Error::Unauthenticated(_) => "invalid_client",
             Error::Denied(Denial::MissingCapability(_)) => "insufficient_scope",
             Error::Denied(_) => "unauthorized_client",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::capability::builtin,
-    service::{Services, Settings},
+    service::{Services, Settings, dpop},
 };
 
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -55,6 +55,7 @@ fn server(settings: &Settings, algorithm: &str) -> Value {
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
+        "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "introspection_endpoint": format!("{issuer}/oauth/introspect"),
         "introspection_endpoint_auth_methods_supported": methods,
@@ -104,6 +105,7 @@ pub async fn protected_resource(State(services): State<Arc<Services>>) -> impl I
         "resource": issuer,
         "authorization_servers": [issuer],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
         "scopes_supported": scopes(),
         "resource_name": "AIMS",
         "resource_documentation": format!("{issuer}/docs"),

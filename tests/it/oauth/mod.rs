@@ -2,6 +2,7 @@
 
 mod assertions;
 mod delegation;
+mod dpop;
 mod introspection;
 mod key_limits;
 mod metadata;

@@ -1,0 +1,160 @@
+//! Proofs of possession (RFC 9449): a token that is bound to a key is worth nothing without a fresh proof by that key, made for
+//! the very request that it comes with.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::Uri;
+use sha2::{Digest, Sha256};
+
+use super::Services;
+use crate::{
+    crypto::dpop::{self, Proof},
+    domain::{AuthFailure, Result, Timestamp, token::TokenRefusal},
+    store::public_keys,
+};
+
+/// How old a proof may be.
+const PROOF_LIFE: Duration = Duration::from_mins(1);
+/// How far a client's clock may run ahead, in seconds.
+const CLOCK_SKEW: i64 = 5;
+/// Longest identifier of a proof, in bytes.
+const JTI_MAX: usize = 256;
+
+/// The algorithms that proofs may be signed with (RFC 9449 §5.1).
+pub const ALGORITHMS: [&str; 3] = dpop::ALGORITHMS;
+
+/// A proof as it came with a request.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// The proof.
+    pub proof: String,
+    /// The method of the request.
+    pub method: String,
+    /// Under which URLs a client may know what it asked for: with the path of the public URL, or without it.
+    pub urls: Vec<String>,
+}
+
+/// What a proof shows.
+#[derive(Clone, Debug)]
+pub(super) struct Proven {
+    /// The thumbprint of the key that made it (`jkt`).
+    pub(super) jkt: String,
+    hash: [u8; 32],
+    until: Timestamp,
+}
+
+/// Why a proof shows nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Problem {
+    /// It carries no nonce that was given out lately.
+    NonceNeeded,
+    /// It is wrong; why, is for the record.
+    Invalid(&'static str),
+}
+
+impl From<Problem> for TokenRefusal {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::NonceNeeded => Self::DpopNonceNeeded,
+            Problem::Invalid(_) => Self::InvalidDpopProof,
+        }
+    }
+}
+
+impl From<Problem> for AuthFailure {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::NonceNeeded => Self::DpopNonceNeeded,
+            Problem::Invalid(reason) => Self::InvalidDpopProof(reason),
+        }
+    }
+}
+
+impl Services {
+    /// The nonce that the next proof shall carry (RFC 9449 §8).
+    #[must_use]
+    pub fn dpop_nonce(&self) -> String {
+        self.dpop_nonces.nonce(self.env.now())
+    }
+
+    /// Checks a proof for a request (RFC 9449 §4.3), and for the access token that comes with it, if one does. That it was not used
+    /// before is not yet known.
+    pub(super) fn prove(&self, offered: &Offered, token: Option<&str>) -> Result<Proven, Problem> {
+        let now = self.env.now();
+        let proof = Proof::read(&offered.proof).ok_or(Problem::Invalid("dpop_malformed"))?;
+        let claims = &proof.claims;
+        if claims.htm != offered.method {
+            return Err(Problem::Invalid("dpop_method"));
+        }
+        if !offered.urls.iter().any(|url| is_same(url, &claims.htu)) {
+            return Err(Problem::Invalid("dpop_url"));
+        }
+        let age = now.as_secs().saturating_sub(claims.iat);
+        if age < -CLOCK_SKEW || age > PROOF_LIFE.as_secs().try_into().unwrap_or_default() {
+            return Err(Problem::Invalid("dpop_time"));
+        }
+        if claims.jti.is_empty() || claims.jti.len() > JTI_MAX {
+            return Err(Problem::Invalid("dpop_without_identifier"));
+        }
+        if token.is_some_and(|token| claims.ath != Some(URL_SAFE_NO_PAD.encode(Sha256::digest(token)))) {
+            return Err(Problem::Invalid("dpop_other_token"));
+        }
+        if !claims.nonce.as_ref().is_some_and(|nonce| self.dpop_nonces.knows(nonce, now)) {
+            return Err(Problem::NonceNeeded);
+        }
+        let hash = Sha256::digest([b"dpop ", proof.thumbprint.as_bytes(), b" ", claims.jti.as_bytes()].concat()).into();
+        let until = Timestamp::from_secs(claims.iat).plus(PROOF_LIFE).plus(Duration::from_secs(1));
+        Ok(Proven { jkt: proof.thumbprint, hash, until })
+    }
+
+    /// Uses a proof up, on every node. To be called when nothing else speaks against the request, so that nobody fills the database.
+    pub(super) async fn spend_proof(&self, proven: &Proven) -> Result<Result<(), Problem>> {
+        let (hash, until) = (proven.hash, proven.until);
+        let is_first = self
+            .store
+            .write(move |tx| Box::pin(async move { public_keys::spend(tx.conn(), hash, until).await }))
+            .await?;
+        Ok(if is_first { Ok(()) } else { Err(Problem::Invalid("dpop_replayed")) })
+    }
+}
+
+/// Whether two URLs name the same thing, whatever their queries (RFC 9449 §4.3, RFC 3986 §6.2.2 and §6.2.3).
+fn is_same(one: &str, other: &str) -> bool {
+    let normal = |text: &str| {
+        let url: Uri = text.parse().ok()?;
+        let (scheme, host) = (url.scheme_str()?.to_ascii_lowercase(), url.host()?.to_ascii_lowercase());
+        let usual = if scheme == "https" { 443 } else { 80 };
+        let path = if url.path().is_empty() { "/" } else { url.path() };
+        Some((scheme, host, url.port_u16().unwrap_or(usual), path.to_owned()))
+    };
+    normal(one).is_some_and(|one| Some(one) == normal(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same;
+
+    #[test]
+    fn urls_are_compared_without_query_and_case_of_host() {
+        for same in [
+            "https://AIMS.example/oauth/token",
+            "HTTPS://aims.example:443/oauth/token?x=1",
+            "https://aims.example/oauth/token#f",
+        ] {
+            assert!(is_same("https://aims.example/oauth/token", same), "{same}");
+        }
+        for other in [
+            "http://aims.example/oauth/token",
+            "https://aims.example/oauth/Token",
+            "https://aims.example:8443/oauth/token",
+            "https://aims.example.evil/oauth/token",
+            "https://aims.example/oauth/token/",
+            "/oauth/token",
+            "",
+            "x",
+        ] {
+            assert!(!is_same("https://aims.example/oauth/token", other), "{other}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod setup;
 mod sign_in;
 mod signing_keys;
 mod snippets;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use http::Method;
 
 use super::{
     account, administrators, agents, audit, audit_export, audit_tail, capabilities, guard, keys, overview, palette,
-    passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys,
+    passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys, tokens,
 };
 use crate::{
     service::{Action, Services},
@@ -105,6 +105,10 @@ fn table() -> Vec<Entry> {
         get("/console/agents/{id}/public-keys/new", A::CreateKey, public_keys::new_page),
         post("/console/agents/{id}/public-keys", A::CreateKey, public_keys::register),
         post("/console/agents/{id}/public-keys/{key}/remove", A::RevokeKey, public_keys::remove),
+        get("/console/agents/{id}/tokens", A::ListTokens, tokens::of_agent),
+        post("/console/agents/{id}/tokens/end", A::RevokeTokens, tokens::end),
+        post("/console/agents/{id}/delegates", A::ManageDelegates, tokens::add_delegate),
+        post("/console/agents/{id}/delegates/{key}/remove", A::ManageDelegates, tokens::remove_delegate),
         get("/console/resources", A::ListResources, resources::list),
         get("/console/resources/new", A::ManageResources, resources::new_page),
         post("/console/resources", A::ManageResources, resources::create),

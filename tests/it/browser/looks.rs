@@ -131,8 +131,18 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         ("", "/console/account/authenticator".to_owned()),
         ("", "/console/nothing-here".to_owned()),
     ];
-    let below =
-        ["/edit", "/keys", "/keys/new", "/public-keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"];
+    let below = [
+        "/edit",
+        "/keys",
+        "/keys/new",
+        "/public-keys/new",
+        "/tokens",
+        "/grants",
+        "/timeline",
+        "/connect",
+        "/revoke",
+        "/delete",
+    ];
     paths.extend(below.map(|rest| ("", format!("{path}{rest}"))));
     paths.extend(["/rotate", "/revoke"].map(|rest| ("", format!("{path}/keys/{key}{rest}"))));
     paths

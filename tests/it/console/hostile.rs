@@ -133,6 +133,7 @@ async fn hostile_text_is_never_markup(db: Database) {
         for jwk in [t, &jwk.to_string()] {
             send(&browser, &format!("{path}/public-keys"), &[("jwk", jwk)], t).await;
         }
+        send(&browser, &format!("{path}/delegates"), &[("delegate", t)], t).await;
         send(&browser, "/console/account/passkeys", &[("name", t), ("credential", t)], t).await;
         send(&browser, "/console/signing-keys/rotate", &[("when", t)], t).await;
         let form = [("username", t), ("display_name", t), ("role", t), ("new_password", t), ("repeat_password", t)];

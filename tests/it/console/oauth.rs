@@ -13,6 +13,8 @@ use crate::{
 both!(
     resources_are_registered_edited_and_removed,
     public_keys_are_registered_and_removed,
+    tokens_are_shown_and_ended,
+    delegates_are_added_and_removed,
     signing_keys_are_shown_and_rotated,
     tokens_of_oauth_clients_are_counted_like_others,
 );
@@ -80,6 +82,53 @@ async fn public_keys_are_registered_and_removed(db: Database) {
     browser.post(&format!("{path}/{id}/remove"), &[]).await.leads_to(&keys);
     browser.post(&format!("{path}/{id}/remove"), &[]).await.expect(404);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM public_keys").await, 0);
+}
+
+async fn tokens_are_shown_and_ended(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let (planner, worker) = (server.agent("planner", &[]).await, server.agent("worker", &[]).await);
+    let path = format!("/console/agents/{}/tokens", planner.id);
+    browser.post(&format!("/console/agents/{}/delegates", planner.id), &[("delegate", "worker")]).await.leads_to(&path);
+    let access_token = "urn:ietf:params:oauth:token-type:access_token";
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", planner.client.token()),
+        ("subject_token_type", access_token),
+        ("actor_token", worker.client.token()),
+        ("actor_token_type", access_token),
+    ];
+    let anybody = server.anybody();
+    anybody.send(anybody.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
+    browser.get(&path).await.shows("1 made of it").shows(&worker.id).shows("1 deep");
+    let of_worker = format!("/console/agents/{}/tokens", worker.id);
+    browser.get(&of_worker).await.shows("on behalf of").shows(&planner.id);
+    browser.post(&format!("{path}/end"), &[]).await.leads_to(&path);
+    browser.get(&path).await.shows("2 tokens have ended").shows("No live tokens");
+    assert!(!browser.get(&of_worker).await.text.contains("on behalf of"));
+}
+
+async fn delegates_are_added_and_removed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let (planner, worker) = (server.agent("planner", &[]).await, server.agent("worker", &[]).await);
+    let boss = server.agent("boss", &["admin:*"]).await;
+    let (page, path) =
+        (format!("/console/agents/{}/tokens", planner.id), format!("/console/agents/{}/delegates", planner.id));
+    for (name, told) in
+        [("nobody", "No agent has this name"), ("", "No agent has this name"), ("planner", "needs nobody")]
+    {
+        browser.post(&path, &[("delegate", name)]).await.expect(422).shows(told);
+    }
+    browser.post(&path, &[("delegate", "worker")]).await.leads_to(&page);
+    browser.get(&page).await.shows("worker may act for planner now");
+    browser.post(&path, &[("delegate", "worker")]).await.expect(422).shows("may act for this one already");
+    // Who acts for an agent that may do everything is for those to say who may do so themselves.
+    let of_boss = format!("/console/agents/{}/delegates", boss.id);
+    browser.post(&of_boss, &[("delegate", "worker")]).await.expect(403);
+    browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.leads_to(&page);
+    browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.expect(404);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM delegations").await, 0);
 }
 
 async fn signing_keys_are_shown_and_rotated(db: Database) {

@@ -54,11 +54,12 @@ impl Head {
     }
 
     /// Its pages: a name for `aria-current`, where, and what it is called.
-    pub(super) fn tabs(&self) -> [(&'static str, String, &'static str); 5] {
+    pub(super) fn tabs(&self) -> [(&'static str, String, &'static str); 6] {
         let below = |rest: &str| format!("/console/agents/{}{rest}", self.id);
         [
             ("overview", below(""), "Overview"),
             ("keys", below("/keys"), "API keys"),
+            ("tokens", below("/tokens"), "Tokens"),
             ("grants", below("/grants"), "Grants"),
             ("timeline", below("/timeline"), "Timeline"),
             ("connect", below("/connect"), "Connect"),

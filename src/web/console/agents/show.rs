@@ -77,7 +77,7 @@ struct TimelinePage {
 }
 
 /// Which page of a timeline to show.
-pub(in crate::web::console) struct Place(Option<i64>);
+pub(in crate::web::console) struct Place(pub(in crate::web::console) Option<i64>);
 
 impl FromQuery for Place {
     fn read(fields: &mut Fields) -> Option<Self> {

@@ -156,6 +156,8 @@ pub enum AuthFailure {
     InvalidToken,
     /// The proof of possession is wrong; why, is for the record.
     InvalidDpopProof(&'static str),
+    /// The token is bound to a key, and who presents it does not hold that key, or the other way round.
+    WrongBinding(&'static str),
     /// The proof of possession lacks a nonce that was given out lately.
     DpopNonceNeeded,
     /// There is no session, or it has ended.
@@ -180,7 +182,7 @@ impl AuthFailure {
             Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
             Self::InvalidAssertion(_) => "The client assertion does not authenticate the client",
             Self::MissingToken => "Not authenticated",
-            Self::InvalidToken => "Invalid or expired token",
+            Self::InvalidToken | Self::WrongBinding(_) => "Invalid or expired token",
             Self::InvalidDpopProof(_) => "The DPoP proof is not valid",
             Self::DpopNonceNeeded => "The DPoP proof must carry the nonce of the header DPoP-Nonce",
             Self::NoSession => "Sign in to go on",
@@ -201,7 +203,7 @@ impl AuthFailure {
             Self::AgentSuspended => "agent_suspended",
             Self::AgentRevoked => "agent_revoked",
             Self::InvalidClient => "invalid_client",
-            Self::InvalidAssertion(reason) | Self::InvalidDpopProof(reason) => reason,
+            Self::InvalidAssertion(reason) | Self::InvalidDpopProof(reason) | Self::WrongBinding(reason) => reason,
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
             Self::DpopNonceNeeded => "dpop_nonce_needed",

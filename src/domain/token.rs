@@ -170,7 +170,7 @@ pub enum TokenRefusal {
     InvalidScope(Cow<'static, str>),
     /// The proof of possession is wrong.
     #[error("The DPoP proof is not valid")]
-    InvalidDpopProof,
+    InvalidDpopProof(&'static str),
     /// The proof of possession lacks a nonce that was given out lately.
     #[error("The DPoP proof must carry the nonce of the header DPoP-Nonce")]
     DpopNonceNeeded,
@@ -180,6 +180,15 @@ pub enum TokenRefusal {
 }
 
 impl TokenRefusal {
+    /// The `details.reason` of the audit record.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidDpopProof(reason) => reason,
+            _ => self.code(),
+        }
+    }
+
     /// The `error` of the answer (RFC 6749 §5.2, RFC 8707 §2, RFC 9449 §5 and §8).
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -189,7 +198,7 @@ impl TokenRefusal {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::InvalidScope(_) => "invalid_scope",
-            Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::InvalidDpopProof(_) => "invalid_dpop_proof",
             Self::DpopNonceNeeded => "use_dpop_nonce",
             Self::InvalidTarget(_) => "invalid_target",
         }

@@ -138,16 +138,17 @@ async fn delegate(
     }
     let policy = services.principals.agent(&services.store, agent, now).await?;
     let delegation = policy.and_then(|subject| subject.delegation_to(actor_agent)).ok_or(NOT_ALLOWED)?;
-    let both = subject.authority.intersection(&actor.authority);
-    let grant = tokens::grant(services, &both, wanted).await?;
-    let ends_at = [subject.ends_at, actor.ends_at].into_iter().flatten().fold(now.plus(grant.life), Timestamp::min);
-
     // Whoever stole a bound token must not get one without bonds for it.
+    let holds =
+        wanted.proof.as_ref().map(|proof| services.prove(proof, None)).transpose().map_err(TokenRefusal::from)?;
     for (bound, refusal) in [(&subject.jkt, SUBJECT), (&actor.jkt, ACTOR)] {
-        if bound.is_some() && *bound != grant.jkt {
+        if bound.is_some() && bound.as_ref() != holds.as_ref().map(|proven| &proven.jkt) {
             return Err(refusal.into());
         }
     }
+    let both = subject.authority.intersection(&actor.authority);
+    let grant = tokens::grant(services, &both, wanted).await?;
+    let ends_at = [subject.ends_at, actor.ends_at].into_iter().flatten().fold(now.plus(grant.life), Timestamp::min);
 
     let mut claims = grant.claims(services, agent, now, ends_at);
     let jti = TokenId::parse(&claims.jti).ok_or_else(|| Error::internal("a token without identifier"))?;

@@ -16,6 +16,8 @@ use crate::{
 
 /// How old a proof may be.
 const PROOF_LIFE: Duration = Duration::from_mins(1);
+/// How much longer than it is accepted a proof is known, for nodes whose clocks differ.
+const KEPT_LONGER: Duration = Duration::from_secs(10);
 /// How far a client's clock may run ahead, in seconds.
 const CLOCK_SKEW: i64 = 5;
 /// Longest identifier of a proof, in bytes.
@@ -31,7 +33,7 @@ pub struct Offered {
     pub proof: String,
     /// The method of the request.
     pub method: String,
-    /// Under which URLs a client may know what it asked for: with the path of the public URL, or without it.
+    /// Under which URLs a client may know what it asked for: a proxy may have taken the path of the public URL away.
     pub urls: Vec<String>,
 }
 
@@ -57,7 +59,7 @@ impl From<Problem> for TokenRefusal {
     fn from(problem: Problem) -> Self {
         match problem {
             Problem::NonceNeeded => Self::DpopNonceNeeded,
-            Problem::Invalid(_) => Self::InvalidDpopProof,
+            Problem::Invalid(reason) => Self::InvalidDpopProof(reason),
         }
     }
 }
@@ -76,6 +78,17 @@ impl Services {
     #[must_use]
     pub fn dpop_nonce(&self) -> String {
         self.dpop_nonces.nonce(self.env.now())
+    }
+
+    /// Tells a client the nonce before anything that it can use only once is used up for nothing, such as an assertion.
+    ///
+    /// # Errors
+    /// [`TokenRefusal::DpopNonceNeeded`].
+    pub fn require_nonce(&self, offered: &Offered) -> Result<(), TokenRefusal> {
+        match self.prove(offered, None) {
+            Err(problem @ Problem::NonceNeeded) => Err(problem.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Checks a proof for a request (RFC 9449 §4.3), and for the access token that comes with it, if one does. That it was not used
@@ -104,7 +117,7 @@ impl Services {
             return Err(Problem::NonceNeeded);
         }
         let hash = Sha256::digest([b"dpop ", proof.thumbprint.as_bytes(), b" ", claims.jti.as_bytes()].concat()).into();
-        let until = Timestamp::from_secs(claims.iat).plus(PROOF_LIFE).plus(Duration::from_secs(1));
+        let until = Timestamp::from_secs(claims.iat).plus(PROOF_LIFE).plus(KEPT_LONGER);
         Ok(Proven { jkt: proof.thumbprint, hash, until })
     }
 

@@ -128,7 +128,9 @@ impl Services {
             return Err(failure.into());
         }
         match self.refuse_token(origin, Some(agent), failure).await {
-            Err(Error::Unauthenticated(_)) if failure != AuthFailure::InvalidToken => Err(failure.into()),
+            Err(Error::Unauthenticated(_)) if matches!(failure, AuthFailure::InvalidDpopProof(_)) => {
+                Err(failure.into())
+            }
             refused => refused,
         }
     }

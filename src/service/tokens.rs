@@ -63,7 +63,7 @@ pub(super) struct Grant {
     pub(super) audience: String,
     pub(super) life: Duration,
     may_act: Option<AgentId>,
-    pub(super) jkt: Option<String>,
+    jkt: Option<String>,
 }
 
 /// Exchanges an API key for an access token with all that its agent holds, once the audit record is durable.
@@ -126,7 +126,7 @@ impl Services {
         if let Err(Error::Token(refusal)) = &outcome
             && *refusal != TokenRefusal::DpopNonceNeeded
         {
-            let details = json!({ "reason": refusal.code() });
+            let details = json!({ "reason": refusal.reason() });
             self.record_refusal(AuditAction::TokenRefused, origin, by, credential.map(Into::into), details).await?;
         }
         outcome
@@ -294,14 +294,11 @@ fn possession(services: &Services, claims: &Claims, presented: &Presented<'_>) -
         (None, None) => Ok(None),
         (Some(bound), Some(proof)) => {
             let proven = services.prove(proof, Some(presented.token)).map_err(AuthFailure::from)?;
-            if proven.jkt == bound.jkt {
-                Ok(Some(proven))
-            } else {
-                Err(AuthFailure::InvalidDpopProof("dpop_other_key"))
-            }
+            if proven.jkt == bound.jkt { Ok(Some(proven)) } else { Err(AuthFailure::WrongBinding("dpop_other_key")) }
         }
         // A bound token must not do as a bearer token, nor the other way round (RFC 9449 §7.1).
-        (Some(_), None) | (None, Some(_)) => Err(AuthFailure::InvalidToken),
+        (Some(_), None) => Err(AuthFailure::WrongBinding("dpop_token_as_bearer")),
+        (None, Some(_)) => Err(AuthFailure::WrongBinding("dpop_token_not_bound")),
     }
 }
 

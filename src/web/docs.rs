@@ -48,7 +48,15 @@ pub fn description() -> openapi::OpenApi {
     let components = description.components.get_or_insert_default();
     components.add_security_scheme(
         "bearer",
-        SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build()),
+        SecurityScheme::Http(
+            Http::builder()
+                .scheme(HttpAuthScheme::Bearer)
+                .bearer_format("JWT")
+                .description(Some(
+                    "A token that is bound to a key is sent as `DPoP` instead, with a proof in the header `DPoP` (RFC 9449).",
+                ))
+                .build(),
+        ),
     );
     components
         .add_security_scheme("client", SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Basic).build()));

@@ -1,10 +1,18 @@
 //! Access tokens and proofs of possession as they come with requests (RFC 6750 §2.1, RFC 9449 §7.1).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+};
 
 use crate::{
     domain::{AuthFailure, Result},
-    service::{Services, dpop::Offered, tokens::Presented},
+    service::{
+        Services,
+        dpop::{ALGORITHMS, Offered},
+        tokens::Presented,
+    },
+    web::oauth::metadata::path_of,
 };
 
 const PROOF: HeaderName = HeaderName::from_static("dpop");
@@ -15,22 +23,40 @@ pub(super) fn takes_part(headers: &HeaderMap) -> bool {
     headers.contains_key(PROOF) || scheme(headers).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop"))
 }
 
-/// Tells a client the nonce that its next proof shall carry (RFC 9449 §8.2).
-pub(super) fn give_nonce(services: &Services, headers: &mut HeaderMap) {
+/// Tells a client that takes part the nonce that its next proof shall carry (RFC 9449 §8.2), and has it asked for such proofs
+/// where it would be asked for a bearer token (§7.1).
+pub(super) fn answer(services: &Services, headers: &mut HeaderMap) {
     if let Ok(nonce) = HeaderValue::try_from(services.dpop_nonce()) {
         headers.insert(NONCE, nonce);
+    }
+    let challenge = headers.get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok());
+    if let Some(parameters) = challenge.and_then(|challenge| challenge.strip_prefix("Bearer ")) {
+        let challenge = format!("DPoP {parameters}, algs=\"{}\"", ALGORITHMS.join(" "));
+        if let Ok(challenge) = HeaderValue::try_from(challenge) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
     }
 }
 
 /// The proof that came with a request for `path`, below the public URL or at the root of its host. What cannot be read, or came
 /// twice, is a proof of nothing.
 pub(super) fn proof(services: &Services, headers: &HeaderMap, method: &http::Method, path: &str) -> Option<Offered> {
+    headers.contains_key(PROOF).then(|| offered(services, headers, method, path))
+}
+
+/// What came as a proof: nothing that counts, where none did.
+fn offered(services: &Services, headers: &HeaderMap, method: &http::Method, path: &str) -> Offered {
     let mut values = headers.get_all(PROOF).iter();
-    let proof = values.next()?.to_str().ok().filter(|_| values.next().is_none()).unwrap_or_default().to_owned();
+    let proof = values.next().and_then(|proof| proof.to_str().ok()).filter(|_| values.next().is_none());
     let issuer = &services.settings.issuer;
-    let root = issuer.strip_suffix(super::oauth::metadata::path_of(issuer).as_str()).unwrap_or(issuer);
-    let urls = vec![format!("{issuer}{path}"), format!("{root}{path}")];
-    Some(Offered { proof, method: method.to_string(), urls })
+    let below = path_of(issuer);
+    let mut urls = vec![format!("{issuer}{path}")];
+    if path.strip_prefix(below.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        && let Some(root) = issuer.strip_suffix(below.as_str())
+    {
+        urls.push(format!("{root}{path}"));
+    }
+    Offered { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), urls }
 }
 
 /// The access token that came with a request, and the proof that goes with it; schemes are compared without regard to case.
@@ -49,10 +75,7 @@ pub(super) fn presented<'r>(
     let (scheme, token) = value.split_once(' ').ok_or(AuthFailure::MissingToken)?;
     let proof = match scheme.to_ascii_lowercase().as_str() {
         "bearer" => None,
-        "dpop" => {
-            let proof = proof(services, headers, method, path);
-            Some(proof.ok_or(AuthFailure::InvalidDpopProof("dpop_missing"))?)
-        }
+        "dpop" => Some(offered(services, headers, method, path)),
         _ => return Err(AuthFailure::MissingToken.into()),
     };
     Ok(Presented { token: token.trim(), proof })

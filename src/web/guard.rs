@@ -63,13 +63,13 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (services, demand) = (self.services.clone(), self.demand);
         Box::pin(async move {
-            let proves = dpop::takes_part(request.headers());
+            let proves = demand != Demand::Nothing && dpop::takes_part(request.headers());
             let mut response = match admit(&services, demand, &mut request).await {
                 Ok(()) => inner.call(request).await?,
                 Err(error) => Failure(error).into_response(),
             };
             if proves {
-                dpop::give_nonce(&services, response.headers_mut());
+                dpop::answer(&services, response.headers_mut());
             }
             Ok(response)
         })

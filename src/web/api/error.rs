@@ -64,7 +64,8 @@ fn point_to(metadata: &str, response: &mut Response) {
     let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok()) else {
         return;
     };
-    let Some(parameters) = challenge.strip_prefix("Bearer") else { return };
+    let parameters = ["Bearer", "DPoP"].iter().find_map(|scheme| challenge.strip_prefix(scheme));
+    let Some(parameters) = parameters else { return };
     let separator = if parameters.is_empty() { " " } else { ", " };
     let challenge = HeaderValue::try_from(format!("{challenge}{separator}resource_metadata=\"{metadata}\""));
     if let Ok(challenge) = challenge {

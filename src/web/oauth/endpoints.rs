@@ -28,7 +28,7 @@ use crate::{
         delegation::{self, Exchange},
         introspection::{self, Active},
         revocation,
-        tokens::{self, Wanted},
+        tokens::{self, Presented, Wanted},
     },
     web::{api::live_tokens::TokensEnded, dpop},
 };
@@ -127,9 +127,12 @@ pub async fn token(
     let exchanges = grant_type == Some(TOKEN_EXCHANGE);
     let proves_itself =
         exchanges && parameters.get("actor_token").is_some() && !client::is_tried(&headers, &parameters);
+    let proof = dpop::proof(&services, &headers, &Method::POST, "/oauth/token");
+    if let Some(proof) = &proof {
+        services.require_nonce(proof)?;
+    }
     let client =
         if proves_itself { None } else { Some(client::authenticate(&services, &origin, &headers, &parameters).await?) };
-    let proof = dpop::proof(&services, &headers, &Method::POST, "/oauth/token");
     let wanted = Wanted { proof, ..wanted(&parameters)? };
     let issued = match (grant_type, &client) {
         (Some("client_credentials"), Some(client)) => {
@@ -291,7 +294,8 @@ pub async fn introspect(
     parameters: Parameters,
 ) -> Result<impl IntoResponse, OAuthFailure> {
     let caller = if dpop::is_token(&headers) {
-        let presented = dpop::presented(&services, &headers, &Method::POST, "/oauth/introspect")?;
+        let presented = dpop::presented(&services, &headers, &Method::POST, "/oauth/introspect");
+        let presented = presented.unwrap_or(Presented { token: "", proof: None });
         tokens::authenticate(&services, origin, presented).await?
     } else {
         client::authenticate(&services, &origin, &headers, &parameters).await?.into_caller(origin)

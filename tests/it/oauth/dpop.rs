@@ -24,6 +24,9 @@ both!(
     a_proof_works_once_on_every_node,
     nonces_grow_old,
     an_exchange_keeps_the_bond,
+    an_issuer_with_a_path_has_its_own_urls,
+    a_shared_secret_knows_its_nonces_again,
+    an_assertion_is_not_used_up_before_the_nonce_is_known,
 );
 
 const TOKEN: &str = "https://aims.test/oauth/token";
@@ -260,7 +263,7 @@ async fn wrong_proofs_are_refused_at_the_token_endpoint(db: Database) {
     refused(&anybody.send(request.form(&[("grant_type", "client_credentials")])).await, 400, "invalid_dpop_proof");
     let records = server.audited("token.refused").await;
     assert_eq!(records.len(), wrong.len() + 1);
-    assert!(records.iter().all(|record| details(record)["reason"] == "invalid_dpop_proof"));
+    assert!(records.iter().all(|record| details(record)["reason"].as_str().unwrap().starts_with("dpop_")));
     // Nothing of that used the good one up.
     ask(&server, &agent, &pair.sign(&good)).await.expect(200);
 }
@@ -273,8 +276,6 @@ async fn wrong_proofs_are_refused_by_the_api(db: Database) {
     let (authorization, anybody) = (format!("DPoP {token}"), server.anybody());
     let good = for_agents(&server, &token, "2").await;
     let mut wrong = wrong(&server, &pair, &good);
-    let of_another = Pair::new(SigningAlgorithm::EdDsa);
-    wrong.push(("a key that the token is not bound to", of_another.sign(&good)));
     for ath in [Value::Null, json!(ath("another token"))] {
         let mut said = good.clone();
         said["ath"] = ath;
@@ -289,14 +290,21 @@ async fn wrong_proofs_are_refused_by_the_api(db: Database) {
         challenged(&list(&anybody, &authorization, Some(&proof)).await, "use_dpop_nonce");
     }
     challenged(&list(&anybody, &authorization, None).await, "invalid_dpop_proof");
+    let request = anybody.request(Method::GET, "/agents").header("authorization", &authorization);
+    let two = request.header("dpop", pair.sign(&good)).header("dpop", pair.sign(&good));
+    challenged(&anybody.send(two).await, "invalid_dpop_proof");
+    // A key that the token is not bound to is no better than a wrong token (RFC 9449 §7.1).
+    let of_another = Pair::new(SigningAlgorithm::EdDsa).sign(&good);
+    challenged(&list(&anybody, &authorization, Some(&of_another)).await, "invalid_token");
     let records = server.audited("auth.failed").await;
-    assert_eq!(records.len(), wrong.len());
+    assert_eq!(details(&records[0])["reason"], "dpop_other_key");
+    assert_eq!(records.len(), wrong.len() + 3);
     assert!(records.iter().all(|record| details(record)["reason"].as_str().unwrap().starts_with("dpop_")));
     list(&anybody, &authorization, Some(&pair.sign(&good))).await.expect(200);
     // What ends other tokens ends these.
     server.admin.post_empty(&format!("/agents/{}/suspend", agent.id)).await.expect(200);
     let proof = pair.sign(&for_agents(&server, &token, "3").await);
-    list(&anybody, &authorization, Some(&proof)).await.refused(401, "Invalid or expired token");
+    challenged(&list(&anybody, &authorization, Some(&proof)).await, "invalid_token");
 }
 
 async fn a_bound_token_is_no_bearer_token(db: Database) {
@@ -309,10 +317,12 @@ async fn a_bound_token_is_no_bearer_token(db: Database) {
     for proof in [None, Some(proof.as_str())] {
         list(&anybody, &format!("Bearer {token}"), proof).await.refused(401, "Invalid or expired token");
     }
+    let record = server.audited("auth.failed").await.remove(0);
+    assert_eq!((&details(&record)["reason"], &record["agent_id"]), (&json!("dpop_token_as_bearer"), &json!(agent.id)));
     // Nor the other way round: an unbound one proves nothing.
     let unbound = agent.client.token();
     let proof = pair.sign(&for_agents(&server, unbound, "3").await);
-    list(&anybody, &format!("DPoP {unbound}"), Some(&proof)).await.refused(401, "Invalid or expired token");
+    challenged(&list(&anybody, &format!("DPoP {unbound}"), Some(&proof)).await, "invalid_token");
     agent.client.get("/agents").await.expect(200);
 }
 
@@ -413,4 +423,67 @@ async fn an_exchange_keeps_the_bond(db: Database) {
     let subject = bound(&server, &planner, &of_planner, "5").await;
     let proof = of_worker.sign(&for_token(&server, "6").await);
     refused(&exchange(&subject, &actor, Some(proof)).await, 400, "invalid_request");
+}
+
+async fn an_issuer_with_a_path_has_its_own_urls(db: Database) {
+    let server = Server::with(db, &[("PUBLIC_URL", "https://aims.test/tenants/one")]).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let pair = Pair::new(SigningAlgorithm::Es256);
+    // What is at the root of the host may be somebody else's.
+    let mut said = for_token(&server, "1").await;
+    refused(&ask(&server, &agent, &pair.sign(&said)).await, 400, "invalid_dpop_proof");
+    said["htu"] = json!("https://aims.test/tenants/one/oauth/token");
+    let body = ask(&server, &agent, &pair.sign(&said)).await.expect(200);
+    let token = body["access_token"].as_str().unwrap();
+    // The same for a proxy that takes the path away and one that leaves it.
+    for (path, jti) in [("/agents", "2"), ("/tenants/one/agents", "3")] {
+        let mut said = for_agents(&server, token, jti).await;
+        let anybody = server.anybody();
+        let send = async |said: &Value| {
+            let request = anybody.request(Method::GET, path).header("dpop", pair.sign(said));
+            anybody.send(request.header("authorization", format!("DPoP {token}"))).await
+        };
+        challenged(&send(&said).await, "invalid_dpop_proof");
+        said["htu"] = json!("https://aims.test/tenants/one/agents");
+        send(&said).await.expect(200);
+    }
+}
+
+async fn a_shared_secret_knows_its_nonces_again(db: Database) {
+    let options =
+        [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_KEY", "6a1f0c9be2d84735a0c4e1f79b3d5826"), ("MASTER_KEY", "")];
+    let server = Server::with(db, &options).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let pair = Pair::new(SigningAlgorithm::Es256);
+    let (first, second) = (for_token(&server, "1").await, for_token(&server, "2").await);
+    ask(&server, &agent, &pair.sign(&first)).await.expect(200);
+    let server = server.restart(&options).await;
+    refused(&ask(&server, &agent, &pair.sign(&first)).await, 400, "invalid_dpop_proof");
+    ask(&server, &agent, &pair.sign(&second)).await.expect(200);
+}
+
+async fn an_assertion_is_not_used_up_before_the_nonce_is_known(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let own = Pair::new(SigningAlgorithm::Es256);
+    let path = format!("/agents/{}/public-keys", agent.id);
+    server.admin.post(&path, own.jwk.clone()).await.expect(201);
+    let now = server.clock_secs();
+    let said = json!({ "iss": agent.id, "sub": agent.id, "aud": ISSUER, "iat": now, "exp": now + 60, "jti": "once" });
+    let assertion = own.sign_as(&json!({ "alg": "ES256" }), &said);
+    let send = async |proof: &Value| {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+        ];
+        let anybody = server.anybody();
+        let request = anybody.request(Method::POST, "/oauth/token").header("dpop", own.sign(proof)).form(&form);
+        anybody.send(request).await
+    };
+    let mut proof = for_token(&server, "1").await;
+    let nonce = proof.as_object_mut().unwrap().remove("nonce").unwrap();
+    refused(&send(&proof).await, 400, "use_dpop_nonce");
+    proof["nonce"] = nonce;
+    assert_eq!(send(&proof).await.expect(200)["token_type"], "DPoP");
 }

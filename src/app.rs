@@ -22,6 +22,7 @@ use crate::{
         Services, Settings,
         audit::Checker,
         bootstrap::{self, AdministratorKey},
+        foreign_keys::ForeignKeys,
         principals::Principals,
         refusals::Refusals,
         sessions, setup,
@@ -120,6 +121,7 @@ impl App {
             signing_key_rotation: config.signing_key_rotation,
             token_life: config.token_life,
             delegation_depth: config.delegation_depth,
+            federation_allow_private: config.federation_allow_private,
             rotation_grace: config.rotation_grace,
             refusals_per_minute: config.refusals_per_minute.get(),
         };
@@ -127,6 +129,7 @@ impl App {
             store,
             principals,
             verified_tokens: VerifiedTokens::default(),
+            foreign_keys: ForeignKeys::default(),
             refusals: Refusals::default(),
             keyring: CurrentKeyring::new(keyring),
             dpop_nonces: nonce_key(&config, master_key.as_ref())?,

@@ -49,6 +49,7 @@ settings! {
     "SIGNING_KEY_ROTATION_DAYS", "30", "How long a key signs access tokens before the next one does, 1 to 365; 0: until `aims signing-keys rotate`";
     "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
     "DELEGATION_DEPTH_MAX", "5", "How many agents may act for another one after the other, 0 to 16; 0: none may";
+    "FEDERATION_ALLOW_PRIVATE_ADDRESSES", "false", "`true`: foreign issuers may be asked for their keys at loopback, link-local and private addresses, and over http";
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
     "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
     "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
@@ -129,6 +130,8 @@ pub struct Config {
     pub token_life: Duration,
     /// How many agents may act for a token's subject one after another.
     pub delegation_depth: usize,
+    /// Whether foreign issuers may be asked at private addresses.
+    pub federation_allow_private: bool,
     /// How long a rotated key still works.
     pub rotation_grace: Duration,
     /// Token exchanges per minute and client network.
@@ -183,6 +186,7 @@ impl Config {
         let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
         let delegation_depth =
             reader.number("DELEGATION_DEPTH_MAX", 0, 16).and_then(|depth| usize::try_from(depth).ok());
+        let federation_allow_private = reader.parsed("FEDERATION_ALLOW_PRIVATE_ADDRESSES", parse_bool);
         let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
         let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse_rate);
         let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse_rate);
@@ -221,6 +225,7 @@ impl Config {
                     .map(|days| Duration::from_hours(days * 24)),
                 token_life: token_life?,
                 delegation_depth: delegation_depth?,
+                federation_allow_private: federation_allow_private?,
                 rotation_grace: rotation_grace?,
                 rate_limit_auth: rate_limit_auth?,
                 rate_limit_api: rate_limit_api?,
@@ -390,6 +395,10 @@ fn parse_public_url(text: &str) -> Result<String, String> {
 
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {

@@ -85,3 +85,16 @@ ALTER TABLE api_keys ADD COLUMN scope TEXT;
 ALTER TABLE api_keys ADD COLUMN networks TEXT;
 ALTER TABLE api_keys ADD COLUMN token_life BIGINT;
 ALTER TABLE api_keys ADD COLUMN uses_left BIGINT;
+
+-- Foreign issuers whose tokens authenticate an agent; `claims` is a JSON object of what else they must say.
+CREATE TABLE federated_identities (
+    id         UUID    NOT NULL PRIMARY KEY,
+    agent_id   UUID    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    issuer     TEXT    NOT NULL,
+    jwks_uri   TEXT,
+    audience   TEXT    NOT NULL,
+    claims     TEXT    NOT NULL,
+    created_at BIGINT  NOT NULL
+);
+CREATE INDEX federated_identities_by_agent ON federated_identities (agent_id);
+CREATE INDEX federated_identities_by_issuer ON federated_identities (issuer);

@@ -42,16 +42,46 @@ impl UnverifiedAssertion {
     /// Reads a JWT in the compact serialization; `None` for what is none, or demands that an extension be understood.
     #[must_use]
     pub fn parse(token: &str) -> Option<Self> {
-        if token.len() > ASSERTION_MAX {
-            return None;
-        }
-        let header = jsonwebtoken::decode_header(token).ok()?;
-        if header.crit.is_some() {
-            return None;
-        }
-        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        Some(Self { claims: serde_json::from_slice(&claims).ok()?, kid: header.kid })
+        let (claims, kid) = parts(token)?;
+        Some(Self { claims: serde_json::from_slice(&claims).ok()?, kid })
     }
+}
+
+/// A token of somebody else's whose signature nobody has checked.
+#[derive(Debug)]
+pub struct ForeignToken {
+    /// What it says.
+    pub claims: serde_json::Map<String, Value>,
+    /// Which key it says it was signed with.
+    pub kid: Option<String>,
+}
+
+impl ForeignToken {
+    /// Reads a JWT in the compact serialization; `None` for what is none, or demands that an extension be understood.
+    #[must_use]
+    pub fn read(token: &str) -> Option<Self> {
+        let (claims, kid) = parts(token)?;
+        Some(Self { claims: serde_json::from_slice(&claims).ok()?, kid })
+    }
+}
+
+/// The claims of a JWT as they stand, and the key that it names.
+fn parts(token: &str) -> Option<(Vec<u8>, Option<String>)> {
+    if token.len() > ASSERTION_MAX {
+        return None;
+    }
+    let header = jsonwebtoken::decode_header(token).ok()?;
+    if header.crit.is_some() {
+        return None;
+    }
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    Some((claims, header.kid))
+}
+
+/// The seconds of a `NumericDate` (RFC 7519 §2); `None` for what is none.
+#[must_use]
+pub fn seconds_of(value: &Value) -> Option<i64> {
+    seconds(value).ok()
 }
 
 /// A `NumericDate` (RFC 7519 §2), which may have a fraction.

@@ -19,6 +19,7 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A public key that verifies assertions.
+#[derive(Clone)]
 pub struct AssertionKey {
     algorithm: Algorithm,
     kid: String,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{
     agent::words,
     ids::{
-        ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, ProtectedResourceId, PublicKeyId, RequestId, TokenId,
+        ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, FederatedIdentityId, ProtectedResourceId,
+        PublicKeyId, RequestId, TokenId,
     },
     timestamp::Timestamp,
     token::Credential,
@@ -68,6 +69,10 @@ words! {
         DelegateAdded = "delegate.added",
         /// An agent may no longer act for another.
         DelegateRemoved = "delegate.removed",
+        /// A foreign issuer is trusted to vouch for an agent.
+        FederatedIdentityAdded = "federated_identity.added",
+        /// A foreign issuer is not trusted to vouch for an agent any more.
+        FederatedIdentityRemoved = "federated_identity.removed",
         /// A capability was registered.
         CapabilityCreated = "capability.created",
         /// A capability was described anew.
@@ -126,6 +131,8 @@ pub enum Resource {
     ProtectedResource(ProtectedResourceId),
     /// A public key of an agent.
     PublicKey(PublicKeyId),
+    /// A foreign issuer that vouches for an agent.
+    FederatedIdentity(FederatedIdentityId),
 }
 
 impl Resource {
@@ -140,6 +147,7 @@ impl Resource {
             Self::Token(_) => "token",
             Self::ProtectedResource(_) => "resource",
             Self::PublicKey(_) => "public_key",
+            Self::FederatedIdentity(_) => "federated_identity",
         }
     }
 
@@ -154,6 +162,7 @@ impl Resource {
             Self::Token(id) => id.to_string(),
             Self::ProtectedResource(id) => id.to_string(),
             Self::PublicKey(id) => id.to_string(),
+            Self::FederatedIdentity(id) => id.to_string(),
         }
     }
 }
@@ -163,6 +172,7 @@ impl From<Credential> for Resource {
         match credential {
             Credential::ApiKey(id) => Self::ApiKey(id),
             Credential::PublicKey(id) => Self::PublicKey(id),
+            Credential::FederatedIdentity(id) => Self::FederatedIdentity(id),
         }
     }
 }

@@ -70,6 +70,10 @@ id!(
     PublicKeyId
 );
 id!(
+    /// That a foreign issuer vouches for an agent.
+    FederatedIdentityId
+);
+id!(
     /// That one agent may act for another.
     DelegationId
 );

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod capability;
 pub mod delegation;
 pub mod error;
+pub mod federation;
 pub mod ids;
 pub mod key_limits;
 pub mod network;
@@ -24,8 +25,8 @@ pub use api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use error::{AuthFailure, Denial, Error, Invalid, Result};
 pub use ids::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, PasskeyId, ProtectedResourceId,
-    PublicKeyId, RequestId, SessionId, TokenId,
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, FederatedIdentityId, PasskeyId,
+    ProtectedResourceId, PublicKeyId, RequestId, SessionId, TokenId,
 };
 pub use key_limits::KeyLimits;
 pub use page::{Limit, Page};

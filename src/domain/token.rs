@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     capability::{CapabilityName, CapabilitySet},
-    ids::{AgentId, ApiKeyId, DelegationId, PublicKeyId, TokenId},
+    ids::{AgentId, ApiKeyId, DelegationId, FederatedIdentityId, PublicKeyId, TokenId},
     timestamp::Timestamp,
 };
 
@@ -17,6 +17,8 @@ pub enum Credential {
     ApiKey(ApiKeyId),
     /// A key pair that the agent made.
     PublicKey(PublicKeyId),
+    /// The word of a foreign issuer.
+    FederatedIdentity(FederatedIdentityId),
 }
 
 /// One of the agents whose authority a token carries: what must hold of each for the token to count.
@@ -119,6 +121,9 @@ pub struct Claims {
     /// The public key that it was issued for instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key_id: Option<String>,
+    /// The foreign issuer at whose word it was issued instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federated_identity_id: Option<String>,
     /// The generation of the agent's tokens it belongs to (see [`super::Agent::token_epoch`]).
     pub token_epoch: i64,
     /// Who acts for the subject. What must hold of the chain is kept in the database, not here.
@@ -142,9 +147,10 @@ impl Claims {
     /// What the token was issued for: exactly one credential.
     #[must_use]
     pub fn credential(&self) -> Option<Credential> {
-        match (&self.key_id, &self.public_key_id) {
-            (Some(id), None) => ApiKeyId::parse(id).map(Credential::ApiKey),
-            (None, Some(id)) => PublicKeyId::parse(id).map(Credential::PublicKey),
+        match (&self.key_id, &self.public_key_id, &self.federated_identity_id) {
+            (Some(id), None, None) => ApiKeyId::parse(id).map(Credential::ApiKey),
+            (None, Some(id), None) => PublicKeyId::parse(id).map(Credential::PublicKey),
+            (None, None, Some(id)) => FederatedIdentityId::parse(id).map(Credential::FederatedIdentity),
             _ => None,
         }
     }
@@ -174,6 +180,9 @@ pub enum TokenRefusal {
     /// The proof of possession lacks a nonce that was given out lately.
     #[error("The DPoP proof must carry the nonce of the header DPoP-Nonce")]
     DpopNonceNeeded,
+    /// What was to show who the client is does not; why, is for the record.
+    #[error("The assertion does not authenticate a client")]
+    InvalidGrant,
     /// The resource is unknown.
     #[error("{0}")]
     InvalidTarget(&'static str),
@@ -200,6 +209,7 @@ impl TokenRefusal {
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidDpopProof(_) => "invalid_dpop_proof",
             Self::DpopNonceNeeded => "use_dpop_nonce",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidTarget(_) => "invalid_target",
         }
     }

@@ -201,7 +201,7 @@ impl Client {
     pub(super) const fn key(&self) -> Option<(ApiKeyId, bool)> {
         match self.credential {
             Credential::ApiKey(id) => Some((id, self.limits.uses_left.is_some())),
-            Credential::PublicKey(_) => None,
+            Credential::PublicKey(_) | Credential::FederatedIdentity(_) => None,
         }
     }
 

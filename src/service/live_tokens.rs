@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, ApiKeyId, CapabilitySet, Limit, Page, PublicKeyId, Result, Timestamp, TokenId,
+        AgentId, ApiKeyId, CapabilitySet, FederatedIdentityId, Limit, Page, PublicKeyId, Result, Timestamp, TokenId,
         audit::{AuditAction, Filter, Record, Start},
         token::{Credential, DelegatedToken, Link},
     },
@@ -180,7 +180,8 @@ fn recorded(agent: AgentId, record: &Record) -> Option<(LiveToken, i64)> {
     let id = record.resource_id.as_deref()?;
     let credential = match record.resource_type.as_deref()? {
         "api_key" => Credential::ApiKey(ApiKeyId::parse(id)?),
-        _ => Credential::PublicKey(PublicKeyId::parse(id)?),
+        "public_key" => Credential::PublicKey(PublicKeyId::parse(id)?),
+        _ => Credential::FederatedIdentity(FederatedIdentityId::parse(id)?),
     };
     let token = LiveToken {
         seq: record.seq,

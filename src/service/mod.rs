@@ -14,6 +14,9 @@ pub mod delegates;
 pub mod delegation;
 pub mod dpop;
 pub mod factors;
+pub mod federation;
+pub mod fetch;
+pub mod foreign_keys;
 pub mod introspection;
 pub mod live_tokens;
 pub mod overview;
@@ -56,6 +59,8 @@ pub struct Services {
     pub principals: principals::Principals,
     /// Tokens whose signature was checked.
     pub verified_tokens: verified_tokens::VerifiedTokens,
+    /// The public keys of foreign issuers.
+    pub foreign_keys: foreign_keys::ForeignKeys,
     /// Records of refusals, throttled.
     pub refusals: refusals::Refusals,
     /// The keys that sign and verify tokens.
@@ -89,6 +94,8 @@ pub struct Settings {
     pub delegation_depth: usize,
     /// How long a rotated key works when the request does not say.
     pub rotation_grace: Duration,
+    /// Whether foreign issuers may be asked at private addresses, and over plain http.
+    pub federation_allow_private: bool,
     /// How many refusals one address may have recorded per minute.
     pub refusals_per_minute: u32,
 }

@@ -186,6 +186,7 @@ impl Grant {
             scopes: self.scope.iter().map(ToString::to_string).collect(),
             key_id: None,
             public_key_id: None,
+            federated_identity_id: None,
             token_epoch: 0,
             act: None,
             may_act: self.may_act.map(|agent| MayAct { sub: agent.to_string() }),
@@ -209,6 +210,7 @@ async fn issue(
     match client.credential {
         Credential::ApiKey(id) => claims.key_id = Some(id.to_string()),
         Credential::PublicKey(id) => claims.public_key_id = Some(id.to_string()),
+        Credential::FederatedIdentity(id) => claims.federated_identity_id = Some(id.to_string()),
     }
     let issued = Event {
         id: services.env.uuid(),

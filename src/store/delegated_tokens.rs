@@ -8,7 +8,7 @@ use super::{
     stored,
 };
 use crate::domain::{
-    AgentId, ApiKeyId, DelegationId, Error, PublicKeyId, Result, Timestamp, TokenId,
+    AgentId, ApiKeyId, DelegationId, Error, FederatedIdentityId, PublicKeyId, Result, Timestamp, TokenId,
     audit::Resource,
     token::{Acting, Credential, DelegatedToken, Link},
 };
@@ -30,6 +30,7 @@ impl TryFrom<LinkRow> for Link {
     fn try_from(row: LinkRow) -> Result<Self> {
         let credential = match row.credential_type.as_str() {
             "api_key" => Some(Credential::ApiKey(ApiKeyId(row.credential_id))),
+            "federated_identity" => Some(Credential::FederatedIdentity(FederatedIdentityId(row.credential_id))),
             "public_key" => Some(Credential::PublicKey(PublicKeyId(row.credential_id))),
             _ => None,
         };
@@ -75,6 +76,7 @@ pub async fn insert(mut conn: Conn<'_>, token: &DelegatedToken) -> Result<()> {
         let credential = match link.credential {
             Credential::ApiKey(id) => id.0,
             Credential::PublicKey(id) => id.0,
+            Credential::FederatedIdentity(id) => id.0,
         };
         on!(&mut conn, |c| sqlx::query(LINK)
             .bind(token.jti.0)

@@ -13,6 +13,7 @@ pub mod db;
 pub mod delegated_tokens;
 pub mod delegations;
 pub mod factors;
+pub mod federated_identities;
 pub mod listener;
 pub mod principals;
 pub mod public_keys;

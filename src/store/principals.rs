@@ -12,7 +12,7 @@ use crate::{
     crypto::KeyHash,
     domain::{
         AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, DelegationId, Error,
-        KeyLimits, PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
+        FederatedIdentityId, KeyLimits, PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
     },
 };
 
@@ -42,6 +42,8 @@ pub struct Principal {
     pub keys: Box<[Key]>,
     /// The public keys that authenticate it.
     pub public_keys: Box<[PublicKeyId]>,
+    /// The foreign issuers that vouch for it.
+    pub federated_identities: Box<[FederatedIdentityId]>,
     /// The tokens that were revoked before their time, in order.
     pub revoked: Box<[TokenId]>,
     /// Who may act for it.
@@ -63,7 +65,8 @@ impl Principal {
         match credential {
             Credential::ApiKey(id) => self.key(id).ok_or(AuthFailure::KeyRevoked)?.validity.check(now),
             Credential::PublicKey(id) if self.public_keys.contains(&id) => Ok(()),
-            Credential::PublicKey(_) => Err(AuthFailure::KeyRevoked),
+            Credential::FederatedIdentity(id) if self.federated_identities.contains(&id) => Ok(()),
+            Credential::PublicKey(_) | Credential::FederatedIdentity(_) => Err(AuthFailure::KeyRevoked),
         }
     }
 
@@ -121,6 +124,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
     const BELONGINGS: &str = "SELECT 'public_key', id, agent_id FROM public_keys WHERE agent_id = $1 \
+        UNION ALL SELECT 'federated_identity', id, agent_id FROM federated_identities WHERE agent_id = $1 \
         UNION ALL SELECT 'revoked', jti, agent_id FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
         UNION ALL SELECT 'delegation', id, delegate_id FROM delegations WHERE agent_id = $1";
     let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
@@ -130,10 +134,12 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
         on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
     let belongings: Vec<(String, Uuid, Uuid)> =
         on!(&mut conn, |c| sqlx::query_as(BELONGINGS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let (mut public_keys, mut revoked, mut delegates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut public_keys, mut federated_identities) = (Vec::new(), Vec::new());
+    let (mut revoked, mut delegates) = (Vec::new(), Vec::new());
     for (what, id, other) in belongings {
         match what.as_str() {
             "public_key" => public_keys.push(PublicKeyId(id)),
+            "federated_identity" => federated_identities.push(FederatedIdentityId(id)),
             "revoked" => revoked.push(TokenId(id)),
             _ => delegates.push((AgentId(other), DelegationId(id))),
         }
@@ -149,6 +155,7 @@ pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Opt
             .collect::<Result<_>>()?,
         keys: keys.into_iter().map(Key::try_from).collect::<Result<_>>()?,
         public_keys: public_keys.into(),
+        federated_identities: federated_identities.into(),
         revoked: revoked.into(),
         delegates: delegates.into(),
     }))

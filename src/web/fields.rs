@@ -52,6 +52,15 @@ impl Fields {
         self.text(name, &value, parse)
     }
 
+    /// A value of any kind that must be there.
+    pub fn required_value<T>(&mut self, name: &str, parse: impl FnOnce(&Value) -> Result<T, Invalid>) -> Option<T> {
+        let parsed = match self.values.get(name) {
+            Some(value) => parse(value),
+            None => Err(Invalid::new("missing", "Field required")),
+        };
+        parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
+    }
+
     /// A text that must be there and is not echoed.
     pub fn secret<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         let parsed = parse(self.values.get(name).and_then(Value::as_str).unwrap_or_default());

@@ -16,7 +16,10 @@ use utoipa_axum::{
 };
 
 use super::{
-    api::{agents, api_keys, audit, capabilities, delegates, health, live_tokens, public_keys, resources, tokens},
+    api::{
+        agents, api_keys, audit, capabilities, delegates, federated_identities, health, live_tokens, public_keys,
+        resources, tokens,
+    },
     guard::Guard,
     oauth::{endpoints, jwks, metadata},
     rate_limit::RateLimit,
@@ -84,6 +87,9 @@ fn api() -> Vec<Entry> {
         demanding(Action::CreateKey, routes!(public_keys::register)),
         demanding(Action::ListKeys, routes!(public_keys::list)),
         demanding(Action::RevokeKey, routes!(public_keys::remove)),
+        demanding(Action::CreateKey, routes!(federated_identities::add)),
+        demanding(Action::ListKeys, routes!(federated_identities::list)),
+        demanding(Action::RevokeKey, routes!(federated_identities::remove)),
         demanding(Action::ManageDelegates, routes!(delegates::add)),
         demanding(Action::ListDelegates, routes!(delegates::list)),
         demanding(Action::ManageDelegates, routes!(delegates::remove)),

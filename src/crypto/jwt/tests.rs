@@ -21,6 +21,7 @@ fn claims() -> Claims {
         scopes: vec!["agents:read".into()],
         key_id: Some("key".into()),
         public_key_id: None,
+        federated_identity_id: None,
         act: None,
         may_act: None,
         cnf: None,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, ApiKeyId, Limit, PublicKeyId, Timestamp, TokenId,
+        AgentId, ApiKeyId, FederatedIdentityId, Limit, PublicKeyId, Timestamp, TokenId,
         token::{Actor, Credential, DelegatedToken},
     },
     service::{
@@ -78,6 +78,9 @@ pub struct LiveTokenBody {
     /// The public key that it was issued for instead.
     #[schema(value_type = Option<String>)]
     public_key_id: Option<PublicKeyId>,
+    /// The federated identity at whose word it was issued instead.
+    #[schema(value_type = Option<String>)]
+    federated_identity_id: Option<FederatedIdentityId>,
     /// The address that it was issued to.
     ip_address: Option<String>,
     /// The agent whose authority it carries.
@@ -129,10 +132,12 @@ impl From<DelegatedToken> for DescendantBody {
 
 impl From<LiveToken> for LiveTokenBody {
     fn from(token: LiveToken) -> Self {
-        let (key_id, public_key_id) = match token.credential {
-            Credential::ApiKey(id) => (Some(id), None),
-            Credential::PublicKey(id) => (None, Some(id)),
-        };
+        let (mut key_id, mut public_key_id, mut federated_identity_id) = (None, None, None);
+        match token.credential {
+            Credential::ApiKey(id) => key_id = Some(id),
+            Credential::PublicKey(id) => public_key_id = Some(id),
+            Credential::FederatedIdentity(id) => federated_identity_id = Some(id),
+        }
         Self {
             jti: token.jti,
             aud: token.audience,
@@ -140,6 +145,7 @@ impl From<LiveToken> for LiveTokenBody {
             expires_at: token.expires_at,
             key_id,
             public_key_id,
+            federated_identity_id,
             ip_address: token.ip,
             sub: token.subject,
             act: Actor::chain(token.actors),

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod capabilities;
 pub mod delegates;
 pub mod error;
+pub mod federated_identities;
 pub mod health;
 pub mod live_tokens;
 pub mod paging;

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::{
     client,
     error::{ErrorBody, NOT_STORED, OAuthFailure},
-    metadata::TOKEN_EXCHANGE,
+    metadata::{JWT_BEARER, TOKEN_EXCHANGE},
     parameters::{Parameters, invalid},
 };
 use crate::{
@@ -25,7 +25,9 @@ use crate::{
     },
     service::{
         Origin, Services,
+        clients::Client,
         delegation::{self, Exchange},
+        federation,
         introspection::{self, Active},
         revocation,
         tokens::{self, Presented, Wanted},
@@ -60,7 +62,7 @@ pub struct TokenBody {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the form; `Parameters` is what it is read into")]
 pub struct TokenForm {
-    /// `client_credentials`, or `urn:ietf:params:oauth:grant-type:token-exchange`.
+    /// `client_credentials`, `urn:ietf:params:oauth:grant-type:jwt-bearer`, or `urn:ietf:params:oauth:grant-type:token-exchange`.
     grant_type: String,
     /// Capabilities, separated by spaces: some of those that may be had. All of them when left out.
     scope: Option<String>,
@@ -74,6 +76,8 @@ pub struct TokenForm {
     /// The identifier of the only agent that may come to act for the bearer (RFC 8693 section 4.4). Whoever policy allows
     /// when left out.
     may_act: Option<String>,
+    /// With the grant type `jwt-bearer`: a token of a foreign issuer that vouches for the agent.
+    assertion: Option<String>,
     /// In an exchange: the access token of the agent to act for.
     subject_token: Option<String>,
     /// In an exchange: `urn:ietf:params:oauth:token-type:access_token`.
@@ -99,6 +103,10 @@ pub struct TokenForm {
 /// `client_credentials` (RFC 6749 section 4.4). The client is an agent and its secret one of its API keys, sent by HTTP Basic
 /// or in the form; or it signs an assertion with a registered key pair (`private_key_jwt`, RFC 7523): `iss` and `sub` the
 /// agent, `aud` the issuer or this endpoint, `exp` at most 5 minutes away, `jti` used once. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
+///
+/// `jwt-bearer` (RFC 7523 section 2.1): a token of a foreign issuer that is trusted to vouch for the agent
+/// (`/agents/{id}/federated-identities`) takes the place of client authentication. `client_id` is needed where it fits several agents.
+/// The access token lives no longer than the foreign one. What is not acceptable is `invalid_grant`.
 ///
 /// Token exchange (RFC 8693): an agent obtains a token by which it acts for the agent of `subject_token`, if it is one of that
 /// agent's delegates. The actor is whose `actor_token` it is, or else the client; with an `actor_token`, client authentication may
@@ -131,11 +139,16 @@ pub async fn token(
     if let Some(proof) = &proof {
         services.require_nonce(proof)?;
     }
-    let client =
-        if proves_itself { None } else { Some(client::authenticate(&services, &origin, &headers, &parameters).await?) };
+    let client = if proves_itself {
+        None
+    } else if grant_type == Some(JWT_BEARER) {
+        Some(vouched_for(&services, &origin, &headers, &parameters).await?)
+    } else {
+        Some(client::authenticate(&services, &origin, &headers, &parameters).await?)
+    };
     let wanted = Wanted { proof, ..wanted(&parameters)? };
     let issued = match (grant_type, &client) {
-        (Some("client_credentials"), Some(client)) => {
+        (Some("client_credentials" | JWT_BEARER), Some(client)) => {
             tokens::client_credentials(&services, &origin, client, &wanted).await?
         }
         (Some(TOKEN_EXCHANGE), client) => {
@@ -153,6 +166,20 @@ pub async fn token(
         scope: issued.scope.to_scope(),
     };
     Ok((NOT_STORED, Json(body)))
+}
+
+/// The agent that the issuer of an assertion vouches for, and that shows nothing else.
+async fn vouched_for(
+    services: &Services,
+    origin: &Origin,
+    headers: &HeaderMap,
+    parameters: &Parameters,
+) -> Result<Client, OAuthFailure> {
+    if client::is_tried(headers, parameters) {
+        return Err(invalid("The assertion authenticates the client; leave the other authentication out".to_owned()));
+    }
+    let assertion = parameters.required("assertion")?;
+    Ok(federation::authenticate(services, origin, parameters.get("client_id"), assertion).await?)
 }
 
 fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::{ISSUER, claims, post, refused};
+use super::{ISSUER, claims, key_pair, post, refused};
 use crate::{
     both,
     support::{Agent, Answer, Database, Server, details},
@@ -32,16 +31,8 @@ struct Pair {
 
 impl Pair {
     fn new(algorithm: SigningAlgorithm) -> Self {
-        let key = PrivateKey::generate(algorithm).unwrap();
-        let der = key.to_pkcs8().unwrap();
-        let der = der.expose_secret();
-        let (algorithm, private) = match algorithm {
-            SigningAlgorithm::EdDsa => (Algorithm::EdDSA, EncodingKey::from_ed_der(der)),
-            // The library wants what PKCS#8 wraps.
-            SigningAlgorithm::Rs256 => (Algorithm::RS256, EncodingKey::from_rsa_der(&der[26..])),
-            _ => (Algorithm::ES256, EncodingKey::from_ec_der(der)),
-        };
-        Self { algorithm, private, public: key.public().jwk().clone() }
+        let (algorithm, private, public) = key_pair(&PrivateKey::generate(algorithm).unwrap());
+        Self { algorithm, private, public }
     }
 
     fn sign(&self, claims: &Value) -> String {

@@ -6,11 +6,10 @@ use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ISSUER, claims, delegation::allow, post, refused};
+use super::{ISSUER, claims, delegation::allow, key_pair, post, refused};
 use crate::{
     both,
     support::{Agent, Answer, Client, Database, Server, details},
@@ -42,16 +41,7 @@ struct Pair {
 
 impl Pair {
     fn new(algorithm: SigningAlgorithm) -> Self {
-        let key = PrivateKey::generate(algorithm).unwrap();
-        let der = key.to_pkcs8().unwrap();
-        let der = der.expose_secret();
-        let (algorithm, private) = match algorithm {
-            SigningAlgorithm::EdDsa => (Algorithm::EdDSA, EncodingKey::from_ed_der(der)),
-            // The library wants what PKCS#8 wraps.
-            SigningAlgorithm::Rs256 => (Algorithm::RS256, EncodingKey::from_rsa_der(&der[26..])),
-            _ => (Algorithm::ES256, EncodingKey::from_ec_der(der)),
-        };
-        let mut jwk = key.public().jwk().clone();
+        let (algorithm, private, mut jwk) = key_pair(&PrivateKey::generate(algorithm).unwrap());
         let thumbprint = aims::crypto::AssertionKey::from_jwk(&jwk).unwrap().thumbprint().to_owned();
         jwk.as_object_mut().unwrap().retain(|name, _| ["kty", "crv", "x", "y", "n", "e"].contains(&name.as_str()));
         Self { algorithm, private, jwk, thumbprint }

@@ -36,7 +36,11 @@ async fn the_documents_tell_the_truth(db: Database) {
     }
     assert_eq!(
         document["grant_types_supported"],
-        json!(["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"])
+        json!([
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+            "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        ])
     );
     for name in ["token", "introspection", "revocation"] {
         let methods = &document[format!("{name}_endpoint_auth_methods_supported")];

@@ -3,6 +3,7 @@
 mod assertions;
 mod delegation;
 mod dpop;
+mod federation;
 mod introspection;
 mod key_limits;
 mod metadata;
@@ -12,8 +13,11 @@ mod signing_keys;
 mod token;
 mod widening;
 
+use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::support::{Agent, Answer, Client, Server};
@@ -44,6 +48,19 @@ async fn token(server: &Server, agent: &Agent, wanted: Form<'_>) -> String {
 /// Posts a form with whatever the client carries.
 async fn post(client: &Client, path: &str, form: Form<'_>) -> Answer {
     client.send(client.request(Method::POST, path).form(form)).await
+}
+
+/// A key pair in the forms that tests sign and register with.
+fn key_pair(key: &PrivateKey) -> (Algorithm, EncodingKey, Value) {
+    let der = key.to_pkcs8().unwrap();
+    let der = der.expose_secret();
+    let (algorithm, private) = match key.public().algorithm() {
+        SigningAlgorithm::EdDsa => (Algorithm::EdDSA, EncodingKey::from_ed_der(der)),
+        // The library wants what PKCS#8 wraps.
+        SigningAlgorithm::Rs256 => (Algorithm::RS256, EncodingKey::from_rsa_der(&der[26..])),
+        _ => (Algorithm::ES256, EncodingKey::from_ec_der(der)),
+    };
+    (algorithm, private, key.public().jwk().clone())
 }
 
 /// What a token says.

@@ -120,6 +120,7 @@ struct Scene {
     resource: String,
     public_key: String,
     delegate: String,
+    identity: String,
 }
 
 /// Another key than that of the scene.
@@ -141,14 +142,21 @@ impl Scene {
         let delegates = format!("/agents/{}/delegates", target.id);
         server.admin.post(&delegates, json!({ "delegate_id": suspended.id })).await.expect(201);
         let delegate = server.agent("delegate", &[]).await.id;
-        Self { target, suspended, held, free, resource, public_key, delegate }
+        let identity =
+            server.admin.post(&format!("/agents/{}/federated-identities", target.id), trust()).await.expect(201);
+        let identity = identity["id"].as_str().unwrap().to_owned();
+        Self { target, suspended, held, free, resource, public_key, delegate, identity }
     }
 
     async fn send(&self, server: &Server, method: &Method, path: &str) -> Answer {
         let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
         let id = if path.starts_with("/resources") { &self.resource } else { &agent.id };
         let key = if path.contains("/public-keys") { &self.public_key } else { &agent.key_id };
-        let mut filled = path.replace("{id}", id).replace("{key_id}", key).replace("{delegate_id}", &self.suspended.id);
+        let mut filled = path
+            .replace("{id}", id)
+            .replace("{key_id}", key)
+            .replace("{delegate_id}", &self.suspended.id)
+            .replace("{identity_id}", &self.identity);
         for placeholder in ["{capability_id}", "{cap_id}"] {
             filled = filled.replace(placeholder, &self.held);
         }
@@ -168,6 +176,7 @@ impl Scene {
             ("POST", "/resources") => json!({ "identifier": "https://new.example", "name": "New" }),
             ("PATCH", "/resources/{id}") => json!({ "name": "Another" }),
             ("POST", "/agents/{id}/public-keys") => json!({ "kty": "EC", "crv": "P-256", "x": JWK_X, "y": JWK_Y }),
+            ("POST", "/agents/{id}/federated-identities") => trust(),
             ("POST", "/agents/{id}/delegates") => json!({ "delegate_id": self.delegate }),
             ("POST", "/capabilities") => json!({ "name": "new:capability" }),
             ("POST", "/agents/{id}/capabilities") => json!({ "capability_id": self.free }),
@@ -175,6 +184,10 @@ impl Scene {
         };
         server.admin.send(server.admin.request(method.clone(), &filled).json(&body)).await
     }
+}
+
+fn trust() -> Value {
+    json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "workload" } })
 }
 
 /// Everything that a change could have changed, as text.
@@ -192,6 +205,7 @@ async fn dump(db: &Database) -> Vec<String> {
         "SELECT thumbprint FROM public_keys ORDER BY thumbprint",
         "SELECT a.name || ' for ' || b.name FROM delegations d JOIN agents a ON a.id = d.delegate_id \
          JOIN agents b ON b.id = d.agent_id ORDER BY a.name",
+        "SELECT issuer || ' ' || claims FROM federated_identities",
         "SELECT 'delegated ' || COUNT(*) FROM delegated_token_links",
         "SELECT 'revoked ' || COUNT(*) FROM revoked_tokens",
         "SELECT 'audit ' || COUNT(*) || ' ' || MAX(seq) FROM audit_log",

@@ -1,0 +1,185 @@
+//! Workload federation (RFC 7523 §2.1): an agent proves itself with a token of an issuer that is trusted to vouch for it, such as the
+//! cluster or the pipeline that it runs in, and needs no secret at all.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Services, agents,
+    api_keys::require_no_elevation,
+    caller::{Caller, Origin},
+    clients::Client,
+    policy::Action,
+    tokens::check_status,
+};
+use crate::{
+    crypto::assertion::{ForeignToken, seconds_of},
+    domain::{
+        AgentId, AuthFailure, Error, FederatedIdentityId, Invalid, KeyLimits, Result, Timestamp,
+        audit::{AuditAction, Resource},
+        federation::{FederatedIdentity, Trust, is_fetchable},
+        token::{Credential, TokenRefusal},
+    },
+    store::federated_identities,
+};
+
+/// Longest time that a foreign token may still be valid.
+const LIFE_MAX: Duration = Duration::from_hours(24);
+/// How far another's clock may differ, in seconds.
+const CLOCK_SKEW: i64 = 5;
+
+/// Trusts an issuer to vouch for an agent.
+///
+/// # Errors
+/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Invalid`] for an issuer
+/// whose keys cannot be asked for; [`Error::Conflict`] beyond [`FederatedIdentity::MAX_PER_AGENT`].
+pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Trust) -> Result<FederatedIdentity> {
+    let allow_private = services.settings.federation_allow_private;
+    let (field, asked) = match &trust.jwks_uri {
+        Some(uri) => ("jwks_uri", uri),
+        None => ("issuer", &trust.issuer),
+    };
+    if !is_fetchable(asked) || !(allow_private || asked.starts_with("https://")) {
+        let told = "Input should be an https URL; an issuer that is none needs a jwks_uri";
+        return Err(Error::field(&["body", field], Invalid::new("url", told)));
+    }
+    let id = FederatedIdentityId(services.env.uuid());
+    services
+        .change(caller, Action::CreateKey, move |act| {
+            Box::pin(async move {
+                require_no_elevation(act, agent).await?;
+                if federated_identities::of_agent(act.conn(), agent).await?.len() >= FederatedIdentity::MAX_PER_AGENT {
+                    return Err(Error::Conflict(
+                        format!("An agent has at most {} federated identities", FederatedIdentity::MAX_PER_AGENT)
+                            .into(),
+                    ));
+                }
+                let identity = FederatedIdentity { id, agent, trust, created_at: act.now };
+                federated_identities::insert(act.conn(), &identity).await?;
+                act.tx.changed(agent);
+                record(act, AuditAction::FederatedIdentityAdded, &identity);
+                Ok(identity)
+            })
+        })
+        .await
+}
+
+fn record(act: &mut super::act::Act<'_>, action: AuditAction, identity: &FederatedIdentity) {
+    let trust = &identity.trust;
+    let details = json!({
+        "target_agent": identity.agent, "issuer": trust.issuer, "jwks_uri": trust.jwks_uri, "audience": trust.audience,
+        "claims": trust.claims,
+    });
+    act.audit(action, Resource::FederatedIdentity(identity.id), Some(identity.agent), details);
+}
+
+/// The issuers that are trusted to vouch for an agent.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Denied`].
+pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<FederatedIdentity>> {
+    services.permit(caller, Action::ListKeys).await?;
+    let mut read = services.store.read().await?;
+    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    federated_identities::of_agent(read.conn(), agent).await
+}
+
+/// Trusts an issuer no more; tokens that were issued at its word end at once.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`].
+pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: FederatedIdentityId) -> Result<()> {
+    services
+        .change(caller, Action::RevokeKey, move |act| {
+            Box::pin(async move {
+                act.authority.require_recent_proof(act.now)?;
+                agents::find(act, agent).await?;
+                let removed = federated_identities::delete(act.conn(), agent, id).await?;
+                let identity = removed.ok_or(Error::NotFound("Federated identity"))?;
+                act.tx.changed(agent);
+                record(act, AuditAction::FederatedIdentityRemoved, &identity);
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Authenticates the agent that a foreign issuer's token vouches for. Such a token may come again: what a platform hands to a workload is
+/// often good for an hour, and read from a file whenever it is needed.
+///
+/// # Errors
+/// [`TokenRefusal::InvalidGrant`] whatever is wrong; it is recorded with its reason.
+pub async fn authenticate(
+    services: &Services,
+    origin: &Origin,
+    client_id: Option<&str>,
+    assertion: &str,
+) -> Result<Client> {
+    match vouched(services, client_id, assertion).await? {
+        Ok(client) => Ok(client),
+        Err((agent, reason)) => {
+            let refused =
+                services.refuse_assertion::<Client>(origin, agent, AuthFailure::InvalidAssertion(reason)).await;
+            match refused {
+                Err(Error::Unauthenticated(_)) => Err(TokenRefusal::InvalidGrant.into()),
+                refused => refused,
+            }
+        }
+    }
+}
+
+type Vouched = Result<Client, (Option<AgentId>, &'static str)>;
+
+async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) -> Result<Vouched> {
+    let now = services.env.now();
+    let Some(token) = ForeignToken::read(assertion) else { return Ok(Err((None, "federation_malformed"))) };
+    let claims = &token.claims;
+    let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+    let trusting = federated_identities::of_issuer(services.store.read().await?.conn(), issuer).await?;
+    if trusting.is_empty() {
+        return Ok(Err((None, "federation_unknown_issuer")));
+    }
+    // Nobody is asked for keys because of a token that would be refused with the right signature.
+    let named = client_id.map(AgentId::parse);
+    let mut matching = trusting
+        .into_iter()
+        .filter(|one| named.is_none_or(|agent| agent == Some(one.agent)) && one.trust.matches(claims));
+    let Some(identity) = matching.next() else { return Ok(Err((None, "federation_no_match"))) };
+    if matching.any(|other| other.agent != identity.agent) {
+        return Ok(Err((None, "federation_ambiguous")));
+    }
+    let expires_at = match check_times(claims, now) {
+        Ok(expires_at) => expires_at,
+        Err(reason) => return Ok(Err((None, reason))),
+    };
+    let keys = services.foreign_keys_of(&identity.trust, token.kid.as_deref()).await;
+    if !keys.iter().any(|key| key.has_signed(assertion)) {
+        return Ok(Err((None, "federation_signature")));
+    }
+    let agent = identity.agent;
+    let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
+        return Ok(Err((None, "federation_no_match")));
+    };
+    let credential = Credential::FederatedIdentity(identity.id);
+    if let Err(failure) = check_status(principal.status).and_then(|()| principal.check(credential, now)) {
+        return Ok(Err((Some(agent), failure.reason())));
+    }
+    Ok(Ok(Client { principal, credential, ends_at: Some(expires_at), limits: KeyLimits::default() }))
+}
+
+fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, &'static str> {
+    let now = now.as_secs();
+    let time = |name: &str| claims.get(name).map(|value| seconds_of(value).ok_or("federation_malformed")).transpose();
+    let expires_at = time("exp")?.ok_or("federation_malformed")?;
+    if expires_at <= now {
+        return Err("federation_expired");
+    }
+    if expires_at > now.saturating_add(i64::try_from(LIFE_MAX.as_secs()).unwrap_or(i64::MAX) + CLOCK_SKEW) {
+        return Err("federation_lives_too_long");
+    }
+    if time("nbf")?.max(time("iat")?).is_some_and(|from| from > now.saturating_add(CLOCK_SKEW)) {
+        return Err("federation_not_yet_valid");
+    }
+    Ok(Timestamp::from_secs(expires_at))
+}

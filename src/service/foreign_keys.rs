@@ -1,0 +1,98 @@
+//! The public keys of foreign issuers, as they publish them: kept for a while, asked for again when a token names another, and never
+//! so often that somebody's forgeries become somebody else's load.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{Services, fetch};
+use crate::{
+    crypto::AssertionKey,
+    domain::{Timestamp, federation::Trust},
+};
+
+/// How long keys are good without being asked for again.
+const FRESH: Duration = Duration::from_mins(10);
+/// How long they serve while the issuer does not answer.
+const STALE: Duration = Duration::from_hours(24);
+/// How often an issuer is asked at most.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Most issuers remembered.
+const CAPACITY: u64 = 1_000;
+/// Most keys of one issuer that are looked at.
+const KEYS_MAX: usize = 100;
+
+/// What foreign issuers published. All clones are one.
+#[derive(Clone)]
+pub struct ForeignKeys(Cache<String, Arc<Mutex<Published>>>);
+
+#[derive(Default)]
+struct Published {
+    keys: Arc<[AssertionKey]>,
+    fetched_at: Option<Timestamp>,
+    tried_at: Option<Timestamp>,
+}
+
+impl Default for ForeignKeys {
+    fn default() -> Self {
+        Self(Cache::new(CAPACITY))
+    }
+}
+
+impl Services {
+    /// The keys that an issuer may have signed a token with, which names one of them or none.
+    pub(super) async fn foreign_keys_of(&self, trust: &Trust, kid: Option<&str>) -> Vec<AssertionKey> {
+        let now = self.env.now();
+        let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
+        let published = self.foreign_keys.0.get_with(source, Arc::default);
+        // Whoever comes while the issuer is being asked waits for its answer.
+        let mut published = published.lock().await;
+        let since = |at: Timestamp, period: Duration| at.plus(period) <= now;
+        let is_known = kid.is_none_or(|kid| published.keys.iter().any(|key| key.kid() == kid));
+        let is_fresh = published.fetched_at.is_some_and(|at| !since(at, FRESH));
+        if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
+            published.tried_at = Some(now);
+            match self.fetch_keys(trust).await {
+                Ok(keys) => {
+                    published.keys = keys.into();
+                    published.fetched_at = Some(now);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        issuer = trust.issuer,
+                        error = &error as &dyn std::error::Error,
+                        "cannot read an issuer's keys"
+                    );
+                }
+            }
+        }
+        let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE));
+        let fits = |key: &&AssertionKey| is_usable && kid.is_none_or(|kid| key.kid() == kid);
+        published.keys.iter().filter(fits).cloned().collect()
+    }
+
+    async fn fetch_keys(&self, trust: &Trust) -> Result<Vec<AssertionKey>, fetch::FetchError> {
+        let allow_private = self.settings.federation_allow_private;
+        let uri = match &trust.jwks_uri {
+            Some(uri) => uri.clone(),
+            None => discovered(&trust.issuer, allow_private).await?,
+        };
+        let document = fetch::json(&uri, allow_private).await?;
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(fetch::FetchError::Content)?;
+        // Keys of kinds that are not used here may be among them.
+        Ok(keys.iter().take(KEYS_MAX).filter_map(|key| AssertionKey::from_jwk(key).ok()).collect())
+    }
+}
+
+/// Where an issuer's discovery document says that its keys are (`OpenID` Connect Discovery 1.0 §4).
+async fn discovered(issuer: &str, allow_private: bool) -> Result<String, fetch::FetchError> {
+    let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let document = fetch::json(&url, allow_private).await?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    if text("issuer") != Some(issuer) {
+        return Err(fetch::FetchError::Content);
+    }
+    text("jwks_uri").map(str::to_owned).ok_or(fetch::FetchError::Content)
+}

@@ -1,0 +1,95 @@
+//! Foreign issuers that vouch for agents, as stored.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{
+    db::{Conn, on},
+    stored,
+};
+use crate::domain::{
+    AgentId, Error, FederatedIdentityId, Result, Timestamp,
+    federation::{FederatedIdentity, Trust},
+};
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    agent_id: Uuid,
+    issuer: String,
+    jwks_uri: Option<String>,
+    audience: String,
+    claims: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for FederatedIdentity {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: FederatedIdentityId(row.id),
+            agent: AgentId(row.agent_id),
+            trust: Trust {
+                issuer: row.issuer,
+                jwks_uri: row.jwks_uri,
+                audience: row.audience,
+                claims: stored("set of claims", serde_json::from_str(&row.claims))?,
+            },
+            created_at: Timestamp::from_micros(row.created_at),
+        })
+    }
+}
+
+/// Adds one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: Conn<'_>, identity: &FederatedIdentity) -> Result<()> {
+    const SQL: &str = "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let trust = &identity.trust;
+    let claims = serde_json::to_string(&trust.claims).map_err(|error| Error::Internal(Box::new(error)))?;
+    on!(conn, |c| sqlx::query(SQL)
+        .bind(identity.id.0)
+        .bind(identity.agent.0)
+        .bind(&trust.issuer)
+        .bind(&trust.jwks_uri)
+        .bind(&trust.audience)
+        .bind(&claims)
+        .bind(identity.created_at.as_micros())
+        .execute(c)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// Those of an agent, oldest first; there are few.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str = "SELECT * FROM federated_identities WHERE agent_id = $1 ORDER BY created_at, id";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await?);
+    rows.into_iter().map(FederatedIdentity::try_from).collect()
+}
+
+/// All that trust an issuer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_issuer(conn: Conn<'_>, issuer: &str) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str = "SELECT * FROM federated_identities WHERE issuer = $1";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).fetch_all(c).await?);
+    rows.into_iter().map(FederatedIdentity::try_from).collect()
+}
+
+/// Removes one of an agent; `None` when it has no such one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: Conn<'_>, agent: AgentId, id: FederatedIdentityId) -> Result<Option<FederatedIdentity>> {
+    const SQL: &str = "DELETE FROM federated_identities WHERE id = $1 AND agent_id = $2 RETURNING *";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).bind(agent.0).fetch_optional(c).await?);
+    row.map(FederatedIdentity::try_from).transpose()
+}

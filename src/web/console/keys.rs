@@ -17,6 +17,7 @@ use tower_sessions::Session;
 use super::{
     Shared,
     agents::{Head, find, parse_id},
+    federated_identities,
     form::{Form, Problems},
     frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
     guard::Admin,
@@ -33,7 +34,7 @@ use crate::{
     service::{
         Services,
         api_keys::{self, CreatedApiKey, NewApiKey},
-        public_keys as registered,
+        federation, public_keys as registered,
         updates::Updates,
     },
     web::{
@@ -107,6 +108,7 @@ struct AgentKeysPage {
     head: Head,
     keys: Vec<Row>,
     public_keys: Vec<public_keys::Row>,
+    federated_identities: Vec<federated_identities::Row>,
 }
 
 /// The keys of an agent.
@@ -120,6 +122,7 @@ pub(super) async fn of_agent(
     let mut keys = api_keys::list(&services, &admin, agent.id).await?;
     let uses = api_keys::uses(&services, &admin, agent.id).await?;
     let public = registered::list(&services, &admin, agent.id).await?;
+    let federated = federation::list(&services, &admin, agent.id).await?;
     let now = services.env.now();
     // What works first, and the newest of it first.
     keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
@@ -128,6 +131,7 @@ pub(super) async fn of_agent(
         frame: frame.at("agents"),
         keys: keys.iter().map(row).collect(),
         public_keys: public.iter().map(|key| public_keys::Row::of(key, now)).collect(),
+        federated_identities: federated.into_iter().map(|one| federated_identities::Row::of(one, now)).collect(),
         head: Head::of(&agent, now, "keys"),
     }))
 }

@@ -9,6 +9,7 @@ mod audit_export;
 mod audit_tail;
 mod capabilities;
 mod error;
+mod federated_identities;
 mod form;
 mod frame;
 mod guard;

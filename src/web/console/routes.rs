@@ -11,8 +11,8 @@ use axum::{
 use http::Method;
 
 use super::{
-    account, administrators, agents, audit, audit_export, audit_tail, capabilities, guard, keys, overview, palette,
-    passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys, tokens,
+    account, administrators, agents, audit, audit_export, audit_tail, capabilities, federated_identities, guard, keys,
+    overview, palette, passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys, tokens,
 };
 use crate::{
     service::{Action, Services},
@@ -105,6 +105,9 @@ fn table() -> Vec<Entry> {
         get("/console/agents/{id}/public-keys/new", A::CreateKey, public_keys::new_page),
         post("/console/agents/{id}/public-keys", A::CreateKey, public_keys::register),
         post("/console/agents/{id}/public-keys/{key}/remove", A::RevokeKey, public_keys::remove),
+        get("/console/agents/{id}/federated-identities/new", A::CreateKey, federated_identities::new_page),
+        post("/console/agents/{id}/federated-identities", A::CreateKey, federated_identities::add),
+        post("/console/agents/{id}/federated-identities/{key}/remove", A::RevokeKey, federated_identities::remove),
         get("/console/agents/{id}/tokens", A::ListTokens, tokens::of_agent),
         post("/console/agents/{id}/tokens/end", A::RevokeTokens, tokens::end),
         post("/console/agents/{id}/delegates", A::ManageDelegates, tokens::add_delegate),

@@ -107,6 +107,25 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     });
     server.admin.post(&format!("/agents/{}/public-keys", agent.id), jwk).await.expect(201);
+    let trust = json!({
+        "issuer": "https://token.actions.githubusercontent.com",
+        "audience": "https://aims.example",
+        "claims": { "repository": "example/summariser", "ref": "refs/heads/main" },
+    });
+    server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201);
+    let delegate = server.agent("delegate", &["documents:read"]).await;
+    let body = json!({ "delegate_id": delegate.id });
+    server.admin.post(&format!("/agents/{}/delegates", agent.id), body).await.expect(201);
+    let access_token = "urn:ietf:params:oauth:token-type:access_token";
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", agent.client.token()),
+        ("subject_token_type", access_token),
+        ("actor_token", delegate.client.token()),
+        ("actor_token_type", access_token),
+    ];
+    let anybody = server.anybody();
+    anybody.send(anybody.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
     let path = format!("/console/agents/{}", agent.id);
     let mut paths = vec![
         ("overview", "/console".to_owned()),
@@ -137,6 +156,7 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         "/keys/new",
         "/public-keys/new",
         "/tokens",
+        "/federated-identities/new",
         "/grants",
         "/timeline",
         "/connect",

@@ -134,6 +134,11 @@ async fn hostile_text_is_never_markup(db: Database) {
             send(&browser, &format!("{path}/public-keys"), &[("jwk", jwk)], t).await;
         }
         send(&browser, &format!("{path}/delegates"), &[("delegate", t)], t).await;
+        let claims = format!("sub={t}");
+        for issuer in [t, "https://issuer.example"] {
+            let form = [("issuer", issuer), ("jwks_uri", ""), ("audience", t), ("claims", claims.as_str())];
+            send(&browser, &format!("{path}/federated-identities"), &form, t).await;
+        }
         send(&browser, "/console/account/passkeys", &[("name", t), ("credential", t)], t).await;
         send(&browser, "/console/signing-keys/rotate", &[("when", t)], t).await;
         let form = [("username", t), ("display_name", t), ("role", t), ("new_password", t), ("repeat_password", t)];

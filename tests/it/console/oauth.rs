@@ -15,6 +15,7 @@ both!(
     public_keys_are_registered_and_removed,
     tokens_are_shown_and_ended,
     delegates_are_added_and_removed,
+    issuers_are_trusted_and_no_more,
     signing_keys_are_shown_and_rotated,
     tokens_of_oauth_clients_are_counted_like_others,
 );
@@ -129,6 +130,38 @@ async fn delegates_are_added_and_removed(db: Database) {
     browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.leads_to(&page);
     browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.expect(404);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM delegations").await, 0);
+}
+
+async fn issuers_are_trusted_and_no_more(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let agent = server.agent("worker", &[]).await;
+    let path = format!("/console/agents/{}/federated-identities", agent.id);
+    let keys = format!("/console/agents/{}/keys", agent.id);
+    browser.get(&keys).await.shows("needs no secret at all");
+    browser.get(&format!("{path}/new")).await.expect(200);
+    let good = [
+        ("issuer", "https://issuer.example"),
+        ("jwks_uri", ""),
+        ("audience", "https://aims.example"),
+        ("claims", "sub = workload\r\n\r\nref=refs/heads/main"),
+    ];
+    for (name, value, told) in [
+        ("issuer", "issuer.example", "https URL"),
+        ("jwks_uri", "nowhere", "https URL"),
+        ("claims", "sub", "name=value"),
+        ("claims", "iss=https://issuer.example", "Compare claims that say who it is"),
+    ] {
+        let form = good.map(|(field, was)| if field == name { (field, value) } else { (field, was) });
+        browser.post(&path, &form).await.expect(422).shows(told);
+    }
+    browser.post(&path, &good).await.leads_to(&keys);
+    browser.get(&keys).await.shows("vouches for worker now").shows("sub=workload").shows("ref=refs/heads/main");
+    let listed = server.admin.get(&format!("/agents/{}/federated-identities", agent.id)).await.expect(200);
+    let id = listed[0]["id"].as_str().unwrap();
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.leads_to(&keys);
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.expect(404);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM federated_identities").await, 0);
 }
 
 async fn signing_keys_are_shown_and_rotated(db: Database) {

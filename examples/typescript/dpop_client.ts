@@ -1,0 +1,21 @@
+// An agent has its token bound to a key that never leaves it, so that nobody who steals the token can use it (RFC 9449).
+
+import * as client from 'openid-client';
+
+const { AIMS_URL, AIMS_CLIENT_ID, AIMS_CLIENT_SECRET } = process.env as Record<string, string>;
+
+const server = await client.discovery(new URL(AIMS_URL), AIMS_CLIENT_ID, undefined, client.ClientSecretBasic(AIMS_CLIENT_SECRET), {
+  algorithm: 'oauth2',
+  // For this machine alone: everywhere else AIMS is behind https.
+  execute: AIMS_URL.startsWith('http:') ? [client.allowInsecureRequests] : [],
+});
+const DPoP = client.getDPoPHandle(server, await client.randomDPoPKeyPair('ES256'));
+const token = await client.clientCredentialsGrant(server, {}, { DPoP });
+console.log('type:', token.token_type);
+const url = new URL(`${AIMS_URL}/agents?limit=1`);
+for (const call of [1, 2]) {
+  const answer = await client.fetchProtectedResource(server, token.access_token, url, 'GET', undefined, undefined, { DPoP });
+  console.log(`call ${call}:`, answer.status);
+}
+const stolen = await fetch(url, { headers: { Authorization: `Bearer ${token.access_token}` } });
+console.log('without the key:', stolen.status);

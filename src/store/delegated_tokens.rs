@@ -1,5 +1,7 @@
 //! Tokens by which one agent acts for another, with every link of their chains, as stored until they would have expired.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -46,6 +48,14 @@ impl TryFrom<LinkRow> for Link {
             }),
         })
     }
+}
+
+/// A link, and which token's it is.
+#[derive(FromRow)]
+struct LinkOfRow {
+    jti: Uuid,
+    #[sqlx(flatten)]
+    link: LinkRow,
 }
 
 #[derive(FromRow)]
@@ -111,24 +121,32 @@ pub async fn links(conn: Conn<'_>, token: TokenId) -> Result<Vec<Link>> {
 /// # Errors
 /// When the database fails.
 pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: usize) -> Result<Vec<DelegatedToken>> {
-    const SQL: &str = "SELECT t.jti, t.audience, t.issued_at, t.expires_at FROM delegated_token_links l \
-        JOIN delegated_tokens t ON t.jti = l.jti WHERE l.agent_id = $1 AND t.expires_at > $2 \
+    const TOKENS: &str = "SELECT t.jti, t.audience, t.issued_at, t.expires_at FROM delegated_token_links m \
+        JOIN delegated_tokens t ON t.jti = m.jti WHERE m.agent_id = $1 AND t.expires_at > $2 \
         ORDER BY t.issued_at DESC, t.jti LIMIT $3";
+    const LINKS: &str = "SELECT l.* FROM delegated_token_links l JOIN (SELECT t.jti FROM delegated_token_links m \
+        JOIN delegated_tokens t ON t.jti = m.jti WHERE m.agent_id = $1 AND t.expires_at > $2 \
+        ORDER BY t.issued_at DESC, t.jti LIMIT $3) found ON found.jti = l.jti ORDER BY l.jti, l.place";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let now = now.as_micros();
     let rows: Vec<TokenRow> =
-        on!(&mut conn, |c| sqlx::query_as(SQL).bind(agent.0).bind(now.as_micros()).bind(most).fetch_all(c).await?);
-    let mut tokens = Vec::with_capacity(rows.len());
-    for row in rows {
-        let jti = TokenId(row.jti);
-        tokens.push(DelegatedToken {
-            jti,
+        on!(&mut conn, |c| sqlx::query_as(TOKENS).bind(agent.0).bind(now).bind(most).fetch_all(c).await?);
+    let links: Vec<LinkOfRow> =
+        on!(&mut conn, |c| sqlx::query_as(LINKS).bind(agent.0).bind(now).bind(most).fetch_all(c).await?);
+    let mut chains: HashMap<Uuid, Vec<Link>> = HashMap::new();
+    for row in links {
+        chains.entry(row.jti).or_default().push(row.link.try_into()?);
+    }
+    Ok(rows
+        .into_iter()
+        .map(|row| DelegatedToken {
+            jti: TokenId(row.jti),
             audience: row.audience,
             issued_at: Timestamp::from_micros(row.issued_at),
             expires_at: Timestamp::from_micros(row.expires_at),
-            links: links(conn.reborrow(), jti).await?,
-        });
-    }
-    Ok(tokens)
+            links: chains.remove(&row.jti).unwrap_or_default(),
+        })
+        .collect())
 }
 
 /// Forgets the tokens that have expired by `now`.

@@ -19,7 +19,7 @@ fn claims() -> Claims {
         jti: "token".into(),
         scope: "agents:read".into(),
         scopes: vec!["agents:read".into()],
-        key_id: Some("key".into()),
+        key_id: Some("019b796d-d600-7c15-853d-a0a8797bdbbf".into()),
         public_key_id: None,
         federated_identity_id: None,
         act: None,

@@ -15,9 +15,13 @@ keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", lifespan=300)
 class Verifier:
     async def verify_token(self, token):
         try:
+            header = jwt.get_unverified_header(token)
             key = keys.get_signing_key_from_jwt(token)
             claims = jwt.decode(token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource)
         except jwt.PyJWTError:
+            return None
+        # A token that is bound to a key (RFC 9449) is not to be taken without a proof, and nobody is asked for one here.
+        if header.get("typ") != "at+jwt" or "cnf" in claims:
             return None
         scopes = claims["scope"].split()
         return AccessToken(

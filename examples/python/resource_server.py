@@ -21,7 +21,11 @@ def verify(token):
     if jwt.get_unverified_header(token).get("typ") != "at+jwt":
         raise jwt.InvalidTokenError("not an access token (RFC 9068)")
     key = keys.get_signing_key_from_jwt(token)
-    return jwt.decode(token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource)
+    claims = jwt.decode(token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource)
+    # This API asks for no proof of a key (RFC 9449), and without one a bound token would be as good as any to a thief.
+    if "cnf" in claims:
+        raise jwt.InvalidTokenError("a token that is bound to a key")
+    return claims
 
 
 def is_active(token):

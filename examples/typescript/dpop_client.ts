@@ -2,7 +2,7 @@
 
 import * as client from 'openid-client';
 
-const { AIMS_URL, AIMS_CLIENT_ID, AIMS_CLIENT_SECRET } = process.env as Record<string, string>;
+const { AIMS_URL, AIMS_CLIENT_ID, AIMS_CLIENT_SECRET, RESOURCE } = process.env as Record<string, string>;
 
 const server = await client.discovery(new URL(AIMS_URL), AIMS_CLIENT_ID, undefined, client.ClientSecretBasic(AIMS_CLIENT_SECRET), {
   algorithm: 'oauth2',
@@ -19,3 +19,8 @@ for (const call of [1, 2]) {
 }
 const stolen = await fetch(url, { headers: { Authorization: `Bearer ${token.access_token}` } });
 console.log('without the key:', stolen.status);
+
+// An API that asks for no proofs must not take such a token either.
+const bound = await client.clientCredentialsGrant(server, { resource: RESOURCE }, { DPoP });
+const taken = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${bound.access_token}` } });
+console.log('at an API without proofs:', taken.status);

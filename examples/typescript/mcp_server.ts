@@ -18,6 +18,8 @@ async function verifyAccessToken(token: string) {
     // The SDK answers 401 to its own error alone, and 500 to any other.
     throw error instanceof errors.JOSEError ? new InvalidTokenError('a good token is needed') : error;
   });
+  // This server asks for no proof of a key (RFC 9449), and without one a bound token would be as good as any to a thief.
+  if (payload.cnf) throw new InvalidTokenError('a token that is bound to a key');
   const scopes = String(payload.scope).split(' ');
   return { token, clientId: String(payload.client_id), scopes, expiresAt: payload.exp, resource: where };
 }

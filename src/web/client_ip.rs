@@ -5,11 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use axum::{
-    extract::{ConnectInfo, Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::extract::{ConnectInfo, Request};
 use http::HeaderMap;
 use ipnet::IpNet;
 
@@ -58,12 +54,11 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 }
 
 /// Notes the client's address for all that follows.
-pub(super) async fn note(State(proxies): State<TrustedProxies>, mut request: Request, next: Next) -> Response {
+pub(super) fn note(proxies: &TrustedProxies, request: &mut Request) {
     if let Some(&ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
         let client = ClientIp(proxies.client(peer.ip(), request.headers()));
         request.extensions_mut().insert(client);
     }
-    next.run(request).await
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::{
-    HeaderValue, StatusCode,
+    HeaderValue, Method, StatusCode, Uri,
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::domain::{AuthFailure, Denial, Error};
+use crate::domain::{AuthFailure, Denial, Error, RequestId};
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
     }
 }
 
-/// Logs, within the request's span, what is never sent.
-pub(super) fn log(error: &Error) {
+/// Logs what is never sent, and of which request.
+pub(super) fn log(error: &Error, id: Option<&RequestId>, method: &Method, uri: &Uri) {
     let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
     let mut causes = String::new();
     let mut cause = std::error::Error::source(error);
@@ -98,5 +98,6 @@ pub(super) fn log(error: &Error) {
         causes.push_str(&source.to_string());
         cause = source.source();
     }
-    tracing::error!("{error}{causes}");
+    // The path alone: a query may hold what no log should.
+    tracing::error!(request_id = id.map(RequestId::as_str), %method, path = uri.path(), "{error}{causes}");
 }

@@ -17,21 +17,21 @@ pub mod routes;
 pub mod security_headers;
 pub mod serve;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    middleware::{from_fn, from_fn_with_state},
-    response::IntoResponse,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use failure::Failure;
 use http::{StatusCode, Uri};
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
-use crate::{domain::Error, service::Services};
+use crate::{clock::Environment, domain::Error, service::Services};
 use client_ip::TrustedProxies;
 use oauth::metadata;
 use routes::RateLimits;
@@ -39,7 +39,8 @@ use routes::RateLimits;
 /// Where the API is mounted besides the root; the path that the documentation names.
 pub const API_PREFIX: &str = "/api/v1";
 
-/// Everything that is served. A request passes the layers from the last to the first.
+/// Everything that is served. The API's layers stand around its router as a whole: around each route they would be copied, one
+/// within the other, with every request.
 pub fn router(
     services: &Arc<Services>,
     limits: &RateLimits,
@@ -68,16 +69,29 @@ pub fn router(
     }
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
     let hint: Arc<str> = metadata::protected_resource_url(public_url).into();
-    let bounded = |router: Router| {
-        router
-            .layer(DefaultBodyLimit::max(body_bytes))
-            .layer(CatchPanicLayer::custom(|_| Failure(Error::internal("a handler panicked")).into_response()))
-            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout))
-    };
-    bounded(api)
-        .layer(from_fn_with_state(hint, api::error::render))
-        .merge(console::finish(bounded(console::router(services, limits))))
-        .layer(from_fn(security_headers::set))
-        .layer(from_fn_with_state(proxies, client_ip::note))
-        .layer(from_fn_with_state(services.env.clone(), request_id::note))
+    let bounds = (
+        TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout),
+        CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
+            Failure(Error::internal("a handler panicked")).into_response()
+        }),
+        DefaultBodyLimit::max(body_bytes),
+    );
+    let api = (from_fn_with_state(hint, api::error::render), bounds).layer(api);
+    console::router(services, limits)
+        .layer((from_fn(console::finish), bounds))
+        .fallback_service(api)
+        .layer(from_fn_with_state((services.env.clone(), proxies), answer))
+}
+
+/// What every request and every answer goes through.
+async fn answer(
+    State((env, proxies)): State<(Environment, TrustedProxies)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    client_ip::note(&proxies, &mut request);
+    let noted = request_id::note(&env, &mut request);
+    let mut response = noted.answer(next.run(request)).await;
+    security_headers::set(response.headers_mut());
+    response
 }

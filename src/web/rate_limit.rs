@@ -65,7 +65,7 @@ impl RateLimit {
     /// Counts the requests of `routes`.
     pub(super) fn count<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
         let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(refuse);
-        routes.layer(governor).layer(axum::middleware::map_response_with_state(self.clone(), describe))
+        routes.layer((axum::middleware::map_response_with_state(self.clone(), describe), governor))
     }
 
     /// Forgets networks that have all their requests left. For the background.

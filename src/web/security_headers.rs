@@ -1,8 +1,7 @@
 //! Headers that keep a browser from doing anything with a response but show it.
 
-use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
-    HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
 };
 
@@ -20,10 +19,8 @@ const DEFAULTS: [(HeaderName, HeaderValue); 7] = [
 ];
 
 /// Sets each header that the handler did not set itself.
-pub(super) async fn set(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub(super) fn set(headers: &mut HeaderMap) {
     for (name, value) in DEFAULTS {
-        response.headers_mut().entry(name).or_insert(value);
+        headers.entry(name).or_insert(value);
     }
-    response
 }

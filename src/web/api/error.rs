@@ -27,6 +27,7 @@ use crate::{
 pub(in crate::web) async fn render(State(metadata): State<Arc<str>>, request: Request, next: Next) -> Response {
     let problem_details = wants_problem_details(request.headers());
     let request_id = request.extensions().get::<RequestId>().cloned();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     point_to(&metadata, &mut response);
     let status = response.status();
@@ -35,13 +36,12 @@ pub(in crate::web) async fn render(State(metadata): State<Arc<str>>, request: Re
     }
     let error = response.extensions().get::<Arc<Error>>().cloned();
     let error = error.as_deref();
-    if error.is_none() && response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json")
-    {
+    if let Some(error) = error {
+        failure::log(error, request_id.as_ref(), &method, &uri);
+    }
+    if response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json") {
         // A handler wrote this body itself, in the form that its own standard demands.
         return response;
-    }
-    if let Some(error) = error {
-        failure::log(error);
     }
     let body = if problem_details {
         let request_id = request_id.map(|id| id.as_str().to_owned());

@@ -109,7 +109,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
         return response;
     }
     if let Some(error) = &error {
-        failure::log(error);
+        failure::log(error, asked.extensions.get(), &asked.method, &asked.uri);
     }
     let mut rendered = page(&asked, status, error.as_deref(), &kept);
     for name in [RETRY_AFTER, http::header::ALLOW] {

@@ -35,8 +35,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::Request,
     extract::State,
-    middleware::{from_fn, from_fn_with_state, map_response},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -77,8 +78,8 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
 }
 
 /// Renders every error as a page, also those that the layers around the pages make.
-pub(super) fn finish(router: Router) -> Router {
-    router.layer(from_fn(error::render)).layer(map_response(allow_own_files))
+pub(super) async fn finish(request: Request, next: Next) -> Response {
+    allow_own_files(error::render(request, next).await)
 }
 
 async fn nowhere() -> Response {
@@ -87,7 +88,7 @@ async fn nowhere() -> Response {
 
 /// Pages load this server's own files and nothing else, post to it and nowhere else, and no script of theirs turns text
 /// into markup but through the one policy that htmx uses.
-async fn allow_own_files(mut response: Response) -> Response {
+fn allow_own_files(mut response: Response) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
         form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
         trusted-types aims";

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{AuthFailure, Denial, Error, token::TokenRefusal},
-    web::failure::{self, Failure},
+    web::failure::Failure,
 };
 
 /// What a client sends to have answers to secrets kept nowhere (RFC 6749 §5.1).
@@ -75,11 +75,9 @@ impl IntoResponse for OAuthFailure {
             _ => "invalid_request",
         };
         let body = ErrorBody { error: code, error_description: self.error.to_string() };
-        failure::log(&self.error);
         let is_client = code == "invalid_client";
         // The status, and the challenge of RFC 6750 §3 for bearers; the body is this endpoint's own.
         let (mut parts, _) = Failure(self.error).into_response().into_parts();
-        parts.extensions.clear();
         if is_client {
             parts.status = StatusCode::UNAUTHORIZED;
             parts.headers.remove(WWW_AUTHENTICATE);

@@ -1,7 +1,7 @@
 //! The frame of every change: the caller's authority is read again inside the transaction, and what was done is
 //! recorded in it.
 
-use std::borrow::Borrow;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -83,7 +83,7 @@ impl Services {
             .write(move |tx| {
                 Box::pin(async move {
                     let now = env.now();
-                    let authority = current_authority(tx.conn(), &acting, now).await?;
+                    let authority = current_authority(tx, &acting, now).await?;
                     authority.require(action)?;
                     change(&mut Act { tx, caller: acting, authority, now, env }).await
                 })
@@ -123,12 +123,12 @@ impl Services {
     }
 }
 
-async fn current_authority(conn: Conn<'_>, caller: &Caller, now: Timestamp) -> Result<Authority> {
+async fn current_authority(tx: &mut Tx, caller: &Caller, now: Timestamp) -> Result<Authority> {
     match &caller.principal {
         Principal::System => Ok(Authority::Unlimited),
-        Principal::Agent(agent) => Ok(Authority::Limited(standing_in(conn, agent, now).await??)),
+        Principal::Agent(agent) => Ok(Authority::Limited(standing_in(tx, agent, now).await??)),
         Principal::Administrator(person) => {
-            let signed_in = sessions::signed_in(conn, person.session, sessions::Oldest::at(now)).await?;
+            let signed_in = sessions::signed_in(tx.conn(), person.session, sessions::Oldest::at(now)).await?;
             let signed_in = signed_in.ok_or(AuthFailure::NoSession)?;
             Ok(Authority::Role { role: signed_in.administrator.role, proved_at: signed_in.session.proved_at })
         }
@@ -158,13 +158,13 @@ impl Services {
 
 /// The same as a transaction sees it.
 pub(super) async fn standing_in(
-    mut conn: Conn<'_>,
+    tx: &mut Tx,
     token: &AgentCaller,
     now: Timestamp,
 ) -> Result<Result<CapabilitySet, AuthFailure>> {
     let mut chain = Vec::with_capacity(1 + token.actors.len());
     for link in token.links() {
-        match principals::load(conn.reborrow(), link.agent, now).await? {
+        match tx.principal(link.agent, now).await? {
             Some(principal) => chain.push(principal),
             None => return Ok(Err(AuthFailure::InvalidToken)),
         }
@@ -173,15 +173,14 @@ pub(super) async fn standing_in(
 }
 
 /// What is left of a token's authority, given what the agents of its chain are now: no more than each of them holds.
-fn standing<P: Borrow<principals::Principal>>(
+fn standing(
     token: &AgentCaller,
-    chain: &[P],
+    chain: &[Arc<principals::Principal>],
     now: Timestamp,
 ) -> Result<CapabilitySet, AuthFailure> {
-    let subject = chain.first().ok_or(AuthFailure::InvalidToken)?.borrow();
+    let subject = chain.first().ok_or(AuthFailure::InvalidToken)?;
     let mut authority = token.authority.clone();
     for (link, principal) in token.links().zip(chain) {
-        let principal = principal.borrow();
         super::tokens::check_status(principal.status)?;
         let obtained = link.acting.map(|acting| acting.obtained);
         let allowed = link.acting.is_none_or(|acting| subject.delegation_to(link.agent) == Some(acting.delegation));

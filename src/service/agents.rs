@@ -106,7 +106,8 @@ pub async fn list(
 /// [`Error::NotFound`].
 pub async fn get(services: &Services, caller: &Caller, id: AgentId) -> Result<Agent> {
     services.permit(caller, Action::ReadAgent).await?;
-    agents::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
+    let known = services.principals.details(&services.store, id).await?;
+    known.map(Arc::unwrap_or_clone).ok_or(NOT_FOUND)
 }
 
 /// The names of those of these agents that there are.
@@ -152,6 +153,7 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
                 if !agents::update_details(act.conn(), &agent).await? {
                     return Err(NOT_FOUND);
                 }
+                act.tx.changed(id);
                 let updated_fields: Vec<_> = changes.iter().map(|(name, _)| *name).collect();
                 let changes: Map<_, _> =
                     changes.iter().map(|(name, change)| ((*name).to_owned(), change.clone())).collect();

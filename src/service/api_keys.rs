@@ -126,7 +126,7 @@ fn described(limits: &KeyLimits) -> Value {
 /// [`Error::NotFound`] for an unknown agent.
 pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<ApiKey>> {
     services.permit(caller, Action::ListKeys).await?;
-    let mut read = services.store.read().await?;
+    let mut read = services.store.read_usage().await?;
     crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
     api_keys::list(read.conn(), agent).await
 }
@@ -137,7 +137,7 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// [`Error::Denied`].
 pub async fn uses(services: &Services, caller: &Caller, agent: AgentId) -> Result<HashMap<ApiKeyId, i64>> {
     services.permit(caller, Action::ListKeys).await?;
-    let uses = api_keys::uses(services.store.read().await?.conn(), agent, services.env.now()).await?;
+    let uses = api_keys::uses(services.store.read_usage().await?.conn(), agent, services.env.now()).await?;
     Ok(uses.into_iter().collect())
 }
 
@@ -147,7 +147,7 @@ pub async fn uses(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// [`Error::NotFound`].
 pub async fn get(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<ApiKey> {
     services.permit(caller, Action::ListKeys).await?;
-    let found = api_keys::find(services.store.read().await?.conn(), id).await?;
+    let found = api_keys::find(services.store.read_usage().await?.conn(), id).await?;
     found.filter(|key| key.agent_id == agent).ok_or(NOT_FOUND)
 }
 
@@ -164,7 +164,7 @@ pub async fn fleet(
 ) -> Result<Page<ApiKey, Position>> {
     services.permit(caller, Action::ListKeys).await?;
     let now = services.env.now();
-    api_keys::fleet(services.store.read().await?.conn(), selection, now, after, limit).await
+    api_keys::fleet(services.store.read_usage().await?.conn(), selection, now, after, limit).await
 }
 
 /// Replaces an active key by a new one of the same name, expiry and limits. The old one works until `grace` is over, unless its

@@ -203,7 +203,7 @@ async fn keep(services: &Services, token: DelegatedToken, event: Event, used: Op
         .write(move |tx| {
             Box::pin(async move {
                 let chain = AgentCaller::of_chain(CapabilitySet::default(), token.links.clone()).ok_or(SUBJECT)?;
-                if standing_in(tx.conn(), &chain, event.at).await?.is_err() {
+                if standing_in(tx, &chain, event.at).await?.is_err() {
                     return Err(SUBJECT.into());
                 }
                 delegated_tokens::insert(tx.conn(), &token).await?;

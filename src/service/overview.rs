@@ -88,7 +88,7 @@ pub async fn read(services: &Services, caller: &Caller) -> Result<Overview> {
     services.permit(caller, Action::ReadAudit).await?;
     services.permit(caller, Action::ListKeys).await?;
     let now = services.env.now();
-    let mut read = services.store.read().await?;
+    let mut read = services.store.read_usage().await?;
     let counts = agents::counts(read.conn()).await?;
     let count = |wanted| counts.iter().find(|(status, _)| *status == wanted).map_or(0, |(_, agents)| *agents);
     let hours = activity::recent(read.conn(), now, HOURS).await?;

@@ -1,4 +1,4 @@
-//! The live view: what every agent may do now, in memory, true the moment a change is answered.
+//! The live view: what every agent is and may do now, in memory, true the moment a change is answered.
 //!
 //! A commit forgets what it changed before its caller is answered. A load that raced with a commit answers its own
 //! request and is not kept. On a shared database other nodes' commits arrive as notifications; while none can arrive,
@@ -17,15 +17,17 @@ use moka::sync::Cache;
 
 use crate::{
     crypto::KeyHash,
-    domain::{AgentId, ApiKeyId, Result, Timestamp},
+    domain::{Agent, AgentId, ApiKeyId, Result, Timestamp},
     store::{
-        Changes, Store,
+        Changes, Store, agents,
         principals::{self, Principal},
     },
 };
 
 /// Most agents, and most keys, kept in memory; those used least are loaded again when needed.
 const CAPACITY: u64 = 50_000;
+/// Most memory for what agents are described by, in bytes.
+const DETAILS_BYTES: u64 = 8 << 20;
 /// How many counters tell loads that they raced; more of them mean fewer false alarms.
 const STRIPES: usize = 64;
 /// How long to wait before listening again after the connection was lost.
@@ -37,6 +39,7 @@ pub struct Principals(Arc<Inner>);
 
 struct Inner {
     agents: Cache<AgentId, Arc<Principal>>,
+    details: Cache<AgentId, Arc<Agent>>,
     /// Which agent a key hash belongs to never changes, so these need no invalidation: a key that was revoked or
     /// deleted is no longer among its agent's keys.
     owners: Cache<KeyHash, (ApiKeyId, AgentId)>,
@@ -50,6 +53,7 @@ impl Default for Principals {
     fn default() -> Self {
         Self(Arc::new(Inner {
             agents: Cache::new(CAPACITY),
+            details: Cache::builder().weigher(|_, agent: &Arc<Agent>| size(agent)).max_capacity(DETAILS_BYTES).build(),
             owners: Cache::new(CAPACITY),
             generations: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
@@ -64,17 +68,34 @@ impl Principals {
     /// # Errors
     /// When the database fails.
     pub async fn agent(&self, store: &Store, id: AgentId, now: Timestamp) -> Result<Option<Arc<Principal>>> {
+        self.known(&self.0.agents, id, async { principals::load(store.read().await?.conn(), id, now).await }).await
+    }
+
+    /// An agent's description, from memory where it is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn details(&self, store: &Store, id: AgentId) -> Result<Option<Arc<Agent>>> {
+        self.known(&self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
+    }
+
+    async fn known<T: Send + Sync + 'static>(
+        &self,
+        cache: &Cache<AgentId, Arc<T>>,
+        id: AgentId,
+        load: impl Future<Output = Result<Option<T>>>,
+    ) -> Result<Option<Arc<T>>> {
         if !self.is_bypassed()
-            && let Some(known) = self.0.agents.get(&id)
+            && let Some(known) = cache.get(&id)
         {
             return Ok(Some(known));
         }
         let generation = *self.generation(id);
-        let Some(loaded) = principals::load(store.read().await?.conn(), id, now).await? else { return Ok(None) };
+        let Some(loaded) = load.await? else { return Ok(None) };
         let loaded = Arc::new(loaded);
         let current = self.generation(id);
         if *current == generation && !self.is_bypassed() {
-            self.0.agents.insert(id, loaded.clone());
+            cache.insert(id, loaded.clone());
         }
         drop(current);
         Ok(Some(loaded))
@@ -103,6 +124,7 @@ impl Principals {
             let mut generation = self.generation(id);
             *generation += 1;
             self.0.agents.invalidate(&id);
+            self.0.details.invalidate(&id);
         }
     }
 
@@ -111,6 +133,7 @@ impl Principals {
             *lock(stripe) += 1;
         }
         self.0.agents.invalidate_all();
+        self.0.details.invalidate_all();
     }
 
     /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
@@ -151,6 +174,13 @@ impl Principals {
         #[expect(clippy::indexing_slicing, reason = "a remainder by the array's own length")]
         lock(&self.0.generations[stripe])
     }
+}
+
+/// About how much memory an agent takes, in bytes.
+fn size(agent: &Agent) -> u32 {
+    let texts = [agent.name.as_str(), &agent.description, &agent.owner, &agent.metadata_json];
+    let bytes = texts.map(str::len).iter().sum::<usize>() + size_of::<Agent>();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// A counter is never left half-changed, so a panic elsewhere does not spoil it.

@@ -22,7 +22,7 @@ pub struct Hour {
     pub refused: i64,
 }
 
-/// What a batch adds.
+/// What is to be added.
 #[derive(Debug, Default)]
 pub(super) struct Activity(BTreeMap<i64, (i64, i64)>);
 
@@ -35,6 +35,17 @@ impl Activity {
         };
         let hour = self.0.entry(event.at.as_micros().div_euclid(HOUR)).or_default();
         *hour = (hour.0 + issued, hour.1 + refused);
+    }
+
+    pub(super) fn absorb(&mut self, later: &Self) {
+        for (hour, (issued, refused)) in &later.0 {
+            let hour = self.0.entry(*hour).or_default();
+            *hour = (hour.0 + issued, hour.1 + refused);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -3,13 +3,10 @@
 pub mod index;
 mod listing;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{FromRow, PgConnection, QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::{
-    db::{Conn, on},
-    even_chunks,
-};
+use super::db::{Conn, on};
 use crate::domain::{
     ActorId, AgentId, Error, Result, Timestamp,
     audit::{ChainHash, Head, Record},
@@ -64,64 +61,93 @@ impl From<Row> for Record {
 }
 
 /// A hash that was tampered with until it has another length becomes one that no record has.
-fn chain_hash(stored: &[u8]) -> ChainHash {
+pub(super) fn chain_hash(stored: &[u8]) -> ChainHash {
     stored.try_into().unwrap_or([0xFF; 32])
 }
 
-/// The end of the chain, locked until the transaction ends: nodes on one PostgreSQL append one after another.
-pub(super) async fn lock_head(conn: Conn<'_>) -> sqlx::Result<Head> {
-    const SQLITE: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
-    const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
-    let (seq, hash): (i64, Vec<u8>) = match conn {
-        Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
-        Conn::Postgres(c) => sqlx::query_as(POSTGRES).fetch_one(c).await?,
-    };
-    Ok(Head { seq, hash: chain_hash(&hash) })
-}
-
-/// Moves the end of the chain; fails when somebody else has moved it.
-pub(super) async fn advance_head(conn: Conn<'_>, from: Head, to: Head) -> sqlx::Result<()> {
-    const SQL: &str = "UPDATE audit_head SET seq = $2, hash = $3 WHERE id = 1 AND seq = $1";
+/// Adds records that have their place in the chain, and moves its end behind them; fails when somebody else has moved it.
+pub(super) async fn append(conn: Conn<'_>, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
     if from == to {
         return Ok(());
     }
-    let moved = on!(conn, |c| sqlx::query(SQL)
-        .bind(from.seq)
-        .bind(to.seq)
-        .bind(to.hash.as_slice())
-        .execute(c)
-        .await?
-        .rows_affected());
-    if moved == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    match conn {
+        Conn::Sqlite(c) => append_sqlite(c, records, from, to).await,
+        Conn::Postgres(c) => append_postgres(c, records, from, to).await,
+    }
 }
 
-/// Adds records that have their place in the chain.
-pub(super) async fn append(mut conn: Conn<'_>, records: &[Record]) -> sqlx::Result<()> {
-    const SQL: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, \
-        details, ip, success, request_id, prev_hash, hash) ";
-    for chunk in even_chunks(records) {
-        on!(&mut conn, |c| {
-            let mut query = QueryBuilder::new(SQL);
-            query.push_values(chunk, |mut row, record| {
-                row.push_bind(record.seq)
-                    .push_bind(record.id)
-                    .push_bind(record.at.as_micros())
-                    .push_bind(record.actor.map(|id| id.0))
-                    .push_bind(record.subject.map(|id| id.0))
-                    .push_bind(&record.action)
-                    .push_bind(record.resource_type.as_deref())
-                    .push_bind(record.resource_id.as_deref())
-                    .push_bind(&record.details)
-                    .push_bind(record.ip.as_deref())
-                    .push_bind(i32::from(record.success))
-                    .push_bind(record.request_id.as_deref())
-                    .push_bind(record.prev_hash.as_slice())
-                    .push_bind(record.hash.as_slice());
-            });
-            query.build().execute(c).await?;
+/// Each number of rows has a statement of its own, which is kept prepared.
+async fn append_sqlite(c: &mut SqliteConnection, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
+    const ROWS: usize = 64;
+    const SQL: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, \
+        ip, success, request_id, prev_hash, hash) ";
+    let mut chunks = records.chunks(ROWS).peekable();
+    while let Some(chunk) = chunks.next() {
+        let mut query = QueryBuilder::<Sqlite>::new(SQL);
+        query.push_values(chunk, |mut row, record| {
+            row.push_bind(record.seq)
+                .push_bind(record.id)
+                .push_bind(record.at.as_micros())
+                .push_bind(record.actor.map(|id| id.0))
+                .push_bind(record.subject.map(|id| id.0))
+                .push_bind(&record.action)
+                .push_bind(record.resource_type.as_deref())
+                .push_bind(record.resource_id.as_deref())
+                .push_bind(&record.details)
+                .push_bind(record.ip.as_deref())
+                .push_bind(i32::from(record.success))
+                .push_bind(record.request_id.as_deref())
+                .push_bind(record.prev_hash.as_slice())
+                .push_bind(record.hash.as_slice());
         });
+        let mut rows = chunk.len();
+        if chunks.peek().is_none() {
+            query.push("; UPDATE audit_head SET seq = ").push_bind(to.seq);
+            query.push(", hash = ").push_bind(to.hash.as_slice());
+            query.push(" WHERE id = 1 AND seq = ").push_bind(from.seq);
+            rows += 1;
+        }
+        must_be(rows, query.build().execute(&mut *c).await?.rows_affected())?;
     }
     Ok(())
+}
+
+/// One statement, with a list for each column, does for any number of rows.
+async fn append_postgres(c: &mut PgConnection, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
+    const SQL: &str = "WITH moved AS (UPDATE audit_head SET seq = $15, hash = $16 WHERE id = 1 AND seq = $17 RETURNING id) \
+        INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, \
+        request_id, prev_hash, hash) SELECT * FROM UNNEST($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::UUID[], $5::UUID[], \
+        $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::INTEGER[], $12::TEXT[], $13::BYTEA[], \
+        $14::BYTEA[]) WHERE EXISTS (SELECT 1 FROM moved)";
+    fn column<'r, T>(records: &'r [Record], value: impl Fn(&'r Record) -> T) -> Vec<T> {
+        records.iter().map(value).collect()
+    }
+    let appended = sqlx::query(SQL)
+        .bind(column(records, |record| record.seq))
+        .bind(column(records, |record| record.id))
+        .bind(column(records, |record| record.at.as_micros()))
+        .bind(column(records, |record| record.actor.map(|id| id.0)))
+        .bind(column(records, |record| record.subject.map(|id| id.0)))
+        .bind(column(records, |record| record.action.as_str()))
+        .bind(column(records, |record| record.resource_type.as_deref()))
+        .bind(column(records, |record| record.resource_id.as_deref()))
+        .bind(column(records, |record| record.details.as_str()))
+        .bind(column(records, |record| record.ip.as_deref()))
+        .bind(column(records, |record| i32::from(record.success)))
+        .bind(column(records, |record| record.request_id.as_deref()))
+        .bind(column(records, |record| record.prev_hash.as_slice()))
+        .bind(column(records, |record| record.hash.as_slice()))
+        .bind(to.seq)
+        .bind(to.hash.as_slice())
+        .bind(from.seq)
+        .execute(c)
+        .await?
+        .rows_affected();
+    must_be(records.len(), appended)
+}
+
+fn must_be(rows: usize, affected: u64) -> sqlx::Result<()> {
+    if u64::try_from(rows) == Ok(affected) { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
 /// The end of the chain.

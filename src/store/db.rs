@@ -17,6 +17,9 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use super::audit;
+use crate::domain::audit::Head;
+
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -36,6 +39,9 @@ macro_rules! on {
     };
 }
 pub(super) use on;
+
+/// Prepared statements that the writing connection to SQLite keeps: more than there are sizes of multi-row statements.
+const STATEMENTS: usize = 256;
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -146,14 +152,40 @@ impl WriteConn {
         self.connection.conn()
     }
 
-    /// Begins a transaction. On SQLite it holds the write lock from its first statement: a plain `BEGIN` would fail
-    /// later, when a read turns into a write while another process writes.
-    pub(super) async fn begin(&mut self) -> sqlx::Result<()> {
+    /// Begins a transaction that appends to the audit log: gives the end of the chain, which nobody else moves while it
+    /// lasts, so that nodes on one PostgreSQL append one after another. On SQLite it holds the write lock from its first
+    /// statement: a plain `BEGIN` would fail later, when a read turns into a write while another process writes.
+    ///
+    /// Several statements go as one text wherever they can: each text is a round trip, to a server or to SQLite's thread.
+    pub(super) async fn begin(&mut self) -> sqlx::Result<Head> {
+        const SQLITE: &str = "BEGIN IMMEDIATE; SELECT seq, hash FROM audit_head WHERE id = 1";
+        const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
         self.in_transaction = true;
+        let (seq, hash): (i64, Vec<u8>) = match self.conn() {
+            Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
+            Conn::Postgres(c) => {
+                sqlx::query("BEGIN").execute(&mut *c).await?;
+                sqlx::query_as(POSTGRES).fetch_one(c).await?
+            }
+        };
+        Ok(Head { seq, hash: audit::chain_hash(&hash) })
+    }
+
+    /// Sets the mark to which [`WriteConn::undo`] returns; `again` when there is an earlier one, which is given up.
+    pub(super) async fn savepoint(&mut self, again: bool) -> sqlx::Result<()> {
+        const FIRST: &str = "SAVEPOINT unit";
+        const AGAIN: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
+        let statements = if again { AGAIN } else { FIRST };
         match self.conn() {
-            Conn::Sqlite(c) => sqlx::query("BEGIN IMMEDIATE").execute(c).await.map(drop),
-            Conn::Postgres(c) => sqlx::query("BEGIN").execute(c).await.map(drop),
+            Conn::Sqlite(c) => sqlx::query(statements).execute(c).await.map(drop),
+            // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
+            Conn::Postgres(c) => sqlx::raw_sql(statements).execute(c).await.map(drop),
         }
+    }
+
+    /// Undoes all since the mark.
+    pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
+        on!(self.conn(), |c| sqlx::query("ROLLBACK TO SAVEPOINT unit").execute(c).await.map(drop))
     }
 
     pub(super) async fn commit(&mut self) -> sqlx::Result<()> {
@@ -201,7 +233,9 @@ impl Db {
             .synchronous(SqliteSynchronous::Full);
         let read_only = options.clone().read_only(true);
         let writer_options = match mode {
-            Mode::Write | Mode::Beside => options.journal_mode(SqliteJournalMode::Wal),
+            Mode::Write | Mode::Beside => {
+                options.journal_mode(SqliteJournalMode::Wal).statement_cache_capacity(STATEMENTS)
+            }
             Mode::Read => read_only.clone(),
         };
         let writer = SqlitePoolOptions::new()
@@ -254,8 +288,10 @@ impl Db {
     /// When none can be had.
     pub async fn read(&self) -> Result<PooledConn, crate::domain::Error> {
         Ok(match self {
-            Self::Sqlite { readers, .. } => PooledConn::Sqlite(readers.acquire().await?),
-            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
+            // Kilobytes of state, rarely needed: unboxed they are part of every future that may come to read, and are
+            // moved with each.
+            Self::Sqlite { readers, .. } => PooledConn::Sqlite(Box::pin(readers.acquire()).await?),
+            Self::Postgres(pool) => PooledConn::Postgres(Box::pin(pool.acquire()).await?),
         })
     }
 

@@ -23,6 +23,7 @@ pub mod seed;
 pub mod sessions;
 pub mod signing_keys;
 mod sql;
+mod usage;
 mod writer;
 
 use std::sync::Arc;
@@ -66,6 +67,15 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when none can be had.
     pub async fn read(&self) -> Result<PooledConn> {
+        self.db.read().await
+    }
+
+    /// A connection for reads that show how keys were used or how many tokens were issued, all that was answered included.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none can be had.
+    pub async fn read_usage(&self) -> Result<PooledConn> {
+        self.writer.save_usage().await?;
         self.db.read().await
     }
 

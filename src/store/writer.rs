@@ -3,19 +3,32 @@
 //! One task per process drains what is waiting, runs it unit by unit inside one transaction, appends all audit records
 //! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request.
 
-use std::{collections::BTreeMap, mem, panic::AssertUnwindSafe};
+use std::{
+    collections::HashMap,
+    iter, mem,
+    ops::Not,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time,
+};
 
 use super::{
-    Changes, OnCommit,
-    activity::{self, Activity},
-    agents, api_keys, audit,
-    db::{Conn, Db, WriteConn, on},
+    Changes, OnCommit, agents, audit,
+    db::{Conn, Db, WriteConn},
+    principals::{self, Principal},
+    usage::{Pending, Usage},
 };
 use crate::domain::{
-    AgentId, ApiKeyId, Error, Result,
+    AgentId, ApiKeyId, Error, Result, Timestamp,
     api_key::Use,
     audit::{Event, Head, Record},
 };
@@ -44,6 +57,8 @@ enum Work {
         used: Option<ApiKeyId>,
         answer: Answer,
     },
+    /// Answered when the usage that was answered before is written.
+    SaveUsage(Answer),
     /// The last work: answered when all before it is done.
     Finish(Answer),
 }
@@ -51,6 +66,8 @@ enum Work {
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Work>,
+    /// Whether usage waits to be written; set before those are answered whose usage it is.
+    unsaved: Arc<AtomicBool>,
 }
 
 /// What a unit of work is given: a transaction, and the means to say what it did.
@@ -58,12 +75,12 @@ pub struct Tx {
     connection: WriteConn,
     events: Vec<Event>,
     imported: Vec<Record>,
-    /// How each key was used; one entry a key, in the order of the index that finds them.
-    uses: BTreeMap<ApiKeyId, Use>,
+    usage: Usage,
     changes: Changes,
-    activity: Activity,
-    /// Whether a unit may have changed what agents are searched by.
-    searchable: bool,
+    /// What was loaded and has not changed since: nobody else writes while this transaction does.
+    principals: HashMap<AgentId, Arc<Principal>>,
+    /// Changes that were run; the savepoint of the last is still there.
+    units: usize,
 }
 
 impl Tx {
@@ -82,43 +99,59 @@ impl Tx {
         self.imported.extend(records);
     }
 
-    /// Says that an agent's status, keys or grants changed.
+    /// An agent's authority, as this transaction sees it at `now`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn principal(&mut self, id: AgentId, now: Timestamp) -> Result<Option<Arc<Principal>>> {
+        if let Some(known) = self.principals.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(loaded) = principals::load(self.conn(), id, now).await? else { return Ok(None) };
+        let loaded = Arc::new(loaded);
+        self.principals.insert(id, loaded.clone());
+        Ok(Some(loaded))
+    }
+
+    /// Says that an agent's status, description, keys or grants changed.
     pub fn changed(&mut self, agent: AgentId) {
+        self.principals.remove(&agent);
         self.changes.add(agent);
     }
 
     /// Says that any agent may have changed.
     pub fn changed_everything(&mut self) {
+        self.principals.clear();
         self.changes.add_everything();
     }
 
     /// Notes a use of an API key.
     pub fn used(&mut self, key: ApiKeyId, this: Use) {
-        self.uses.entry(key).and_modify(|earlier| earlier.absorb(this)).or_insert(this);
+        self.usage.used(key, this);
     }
 
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
-        on!(self.conn(), |c| sqlx::query("SAVEPOINT unit").execute(c).await.map(drop))?;
+        self.connection.savepoint(self.units > 0).await?;
+        self.units += 1;
         let (events, imported) = (self.events.len(), self.imported.len());
-        self.searchable = true;
         let before = mem::take(&mut self.changes);
         let outcome = unit(self).await;
         let mut changes = mem::replace(&mut self.changes, before);
         if !outcome.kept {
-            on!(self.conn(), |c| sqlx::query("ROLLBACK TO SAVEPOINT unit").execute(c).await.map(drop))?;
+            self.connection.undo().await?;
             self.events.truncate(events);
             self.imported.truncate(imported);
+            self.principals.clear();
             changes = Changes::default();
         }
-        on!(self.conn(), |c| sqlx::query("RELEASE SAVEPOINT unit").execute(c).await.map(drop))?;
         self.changes.absorb(changes);
         Ok(outcome.answer)
     }
 
     /// Appends the batch's audit records to the chain and makes everything durable.
-    async fn commit(mut self, mut head: Head) -> sqlx::Result<(WriteConn, Changes)> {
+    async fn commit(mut self, mut head: Head, pending: Option<&Pending>) -> sqlx::Result<Committed> {
         for event in &self.events {
-            self.activity.note(event);
+            self.usage.note(event);
         }
         let mut records = self.imported;
         records.extend(self.events.into_iter().map(Record::from));
@@ -126,29 +159,35 @@ impl Tx {
         for record in &mut records {
             head.append(record);
         }
-        audit::append(self.connection.conn(), &records).await?;
-        audit::advance_head(self.connection.conn(), previous, head).await?;
-        if self.searchable {
+        audit::append(self.connection.conn(), &records, previous, head).await?;
+        if self.units > 0 {
             agents::index_text(self.connection.conn()).await?;
         }
-        let uses: Vec<_> = self.uses.into_iter().collect();
-        api_keys::touch(self.connection.conn(), &uses).await?;
-        activity::add(self.connection.conn(), &self.activity).await?;
+        if let Some(pending) = pending {
+            pending.save(self.connection.conn()).await?;
+        }
         if let Conn::Postgres(c) = self.connection.conn() {
             for message in self.changes.to_messages() {
                 sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
             }
         }
         self.connection.commit().await?;
-        Ok((self.connection, self.changes))
+        Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage })
     }
+}
+
+struct Committed {
+    connection: WriteConn,
+    changes: Changes,
+    usage: Usage,
 }
 
 impl Writer {
     pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(work(db, on_commit, committed, waiting));
-        Self { queue }
+        let unsaved = Arc::new(AtomicBool::new(false));
+        tokio::spawn(work(db, on_commit, committed, waiting, unsaved.clone()));
+        Self { queue, unsaved }
     }
 
     pub(super) async fn write<T, F>(&self, unit: F) -> Result<T>
@@ -169,11 +208,28 @@ impl Writer {
     }
 
     pub(super) async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
+        // For `benches/serve` alone. No Cargo feature: `--all-features` must not build a service that keeps no records.
+        if cfg!(aims_bench_unaudited) {
+            return Ok(());
+        }
         let (sender, answered) = oneshot::channel();
         let answer = Box::new(move || {
             let _ = sender.send(());
         });
         self.enqueue(Work::Record { event: Box::new(event), used, answer })?;
+        answered.await.map_err(|_| Error::Unavailable(None))
+    }
+
+    /// Returns when the usage of all who were answered is written.
+    pub(super) async fn save_usage(&self) -> Result<()> {
+        if !self.unsaved.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (sender, answered) = oneshot::channel();
+        let answer = Box::new(move || {
+            let _ = sender.send(());
+        });
+        self.enqueue(Work::SaveUsage(answer))?;
         answered.await.map_err(|_| Error::Unavailable(None))
     }
 
@@ -193,17 +249,32 @@ impl Writer {
     }
 }
 
-async fn work(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, mut waiting: mpsc::Receiver<Work>) {
+async fn work(
+    db: Db,
+    on_commit: OnCommit,
+    committed: watch::Sender<()>,
+    mut waiting: mpsc::Receiver<Work>,
+    unsaved: Arc<AtomicBool>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut pending = Pending::default();
     let mut last = None;
     let mut kept = None;
-    while last.is_none() && waiting.recv_many(&mut batch, BATCH).await > 0 {
+    while last.is_none() && collect(&mut waiting, &mut batch, pending.due_at()).await {
         let units = batch.len();
+        let is_saving = pending.is_due() || batch.iter().any(|work| matches!(work, Work::SaveUsage(_)));
         let mut answers = Vec::with_capacity(units);
-        match commit_batch(&db, kept.take(), batch.drain(..), &mut answers, &mut last).await {
-            Ok((connection, changes)) => {
-                kept = Some(connection);
-                on_commit(&changes);
+        match commit_batch(&db, kept.take(), batch.drain(..), is_saving.then_some(&pending), &mut answers, &mut last)
+            .await
+        {
+            Ok(done) => {
+                kept = Some(done.connection);
+                if is_saving {
+                    pending = Pending::default();
+                }
+                pending.absorb(done.usage);
+                unsaved.store(!pending.is_empty(), Ordering::SeqCst);
+                on_commit(&done.changes);
                 for answer in answers {
                     answer();
                 }
@@ -213,8 +284,15 @@ async fn work(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, mut wai
                 tracing::error!(%error, units, "a batch was rolled back");
                 // A commit whose answer was lost may have happened all the same.
                 on_commit(&Changes::EVERYTHING);
+                pending.postpone();
             }
         }
+    }
+    if !pending.is_empty()
+        && let Err(error) =
+            commit_batch(&db, kept.take(), iter::empty(), Some(&pending), &mut Vec::new(), &mut None).await
+    {
+        tracing::warn!(%error, "when keys were last used was lost");
     }
     drop(kept);
     if let Some(answer) = last {
@@ -222,27 +300,36 @@ async fn work(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, mut wai
     }
 }
 
+/// Waits for work, but no longer than until usage is due to be written; `false` when there will be none.
+async fn collect(waiting: &mut mpsc::Receiver<Work>, batch: &mut Vec<Work>, due: Option<Instant>) -> bool {
+    let received = waiting.recv_many(batch, BATCH);
+    match due {
+        Some(due) => time::timeout_at(due.into(), received).await.is_ok_and(|works| works == 0).not(),
+        None => received.await > 0,
+    }
+}
+
 async fn commit_batch(
     db: &Db,
     kept: Option<WriteConn>,
     batch: impl Iterator<Item = Work>,
+    pending: Option<&Pending>,
     answers: &mut Vec<Answer>,
     last: &mut Option<Answer>,
-) -> sqlx::Result<(WriteConn, Changes)> {
+) -> sqlx::Result<Committed> {
     let mut connection = match kept {
         Some(connection) => connection,
         None => db.writer().await?,
     };
-    connection.begin().await?;
-    let head = audit::lock_head(connection.conn()).await?;
+    let head = connection.begin().await?;
     let mut tx = Tx {
         connection,
         events: Vec::new(),
         imported: Vec::new(),
-        uses: BTreeMap::new(),
+        usage: Usage::default(),
         changes: Changes::default(),
-        activity: Activity::default(),
-        searchable: false,
+        principals: HashMap::new(),
+        units: 0,
     };
     for work in batch {
         match work {
@@ -254,8 +341,9 @@ async fn commit_batch(
                 tx.events.push(*event);
                 answers.push(answer);
             }
+            Work::SaveUsage(answer) => answers.push(answer),
             Work::Finish(answer) => *last = Some(answer),
         }
     }
-    tx.commit(head).await
+    tx.commit(head, pending).await
 }

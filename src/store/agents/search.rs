@@ -23,20 +23,12 @@ const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.de
 /// # Errors
 /// When the database fails.
 pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
-    const ANY: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM agents_to_index LIMIT 1)";
-    const STEPS: [&str; 3] = [
-        "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index)",
-        "INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
-            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number",
-        "DELETE FROM agents_to_index",
-    ];
+    const SQL: &str = "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index); \
+        INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
+            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number; \
+        DELETE FROM agents_to_index";
     let Conn::Sqlite(c) = conn else { return Ok(()) };
-    let any: i64 = sqlx::query_scalar(ANY).fetch_one(&mut *c).await?;
-    if any > 0 {
-        for step in STEPS {
-            sqlx::query(step).execute(&mut *c).await?;
-        }
-    }
+    sqlx::query(SQL).execute(c).await?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::{
 both!(
     an_exchange_answers_as_the_contract_says,
     an_exchange_is_recorded,
+    the_last_use_outlives_the_process,
     an_unknown_key_is_refused,
     a_revoked_key_is_refused,
     a_rotated_key_is_refused_after_its_grace_period,
@@ -105,6 +106,17 @@ async fn an_exchange_is_recorded(db: Database) {
     let said = part(&token, 1);
     assert_eq!(details(record), json!({ "jti": said["jti"], "aud": said["aud"], "exp": said["exp"], "epoch": 0 }));
     assert_eq!(record["timestamp"], after[1]["last_used_at"]);
+}
+
+async fn the_last_use_outlives_the_process(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    server.clock.advance(Duration::from_mins(5));
+    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    let server = server.restart(&[]).await;
+    let keys = server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200);
+    let record = &server.audited("auth.token_issued").await[1];
+    assert_eq!((&record["resource_id"], &record["timestamp"]), (&keys[0]["id"], &keys[0]["last_used_at"]));
 }
 
 async fn an_unknown_key_is_refused(db: Database) {

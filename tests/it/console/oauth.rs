@@ -193,7 +193,10 @@ async fn tokens_of_oauth_clients_are_counted_like_others(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     let agent = server.agent("worker", &[]).await;
-    let issued = async || server.db.count("SELECT CAST(SUM(issued) AS BIGINT) FROM activity").await;
+    let issued = async || {
+        server.save_usage().await;
+        server.db.count("SELECT CAST(SUM(issued) AS BIGINT) FROM activity").await
+    };
     let before = issued().await;
     let form = [("grant_type", "client_credentials"), ("client_secret", agent.raw_key.as_str())];
     let anybody = server.anybody();

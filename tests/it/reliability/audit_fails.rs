@@ -23,6 +23,7 @@ async fn without_its_record_nothing_changes(db: Database) {
     let routes = changing_routes();
     assert!(routes.len() >= 13, "{routes:?}");
 
+    server.save_usage().await;
     let before = dump(&server.db).await;
     break_audit(&server.db).await;
     for (method, path) in &routes {
@@ -79,6 +80,7 @@ async fn a_refused_neighbour_hurts_nobody(db: Database) {
 
 async fn a_failing_batch_answers_everybody(db: Database) {
     let server = Server::start(db).await;
+    server.save_usage().await;
     let before = dump(&server.db).await;
     break_audit(&server.db).await;
     let mut requests = JoinSet::new();

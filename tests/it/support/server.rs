@@ -114,6 +114,11 @@ impl Server {
         capability["id"].as_str().unwrap().to_owned()
     }
 
+    /// Has written when keys were last used, for who looks into the database.
+    pub async fn save_usage(&self) {
+        self.services.store.read_usage().await.unwrap();
+    }
+
     /// The newest audit records with this action.
     pub async fn audited(&self, action: &str) -> Vec<Value> {
         let records = self.admin.get(&format!("/audit?action={action}&limit=500")).await.expect(200);

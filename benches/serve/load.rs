@@ -182,12 +182,18 @@ pub struct Connection {
 /// An answer, valid until the next request.
 pub struct Answer<'c> {
     status: u16,
+    head: &'c [u8],
     pub body: &'c [u8],
 }
 
 impl Answer<'_> {
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
+    }
+
+    /// The first header with this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(self.head, name)
     }
 
     pub fn describe(&self) -> String {
@@ -215,11 +221,11 @@ impl Connection {
         while self.buffer.len() < head.length + head.content_length {
             self.read_more().await?;
         }
-        let body = self.buffer.get(head.length..).unwrap_or_default();
+        let (before, body) = self.buffer.split_at_checked(head.length).unwrap_or_default();
         if body.len() > head.content_length {
             return Err(malformed("bytes after the answer"));
         }
-        Ok(Answer { status: head.status, body })
+        Ok(Answer { status: head.status, head: before, body })
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
@@ -240,14 +246,10 @@ impl Head {
     /// `None` as long as the end of the head has not arrived.
     fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
         const END: &[u8] = b"\r\n\r\n";
-        const LENGTH: &[u8] = b"content-length:";
         let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return Ok(None) };
-        let mut lines = bytes.get(..end).unwrap_or_default().split(|byte| *byte == b'\n');
-        let status = lines.next().and_then(|line| number(line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?));
-        let content_length = lines.find_map(|line| {
-            let (name, value) = line.split_at_checked(LENGTH.len())?;
-            if name.eq_ignore_ascii_case(LENGTH) { number(value) } else { None }
-        });
+        let head = bytes.get(..end).unwrap_or_default();
+        let status = head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| number(str::from_utf8(rest.get(..3)?).ok()?));
+        let content_length = header(head, "content-length").and_then(number);
         Ok(Some(Self {
             status: status.ok_or_else(|| malformed("no status line"))?,
             length: end + END.len(),
@@ -256,8 +258,16 @@ impl Head {
     }
 }
 
-fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
-    str::from_utf8(bytes).ok()?.trim().parse().ok()
+fn header<'h>(head: &'h [u8], name: &str) -> Option<&'h str> {
+    head.split(|byte| *byte == b'\n').find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(str::from_utf8(value).ok()?.trim())
+    })
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
 }
 
 fn malformed(what: &str) -> io::Error {

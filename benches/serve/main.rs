@@ -3,9 +3,11 @@
 //! `cargo bench --bench serve [-- [OPERATION] [--connections N,...] [--seconds N] [--quick]]`
 //!
 //! Starts the optimised `aims` as its own process on a fresh SQLite database under `target/tmp`, with every setting as
-//! shipped but the rate limits, which are out of the way, and starts itself once more as a bare `axum::serve` with one
-//! constant JSON answer. Then, for each number of connections, asks both for a fixed time over keep-alive HTTP/1.1
-//! connections, one request at a time on each. A request that fails, or is answered with anything but 2xx, fails the run.
+//! shipped but the rate limits, which are out of the way; once more for each other signing algorithm; once more in a
+//! build that issues tokens without recording them, which shows what the audit log costs and takes some minutes to make
+//! the first time; and starts itself as a bare `axum::serve` with one constant JSON answer. Then, for each number of
+//! connections, asks each for a fixed time over keep-alive HTTP/1.1 connections, one request at a time on each. A
+//! request that fails, or is answered with anything but 2xx, fails the run.
 //!
 //! | Column        | Unit | What it says                                                                    |
 //! |---------------|------|---------------------------------------------------------------------------------|
@@ -37,6 +39,7 @@ use std::{
     num::NonZeroUsize,
     path::Path,
     process::ExitCode,
+    rc::Rc,
     thread::available_parallelism,
     time::{Duration, Instant},
 };
@@ -45,7 +48,6 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use load::{Measured, measure};
-use operations::Operation;
 use server::Process;
 
 /// Whatever ends the run.
@@ -55,6 +57,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
 /// Flushes that are timed before the run.
 const FLUSHES: usize = 101;
+
+const UNAUDITED: &str = "exchange unaudited";
+const ES256: (&str, &str) = ("JWT_ALGORITHM", "ES256");
+const OTHER_ALGORITHMS: [(&str, (&str, &str)); 3] = [
+    ("exchange EdDSA", ("JWT_ALGORITHM", "EdDSA")),
+    ("exchange RS256", ("JWT_ALGORITHM", "RS256")),
+    ("exchange HS256", ("JWT_SECRET_KEY", "a secret of the benchmark, longer than 32 bytes")),
+];
 
 #[derive(Parser)]
 struct Options {
@@ -72,6 +82,12 @@ struct Options {
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Options {
+    fn wants(&self, operation: &str) -> bool {
+        self.operation.as_ref().is_none_or(|part| operation.contains(part))
+    }
 }
 
 fn main() -> ExitCode {
@@ -95,6 +111,11 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Failure> {
     let duration = Duration::from_secs(if options.quick { 1 } else { options.seconds });
     let cores = available_parallelism()?.get();
+    let unaudited = if options.wants(UNAUDITED) {
+        Some(server::build_unaudited(&Path::new(SCRATCH).with_file_name("unaudited"))?)
+    } else {
+        None
+    };
     // As many for the clients as for the server.
     let threads = (cores / 2).max(1);
     let scratch = tempfile::tempdir_in(SCRATCH)?;
@@ -104,22 +125,35 @@ fn run(options: &Options) -> Result<(), Failure> {
     println!("fdatasync of 4 KiB: {:.3} ms (median of {FLUSHES})", millis(flush));
     println!("measured for {} s each", duration.as_secs());
 
-    let bare = Process::start_bare()?;
-    let (aims, admin_key) = Process::start_aims(scratch.path())?;
-    let hello = operations::hello();
-    let operations = operations::prepare(aims.address, &admin_key)?;
-    let wanted = |operation: &&Operation| options.operation.as_ref().is_none_or(|part| operation.name.contains(part));
-    let operations: Vec<&Operation> = operations.iter().filter(wanted).collect();
+    let shipped = Path::new(env!("CARGO_BIN_EXE_aims"));
+    let start = |program: &Path, name: &str, signing| Process::start_aims(program, &scratch.path().join(name), signing);
+    let mut measured = vec![(Rc::new(Process::start_bare()?), operations::hello())];
+    let (process, made) = start(shipped, "ES256", [ES256])?;
+    let process = Rc::new(process);
+    measured.extend(operations::all(process.address, &made)?.into_iter().map(|operation| (process.clone(), operation)));
+    for (name, signing) in OTHER_ALGORITHMS {
+        if options.wants(name) {
+            let (process, made) = start(shipped, name, [signing])?;
+            let operation = operations::exchanges(name, process.address, &made)?;
+            measured.push((Rc::new(process), operation));
+        }
+    }
+    if let Some(program) = unaudited {
+        let (process, made) = start(&program, UNAUDITED, [ES256])?;
+        let operation = operations::exchanges(UNAUDITED, process.address, &made)?;
+        measured.push((Rc::new(process), operation));
+    }
+    measured.retain(|(_, operation)| operation.name == operations::BARE || options.wants(operation.name));
 
     println!(
-        "\n{:<16} {:>11} {:>11} {:>9} {:>9} {:>8} {:>10} {:>10}",
+        "\n{:<18} {:>11} {:>11} {:>9} {:>9} {:>8} {:>10} {:>10}",
         "operation", "connections", "requests/s", "p50 ms", "p99 ms", "of bare", "server µs", "client µs"
     );
     let mut results = Vec::new();
     let mut failed = 0;
     for connections in options.connections.iter().map(|number| number.get()) {
         let mut reference = None;
-        for (process, operation) in [(&bare, &hello)].into_iter().chain(operations.iter().map(|&o| (&aims, o))) {
+        for (process, operation) in &measured {
             let measured = measure(process, operation, connections, threads, duration)?;
             let rate = measured.rate();
             let share = rate / *reference.get_or_insert(rate);
@@ -145,7 +179,7 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 fn show(name: &str, connections: usize, measured: &Measured, share: f64) -> io::Result<()> {
     println!(
-        "{name:<16} {connections:>11} {:>11.0} {:>9.3} {:>9.3} {:>7.1}% {:>10.1} {:>10.1}",
+        "{name:<18} {connections:>11} {:>11.0} {:>9.3} {:>9.3} {:>7.1}% {:>10.1} {:>10.1}",
         measured.rate(),
         millis(measured.latencies.quantile(0.50)),
         millis(measured.latencies.quantile(0.99)),

@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     thread,
     time::Duration,
@@ -41,17 +41,18 @@ impl Process {
         }
     }
 
-    /// Sets up the service in `directory` and starts it; gives the first administrator's key too.
-    pub fn start_aims(directory: &Path) -> Result<(Self, String), Failure> {
-        let output = aims(directory, &["bootstrap", "--json"]).stderr(Stdio::inherit()).output()?;
+    /// Sets up the service in `directory`, which is made, and starts it; gives what setting it up said, too.
+    pub fn start_aims(program: &Path, directory: &Path, signing: [(&str, &str); 1]) -> Result<(Self, Value), Failure> {
+        fs::create_dir(directory)?;
+        let mut bootstrap = aims(program, directory, &["bootstrap", "--json"]);
+        let output = bootstrap.envs(signing).stderr(Stdio::inherit()).output()?;
         let made: Value =
             serde_json::from_slice(&output.stdout).map_err(|_| format!("aims bootstrap failed: {}", output.status))?;
-        let key = made.get("api_key").and_then(Value::as_str).ok_or("aims bootstrap made no key")?.to_owned();
 
-        let mut child = aims(directory, &["serve"]).stderr(Stdio::piped()).spawn()?;
+        let mut child = aims(program, directory, &["serve"]).envs(signing).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take();
         match stderr.and_then(address_served) {
-            Some(address) => Ok((Self { child, address }, key)),
+            Some(address) => Ok((Self { child, address }, made)),
             None => Err(abandon(child, "aims does not start")),
         }
     }
@@ -83,9 +84,21 @@ pub fn cpu(process: &str) -> Result<Duration, Failure> {
     Ok(TICK * ticks)
 }
 
+/// Builds the service so that it issues tokens without recording them: what its audit log costs is seen beside it.
+pub fn build_unaudited(target: &Path) -> Result<PathBuf, Failure> {
+    let flags = env::var("RUSTFLAGS").unwrap_or_default() + " --cfg aims_bench_unaudited";
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--quiet", "--bin", "aims", "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("RUSTFLAGS", flags)
+        .status()?;
+    if built.success() { Ok(target.join("release/aims")) } else { Err("the unaudited build failed".into()) }
+}
+
 /// The service with nothing of this environment, and out of reach of a `.env` file.
-fn aims(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aims"));
+fn aims(program: &Path, directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).env_clear().envs([
         ("DATABASE_URL", "sqlite:///./aims.db"),
         ("LISTEN_ADDR", "127.0.0.1:0"),

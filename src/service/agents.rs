@@ -76,7 +76,7 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
         revoked_at: None,
         token_epoch: 0,
     };
-    if !agents::insert(act.conn(), &agent).await? {
+    if !agents::insert(act.tx, &agent).await? {
         return Err(Error::Conflict("Agent name already exists".into()));
     }
     let details = json!({ "name": agent.name.as_str(), "owner": agent.owner });
@@ -283,7 +283,7 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
                 require_power_over(act, id).await?;
                 act.authority.require_recent_proof(act.now)?;
                 keep_an_administrator(act, id).await?;
-                if !agents::delete(act.conn(), id).await? {
+                if !agents::delete(act.tx, id).await? {
                     return Err(NOT_FOUND);
                 }
                 act.tx.changed(id);
@@ -315,7 +315,7 @@ pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl 
     let from = agent.status;
     apply(&mut agent);
     agent.updated_at = act.now;
-    if !agents::transition(act.conn(), &agent, from).await? {
+    if !agents::transition(act.tx, &agent, from).await? {
         return Err(Error::Conflict("The agent was changed by somebody else".into()));
     }
     act.tx.changed(agent.id);

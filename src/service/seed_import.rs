@@ -145,7 +145,7 @@ async fn write_agents(tx: &mut Tx, plan: &Plan) -> Result<()> {
         if agents::find(tx.conn(), agent.id).await?.is_some() {
             return refuse(format!("an agent with the id {} exists already", agent.id));
         }
-        if !agents::insert(tx.conn(), agent).await? {
+        if !agents::insert(tx, agent).await? {
             // The likeliest clash is `admin`, which both systems make when they are set up.
             return refuse(format!(
                 "an agent named {} exists already; import before the first administrator is made, or delete that agent",

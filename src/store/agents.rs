@@ -3,10 +3,13 @@
 mod listing;
 mod search;
 
+use std::collections::BTreeMap;
+
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
+    Tx,
     db::{Conn, on},
     even_chunks, stored,
 };
@@ -56,11 +59,17 @@ impl TryFrom<Row> for Agent {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(mut conn: Conn<'_>, agent: &Agent) -> Result<bool> {
-    const SQL: &str = "INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, \
+pub async fn insert(tx: &mut Tx, agent: &Agent) -> Result<bool> {
+    const POSTGRES: &str = "INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, \
         created_at, updated_at, suspended_at, revoked_at, token_epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (name) DO NOTHING";
-    let inserted = on!(&mut conn, |c| sqlx::query(SQL)
+    const SQLITE: &str = "INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, \
+        created_at, updated_at, suspended_at, revoked_at, token_epoch, number) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, (SELECT COALESCE(MAX(number), 0) + 1 FROM agents)) \
+        ON CONFLICT (name) DO NOTHING";
+    let conn = tx.conn();
+    let sql = if matches!(conn, Conn::Sqlite(_)) { SQLITE } else { POSTGRES };
+    let inserted = on!(conn, |c| sqlx::query(sql)
         .bind(agent.id.0)
         .bind(agent.name.as_str())
         .bind(&agent.description)
@@ -77,15 +86,21 @@ pub async fn insert(mut conn: Conn<'_>, agent: &Agent) -> Result<bool> {
         .await?
         .rows_affected());
     if inserted == 1 {
-        count(conn, agent.status, 1).await?;
+        tx.counted(agent.status, 1);
     }
     Ok(inserted == 1)
 }
 
 /// Keeps the number of agents with each status, so that no page has to count them.
-async fn count(conn: Conn<'_>, status: AgentStatus, by: i64) -> Result<()> {
+pub(super) async fn count(mut conn: Conn<'_>, counted: &[(AgentStatus, i64)]) -> sqlx::Result<()> {
     const SQL: &str = "UPDATE agent_counts SET agents = agents + $2 WHERE status = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(status.as_str()).bind(by).execute(c).await.map(drop))?;
+    let mut sums = BTreeMap::new();
+    for (status, by) in counted {
+        *sums.entry(status.as_str()).or_insert(0) += by;
+    }
+    for (status, by) in sums {
+        on!(&mut conn, |c| sqlx::query(SQL).bind(status).bind(by).execute(c).await.map(drop))?;
+    }
     Ok(())
 }
 
@@ -165,10 +180,10 @@ pub async fn update_details(conn: Conn<'_>, agent: &Agent) -> Result<bool> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn transition(mut conn: Conn<'_>, agent: &Agent, from: AgentStatus) -> Result<bool> {
+pub async fn transition(tx: &mut Tx, agent: &Agent, from: AgentStatus) -> Result<bool> {
     const SQL: &str = "UPDATE agents SET status = $3, suspended_at = $4, revoked_at = $5, token_epoch = $6, \
         updated_at = $7 WHERE id = $1 AND status = $2";
-    let updated = on!(&mut conn, |c| sqlx::query(SQL)
+    let updated = on!(tx.conn(), |c| sqlx::query(SQL)
         .bind(agent.id.0)
         .bind(from.as_str())
         .bind(agent.status.as_str())
@@ -180,8 +195,8 @@ pub async fn transition(mut conn: Conn<'_>, agent: &Agent, from: AgentStatus) ->
         .await?
         .rows_affected());
     if updated == 1 {
-        count(conn.reborrow(), from, -1).await?;
-        count(conn, agent.status, 1).await?;
+        tx.counted(from, -1);
+        tx.counted(agent.status, 1);
     }
     Ok(updated == 1)
 }
@@ -190,10 +205,10 @@ pub async fn transition(mut conn: Conn<'_>, agent: &Agent, from: AgentStatus) ->
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete(mut conn: Conn<'_>, id: AgentId) -> Result<bool> {
+pub async fn delete(tx: &mut Tx, id: AgentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM agents WHERE id = $1 RETURNING status";
-    let status: Option<String> = on!(&mut conn, |c| sqlx::query_scalar(SQL).bind(id.0).fetch_optional(c).await?);
+    let status: Option<String> = on!(tx.conn(), |c| sqlx::query_scalar(SQL).bind(id.0).fetch_optional(c).await?);
     let Some(status) = status else { return Ok(false) };
-    count(conn, stored("agent status", AgentStatus::parse(&status))?, -1).await?;
+    tx.counted(stored("agent status", AgentStatus::parse(&status))?, -1);
     Ok(true)
 }

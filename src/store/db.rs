@@ -43,6 +43,12 @@ pub(super) use on;
 /// Prepared statements that the writing connection to SQLite keeps: more than there are sizes of multi-row statements.
 const STATEMENTS: usize = 256;
 
+/// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
+const CHECKPOINT_PAGES: &str = "16000";
+
+/// What the writing connection to SQLite keeps in memory of the database: KiB, written as a negative number.
+const CACHE: &str = "-16384";
+
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub enum Location {
@@ -233,9 +239,11 @@ impl Db {
             .synchronous(SqliteSynchronous::Full);
         let read_only = options.clone().read_only(true);
         let writer_options = match mode {
-            Mode::Write | Mode::Beside => {
-                options.journal_mode(SqliteJournalMode::Wal).statement_cache_capacity(STATEMENTS)
-            }
+            Mode::Write | Mode::Beside => options
+                .journal_mode(SqliteJournalMode::Wal)
+                .statement_cache_capacity(STATEMENTS)
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+                .pragma("cache_size", CACHE),
             Mode::Read => read_only.clone(),
         };
         let writer = SqlitePoolOptions::new()

@@ -28,7 +28,7 @@ use super::{
     usage::{Pending, Usage},
 };
 use crate::domain::{
-    AgentId, ApiKeyId, Error, Result, Timestamp,
+    AgentId, AgentStatus, ApiKeyId, Error, Result, Timestamp,
     api_key::Use,
     audit::{Event, Head, Record},
 };
@@ -79,6 +79,8 @@ pub struct Tx {
     changes: Changes,
     /// What was loaded and has not changed since: nobody else writes while this transaction does.
     principals: HashMap<AgentId, Arc<Principal>>,
+    /// How many agents more, or fewer, have a status.
+    counted: Vec<(AgentStatus, i64)>,
     /// Changes that were run; the savepoint of the last is still there.
     units: usize,
 }
@@ -125,6 +127,11 @@ impl Tx {
         self.changes.add_everything();
     }
 
+    /// Says that `by` more agents have this status.
+    pub fn counted(&mut self, status: AgentStatus, by: i64) {
+        self.counted.push((status, by));
+    }
+
     /// Notes a use of an API key.
     pub fn used(&mut self, key: ApiKeyId, this: Use) {
         self.usage.used(key, this);
@@ -133,7 +140,7 @@ impl Tx {
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
         self.connection.savepoint(self.units > 0).await?;
         self.units += 1;
-        let (events, imported) = (self.events.len(), self.imported.len());
+        let (events, imported, counted) = (self.events.len(), self.imported.len(), self.counted.len());
         let before = mem::take(&mut self.changes);
         let outcome = unit(self).await;
         let mut changes = mem::replace(&mut self.changes, before);
@@ -141,6 +148,7 @@ impl Tx {
             self.connection.undo().await?;
             self.events.truncate(events);
             self.imported.truncate(imported);
+            self.counted.truncate(counted);
             self.principals.clear();
             changes = Changes::default();
         }
@@ -161,6 +169,7 @@ impl Tx {
         }
         audit::append(self.connection.conn(), &records, previous, head).await?;
         if self.units > 0 {
+            agents::count(self.connection.conn(), &self.counted).await?;
             agents::index_text(self.connection.conn()).await?;
         }
         if let Some(pending) = pending {
@@ -329,6 +338,7 @@ async fn commit_batch(
         usage: Usage::default(),
         changes: Changes::default(),
         principals: HashMap::new(),
+        counted: Vec::new(),
         units: 0,
     };
     for work in batch {

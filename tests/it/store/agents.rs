@@ -89,7 +89,7 @@ async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>
         let unit = store.write(move |tx| {
             Box::pin(async move {
                 for agent in &chunk {
-                    assert!(agents::insert(tx.conn(), agent).await?);
+                    assert!(agents::insert(tx, agent).await?);
                 }
                 Ok(())
             })
@@ -227,7 +227,7 @@ async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
     assert!(write.await.is_err());
     assert_eq!(listed(&store, &first, Sort::Oldest, 10).await, []);
     let id = all[39].id;
-    let write = store.write(move |tx| Box::pin(async move { agents::delete(tx.conn(), id).await }));
+    let write = store.write(move |tx| Box::pin(async move { agents::delete(tx, id).await }));
     assert!(write.await.unwrap());
     assert_eq!(listed(&store, &second, Sort::Oldest, 10).await, []);
     assert_eq!(count(&store, &second, 10).await, 0);

@@ -103,6 +103,8 @@ words! {
         SignedOut = "console.signed_out",
         /// A link to set up the first administrator was made.
         SetupTokenCreated = "console.setup_token_created",
+        /// Old records were moved to an archive.
+        AuditArchived = "audit.archived",
         /// A token signing key was generated.
         SigningKeyCreated = "signing_key.created",
         /// The next token signing key signs from then on, and another one is next.
@@ -252,6 +254,21 @@ pub struct Record {
 }
 
 impl Record {
+    /// What a record says of an archive that ends with `last`.
+    #[must_use]
+    pub fn archive_details(first_seq: i64, last: Head) -> Value {
+        serde_json::json!({ "first_seq": first_seq, "last_seq": last.seq, "last_hash": hex(&last.hash) })
+    }
+
+    fn is_archived_up_to(&self, last: Head) -> bool {
+        if self.action != AuditAction::AuditArchived.as_str() {
+            return false;
+        }
+        let said = serde_json::from_str::<Value>(&self.details).unwrap_or_default();
+        let first_seq = said.get("first_seq").and_then(Value::as_i64).unwrap_or_default();
+        said == Self::archive_details(first_seq, last)
+    }
+
     /// The hash this record must carry: SHA-256 over its canonical form and its predecessor's hash.
     ///
     /// The canonical form is the fields in the order of [`Record`], each as one byte that tells whether it is
@@ -373,6 +390,63 @@ impl Head {
         }
         *self = Self { seq: record.seq, hash: record.hash };
         Ok(())
+    }
+}
+
+/// A walk over the records that are stored, whose chain begins where an archive ends.
+#[derive(Debug)]
+pub struct Walk {
+    /// The last record that was archived.
+    start: Head,
+    /// The last record that holds; `None` before the first.
+    head: Option<Head>,
+    /// Whether a record was met that says what `start` is.
+    is_start_recorded: bool,
+}
+
+impl Walk {
+    /// Begins a walk over a chain that begins after `start`. Records of the archive may still be there.
+    #[must_use]
+    pub const fn from(start: Head) -> Self {
+        Self { start, head: None, is_start_recorded: start.seq == 0 }
+    }
+
+    /// The last record that holds.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head.unwrap_or(self.start)
+    }
+
+    /// Checks that `record` is the next, and moves on to it.
+    ///
+    /// # Errors
+    /// Names the first position that does not fit and why.
+    pub fn check(&mut self, record: &Record) -> Result<(), Break> {
+        let is_archived = (1..=self.start.seq).contains(&record.seq);
+        let before_archived = || Head { seq: record.seq - 1, hash: record.prev_hash };
+        let mut head = match self.head {
+            Some(head) => head,
+            None if is_archived => before_archived(),
+            None => self.start,
+        };
+        head.check(record)?;
+        if head.seq == self.start.seq && head.hash != self.start.hash {
+            return Err(Break { seq: head.seq, reason: "the record is not the one that was archived" });
+        }
+        self.is_start_recorded = self.is_start_recorded || record.is_archived_up_to(self.start);
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Checks that the log itself says why it begins where it does.
+    ///
+    /// # Errors
+    /// When no record says that what came before was archived.
+    pub const fn check_start(&self) -> Result<(), Break> {
+        if self.is_start_recorded {
+            return Ok(());
+        }
+        Err(Break { seq: self.start.seq + 1, reason: "no record says that those before it were archived" })
     }
 }
 

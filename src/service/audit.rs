@@ -8,9 +8,9 @@ use super::{Services, caller::Caller, policy::Action};
 use crate::{
     domain::{
         ActorId, AgentId, Limit, Page, Result, Timestamp,
-        audit::{Break, Filter, Head, Record, Start},
+        audit::{Break, Filter, Head, Record, Start, Walk},
     },
-    store::{Db, Store, administrators, agents, audit},
+    store::{Db, PooledConn, Store, administrators, agents, audit},
 };
 
 /// Records read at a time while the chain is walked.
@@ -61,13 +61,15 @@ pub async fn of_agent(
 /// What a walk over the whole chain found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
+    /// The last record that was archived, and is not looked at here.
+    pub start: Head,
     /// The last record that holds.
     pub head: Head,
     /// The first place that does not.
     pub broken: Option<Break>,
 }
 
-/// Walks the whole chain and compares its end with the recorded head.
+/// Walks the whole chain from where its last archive ends, and compares its end with the recorded head.
 ///
 /// # Errors
 /// When the database fails.
@@ -75,33 +77,42 @@ pub async fn verify(db: &Db) -> Result<Verification> {
     let mut read = db.read().await?;
     // Read first: records that a running service appends meanwhile lie beyond it.
     let recorded = audit::head(read.conn()).await?;
-    let mut head = Head::EMPTY;
+    let start = audit::start(read.conn()).await?;
+    let mut walk = Walk::from(start);
+    let outcome = walk_to(&mut walk, recorded, &mut read).await?;
+    let broken = outcome.and_then(|()| walk.check_start()).err();
+    Ok(Verification { start, head: walk.head(), broken })
+}
+
+async fn walk_to(walk: &mut Walk, recorded: Head, read: &mut PooledConn) -> Result<Result<(), Break>> {
     // From the very first row: one that was slipped in below the first position must not go unseen.
     let mut from = i64::MIN;
-    while head.seq < recorded.seq {
-        let records = audit::chain(read.conn(), from, STRIDE.min(recorded.seq - head.seq)).await?;
-        if records.is_empty() {
-            let broken = Break { seq: head.seq + 1, reason: "the record is missing" };
-            return Ok(Verification { head, broken: Some(broken) });
-        }
-        for record in &records {
-            let unreadable = Break { seq: head.seq + 1, reason: "the record was altered until it cannot be read" };
-            if let Err(broken) = record.as_ref().ok_or(unreadable).and_then(|record| head.check(record)) {
-                return Ok(Verification { head, broken: Some(broken) });
+    while walk.head().seq < recorded.seq || from == i64::MIN {
+        let records = audit::chain(read.conn(), from, STRIDE).await?;
+        let records =
+            records.iter().take_while(|record| record.as_ref().is_none_or(|record| record.seq <= recorded.seq));
+        let before = walk.head();
+        for record in records {
+            let unreadable =
+                Break { seq: walk.head().seq + 1, reason: "the record was altered until it cannot be read" };
+            if let Err(broken) = record.as_ref().ok_or(unreadable).and_then(|record| walk.check(record)) {
+                return Ok(Err(broken));
             }
         }
-        from = head.seq + 1;
+        from = walk.head().seq + 1;
+        if walk.head() == before && walk.head().seq < recorded.seq {
+            return Ok(Err(Break { seq: from, reason: "the record is missing" }));
+        }
+    }
+    let head = walk.head();
+    if head.hash != recorded.hash {
+        return Ok(Err(Break { seq: head.seq, reason: "the chain does not end in the recorded head" }));
     }
     let beyond = audit::chain(read.conn(), recorded.seq.saturating_add(1), 1).await?;
-    let current = audit::head(read.conn()).await?;
-    let reason = if head.hash != recorded.hash {
-        Some((head.seq, "the chain does not end in the recorded head"))
-    } else if !beyond.is_empty() && current == recorded {
-        Some((recorded.seq + 1, "the record lies beyond the recorded head"))
-    } else {
-        None
-    };
-    Ok(Verification { head, broken: reason.map(|(seq, reason)| Break { seq, reason }) })
+    if !beyond.is_empty() && audit::head(read.conn()).await? == recorded {
+        return Ok(Err(Break { seq: recorded.seq + 1, reason: "the record lies beyond the recorded head" }));
+    }
+    Ok(Ok(()))
 }
 
 /// The record at a place in the chain.

@@ -5,6 +5,7 @@ pub mod act;
 pub mod administrators;
 pub mod agents;
 pub mod api_keys;
+pub mod archive;
 pub mod audit;
 pub mod bootstrap;
 pub mod caller;

@@ -92,6 +92,8 @@ actions! {
     ReadAudit => builtin::AUDIT_READ, Viewer;
     /// Walk the whole audit log and check every link.
     VerifyAudit => builtin::AUDIT_READ, Viewer;
+    /// Move old records of the audit log to an archive.
+    ArchiveAudit => builtin::ADMIN, Owner;
     /// See the token signing keys.
     ListSigningKeys => builtin::ADMIN, Viewer;
     /// Have the next token signing key sign.

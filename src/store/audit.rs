@@ -160,6 +160,42 @@ pub async fn head(conn: Conn<'_>) -> Result<Head> {
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
+/// The last record that was moved to an archive.
+///
+/// # Errors
+/// When the database fails.
+pub async fn start(conn: Conn<'_>) -> Result<Head> {
+    const SQL: &str = "SELECT seq, hash FROM audit_start WHERE id = 1";
+    let (seq, hash): (i64, Vec<u8>) = on!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await?);
+    Ok(Head { seq, hash: chain_hash(&hash) })
+}
+
+/// Has the chain begin after `to`; `false` when it no longer begins after `from`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn move_start(conn: Conn<'_>, from: Head, to: Head) -> Result<bool> {
+    const SQL: &str = "UPDATE audit_start SET seq = $2, hash = $3 WHERE id = 1 AND seq = $1";
+    let moved = on!(conn, |c| sqlx::query(SQL)
+        .bind(from.seq)
+        .bind(to.seq)
+        .bind(to.hash.as_slice())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(moved == 1)
+}
+
+/// Removes some of the records that are archived, the oldest first; gives how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_archived(conn: Conn<'_>, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM audit_log WHERE seq <= (SELECT seq FROM audit_start WHERE id = 1) \
+        AND seq < (SELECT MIN(seq) FROM audit_log) + $1";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(limit).execute(c).await?.rows_affected()))
+}
+
 /// The record at a place in the chain.
 ///
 /// # Errors

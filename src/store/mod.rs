@@ -6,6 +6,7 @@ pub mod activity;
 pub mod administrators;
 pub mod agents;
 pub mod api_keys;
+pub mod archive;
 pub mod audit;
 pub mod capabilities;
 pub mod changes;

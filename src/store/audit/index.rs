@@ -307,6 +307,20 @@ pub async fn fill(store: &Store) -> Result<bool> {
     Ok(true)
 }
 
+/// Forgets where terms are in the runs whose records are all archived.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_archived(mut conn: Conn<'_>) -> Result<()> {
+    const SQL: &str = "DELETE FROM audit_index WHERE place >= $1 AND place < $2";
+    let runs = super::start(conn.reborrow()).await?.seq / RUN;
+    for bucket in 0..BUCKETS {
+        let first = i64::try_from(bucket).unwrap_or(i64::MAX).saturating_mul(BUCKET_STRIDE);
+        on!(&mut conn, |c| sqlx::query(SQL).bind(first).bind(first.saturating_add(runs)).execute(c).await.map(drop))?;
+    }
+    Ok(())
+}
+
 /// Another node may have been quicker; then there is nothing to do.
 async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
     const CLAIM: &str = "INSERT INTO audit_runs (run, first_at, last_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";

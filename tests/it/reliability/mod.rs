@@ -1,6 +1,7 @@
 //! What happens when something fails: the process, the audit log, the disk, the operator, the clients.
 
 mod administrators;
+mod archive;
 mod audit_fails;
 mod cli;
 mod crash;

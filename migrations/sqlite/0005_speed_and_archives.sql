@@ -7,3 +7,11 @@ CREATE TRIGGER agents_added_without_number AFTER INSERT ON agents WHEN NEW.numbe
     UPDATE agents SET number = (SELECT COALESCE(MAX(number), 0) + 1 FROM agents) WHERE id = NEW.id;
     INSERT INTO agents_to_index (number) SELECT number FROM agents WHERE id = NEW.id ON CONFLICT DO NOTHING;
 END;
+
+-- The last record that was moved to an archive: the chain goes on from it.
+CREATE TABLE audit_start (
+    id   INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    seq  INTEGER NOT NULL,
+    hash BLOB    NOT NULL
+) STRICT;
+INSERT INTO audit_start (id, seq, hash) VALUES (1, 0, zeroblob(32));

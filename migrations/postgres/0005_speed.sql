@@ -1,1 +1,0 @@
--- What is slow on SQLite alone; see the other database's migration of this name.

@@ -1,6 +1,12 @@
 //! Several nodes on one PostgreSQL. SQLite has one process, so these have no other half.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -23,6 +29,41 @@ async fn a_suspension_on_one_node_is_felt_on_the_other() {
             assert!(Instant::now() < deadline, "the other node never heard of the suspension");
         }
     }
+}
+
+/// Notifications that nobody heard are lost, so a node whose listener is cut off must not trust what it remembers.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_node_that_hears_nothing_trusts_nothing_it_remembers() {
+    const CUT: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let server = Arc::new(Server::start(Database::postgres().await).await);
+    let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
+    let cuts = Arc::new(AtomicI64::new(0));
+    let cutting = tokio::spawn({
+        let (server, cuts) = (server.clone(), cuts.clone());
+        async move {
+            loop {
+                cuts.fetch_add(server.db.count(CUT).await, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    for round in 0..10 {
+        let agent = server.agent(&format!("agent-{round}"), &["agents:read"]).await;
+        let elsewhere = other.with_token(agent.client.token());
+        elsewhere.get("/capabilities").await.expect(200);
+        let before = cuts.load(Ordering::SeqCst);
+        while cuts.load(Ordering::SeqCst) < before + 2 {
+            elsewhere.get("/capabilities").await.expect(200);
+        }
+        server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while elsewhere.get("/capabilities").await.status != StatusCode::UNAUTHORIZED {
+            assert!(Instant::now() < deadline, "the other node goes on with what it remembers");
+        }
+    }
+    cutting.abort();
 }
 
 #[tokio::test]

@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// Most agents, and most keys, kept in memory; those used least are loaded again when needed.
-const CAPACITY: u64 = 50_000;
+const CAPACITY: u64 = 20_000;
 /// Most memory for what agents are described by, in bytes.
-const DETAILS_BYTES: u64 = 8 << 20;
+const DETAILS_BYTES: u64 = 4 << 20;
 /// How many counters tell loads that they raced; more of them mean fewer false alarms.
 const STRIPES: usize = 64;
 /// How long to wait before listening again after the connection was lost.

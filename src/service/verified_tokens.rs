@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Most tokens remembered; those used least are checked again when needed.
-const CAPACITY: u64 = 20_000;
+const CAPACITY: u64 = 10_000;
 
 /// Remembers what verified tokens said. All clones are one.
 #[derive(Clone)]

@@ -44,10 +44,10 @@ pub(super) use on;
 const STATEMENTS: usize = 256;
 
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
-const CHECKPOINT_PAGES: &str = "16000";
+const CHECKPOINT_PAGES: &str = "4000";
 
 /// What the writing connection to SQLite keeps in memory of the database: KiB, written as a negative number.
-const CACHE: &str = "-16384";
+const CACHE: &str = "-8192";
 
 /// Where the database is.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::iter;
 
 /// The bytes that exactly `2 * N` hexadecimal digits of either case write down.
-pub(super) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     if pairs.len() != N {
         return None;

@@ -6,7 +6,7 @@
 pub mod api_key;
 pub mod assertion;
 pub mod dpop;
-mod hex;
+pub(crate) mod hex;
 pub mod jwt;
 pub mod opaque;
 pub mod password;

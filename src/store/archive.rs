@@ -11,9 +11,12 @@ use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{
-    ActorId, AgentId, Timestamp,
-    audit::{ChainHash, Record, hex},
+use crate::{
+    crypto::hex::decode,
+    domain::{
+        ActorId, AgentId, Timestamp,
+        audit::{ChainHash, Record, hex},
+    },
 };
 
 /// A record as a line. `at` is in microseconds since the epoch, hashes are hexadecimal.
@@ -74,23 +77,15 @@ impl TryFrom<Line> for Record {
             ip: line.ip,
             success: line.success,
             request_id: line.request_id,
-            prev_hash: unhex(&line.prev_hash)?,
-            hash: unhex(&line.hash)?,
+            prev_hash: hash(&line.prev_hash)?,
+            hash: hash(&line.hash)?,
         })
     }
 }
 
-fn unhex(text: &str) -> io::Result<ChainHash> {
+fn hash(text: &str) -> io::Result<ChainHash> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a hash is not 64 hexadecimal digits");
-    let mut hash = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digits = str::from_utf8(digits).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
-    }
-    Ok(hash)
+    decode(text).ok_or_else(wrong)
 }
 
 /// An archive that is being written. It takes its name when it is complete, and is removed when it is dropped before.

@@ -115,7 +115,7 @@ impl Tx {
         Ok(Some(loaded))
     }
 
-    /// Says that an agent's status, description, keys or grants changed.
+    /// Says that an agent's status, description, keys or grants changed, once they did: what was loaded of it is forgotten.
     pub fn changed(&mut self, agent: AgentId) {
         self.principals.remove(&agent);
         self.changes.add(agent);

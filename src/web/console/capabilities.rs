@@ -242,11 +242,7 @@ pub(super) async fn grant_by_name(
             back_to(&session, &path, format!("{name} holds {} now.", capability.name)).await
         }
         Err(error) => {
-            let status = if matches!(error, Error::Denied(_)) {
-                http::StatusCode::FORBIDDEN
-            } else {
-                http::StatusCode::UNPROCESSABLE_ENTITY
-            };
+            let status = Problems::status(&error);
             let problems = Problems::from_error(error, "agent")?;
             let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
             Ok(html(status, &ShowPage { form, problems, ..page }))
@@ -332,11 +328,7 @@ pub(super) async fn grant(
             back_to(&session, &path, format!("{} is granted; the next token has it.", capability.name)).await
         }
         Err(error) => {
-            let status = if matches!(error, Error::Denied(_)) {
-                http::StatusCode::FORBIDDEN
-            } else {
-                http::StatusCode::UNPROCESSABLE_ENTITY
-            };
+            let status = Problems::status(&error);
             let problems = Problems::from_error(error, "capability")?;
             let page = GrantsPage::of(&services, &admin, frame, &id).await?;
             Ok(html(status, &GrantsPage { problems, ..page }))

@@ -5,7 +5,6 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
 use serde_json::{Map, Value};
 use tower_sessions::Session;
 
@@ -87,8 +86,7 @@ pub(super) async fn add(
             back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
         }
         Err(error) => {
-            let denied = matches!(error, Error::Denied(_));
-            let status = if denied { StatusCode::FORBIDDEN } else { StatusCode::UNPROCESSABLE_ENTITY };
+            let status = Problems::status(&error);
             let problems = Problems::from_error(error, "")?;
             let head = Head::of(&agent, services.env.now(), "keys");
             Ok(html(status, &NewPage { frame: frame.at("agents"), head, form, problems }))

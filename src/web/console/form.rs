@@ -5,6 +5,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
 };
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -99,6 +100,11 @@ impl Problems {
             }
             other => Err(other),
         }
+    }
+
+    /// What a form that comes back because of `error` is answered with.
+    pub(super) const fn status(error: &Error) -> StatusCode {
+        if matches!(error, Error::Denied(_)) { StatusCode::FORBIDDEN } else { StatusCode::UNPROCESSABLE_ENTITY }
     }
 
     /// One problem of one field.

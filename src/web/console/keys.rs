@@ -1,6 +1,8 @@
 //! The pages of API keys, and the one answer that shows a key.
 
-use std::{collections::HashMap, convert::Infallible, ops::RangeInclusive, time::Duration};
+mod fleet;
+
+use std::{convert::Infallible, ops::RangeInclusive, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -23,27 +25,20 @@ use super::{
     guard::Admin,
     live::{answer, may_watch},
     public_keys,
-    query::{Params, Query},
     snippets::{Snippet, snippets},
 };
 use crate::{
-    domain::{
-        Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Limit, Result, Selection, Timestamp,
-        api_key::Position,
-    },
+    domain::{Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Result, Timestamp},
     service::{
         Services,
         api_keys::{self, CreatedApiKey, NewApiKey},
         federation, public_keys as registered,
         updates::Updates,
     },
-    web::{
-        api::paging::{Cursor, parse_cursor},
-        extract::FromQuery,
-        failure::Failure,
-        fields::Fields,
-    },
+    web::{failure::Failure, fields::Fields},
 };
+
+pub(super) use fleet::fleet;
 
 /// A key as tables show it.
 pub(super) struct Row {
@@ -427,65 +422,4 @@ pub(super) async fn first_use(
         }
     });
     Ok(answer(events))
-}
-
-#[derive(Template)]
-#[template(path = "keys/fleet.html")]
-struct FleetPage {
-    frame: Frame,
-    keys: Vec<Row>,
-    show: &'static str,
-    params: Params,
-    next: Option<String>,
-}
-
-/// Which of the fleet's keys to show.
-pub(super) struct Listing {
-    selection: Selection,
-    after: Option<Position>,
-}
-
-/// The selections: how the URL calls each, and how people do.
-const SELECTIONS: [(&str, &str, Selection); 4] = [
-    ("all", "All", Selection::All),
-    ("expiring", "Expiring within 7 days", Selection::Expiring),
-    ("idle", "Unused for 90 days", Selection::Idle),
-    ("in_grace", "Rotated, still working", Selection::InGrace),
-];
-
-impl FromQuery for Listing {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let selection = fields.optional("show", |text| {
-            let found = SELECTIONS.iter().find(|(word, ..)| *word == text).map(|(.., selection)| *selection);
-            found.ok_or_else(|| Invalid::new("enum", "Input should be one of: all, expiring, idle, in_grace"))
-        });
-        Some(Self { selection: selection.unwrap_or(Selection::All), after: fields.optional("cursor", parse_cursor) })
-    }
-}
-
-/// The keys of the fleet.
-pub(super) async fn fleet(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Query(Listing { selection, after }, params): Query<Listing>,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    let page = api_keys::fleet(&services, &admin, selection, after, Limit::of(50)).await?;
-    let now = services.env.now();
-    let mut agents: Vec<_> = page.items.iter().map(|key| key.agent_id).collect();
-    agents.sort_unstable();
-    agents.dedup();
-    let names: HashMap<_, _> = crate::service::agents::names(&services, &admin, &agents).await?;
-    let row = |key: &ApiKey| {
-        let name = names.get(&key.agent_id).map(ToString::to_string).unwrap_or_default();
-        Row::of(key, name, 0, now)
-    };
-    let show = SELECTIONS.iter().find(|(.., listed)| *listed == selection).map_or("all", |(word, ..)| word);
-    Ok(Page(FleetPage {
-        frame: frame.at("keys"),
-        keys: page.items.iter().map(row).collect(),
-        show,
-        next: page.next.as_ref().map(|next| params.with("cursor", &next.encode()).href("/console/keys")),
-        params,
-    }))
 }

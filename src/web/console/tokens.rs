@@ -5,7 +5,6 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
 use tower_sessions::Session;
 
 use super::{
@@ -173,8 +172,7 @@ pub(super) async fn add_delegate(
             back_to(&session, &path_of(agent.id), message).await
         }
         Err(error) => {
-            let denied = matches!(error, Error::Denied(_));
-            let status = if denied { StatusCode::FORBIDDEN } else { StatusCode::UNPROCESSABLE_ENTITY };
+            let status = Problems::status(&error);
             let problems = Problems::from_error(error, "delegate")?;
             let page = TokensPage::of(&services, &admin, frame, &agent, None, &Params::default()).await?;
             Ok(html(status, &TokensPage { form, problems, ..page }))

@@ -1,4 +1,4 @@
-//! The load generator: requests that were rendered before, over plain sockets, and as little parsing as is safe.
+//! The load generator.
 
 use std::{
     io,
@@ -8,15 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    runtime, time,
-};
+use tokio::{runtime, time};
 
 use crate::{
     Failure,
     histogram::Histogram,
+    http::Connection,
     operations::Operation,
     server::{self, Process},
 };
@@ -154,14 +151,13 @@ async fn ask_until_end(
     tally: Arc<Mutex<Tally>>,
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
-    let mut scratch = Vec::new();
     for turn in first.. {
-        let request = operation.request(turn, &mut scratch);
+        let request = operation.request(turn);
         let began = Instant::now();
         if began >= window.end {
             break;
         }
-        let answer = connection.ask(request).await?;
+        let answer = connection.ask(&request).await?;
         let arrived = Instant::now();
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         if !answer.is_success() {
@@ -171,105 +167,4 @@ async fn ask_until_end(
         }
     }
     Ok(())
-}
-
-/// An HTTP/1.1 connection that is kept open.
-pub struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-/// An answer, valid until the next request.
-pub struct Answer<'c> {
-    status: u16,
-    head: &'c [u8],
-    pub body: &'c [u8],
-}
-
-impl Answer<'_> {
-    pub const fn is_success(&self) -> bool {
-        matches!(self.status, 200..=299)
-    }
-
-    /// The first header with this name, which is in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        header(self.head, name)
-    }
-
-    pub fn describe(&self) -> String {
-        format!("status {}: {}", self.status, String::from_utf8_lossy(self.body))
-    }
-}
-
-impl Connection {
-    pub async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
-    }
-
-    /// Writes a request and reads its answer.
-    pub async fn ask(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
-        self.stream.write_all(request).await?;
-        self.buffer.clear();
-        let head = loop {
-            self.read_more().await?;
-            if let Some(head) = Head::parse(&self.buffer)? {
-                break head;
-            }
-        };
-        while self.buffer.len() < head.length + head.content_length {
-            self.read_more().await?;
-        }
-        let (before, body) = self.buffer.split_at_checked(head.length).unwrap_or_default();
-        if body.len() > head.content_length {
-            return Err(malformed("bytes after the answer"));
-        }
-        Ok(Answer { status: head.status, head: before, body })
-    }
-
-    async fn read_more(&mut self) -> io::Result<()> {
-        match self.stream.read_buf(&mut self.buffer).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-struct Head {
-    status: u16,
-    length: usize,
-    content_length: usize,
-}
-
-impl Head {
-    /// `None` as long as the end of the head has not arrived.
-    fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
-        const END: &[u8] = b"\r\n\r\n";
-        let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return Ok(None) };
-        let head = bytes.get(..end).unwrap_or_default();
-        let status = head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| number(str::from_utf8(rest.get(..3)?).ok()?));
-        let content_length = header(head, "content-length").and_then(number);
-        Ok(Some(Self {
-            status: status.ok_or_else(|| malformed("no status line"))?,
-            length: end + END.len(),
-            content_length: content_length.ok_or_else(|| malformed("no content length"))?,
-        }))
-    }
-}
-
-fn header<'h>(head: &'h [u8], name: &str) -> Option<&'h str> {
-    head.split(|byte| *byte == b'\n').find_map(|line| {
-        let (found, value) = line.split_at_checked(name.len())?;
-        let value = value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))?;
-        Some(str::from_utf8(value).ok()?.trim())
-    })
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.parse().ok()
-}
-
-fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

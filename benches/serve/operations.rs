@@ -1,7 +1,7 @@
-//! What is asked of the servers, rendered once before the run.
+//! What is asked of the servers.
 
 use std::{
-    io::Write,
+    borrow::Cow,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,43 +12,49 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::{Failure, load::Connection};
+use crate::{
+    Failure,
+    http::{Connection, ask, exchange, form, member, render},
+    server::PUBLIC_URL,
+};
 
 /// The name of what everything is compared with.
 pub const BARE: &str = "bare axum";
 /// Agents that take part.
 const AGENTS: usize = 64;
-/// Digits that make a name unique.
-const DIGITS: usize = 12;
 
-/// One kind of request. Clones count unique names together.
+/// One kind of request. Clones count together.
 #[derive(Clone)]
 pub struct Operation {
     pub name: &'static str,
-    requests: Arc<[Vec<u8>]>,
-    unique: Option<Arc<AtomicU64>>,
+    requests: Requests,
+}
+
+#[derive(Clone)]
+enum Requests {
+    /// In turn, by each connection for itself.
+    Repeated(Arc<[Vec<u8>]>),
+    /// One for each number, and no number twice.
+    Numbered(Arc<AtomicU64>, Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>),
 }
 
 impl Operation {
-    fn repeated(name: &'static str, requests: Vec<Vec<u8>>) -> Self {
-        Self { name, requests: requests.into(), unique: None }
+    pub fn repeated(name: &'static str, requests: Vec<Vec<u8>>) -> Self {
+        Self { name, requests: Requests::Repeated(requests.into()) }
     }
 
-    /// Ends in `DIGITS` digits and `"}`, which are to be different in every request.
-    fn unique(name: &'static str, request: Vec<u8>) -> Self {
-        Self { name, requests: [request].into(), unique: Some(Arc::default()) }
+    pub fn numbered(name: &'static str, request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self { name, requests: Requests::Numbered(Arc::default(), Arc::new(request)) }
     }
 
-    /// The request of a connection's turn; `scratch` keeps one that is made for it.
-    pub fn request<'r>(&'r self, turn: usize, scratch: &'r mut Vec<u8>) -> &'r [u8] {
-        let request = self.requests.get(turn % self.requests.len()).map_or(&[][..], Vec::as_slice);
-        let Some(unique) = &self.unique else { return request };
-        scratch.clear();
-        scratch.extend_from_slice(request.get(..request.len() - DIGITS - 2).unwrap_or_default());
-        let number = unique.fetch_add(1, Ordering::Relaxed);
-        // Writing to a vector does not fail.
-        let _ = write!(scratch, "{number:0DIGITS$}\"}}");
-        scratch
+    /// The request of a connection's turn.
+    pub fn request(&self, turn: usize) -> Cow<'_, [u8]> {
+        match &self.requests {
+            Requests::Repeated(requests) => {
+                Cow::Borrowed(requests.get(turn % requests.len()).map_or(&[][..], Vec::as_slice))
+            }
+            Requests::Numbered(next, request) => Cow::Owned(request(next.fetch_add(1, Ordering::Relaxed))),
+        }
     }
 }
 
@@ -84,9 +90,7 @@ pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure>
             let path = format!("/api/v1/agents/{}/audit?limit=20", agent.id);
             render("GET", &path, &bearer, "")
         };
-        let cookie = set_up(&mut connection, made).await?;
-        let digits = "0".repeat(DIGITS);
-        let unnamed = format!(r#"{{"owner":"bench","name":"created-{digits}"}}"#);
+        let cookie = console_session(&mut connection, made).await?;
         Ok(vec![
             Operation::repeated("exchange ES256", agents.iter().map(|agent| exchange(&agent.key)).collect()),
             Operation::repeated("credentials grant", agents.iter().map(grants).collect()),
@@ -95,28 +99,34 @@ pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure>
             Operation::repeated("list agents", vec![render("GET", "/api/v1/agents?limit=50", &bearer, "")]),
             Operation::repeated("audit of agent", agents.iter().map(issued).collect()),
             Operation::repeated("console agents", vec![render("GET", "/console/agents", &cookie, "")]),
-            Operation::unique("POST agents", render("POST", "/api/v1/agents", &bearer, &unnamed)),
+            create_agents(bearer.clone()),
         ])
     })
 }
 
-fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// Registers agents that nobody has registered before.
+pub fn create_agents(bearer: String) -> Operation {
+    let body = |number| format!(r#"{{"owner":"bench","name":"created-{number:012}"}}"#);
+    Operation::numbered("POST agents", move |number| render("POST", "/api/v1/agents", &bearer, &body(number)))
+}
+
+pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-struct Agent {
-    id: String,
-    key: String,
+pub struct Agent {
+    pub id: String,
+    pub key: String,
 }
 
 impl Agent {
-    fn basic(&self) -> String {
+    pub fn basic(&self) -> String {
         format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{}:{}", self.id, self.key)))
     }
 }
 
 /// The first administrator, and the header that authenticates it.
-async fn sign_in(connection: &mut Connection, made: &Value) -> Result<(Agent, String), Failure> {
+pub async fn sign_in(connection: &mut Connection, made: &Value) -> Result<(Agent, String), Failure> {
     let admin = Agent { id: member(made, "agent_id")?, key: member(made, "api_key")? };
     let token = ask(connection, &exchange(&admin.key), "access_token").await?;
     Ok((admin, format!("Authorization: Bearer {token}\r\n")))
@@ -134,45 +144,18 @@ async fn register(connection: &mut Connection, bearer: &str) -> Result<Vec<Agent
     Ok(agents)
 }
 
-/// Makes the console's first owner, and gives the header that carries their session.
-async fn set_up(connection: &mut Connection, made: &Value) -> Result<String, Failure> {
-    let url = member(made, "setup_url")?;
-    let (_, token) = url.split_once("token=").ok_or("a link without a token")?;
+/// Signs in to the console as its owner, who is made first where there is none; gives the header that carries their session.
+pub async fn console_session(connection: &mut Connection, made: &Value) -> Result<String, Failure> {
     let password = "correct-horse-battery";
-    let body =
-        format!("token={token}&username=bench&display_name=Bench&new_password={password}&repeat_password={password}");
-    let request = form("/console/setup", "Origin: http://aims.test\r\n", &body);
+    let origin = format!("Origin: {PUBLIC_URL}\r\n");
+    let request = if let Ok(url) = member(made, "setup_url") {
+        let (_, token) = url.split_once("token=").ok_or("a link without a token")?;
+        let repeated = format!("new_password={password}&repeat_password={password}");
+        form("/console/setup", &origin, &format!("token={token}&username=bench&display_name=Bench&{repeated}"))
+    } else {
+        form("/console/sign-in", &origin, &format!("username=bench&password={password}"))
+    };
     let answer = connection.ask(&request).await?;
     let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next());
     Ok(format!("Cookie: {}\r\n", cookie.ok_or_else(|| answer.describe())?))
-}
-
-fn member(value: &Value, name: &str) -> Result<String, Failure> {
-    let text = value.get(name).and_then(Value::as_str).ok_or_else(|| format!("an answer without {name}"))?;
-    Ok(text.to_owned())
-}
-
-async fn ask(connection: &mut Connection, request: &[u8], member: &str) -> Result<String, Failure> {
-    let answer = connection.ask(request).await?;
-    if !answer.is_success() {
-        return Err(answer.describe().into());
-    }
-    self::member(&serde_json::from_slice(answer.body)?, member)
-}
-
-fn exchange(key: &str) -> Vec<u8> {
-    render("POST", "/api/v1/auth/token", &format!("X-API-Key: {key}\r\n"), "")
-}
-
-fn form(path: &str, headers: &str, body: &str) -> Vec<u8> {
-    with_body("POST", path, headers, "Content-Type: application/x-www-form-urlencoded\r\n", body)
-}
-
-fn render(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
-    with_body(method, path, headers, if body.is_empty() { "" } else { "Content-Type: application/json\r\n" }, body)
-}
-
-fn with_body(method: &str, path: &str, headers: &str, content_type: &str, body: &str) -> Vec<u8> {
-    let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    format!("{method} {path} HTTP/1.1\r\nHost: aims.test\r\n{headers}{content_type}{length}\r\n{body}").into_bytes()
 }

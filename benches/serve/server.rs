@@ -1,4 +1,4 @@
-//! The two servers that are measured, each a process of its own.
+//! The servers that are measured, each a process of its own.
 
 use std::{
     env, fs,
@@ -18,8 +18,85 @@ use crate::Failure;
 
 /// Makes this program the bare server.
 pub const BARE: &str = "--bare-server";
+/// Where the service believes it is.
+pub const PUBLIC_URL: &str = "http://aims.test";
 /// The unit of processor times in `/proc`: fixed by the kernel's interface, whatever its own clock is.
 const TICK: Duration = Duration::from_millis(10);
+
+/// What a process holds in memory (proc(5)), in bytes.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// All of it.
+    pub resident: u64,
+    /// Without what is read from files and can be read again.
+    pub anonymous: u64,
+    /// The most that it held so far.
+    pub peak: u64,
+}
+
+/// The service as it is set up for a run: a program, a directory for its files, and its settings.
+pub struct Installation {
+    program: PathBuf,
+    directory: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+impl Installation {
+    /// The optimised build, with a database of its own in `directory`; every setting as shipped but the rate limits, which are
+    /// out of the way.
+    pub fn new(directory: &Path) -> Self {
+        let settings = [
+            ("DATABASE_URL", "sqlite:///./aims.db"),
+            ("LISTEN_ADDR", "127.0.0.1:0"),
+            ("PUBLIC_URL", PUBLIC_URL),
+            ("RATE_LIMIT_AUTH_PER_MINUTE", "1000000000"),
+            ("RATE_LIMIT_API_PER_MINUTE", "1000000000"),
+            ("LOG_FORMAT", "json"),
+        ];
+        Self {
+            program: env!("CARGO_BIN_EXE_aims").into(),
+            directory: directory.to_owned(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+
+    /// Another build.
+    pub fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// A setting beside the others, or in place of one.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the service up, and gives what that said.
+    pub fn bootstrap(&self, arguments: &[&str]) -> Result<Value, Failure> {
+        let mut command = self.command("bootstrap");
+        let output = command.arg("--json").args(arguments).stderr(Stdio::inherit()).output()?;
+        Ok(serde_json::from_slice(&output.stdout).map_err(|_| format!("aims bootstrap failed: {}", output.status))?)
+    }
+
+    /// Starts it, and waits until it serves.
+    pub fn start(&self) -> Result<Process, Failure> {
+        let mut child = self.command("serve").stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take();
+        match stderr.and_then(address_served) {
+            Some(address) => Ok(Process { child, address }),
+            None => Err(abandon(child, "aims does not start")),
+        }
+    }
+
+    /// With nothing of this environment, and out of reach of a `.env` file.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(subcommand).current_dir(&self.directory).stdin(Stdio::null());
+        command.env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
 
 /// A server; killed when dropped.
 pub struct Process {
@@ -41,25 +118,20 @@ impl Process {
         }
     }
 
-    /// Sets up the service in `directory`, which is made, and starts it; gives what setting it up said, too.
-    pub fn start_aims(program: &Path, directory: &Path, signing: [(&str, &str); 1]) -> Result<(Self, Value), Failure> {
-        fs::create_dir(directory)?;
-        let mut bootstrap = aims(program, directory, &["bootstrap", "--json"]);
-        let output = bootstrap.envs(signing).stderr(Stdio::inherit()).output()?;
-        let made: Value =
-            serde_json::from_slice(&output.stdout).map_err(|_| format!("aims bootstrap failed: {}", output.status))?;
-
-        let mut child = aims(program, directory, &["serve"]).envs(signing).stderr(Stdio::piped()).spawn()?;
-        let stderr = child.stderr.take();
-        match stderr.and_then(address_served) {
-            Some(address) => Ok((Self { child, address }, made)),
-            None => Err(abandon(child, "aims does not start")),
-        }
-    }
-
     /// The processor time it has used, user and system.
     pub fn cpu(&self) -> Result<Duration, Failure> {
         cpu(&self.child.id().to_string())
+    }
+
+    /// The memory it holds, in bytes.
+    pub fn memory(&self) -> Result<Memory, Failure> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such line")?;
+            let kib: u64 = line.trim_matches([':', ' ', '\t', 'k', 'B']).parse()?;
+            Ok::<_, Failure>(kib * 1_024)
+        };
+        Ok(Memory { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")?, peak: bytes("VmHWM")? })
     }
 }
 
@@ -94,21 +166,6 @@ pub fn build_unaudited(target: &Path) -> Result<PathBuf, Failure> {
         .env("RUSTFLAGS", flags)
         .status()?;
     if built.success() { Ok(target.join("release/aims")) } else { Err("the unaudited build failed".into()) }
-}
-
-/// The service with nothing of this environment, and out of reach of a `.env` file.
-fn aims(program: &Path, directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(directory).env_clear().envs([
-        ("DATABASE_URL", "sqlite:///./aims.db"),
-        ("LISTEN_ADDR", "127.0.0.1:0"),
-        ("PUBLIC_URL", "http://aims.test"),
-        ("RATE_LIMIT_AUTH_PER_MINUTE", "1000000000"),
-        ("RATE_LIMIT_API_PER_MINUTE", "1000000000"),
-        ("LOG_FORMAT", "json"),
-    ]);
-    command.stdin(Stdio::null());
-    command
 }
 
 /// Waits for the log line that says where it serves; from then on passes on only what is not as it should be.

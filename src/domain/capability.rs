@@ -76,17 +76,16 @@ impl CapabilityName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// Whether holding `self` satisfies a demand for `wanted`.
-    #[must_use]
-    pub fn covers(&self, wanted: &str) -> bool {
-        &*self.0 == wanted || &*self.0 == builtin::ADMIN || self.covers_as_wildcard(wanted)
-    }
+/// Whether holding `held` satisfies a demand for `wanted`.
+fn covers(held: &str, wanted: &str) -> bool {
+    held == wanted || held == builtin::ADMIN || covers_as_wildcard(held, wanted)
+}
 
-    fn covers_as_wildcard(&self, wanted: &str) -> bool {
-        let Some(resource) = self.0.strip_suffix(":*") else { return false };
-        wanted.strip_prefix(resource).is_some_and(|rest| rest.starts_with(':'))
-    }
+fn covers_as_wildcard(held: &str, wanted: &str) -> bool {
+    let Some(resource) = held.strip_suffix(":*") else { return false };
+    wanted.strip_prefix(resource).is_some_and(|rest| rest.starts_with(':'))
 }
 
 impl fmt::Display for CapabilityName {
@@ -132,49 +131,61 @@ pub mod builtin {
     ];
 }
 
-/// The capabilities that somebody holds, sorted and without doubles.
+/// The capabilities that somebody holds, sorted and without doubles. Kept as the scope that they make: the live view holds
+/// thousands of sets, and this is one small allocation each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CapabilitySet(Arc<[CapabilityName]>);
+pub struct CapabilitySet(Arc<str>);
 
 impl CapabilitySet {
     /// Whether the set satisfies a demand for `wanted`.
     #[must_use]
     pub fn covers(&self, wanted: &str) -> bool {
-        self.0.iter().any(|held| held.covers(wanted))
+        self.iter().any(|held| covers(held, wanted))
     }
 
     /// The first capability of `other` that this set does not cover: the authority the holder lacks.
     #[must_use]
-    pub fn lacks<'o>(&self, other: &'o Self) -> Option<&'o CapabilityName> {
-        other.0.iter().find(|wanted| !self.covers(wanted.as_str()))
+    pub fn lacks<'o>(&self, other: &'o Self) -> Option<&'o str> {
+        other.iter().find(|wanted| !self.covers(wanted))
     }
 
     /// What both sets hold: each member of either that the other covers.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let mine = self.0.iter().filter(|name| other.covers(name.as_str()));
-        let theirs = other.0.iter().filter(|name| self.covers(name.as_str()));
-        mine.chain(theirs).cloned().collect()
+        let mine = self.iter().filter(|name| other.covers(name));
+        let theirs = other.iter().filter(|name| self.covers(name));
+        Self::of(mine.chain(theirs).collect())
     }
 
     /// The names separated by spaces (RFC 6749 §3.3).
     #[must_use]
-    pub fn to_scope(&self) -> String {
-        self.0.iter().map(CapabilityName::as_str).collect::<Vec<_>>().join(" ")
+    pub fn as_scope(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads what [`Self::as_scope`] gave; names that no capability can have are dropped.
+    #[must_use]
+    pub fn from_scope(scope: &str) -> Self {
+        scope.split(' ').filter_map(|name| CapabilityName::parse(name).ok()).collect()
     }
 
     /// The names in order.
-    pub fn iter(&self) -> impl Iterator<Item = &CapabilityName> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        // Of the empty text, `split` gives one part.
+        self.0.split(' ').filter(|name| !name.is_empty())
+    }
+
+    fn of(mut names: Vec<&str>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        Self(names.join(" ").into())
     }
 }
 
 impl FromIterator<CapabilityName> for CapabilitySet {
     fn from_iter<I: IntoIterator<Item = CapabilityName>>(names: I) -> Self {
-        let mut names: Vec<_> = names.into_iter().collect();
-        names.sort_unstable();
-        names.dedup();
-        Self(names.into())
+        let names: Vec<_> = names.into_iter().collect();
+        Self::of(names.iter().map(CapabilityName::as_str).collect())
     }
 }
 
@@ -210,7 +221,7 @@ mod tests {
     fn what_is_lacking_is_named() {
         let manager = set(&["keys:manage"]);
         assert_eq!(manager.lacks(&set(&["keys:manage"])), None);
-        assert_eq!(manager.lacks(&set(&["admin:*"])).unwrap().as_str(), "admin:*");
+        assert_eq!(manager.lacks(&set(&["admin:*"])).unwrap(), "admin:*");
         assert_eq!(set(&["admin:*"]).lacks(&set(&["admin:*", "x:y"])), None);
     }
 

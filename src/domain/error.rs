@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::{administrator::Role, capability::CapabilityName, token::TokenRefusal};
+use super::{administrator::Role, token::TokenRefusal};
 
 /// What every use case returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -218,21 +218,22 @@ impl AuthFailure {
 pub enum Denial {
     /// The act demands a capability that the caller does not hold.
     #[error("Missing required capability: {0}")]
-    MissingCapability(CapabilityName),
+    MissingCapability(&'static str),
     /// The act demands a role that the administrator does not have.
     #[error("Only an administrator with the role {0} may do this")]
     MissingRole(Role),
     /// The act would hand the caller authority it does not hold.
     #[error("The agent holds authority that you lack: {0}")]
-    MoreAuthority(CapabilityName),
+    MoreAuthority(String),
 }
 
 impl Denial {
     /// The capability whose lack decided.
     #[must_use]
-    pub const fn capability(&self) -> Option<&CapabilityName> {
+    pub fn capability(&self) -> Option<&str> {
         match self {
-            Self::MissingCapability(name) | Self::MoreAuthority(name) => Some(name),
+            Self::MissingCapability(name) => Some(name),
+            Self::MoreAuthority(name) => Some(name),
             Self::MissingRole(_) => None,
         }
     }

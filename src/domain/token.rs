@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    capability::{CapabilityName, CapabilitySet},
+    capability::CapabilitySet,
     ids::{AgentId, ApiKeyId, DelegationId, FederatedIdentityId, PublicKeyId, TokenId},
     timestamp::Timestamp,
 };
@@ -111,10 +111,12 @@ pub struct Claims {
     pub exp: i64,
     /// Token identifier.
     pub jti: String,
-    /// Capabilities, separated by spaces (RFC 8693 §4.2).
-    pub scope: String,
+    /// Capabilities, separated by spaces (RFC 8693 §4.2). Names that no capability can have are dropped.
+    #[serde(with = "scope")]
+    pub scope: CapabilitySet,
     /// The same capabilities as an array.
-    pub scopes: Vec<String>,
+    #[serde(with = "scope::array")]
+    pub scopes: CapabilitySet,
     /// The API key the token was issued for; revoking it ends the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
@@ -138,12 +140,6 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The token's capabilities; names that no capability can have are dropped.
-    #[must_use]
-    pub fn capabilities(&self) -> CapabilitySet {
-        self.scopes.iter().filter_map(|scope| CapabilityName::parse(scope).ok()).collect()
-    }
-
     /// What the token was issued for: exactly one credential.
     #[must_use]
     pub fn credential(&self) -> Option<Credential> {
@@ -152,6 +148,38 @@ impl Claims {
             (None, Some(id), None) => PublicKeyId::parse(id).map(Credential::PublicKey),
             (None, None, Some(id)) => FederatedIdentityId::parse(id).map(Credential::FederatedIdentity),
             _ => None,
+        }
+    }
+}
+
+/// Capabilities as a token names them.
+mod scope {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::CapabilitySet;
+
+    pub(super) fn serialize<S: Serializer>(names: &CapabilitySet, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(names.as_scope())
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<CapabilitySet, D::Error> {
+        Ok(CapabilitySet::from_scope(&String::deserialize(deserializer)?))
+    }
+
+    pub(super) mod array {
+        use super::{CapabilitySet, Deserialize, Deserializer, Serializer};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            names: &CapabilitySet,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(names.iter())
+        }
+
+        pub(in super::super) fn deserialize<'d, D: Deserializer<'d>>(
+            deserializer: D,
+        ) -> Result<CapabilitySet, D::Error> {
+            Ok(CapabilitySet::from_scope(&Vec::<String>::deserialize(deserializer)?.join(" ")))
         }
     }
 }

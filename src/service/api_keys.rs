@@ -113,7 +113,7 @@ pub(super) async fn make(
 
 fn described(limits: &KeyLimits) -> Value {
     json!({
-        "scope": limits.capabilities.as_ref().map(CapabilitySet::to_scope),
+        "scope": limits.capabilities.as_ref().map(CapabilitySet::as_scope),
         "allowed_networks": limits.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "token_life_seconds": limits.token_life,
         "max_uses": limits.uses_left,

@@ -187,7 +187,7 @@ fn event(
         action: AuditAction::TokenExchanged,
         resource: actor.map(|link| link.credential.into()),
         details: json!({
-            "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope, "sub": claims.sub, "act": claims.act,
+            "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope.as_scope(), "sub": claims.sub, "act": claims.act,
             "subject_jti": parent,
         }),
         ip: origin.ip,

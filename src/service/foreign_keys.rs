@@ -1,9 +1,9 @@
 //! The public keys of foreign issuers, as they publish them: kept for a while, asked for again when a token names another, and never
 //! so often that somebody's forgeries become somebody else's load.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -20,13 +20,13 @@ const STALE: Duration = Duration::from_hours(24);
 /// How often an issuer is asked at most.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Most issuers remembered.
-const CAPACITY: u64 = 1_000;
+const CAPACITY: usize = 1_000;
 /// Most keys of one issuer that are looked at.
 const KEYS_MAX: usize = 100;
 
 /// What foreign issuers published. All clones are one.
 #[derive(Clone)]
-pub struct ForeignKeys(Cache<String, Arc<Mutex<Published>>>);
+pub struct ForeignKeys(Arc<Cache<String, Arc<Mutex<Published>>>>);
 
 #[derive(Default)]
 struct Published {
@@ -37,7 +37,7 @@ struct Published {
 
 impl Default for ForeignKeys {
     fn default() -> Self {
-        Self(Cache::new(CAPACITY))
+        Self(Arc::new(Cache::new(CAPACITY)))
     }
 }
 
@@ -46,7 +46,7 @@ impl Services {
     pub(super) async fn foreign_keys_of(&self, trust: &Trust, kid: Option<&str>) -> Vec<AssertionKey> {
         let now = self.env.now();
         let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
-        let published = self.foreign_keys.0.get_with(source, Arc::default);
+        let Ok(published) = self.foreign_keys.0.get_or_insert_with(&source, || Ok::<_, Infallible>(Arc::default()));
         // Whoever comes while the issuer is being asked waits for its answer.
         let mut published = published.lock().await;
         let since = |at: Timestamp, period: Duration| at.plus(period) <= now;

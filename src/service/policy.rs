@@ -140,7 +140,7 @@ impl Authority {
     pub fn require(&self, action: Action) -> Result<()> {
         let (wanted, role) = (action.demands(), action.demands_role());
         match self {
-            Self::Limited(held) if !held.covers(wanted) => Err(Denial::MissingCapability(wanted.into()).into()),
+            Self::Limited(held) if !held.covers(wanted) => Err(Denial::MissingCapability(wanted).into()),
             Self::Role { role: held, .. } if *held < role => Err(Denial::MissingRole(role).into()),
             _ => Ok(()),
         }
@@ -155,9 +155,9 @@ impl Authority {
         let lacking = match self {
             Self::Unlimited | Self::Role { role: Role::Owner, .. } => None,
             Self::Limited(held) => held.lacks(others),
-            Self::Role { .. } => others.iter().find(|name| is_admin(name)),
+            Self::Role { .. } => others.iter().find(is_admin),
         };
-        lacking.map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.clone()).into()))
+        lacking.map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.to_owned()).into()))
     }
 
     /// Demands the capability that is about to be given away.
@@ -185,12 +185,12 @@ impl Authority {
     /// # Errors
     /// [`Error::ProofNeeded`].
     pub fn require_recent_proof_for(&self, capabilities: &CapabilitySet, now: Timestamp) -> Result<()> {
-        if capabilities.iter().any(is_admin) { self.require_recent_proof(now) } else { Ok(()) }
+        if capabilities.iter().any(|name| is_admin(&name)) { self.require_recent_proof(now) } else { Ok(()) }
     }
 }
 
-fn is_admin(name: &CapabilityName) -> bool {
-    name.as_str() == builtin::ADMIN
+fn is_admin(name: &&str) -> bool {
+    *name == builtin::ADMIN
 }
 
 /// Refuses an act upon oneself, in the words of `refusal`.

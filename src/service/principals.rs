@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     crypto::KeyHash,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most agents, and most keys, kept in memory; those used least are loaded again when needed.
-const CAPACITY: u64 = 20_000;
+const CAPACITY: usize = 16_384;
 /// Most memory for what agents are described by, in bytes.
 const DETAILS_BYTES: u64 = 4 << 20;
 /// How many counters tell loads that they raced; more of them mean fewer false alarms.
@@ -39,7 +39,7 @@ pub struct Principals(Arc<Inner>);
 
 struct Inner {
     agents: Cache<AgentId, Arc<Principal>>,
-    details: Cache<AgentId, Arc<Agent>>,
+    details: Cache<AgentId, Arc<Agent>, Bytes>,
     /// Which agent a key hash belongs to never changes, so these need no invalidation: a key that was revoked or
     /// deleted is no longer among its agent's keys.
     owners: Cache<KeyHash, (ApiKeyId, AgentId)>,
@@ -53,7 +53,7 @@ impl Default for Principals {
     fn default() -> Self {
         Self(Arc::new(Inner {
             agents: Cache::new(CAPACITY),
-            details: Cache::builder().weigher(|_, agent: &Arc<Agent>| size(agent)).max_capacity(DETAILS_BYTES).build(),
+            details: Cache::with_weighter(CAPACITY, DETAILS_BYTES, Bytes),
             owners: Cache::new(CAPACITY),
             generations: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
@@ -79,9 +79,9 @@ impl Principals {
         self.known(&self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
     }
 
-    async fn known<T: Send + Sync + 'static>(
+    async fn known<T: Send + Sync + 'static, W: Weighter<AgentId, Arc<T>> + Clone>(
         &self,
-        cache: &Cache<AgentId, Arc<T>>,
+        cache: &Cache<AgentId, Arc<T>, W>,
         id: AgentId,
         load: impl Future<Output = Result<Option<T>>>,
     ) -> Result<Option<Arc<T>>> {
@@ -123,8 +123,8 @@ impl Principals {
         for &id in agents {
             let mut generation = self.generation(id);
             *generation += 1;
-            self.0.agents.invalidate(&id);
-            self.0.details.invalidate(&id);
+            self.0.agents.remove(&id);
+            self.0.details.remove(&id);
         }
     }
 
@@ -132,8 +132,8 @@ impl Principals {
         for stripe in &self.0.generations {
             *lock(stripe) += 1;
         }
-        self.0.agents.invalidate_all();
-        self.0.details.invalidate_all();
+        self.0.agents.clear();
+        self.0.details.clear();
     }
 
     /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
@@ -176,11 +176,16 @@ impl Principals {
     }
 }
 
-/// About how much memory an agent takes, in bytes.
-fn size(agent: &Agent) -> u32 {
-    let texts = [agent.name.as_str(), &agent.description, &agent.owner, &agent.metadata_json];
-    let bytes = texts.map(str::len).iter().sum::<usize>() + size_of::<Agent>();
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// Weighs agents by about how much memory they take.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<AgentId, Arc<Agent>> for Bytes {
+    fn weight(&self, _: &AgentId, agent: &Arc<Agent>) -> u64 {
+        let texts = [agent.name.as_str(), &agent.description, &agent.owner, &agent.metadata_json];
+        let bytes = texts.map(str::len).iter().sum::<usize>() + size_of::<Agent>();
+        bytes.try_into().unwrap_or(u64::MAX)
+    }
 }
 
 /// A counter is never left half-changed, so a panic elsewhere does not spoil it.

@@ -61,7 +61,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
                 let details = json!({
                     "identifier": resource.identifier,
                     "name": resource.name,
-                    "scope": resource.capabilities.to_scope(),
+                    "scope": resource.capabilities.as_scope(),
                 });
                 act.audit(AuditAction::ResourceCreated, Resource::ProtectedResource(id), None, details);
                 Ok(resource)
@@ -72,7 +72,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
 
 async fn require_registered(act: &mut Act<'_>, names: &CapabilitySet) -> Result<()> {
     for name in names.iter() {
-        capabilities::find_by_name(act.conn(), name.as_str()).await?.ok_or(Error::NotFound("Capability"))?;
+        capabilities::find_by_name(act.conn(), name).await?.ok_or(Error::NotFound("Capability"))?;
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ pub async fn update(
                 if resource.name != before.name {
                     changes.insert("name".to_owned(), json!({ "from": before.name, "to": resource.name }));
                 }
-                let (from, to) = (before.capabilities.to_scope(), resource.capabilities.to_scope());
+                let (from, to) = (before.capabilities.as_scope(), resource.capabilities.as_scope());
                 if from != to {
                     changes.insert("scope".to_owned(), json!({ "from": from, "to": to }));
                 }

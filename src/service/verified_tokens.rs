@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::{Services, caller::AgentCaller};
@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// Most tokens remembered; those used least are checked again when needed.
-const CAPACITY: u64 = 10_000;
+const CAPACITY: usize = 8_192;
 
 /// Remembers what verified tokens said. All clones are one.
 #[derive(Clone)]
-pub struct VerifiedTokens(Cache<TokenHash, Verified>);
+pub struct VerifiedTokens(Arc<Cache<TokenHash, Verified>>);
 
 type TokenHash = [u8; 32];
 
@@ -43,14 +43,14 @@ impl Verified {
 
 impl Default for VerifiedTokens {
     fn default() -> Self {
-        Self(Cache::new(CAPACITY))
+        Self(Arc::new(Cache::new(CAPACITY)))
     }
 }
 
 impl VerifiedTokens {
     /// Forgets every token: each is verified anew when it comes again.
     pub(super) fn forget_all(&self) {
-        self.0.invalidate_all();
+        self.0.clear();
     }
 }
 
@@ -75,7 +75,7 @@ impl Services {
 }
 
 async fn bearer(services: &Services, claims: &Claims, jti: TokenId) -> Result<Option<AgentCaller>> {
-    let authority = claims.capabilities();
+    let authority = claims.scopes.clone();
     if claims.act.is_some() {
         let links = delegated_tokens::links(services.store.read().await?.conn(), jti).await?;
         return Ok(AgentCaller::of_chain(authority, links));

@@ -104,7 +104,7 @@ pub async fn insert(conn: Conn<'_>, key: &ApiKey, hash: &KeyHash) -> Result<bool
         .bind(key.grace_ends_at.map(Timestamp::as_micros))
         .bind(key.revoked_at.map(Timestamp::as_micros))
         .bind(key.last_used_at.map(Timestamp::as_micros))
-        .bind(key.limits.capabilities.as_ref().map(CapabilitySet::to_scope))
+        .bind(key.limits.capabilities.as_ref().map(CapabilitySet::as_scope))
         .bind(&networks)
         .bind(key.limits.token_life.map(i64::from))
         .bind(key.limits.uses_left)

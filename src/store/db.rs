@@ -3,7 +3,9 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -46,8 +48,16 @@ const STATEMENTS: usize = 256;
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
 const CHECKPOINT_PAGES: &str = "4000";
 
+/// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
+fn readers() -> u32 {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u32::try_from(processors.clamp(4, 16)).unwrap_or(4)
+}
+
 /// What the writing connection to SQLite keeps in memory of the database: KiB, written as a negative number.
-const CACHE: &str = "-8192";
+const CACHE: &str = "-4096";
+/// What each reading one keeps; the operating system keeps the rest, a system call away.
+const READER_CACHE: &str = "-1024";
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -237,7 +247,7 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
             .synchronous(SqliteSynchronous::Full);
-        let read_only = options.clone().read_only(true);
+        let read_only = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
         let writer_options = match mode {
             Mode::Write | Mode::Beside => options
                 .journal_mode(SqliteJournalMode::Wal)
@@ -255,7 +265,7 @@ impl Db {
             .await
             .map_err(OpenError::Connect)?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(8)
+            .max_connections(readers())
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
             .connect_lazy_with(read_only);

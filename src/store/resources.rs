@@ -48,7 +48,7 @@ pub async fn insert(conn: Conn<'_>, resource: &ProtectedResource) -> Result<bool
         .bind(resource.id.0)
         .bind(resource.identifier.as_str())
         .bind(&resource.name)
-        .bind(resource.capabilities.to_scope())
+        .bind(resource.capabilities.as_scope())
         .bind(resource.created_at.as_micros())
         .bind(resource.updated_at.as_micros())
         .execute(c)
@@ -100,7 +100,7 @@ pub async fn update(conn: Conn<'_>, resource: &ProtectedResource) -> Result<()> 
     on!(conn, |c| sqlx::query(SQL)
         .bind(resource.id.0)
         .bind(&resource.name)
-        .bind(resource.capabilities.to_scope())
+        .bind(resource.capabilities.as_scope())
         .bind(resource.updated_at.as_micros())
         .execute(c)
         .await

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::domain::CapabilitySet;
 
 const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 const ISSUER: &str = "https://aims.example";
@@ -17,8 +18,8 @@ fn claims() -> Claims {
         nbf: now,
         exp: now + 60,
         jti: "token".into(),
-        scope: "agents:read".into(),
-        scopes: vec!["agents:read".into()],
+        scope: CapabilitySet::from_scope("agents:read"),
+        scopes: CapabilitySet::from_scope("agents:read"),
         key_id: Some("019b796d-d600-7c15-853d-a0a8797bdbbf".into()),
         public_key_id: None,
         federated_identity_id: None,
@@ -194,7 +195,7 @@ fn an_altered_or_truncated_token_is_refused() {
 fn an_overlong_token_is_not_looked_at() {
     let keyring = shared();
     let mut long = claims();
-    long.scope = "a".repeat(TOKEN_MAX);
+    long.aud = "a".repeat(TOKEN_MAX);
     let token = keyring.sign(&long).unwrap();
     assert_eq!(verify(&keyring, &token), Err(JwtError::TooLong));
 }

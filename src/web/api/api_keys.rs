@@ -15,7 +15,7 @@ use super::{
     agents::{agent_id, words},
 };
 use crate::{
-    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, KeyLimits, Timestamp},
+    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Timestamp},
     service::api_keys::{self, CreatedApiKey, NewApiKey},
     web::{
         extract::{Body, FromBody},
@@ -80,7 +80,7 @@ impl KeyLimitsBody {
     fn of(limits: &KeyLimits) -> Option<Self> {
         let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
         limits.is_limited().then(|| Self {
-            scope: limits.capabilities.as_ref().map(CapabilitySet::to_scope),
+            scope: limits.capabilities.as_ref().map(|names| names.as_scope().to_owned()),
             allowed_networks: (!networks.is_empty()).then(|| networks.join(" ")),
             token_life_seconds: limits.token_life,
             uses_left: limits.uses_left,

@@ -54,7 +54,7 @@ impl From<ProtectedResource> for ResourceBody {
             id: resource.id,
             identifier: resource.identifier,
             name: resource.name,
-            scope: resource.capabilities.to_scope(),
+            scope: resource.capabilities.as_scope().to_owned(),
             created_at: resource.created_at,
             updated_at: resource.updated_at,
         }

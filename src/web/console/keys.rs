@@ -88,7 +88,7 @@ impl Row {
 }
 
 fn described(limits: &KeyLimits) -> Vec<String> {
-    let scope = limits.capabilities.as_ref().map(|names| format!("only {}", names.to_scope()));
+    let scope = limits.capabilities.as_ref().map(|names| format!("only {}", names.as_scope()));
     let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
     let networks = (!networks.is_empty()).then(|| format!("only from {}", networks.join(", ")));
     let life = limits.token_life.map(|seconds| format!("tokens live {seconds} s at most"));

@@ -45,7 +45,7 @@ impl Row {
             id: resource.id.to_string(),
             identifier: resource.identifier.to_string(),
             name: resource.name.clone(),
-            scope: resource.capabilities.to_scope(),
+            scope: resource.capabilities.as_scope().to_owned(),
             created: Moment::at(resource.created_at, now),
         }
     }

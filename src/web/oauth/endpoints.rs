@@ -163,7 +163,7 @@ pub async fn token(
         issued_token_type: exchanges.then_some(ACCESS_TOKEN),
         token_type: if issued.is_bound { "DPoP" } else { "Bearer" },
         expires_in: issued.expires_in,
-        scope: issued.scope.to_scope(),
+        scope: issued.scope.as_scope().to_owned(),
     };
     Ok((NOT_STORED, Json(body)))
 }
@@ -283,7 +283,7 @@ impl From<Active> for ActiveBody {
     fn from(Active { claims, scope }: Active) -> Self {
         let claims = Arc::unwrap_or_clone(claims);
         Self {
-            scope: scope.to_scope(),
+            scope: scope.as_scope().to_owned(),
             client_id: claims.client_id,
             sub: claims.sub,
             act: claims.act,

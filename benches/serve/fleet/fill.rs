@@ -1,4 +1,8 @@
-//! Fills an empty database as fast as it goes, past the service but as the service would have left it.
+//! Fills an empty database with a fleet, as fast as it goes: past the service but as the service would have left it.
+//!
+//! `cargo bench --bench serve -- fill --database URL [--agents N] [--records N]`
+//!
+//! makes agents, two keys and five grants for each, and a valid chain of audit records. A PostgreSQL database must exist.
 
 use std::{
     fmt::Write,
@@ -11,19 +15,40 @@ use aims::{
     domain::audit::Head,
     store::{Db, Location, Mode, Store, audit},
 };
+use clap::Args;
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-use crate::{
-    Failure, config,
-    fleet::{Fleet, scramble},
-};
+use super::{Fleet, config};
+use crate::Failure;
 
 /// Rows of one statement on SQLite, and of one piece of a copy on PostgreSQL.
 const ROWS: usize = 250;
 /// Rows of one transaction on SQLite.
 const TRANSACTION: usize = 250_000;
 const CAPABILITIES: u64 = 20;
+/// Characters of a key that are kept to recognise it by.
+const PREFIX: usize = 13;
+
+#[derive(Args)]
+pub struct Options {
+    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`.
+    #[arg(long)]
+    database: String,
+    /// Agents to make.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..))]
+    agents: u64,
+    /// Audit records to make.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(100..))]
+    records: u64,
+}
+
+/// Fills the database.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let fleet = Fleet { agents: options.agents, records: options.records };
+    tokio::runtime::Runtime::new()?.block_on(fill(&options.database, fleet))
+}
 
 enum Cell {
     Null,
@@ -191,18 +216,23 @@ fn copy_line(text: &mut String, row: &[Cell]) -> std::fmt::Result {
 }
 
 /// Fills the database, which must hold no agents of the fleet, and brings its indexes up to date.
-pub async fn fill(url: &str, fleet: Fleet) -> Result<(), Failure> {
+async fn fill(url: &str, fleet: Fleet) -> Result<(), Failure> {
     // Creates and migrates it, and learns where its chain ends.
     let db = Db::open(&config(url)?.database, Mode::Write).await?;
     let head = audit::head(db.read().await?.conn()).await?;
     let mut sink = Sink::open(url).await?;
     fill_fleet(&mut sink, fleet).await?;
     fill_chain(&mut sink, fleet, head).await?;
-    let Sink::Postgres(_) = sink else { return index(db).await };
-    let began = Instant::now();
-    // What PostgreSQL does by itself in time.
-    sink.execute("VACUUM ANALYZE").await?;
-    println!("{:<20}{:>26.1} s", "vacuum analyze", began.elapsed().as_secs_f64());
+    match sink {
+        // Whoever closes a database last tidies up, and nobody has to when it is opened.
+        Sink::Sqlite(connection) => connection.close().await?,
+        Sink::Postgres(mut connection) => {
+            let began = Instant::now();
+            // What PostgreSQL does by itself in time.
+            connection.execute("VACUUM ANALYZE").await?;
+            println!("{:<20}{:>26.1} s", "vacuum analyze", began.elapsed().as_secs_f64());
+        }
+    }
     index(db).await
 }
 
@@ -244,12 +274,12 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
     let keys = (0..fleet.agents * 2).map(|number| {
         let (agent, which) = (number / 2, number % 2);
         let created_at = fleet.created_at(agent);
-        let hash = (0..4).flat_map(|part| scramble(number * 4 + part).to_be_bytes()).collect();
+        let key = Fleet::key(agent, which);
         vec![
             fleet.key_id(agent, which).into(),
             fleet.agent_id(agent).into(),
-            Cell::Bytes(hash),
-            format!("aims_{:08x}", scramble(number) >> 32).into(),
+            Cell::Bytes(Sha256::digest(&key).to_vec()),
+            key.get(..PREFIX).unwrap_or_default().into(),
             format!("key-{which}").into(),
             (if which == 0 { "active" } else { "revoked" }).into(),
             created_at.into(),

@@ -1,4 +1,10 @@
-//! What each operation costs on a database, call by call.
+//! What lists, searches and filters cost on databases that were filled, call by call.
+//!
+//! `cargo bench --bench serve -- calls --database URL [--database URL]...`
+//!
+//! measures each on each of the databases, one database after another, and prints a table. A figure is the time of one call of
+//! the service's use case, without HTTP and JSON, in ms: the median and the 99th percentile over calls with different agents
+//! and places. Caches are warm: each operation runs a few times before it counts.
 
 use std::{
     future::Future,
@@ -16,12 +22,11 @@ use aims::{
     service::{Caller, Services, agents as agent_service, audit as audit_service},
     store::{Location, agents, audit as audit_store},
 };
+use clap::Args;
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::{
-    Failure, config,
-    fleet::{Fleet, scramble},
-};
+use super::{Fleet, config, scramble};
+use crate::Failure;
 
 /// Calls that do not count.
 const WARM_UP: u64 = 5;
@@ -44,8 +49,19 @@ struct Bench {
     results: Vec<(&'static str, Times)>,
 }
 
+#[derive(Args)]
+pub struct Options {
+    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`.
+    #[arg(long, required = true)]
+    database: Vec<String>,
+}
+
 /// Measures each database and prints the table.
-pub async fn compare(urls: &[String]) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
+    tokio::runtime::Runtime::new()?.block_on(compare(&options.database))
+}
+
+async fn compare(urls: &[String]) -> Result<(), Failure> {
     let mut columns = Vec::new();
     for url in urls {
         let fleet = size(url).await?;
@@ -81,7 +97,7 @@ fn quantile(times: &Times, percent: usize) -> f64 {
 }
 
 /// Counts what the generator made.
-async fn size(url: &str) -> Result<Fleet, Failure> {
+pub(super) async fn size(url: &str) -> Result<Fleet, Failure> {
     const AGENTS: &str = "SELECT COUNT(*) FROM agents WHERE metadata_json = '{\"model\":\"m-1\"}'";
     const RECORDS: &str = "SELECT COUNT(*) FROM audit_log";
     let (agents, records): (i64, i64) = if let Location::Sqlite(path) = config(url)?.database {

@@ -1,10 +1,28 @@
 //! A made-up fleet: what agent number n is like, and what record number n tells. The same in every run.
 
-use aims::domain::{
-    AgentId, Timestamp,
-    audit::{GENESIS, Record},
+pub mod calls;
+pub mod fill;
+pub mod served;
+
+use std::fmt::Write;
+
+use aims::{
+    config::Config,
+    domain::{
+        AgentId, Timestamp,
+        audit::{GENESIS, Record},
+    },
 };
 use uuid::Uuid;
+
+use crate::{Failure, MASTER_KEY};
+
+/// Settings for a database, as the service reads them.
+fn config(url: &str) -> Result<Config, Failure> {
+    let settings = [("DATABASE_URL", url), ("MASTER_KEY", MASTER_KEY)];
+    let value = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Config::load(value).map_err(|error| format!("{error:?}").into())
+}
 
 /// When the first agent was registered: 2025-01-01, in µs.
 const FIRST_DAY: i64 = 1_735_689_600_000_000;
@@ -121,6 +139,15 @@ impl Fleet {
 
     pub fn key_id(self, number: u64, which: u64) -> Uuid {
         uuid(self.created_at(number) + 1_000, number * 2 + which + 0x00C0_FFEE_0000)
+    }
+
+    /// The raw form of a key; the first of each agent is active, the other is not.
+    pub fn key(number: u64, which: u64) -> String {
+        (0..4).fold("aims_".to_owned(), |mut key, part| {
+            // Writing to a string does not fail.
+            let _ = write!(key, "{:016x}", scramble((number * 2 + which) * 4 + part));
+            key
+        })
     }
 
     pub fn capability_id(number: u64) -> Uuid {

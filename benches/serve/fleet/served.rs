@@ -1,0 +1,259 @@
+//! What the service costs over a socket on databases that were filled, beside the smallest of them.
+//!
+//! `cargo bench --bench serve -- fleet --database URL [--database URL]... [--seconds N]`
+//!
+//! For each database, starts the service some times and prints the median time from there to its first answer; then
+//! authenticates as many different agents as asked for, has each one's token introspected, and prints the memory of the process
+//! before and after (`VmRSS`; `RssAnon`, without what is read from files; `VmHWM`, the most it was; of proc(5)).
+//!
+//! Then asks all of them, one database after another and three times over, for each operation on one connection for the given
+//! time, and prints the median of the mean times of a request in ms, each with its ratio to that of the first database, and the
+//! server's processor time for one request in µs. "1,000 agents" are spread over the whole fleet; "any" is every agent in an
+//! order that visits each once: beyond what the caches hold, each is loaded from the database. A fleet whose agents are all
+//! awake costs that much, one that is large and mostly asleep does not.
+//!
+//! Creating agents leaves some in the database, and every operation its audit records.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::{Fleet, calls::size};
+use crate::{
+    Failure, MASTER_KEY, SCRATCH,
+    http::{Connection, ask, exchange, form, render},
+    load::measure,
+    millis,
+    operations::{self, Agent, Operation},
+    server::{Installation, Process},
+};
+
+/// Starts that are timed.
+const STARTS: usize = 11;
+/// Times that each operation is measured.
+const ROUNDS: usize = 3;
+/// Agents of a fleet that is mostly asleep.
+const AWAKE: u64 = 1_000;
+/// Connections that agents authenticate over.
+const CONNECTIONS: usize = 32;
+const MIB: f64 = 1_048_576.0;
+/// Odd, and a factor of no number of agents that is made of twos and fives: steps of it visit every agent.
+const STRIDE: u64 = 7_368_787;
+
+#[derive(Args)]
+pub struct Options {
+    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`; the smallest first.
+    #[arg(long, required = true)]
+    database: Vec<String>,
+    /// Measured time of each operation, in seconds.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Most agents that authenticate before memory is read.
+    #[arg(long, default_value_t = 100_000)]
+    authenticate: u64,
+    /// Stop after memory was read.
+    #[arg(long)]
+    memory: bool,
+}
+
+struct Served {
+    title: String,
+    process: Process,
+    operations: Vec<Operation>,
+}
+
+/// Measures, and prints the table.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    for url in &options.database {
+        all.push(serve(url, options.authenticate)?);
+    }
+    if options.memory {
+        return Ok(());
+    }
+    print!("\n{:<34}", "operation");
+    for served in &all {
+        print!(" | {:^42}", served.title);
+    }
+    print!("\n{:<34}", "");
+    for _ in &all {
+        print!(" | {:>12} {:>12} {:>16}", "mean ms", "of the first", "server µs");
+    }
+    println!();
+    let names: Vec<_> = all.iter().flat_map(|served| &served.operations).map(|operation| operation.name).collect();
+    let rows = names.len() / all.len();
+    for (row, name) in names.into_iter().take(rows).enumerate() {
+        let mut times = vec![Vec::new(); all.len()];
+        for _ in 0..ROUNDS {
+            for (served, times) in all.iter().zip(&mut times) {
+                let operation = served.operations.get(row).ok_or("databases differ in their operations")?;
+                let measured = measure(&served.process, operation, 1, 1, Duration::from_secs(options.seconds))?;
+                if let Some(example) = measured.example {
+                    return Err(format!("{name}: {example}").into());
+                }
+                times.push((1_000.0 / measured.rate(), measured.per_request(measured.server_cpu)));
+            }
+        }
+        print!("{name:<34}");
+        let mut first = None;
+        for times in &mut times {
+            times.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
+            let (mean, cpu) = times.get(ROUNDS / 2).copied().unwrap_or_default();
+            print!(" | {mean:>12.3} {:>12.2} {cpu:>16.1}", mean / *first.get_or_insert(mean));
+        }
+        println!();
+    }
+    Ok(())
+}
+
+fn serve(url: &str, authenticate: u64) -> Result<Served, Failure> {
+    let installation = Installation::new(Path::new(SCRATCH)).with("DATABASE_URL", url).with("MASTER_KEY", MASTER_KEY);
+    let mut made = installation.bootstrap(&[])?;
+    if made.get("created") != Some(&Value::Bool(true)) {
+        made = installation.bootstrap(&["--new-key"])?;
+    }
+    operations::run(async {
+        let fleet = size(url).await?;
+        let kind = url.split(':').next().unwrap_or_default();
+        let title = format!("{kind} {} agents, {} records", fleet.agents, fleet.records);
+        println!("{title}");
+        let mut starts = Vec::with_capacity(STARTS);
+        for _ in 0..STARTS {
+            starts.push(first_answer(&installation).await?);
+        }
+        starts.sort_unstable();
+        let (median, longest) = (starts.get(STARTS / 2).copied(), starts.last().copied());
+        let [median, longest] = [median, longest].map(|time| time.map_or(0.0, millis));
+        println!("  first answer after start: median {median:.0} ms, longest {longest:.0} ms of {STARTS}");
+
+        let process = installation.start()?;
+        say_memory("after start", &process)?;
+        let mut connection = Connection::open(process.address).await?;
+        let (admin, bearer) = operations::sign_in(&mut connection, &made).await?;
+        let (agents, elapsed) = authenticate_all(&process, fleet, &admin, authenticate).await?;
+        say_memory(&format!("after {agents} agents authenticated, {:.1} s", elapsed.as_secs_f64()), &process)?;
+        // The first connection was idle for longer than the service allows.
+        let mut connection = Connection::open(process.address).await?;
+        let operations = operations(&mut connection, fleet, &admin, &bearer, &made).await?;
+        Ok(Served { title, process, operations })
+    })
+}
+
+async fn first_answer(installation: &Installation) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let process = installation.start()?;
+    let mut connection = Connection::open(process.address).await?;
+    let answer = connection.ask(&render("GET", "/_health", "", "")).await?;
+    if answer.is_success() { Ok(began.elapsed()) } else { Err(answer.describe().into()) }
+}
+
+fn say_memory(when: &str, process: &Process) -> Result<(), Failure> {
+    let memory = process.memory()?;
+    let [resident, anonymous, peak] = [memory.resident, memory.anonymous, memory.peak].map(|bytes| bytes as f64 / MIB);
+    println!("  memory {when}: resident {resident:.1} MiB, anonymous {anonymous:.1} MiB, peak {peak:.1} MiB");
+    Ok(())
+}
+
+/// Exchanges the keys of agents all over the fleet, and has each token introspected.
+async fn authenticate_all(
+    process: &Process,
+    fleet: Fleet,
+    admin: &Agent,
+    most: u64,
+) -> Result<(usize, Duration), Failure> {
+    let began = Instant::now();
+    let next = Arc::new(AtomicU64::new(0));
+    let address = process.address;
+    let last = most.min(fleet.agents);
+    let mut tasks = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (next, basic) = (next.clone(), admin.basic());
+        tasks.spawn(async move {
+            let mut connection = Connection::open(address).await?;
+            let mut count = 0;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= last {
+                    return Ok::<_, Failure>(count);
+                }
+                let agent = spread(fleet, number);
+                let token = ask(&mut connection, &exchange(&Fleet::key(agent, 0)), "access_token").await?;
+                ask(&mut connection, &form("/oauth/introspect", &basic, &format!("token={token}")), "client_id")
+                    .await?;
+                count += 1;
+            }
+        });
+    }
+    let mut count = 0;
+    while let Some(ended) = tasks.join_next().await {
+        count += ended??;
+    }
+    Ok((count, began.elapsed()))
+}
+
+/// An agent that can authenticate: number after number another one, anywhere in the fleet, or one nearby.
+fn spread(fleet: Fleet, number: u64) -> u64 {
+    let first = number.wrapping_mul(STRIDE) % fleet.agents;
+    (first..fleet.agents).chain(0..first).find(|agent| fleet.agent(*agent).status == "active").unwrap_or_default()
+}
+
+async fn operations(
+    connection: &mut Connection,
+    fleet: Fleet,
+    admin: &Agent,
+    bearer: &str,
+    made: &Value,
+) -> Result<Vec<Operation>, Failure> {
+    let awake: Vec<u64> = (0..AWAKE).map(|number| spread(fleet, fleet.agents / AWAKE * number)).collect();
+    let exchanges = awake.iter().map(|agent| exchange(&Fleet::key(*agent, 0))).collect();
+    let mut introspections = Vec::with_capacity(awake.len());
+    for agent in &awake {
+        let token = ask(connection, &exchange(&Fleet::key(*agent, 0)), "access_token").await?;
+        introspections.push(form("/oauth/introspect", &admin.basic(), &format!("token={token}")));
+    }
+    let get = |path: &str| render("GET", path, bearer, "");
+    let agent_path = |agent: u64| format!("/api/v1/agents/{}", fleet.agent_id(agent));
+    let grants = |agent: &u64| {
+        let agent = Agent { id: fleet.agent_id(*agent).to_string(), key: Fleet::key(*agent, 0) };
+        form("/oauth/token", &agent.basic(), "grant_type=client_credentials")
+    };
+    let cookie = operations::console_session(connection, made).await?;
+    let repeated = |name, path: &str| Operation::repeated(name, vec![get(path)]);
+    let any = |name, request: fn(Fleet, u64, &str) -> Vec<u8>| {
+        let bearer = bearer.to_owned();
+        Operation::numbered(name, move |number| request(fleet, spread(fleet, number), &bearer))
+    };
+    Ok(vec![
+        Operation::repeated("exchange, 1,000 agents", exchanges),
+        Operation::repeated("credentials grant, 1,000 agents", awake.iter().map(grants).collect()),
+        Operation::repeated("introspection, 1,000 agents", introspections),
+        Operation::repeated("GET agent, 1,000 agents", awake.iter().map(|agent| get(&agent_path(*agent))).collect()),
+        any("exchange, any agent", |_, agent, _| exchange(&Fleet::key(agent, 0))),
+        any("GET agent, any", |fleet, agent, bearer| {
+            render("GET", &format!("/api/v1/agents/{}", fleet.agent_id(agent)), bearer, "")
+        }),
+        repeated("list agents", "/api/v1/agents?limit=50"),
+        repeated("list agents of an owner", "/api/v1/agents?limit=50&owner=platform"),
+        any("search for a name", |_, agent, bearer| {
+            render("GET", &format!("/api/v1/agents?limit=50&q={}", Fleet::name(agent)), bearer, "")
+        }),
+        repeated("search for a word in 1 of 3", "/api/v1/agents?limit=50&q=invoice"),
+        repeated("audit log", "/api/v1/audit?limit=50"),
+        repeated("audit log, failed", "/api/v1/audit?limit=50&success=false"),
+        any("audit of an agent", |fleet, agent, bearer| {
+            render("GET", &format!("/api/v1/agents/{}/audit?limit=20", fleet.agent_id(agent)), bearer, "")
+        }),
+        Operation::repeated("console agents", vec![render("GET", "/console/agents", &cookie, "")]),
+        Operation::repeated("console audit log", vec![render("GET", "/console/audit", &cookie, "")]),
+        operations::create_agents(bearer.to_owned()),
+    ])
+}

@@ -199,7 +199,7 @@ impl App {
         let background = self.start_background();
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
-        let router = web::router(&self.services, &self.limits, proxies, limits.request_timeout, limits.body_bytes);
+        let router = web::router(&self.services, &self.limits, proxies, &limits);
         let ending = self.services.ending.clone();
         let shutdown = async move {
             shutdown.await;

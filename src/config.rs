@@ -56,7 +56,8 @@ settings! {
     "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
-    "MAX_CONNECTIONS", "1024", "Most connections at a time, 1 to 65536";
+    "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; further ones wait";
+    "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`";
     "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
     "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take, 1 to 600";
     "DRAIN_SECONDS", "9", "How long requests may take to finish at the end, 0 to 600";
@@ -193,6 +194,7 @@ impl Config {
         let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse_rate);
         let master_key = reader.master_key(database.as_ref(), signing.as_ref());
         let max_connections = reader.number("MAX_CONNECTIONS", 1, 65_536);
+        let max_requests = reader.number("MAX_REQUESTS", 1, 65_536);
         let header_timeout = reader.seconds("HEADER_TIMEOUT_SECONDS", 1);
         let request_timeout = reader.seconds("REQUEST_TIMEOUT_SECONDS", 1);
         let drain = reader.seconds("DRAIN_SECONDS", 0);
@@ -235,6 +237,7 @@ impl Config {
                     header_timeout: header_timeout?,
                     request_timeout: request_timeout?,
                     max_connections: usize::try_from(max_connections?).ok()?,
+                    max_requests: usize::try_from(max_requests?).ok()?,
                     drain: drain?,
                     body_bytes: BODY_BYTES,
                 },

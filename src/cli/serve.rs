@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -10,8 +11,12 @@ use tokio::{
 use super::{Failure, bootstrap::Reveal};
 use crate::{app::App, clock::Environment, config::Config};
 
+/// Open files besides connections: the database, and what asks others.
+const FILES: u64 = 256;
+
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     super::log::start(&config)?;
+    allow_connections(config.serving.max_connections);
     // Taken before anything is created: an address in use must not leave half a set-up behind.
     let address = config.listen_addr;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
@@ -37,4 +42,18 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     };
     app.serve(listener, shutdown).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A connection is an open file, of which most shells allow a process 1,024 until it asks for more.
+fn allow_connections(connections: usize) {
+    let wanted = FILES.saturating_add(connections.try_into().unwrap_or(u64::MAX));
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let possible = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if current.is_some_and(|current| current < possible)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum })
+    {
+        tracing::warn!(%error, "cannot have as many open files as MAX_CONNECTIONS takes");
+    } else if possible < wanted {
+        tracing::warn!(possible, wanted, "cannot have as many open files as MAX_CONNECTIONS takes");
+    }
 }

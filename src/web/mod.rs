@@ -1,5 +1,6 @@
 //! The faces: the JSON API and the documents, and how they are served.
 
+mod admission;
 pub mod api;
 pub mod client_ip;
 pub mod console;
@@ -17,37 +18,33 @@ pub mod routes;
 pub mod security_headers;
 pub mod serve;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 use failure::Failure;
 use http::{StatusCode, Uri};
 use tower::{Layer, ServiceExt};
-use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{clock::Environment, domain::Error, service::Services};
+use admission::Admission;
 use client_ip::TrustedProxies;
 use oauth::metadata;
 use routes::RateLimits;
+use serve::Limits;
 
 /// Where the API is mounted besides the root; the path that the documentation names.
 pub const API_PREFIX: &str = "/api/v1";
 
 /// Everything that is served. The API's layers stand around its router as a whole: around each route they would be copied, one
 /// within the other, with every request.
-pub fn router(
-    services: &Arc<Services>,
-    limits: &RateLimits,
-    proxies: TrustedProxies,
-    request_timeout: Duration,
-    body_bytes: usize,
-) -> Router {
+pub fn router(services: &Arc<Services>, limits: &RateLimits, proxies: TrustedProxies, bounds: &Limits) -> Router {
     let public_url = &services.settings.issuer;
     let api = routes::api_router(services, limits);
     let oauth = routes::oauth_router(services, limits);
@@ -69,16 +66,16 @@ pub fn router(
     }
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
     let hint: Arc<str> = metadata::protected_resource_url(public_url).into();
+    let admission = Admission::new(bounds.max_requests, bounds.request_timeout);
     let bounds = (
-        TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout),
         CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
             Failure(Error::internal("a handler panicked")).into_response()
         }),
-        DefaultBodyLimit::max(body_bytes),
+        DefaultBodyLimit::max(bounds.body_bytes),
     );
-    let api = (from_fn_with_state(hint, api::error::render), bounds).layer(api);
+    let api = (from_fn_with_state((hint, admission.clone()), api::error::render), bounds).layer(api);
     console::router(services, limits)
-        .layer((from_fn(console::finish), bounds))
+        .layer((from_fn_with_state(admission, console::finish), bounds))
         .fallback_service(api)
         .layer(from_fn_with_state((services.env.clone(), proxies), answer))
 }

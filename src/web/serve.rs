@@ -33,6 +33,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Most connections at a time; further ones wait in the operating system's queue.
     pub max_connections: usize,
+    /// Most requests at a time; further ones are turned away.
+    pub max_requests: usize,
     /// How long requests that are under way may take to finish at the end.
     pub drain: Duration,
     /// Largest body, in bytes.
@@ -127,6 +129,7 @@ mod tests {
             header_timeout: Duration::from_mins(1),
             request_timeout,
             max_connections: 1,
+            max_requests: 1,
             drain: Duration::ZERO,
             body_bytes: 10,
         };

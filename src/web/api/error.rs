@@ -18,17 +18,25 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{Error, RequestId, error::FieldError},
-    web::failure,
+    web::{
+        admission::Admission,
+        failure::{self, Failure},
+    },
 };
 
 /// Writes the body of every error, also of those that the server below made: `{"detail": …}`, or problem details
 /// (RFC 9457) where the client asks for them. Bearers that are refused are told where they read what is demanded
 /// (RFC 9728 §5.1).
-pub(in crate::web) async fn render(State(metadata): State<Arc<str>>, request: Request, next: Next) -> Response {
+pub(in crate::web) async fn render(
+    State((metadata, admission)): State<(Arc<str>, Admission)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let problem_details = wants_problem_details(request.headers());
     let request_id = request.extensions().get::<RequestId>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = next.run(request).await;
+    let answered = admission.run(&uri, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|error| Failure(error).into_response());
     point_to(&metadata, &mut response);
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {

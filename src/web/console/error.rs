@@ -8,7 +8,7 @@ use axum::{
     extract::Request,
     http::request::Parts,
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header::RETRY_AFTER};
 
@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     domain::{AuthFailure, Error, RequestId},
-    web::failure,
+    web::{
+        admission::Admission,
+        failure::{self, Failure},
+    },
 };
 
 /// Most bytes of a form.
@@ -94,14 +97,15 @@ pub(super) struct ConfirmPage {
 }
 
 /// Renders every error below it as a page.
-pub(super) async fn render(request: Request, next: Next) -> Response {
+pub(super) async fn render(admission: &Admission, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let asked = parts.clone();
-    let (body, kept) = match keep(&parts, body).await {
-        Ok(kept) => kept,
-        Err(error) => return page(&asked, StatusCode::PAYLOAD_TOO_LARGE, Some(&error), &[]),
+    let answered = async {
+        let (body, kept) = keep(&parts, body).await?;
+        Ok((kept, next.run(Request::from_parts(parts, body)).await))
     };
-    let response = next.run(Request::from_parts(parts, body)).await;
+    let answered = admission.run(&asked.uri, answered).await.flatten();
+    let (kept, response) = answered.unwrap_or_else(|error| (Bytes::new(), Failure(error).into_response()));
     let status = response.status();
     let described = response.headers().contains_key(http::header::CONTENT_TYPE);
     let error = response.extensions().get::<Arc<Error>>().cloned();

@@ -47,7 +47,11 @@ use http::{
 };
 
 use super::routes::RateLimits;
-use crate::{domain::Error, service::Services, web::failure::Failure};
+use crate::{
+    domain::Error,
+    service::Services,
+    web::{admission::Admission, failure::Failure},
+};
 
 /// What every handler is handed.
 type Shared = State<Arc<Services>>;
@@ -78,8 +82,8 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
 }
 
 /// Renders every error as a page, also those that the layers around the pages make.
-pub(super) async fn finish(request: Request, next: Next) -> Response {
-    allow_own_files(error::render(request, next).await)
+pub(super) async fn finish(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+    allow_own_files(error::render(&admission, request, next).await)
 }
 
 async fn nowhere() -> Response {

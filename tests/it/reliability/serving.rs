@@ -119,17 +119,62 @@ async fn too_many_connections_wait_their_turn() {
 }
 
 #[tokio::test]
+async fn as_many_connections_as_allowed_are_served_whatever_the_shell_allows() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("MAX_CONNECTIONS", "300").with_open_files(64);
+    aims.bootstrap().await;
+    let process = aims.serve().await;
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        let mut connection = Connection::open(&process).await;
+        connection.send(WHOLE).await;
+        timeout(SOON, connection.read_until("\"ok\"")).await.expect("it is served beside the others");
+        open.push(connection);
+    }
+    drop(open);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_body_that_never_arrives_is_given_up() {
     let (db, process, key) = serving(&[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
     let admin = process.client().login(&key).await;
-    let mut connection = Connection::open(&process).await;
-    let began = Instant::now();
-    connection.begin_post(admin.token()).await;
-    let answer = connection.read_until("\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 503") || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    // The connection is of no use any more, and is closed rather than kept.
-    connection.read_to_end().await;
+    let mut agent = Connection::open(&process).await;
+    agent.begin_post(admin.token()).await;
+    let mut browser = Connection::open(&process).await;
+    browser.begin_form().await;
+    for mut connection in [agent, browser] {
+        let answer = timeout(SOON, connection.read_until("\r\n\r\n")).await.expect("it is given up");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        // The connection is of no use any more, and is closed rather than kept.
+        connection.read_to_end().await;
+    }
+    admin.get("/agents").await.expect(200);
+    assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
+    let (db, process, key) = serving(&[("MAX_REQUESTS", "2")]).await;
+    let admin = process.client().login(&key).await;
+    let [mut agent, mut browser, mut late] =
+        [Connection::open(&process).await, Connection::open(&process).await, Connection::open(&process).await];
+    agent.begin_post(admin.token()).await;
+    browser.begin_form().await;
+    for path in ["/agents", "/.well-known/jwks.json", "/console/sign-in"] {
+        late.send(&format!("GET {path} HTTP/1.1\r\nHost: aims\r\n\r\n")).await;
+        let answer = late.read_until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{path}: {answer}");
+    }
+    // Busy is not broken.
+    late.send(WHOLE).await;
+    late.read_until("\"ok\"").await;
+    process.client().exchange(&key).await.refused(503, "The service is temporarily unavailable; nothing was changed");
+    drop((agent, browser));
+    // Polled: the service notices at some moment after the connections ended.
+    let served = async { while process.client().get("/agents").await.status == 503 {} };
+    timeout(SOON, served).await.expect("places are given back");
     admin.get("/agents").await.expect(200);
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
     assert_eq!(process.stop().await.code, Some(0));
@@ -167,6 +212,15 @@ impl Connection {
         self.send(&head).await;
         self.read_until("100 Continue\r\n\r\n").await;
         self.send("{\"na").await;
+    }
+
+    /// The same of a form of the console, which anybody may send.
+    async fn begin_form(&mut self) {
+        let head = "POST /console/sign-in HTTP/1.1\r\nHost: aims\r\nOrigin: http://localhost:8000\r\nContent-Length: 100\r\n\
+                    Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\r\n";
+        self.send(head).await;
+        self.read_until("100 Continue\r\n\r\n").await;
+        self.send("userna").await;
     }
 
     /// Reads until `end` has been read; gives what was read, and forgets it.

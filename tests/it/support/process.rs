@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Aims {
     pub folder: PathBuf,
     settings: BTreeMap<String, String>,
-    /// Largest file that the process may write, in KiB.
-    largest_file: Option<u64>,
+    /// What a shell does before it becomes the process.
+    before: Option<String>,
 }
 
 /// What a process that ended left behind.
@@ -60,7 +60,7 @@ impl Aims {
             ("RATE_LIMIT_API_PER_MINUTE", "1000000".to_owned()),
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { folder: db.folder.path().to_owned(), settings, largest_file: None }
+        Self { folder: db.folder.path().to_owned(), settings, before: None }
     }
 
     /// The same with this setting; an empty one counts as not set.
@@ -72,16 +72,21 @@ impl Aims {
 
     /// The same, but no file may grow beyond this: to the process, the disk is full.
     pub fn with_largest_file(&self, kib: u64) -> Self {
-        Self { largest_file: Some(kib), ..self.clone() }
+        Self { before: Some(format!("trap '' XFSZ; ulimit -f {kib}")), ..self.clone() }
+    }
+
+    /// The same, allowed as few open files unless it asks for more.
+    pub fn with_open_files(&self, files: u64) -> Self {
+        Self { before: Some(format!("ulimit -Sn {files}")), ..self.clone() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         const BINARY: &str = env!("CARGO_BIN_EXE_aims");
-        let mut command = match self.largest_file {
+        let mut command = match &self.before {
             None => Command::new(BINARY),
-            Some(kib) => {
+            Some(before) => {
                 let mut shell = Command::new("bash");
-                shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec {BINARY} \"$@\""), BINARY]);
+                shell.args(["-c", &format!("{before}; exec {BINARY} \"$@\""), BINARY]);
                 shell
             }
         };

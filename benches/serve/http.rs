@@ -18,7 +18,7 @@ pub struct Connection {
 
 /// An answer, valid until the next request.
 pub struct Answer<'c> {
-    status: u16,
+    pub status: u16,
     head: &'c [u8],
     pub body: &'c [u8],
 }

@@ -3,6 +3,7 @@
 //! | Command, after `cargo bench --bench serve --` | What it does |
 //! |---|---|
 //! | (none)     | prints what each operation costs beside a bare axum handler: [`table`] |
+//! | `overload` | offers three times the load that it can carry: [`overload`] |
 //! | `nodes`    | several nodes on one PostgreSQL database: [`nodes`] |
 //! | `fill`     | fills a database with a fleet and its history: [`fleet`] |
 //! | `fleet`    | what the service costs on databases that were filled: [`fleet::served`] |
@@ -20,6 +21,7 @@ mod http;
 mod load;
 mod nodes;
 mod operations;
+mod overload;
 mod server;
 mod table;
 
@@ -49,6 +51,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    Overload(overload::Options),
     Nodes(nodes::Options),
     Fill(fleet::fill::Options),
     Fleet(fleet::served::Options),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         let options = Options::parse();
         match &options.command {
             None => table::run(&options.table),
+            Some(Command::Overload(options)) => overload::run(options),
             Some(Command::Nodes(options)) => nodes::run(options),
             Some(Command::Fill(options)) => fleet::fill::run(options),
             Some(Command::Fleet(options)) => fleet::served::run(options),

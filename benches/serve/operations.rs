@@ -20,6 +20,8 @@ use crate::{
 
 /// The name of what everything is compared with.
 pub const BARE: &str = "bare axum";
+/// The password of the console's owner.
+const PASSWORD: &str = "correct-horse-battery";
 /// Agents that take part.
 const AGENTS: usize = 64;
 
@@ -144,16 +146,23 @@ async fn register(connection: &mut Connection, bearer: &str) -> Result<Vec<Agent
     Ok(agents)
 }
 
+/// The console's owner signs in.
+pub fn console_sign_in() -> Vec<u8> {
+    form_of_console("/console/sign-in", &format!("username=bench&password={PASSWORD}"))
+}
+
+fn form_of_console(path: &str, body: &str) -> Vec<u8> {
+    form(path, &format!("Origin: {PUBLIC_URL}\r\n"), body)
+}
+
 /// Signs in to the console as its owner, who is made first where there is none; gives the header that carries their session.
 pub async fn console_session(connection: &mut Connection, made: &Value) -> Result<String, Failure> {
-    let password = "correct-horse-battery";
-    let origin = format!("Origin: {PUBLIC_URL}\r\n");
     let request = if let Ok(url) = member(made, "setup_url") {
         let (_, token) = url.split_once("token=").ok_or("a link without a token")?;
-        let repeated = format!("new_password={password}&repeat_password={password}");
-        form("/console/setup", &origin, &format!("token={token}&username=bench&display_name=Bench&{repeated}"))
+        let repeated = format!("new_password={PASSWORD}&repeat_password={PASSWORD}");
+        form_of_console("/console/setup", &format!("token={token}&username=bench&display_name=Bench&{repeated}"))
     } else {
-        form("/console/sign-in", &origin, &format!("username=bench&password={password}"))
+        console_sign_in()
     };
     let answer = connection.ask(&request).await?;
     let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next());

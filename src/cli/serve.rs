@@ -3,13 +3,10 @@
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, bootstrap::Reveal};
-use crate::{app::App, clock::Environment, config::Config};
+use crate::{app::App, clock::Environment, config::Config, web::serve::listen};
 
 /// Open files besides connections: the database, and what asks others.
 const FILES: u64 = 256;
@@ -19,7 +16,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     allow_connections(config.serving.max_connections);
     // Taken before anything is created: an address in use must not leave half a set-up behind.
     let address = config.listen_addr;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener = listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (public_url, database) = (config.public_url.clone(), config.database.clone());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

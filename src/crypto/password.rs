@@ -1,22 +1,54 @@
 //! Passwords at rest: Argon2id (RFC 9106), made and checked on threads that may block.
 
-use std::{fmt, sync::LazyLock};
+use std::{fmt, num::NonZeroUsize, sync::LazyLock, thread};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::{
     clock::Environment,
     domain::{Error, Result, password::NewPassword},
 };
 
-/// At most so many hashes are computed at a time: each takes a core and 19 MiB.
-const AT_A_TIME: usize = 2;
-/// At most so many wait for their turn; further ones are turned away, so that waiting stays short.
-const WAITING: usize = 64;
+/// At most so many wait for the turn of one; further ones are turned away, so that waiting stays short.
+const WAITING: usize = 24;
 
-static TURN: Semaphore = Semaphore::const_new(AT_A_TIME);
-static QUEUE: Semaphore = Semaphore::const_new(AT_A_TIME + WAITING);
+/// As many hashes are computed at a time: each takes a core and 19 MiB, and half of the cores stay for everything else.
+static AT_A_TIME: LazyLock<usize> =
+    LazyLock::new(|| (thread::available_parallelism().map_or(1, NonZeroUsize::get) / 2).max(1));
+static TURN: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME));
+static QUEUE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME * (1 + WAITING)));
+
+/// How far the threads that compute hashes stand behind all others, in steps of nice(2): agents that call many times a second
+/// notice a thread that takes its whole share of a core, and somebody who signs in does not notice that it takes a little less.
+const NICE: i32 = 10;
+
+/// A place among those whose password is checked or hashed in turn.
+#[derive(Debug)]
+pub struct PasswordTurn(SemaphorePermit<'static>);
+
+impl PasswordTurn {
+    /// Takes a place, before anything else is done for somebody who may be one of very many.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is none.
+    pub fn line_up() -> Result<Self> {
+        QUEUE.try_acquire().map(Self).map_err(|_| Error::Unavailable(None))
+    }
+
+    async fn take<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let turn = TURN.acquire().await.map_err(|error| Error::internal(error.to_string()))?;
+        let (done, answer) = oneshot::channel();
+        let work = move || {
+            // Until it is done, whether or not anybody still waits for it.
+            let _held = (self.0, turn);
+            step_back();
+            let _ = done.send(work());
+        };
+        thread::Builder::new().spawn(work).map_err(|error| Error::internal(error.to_string()))?;
+        answer.await.map_err(|error| Error::internal(error.to_string()))
+    }
+}
 
 /// The Argon2id hash of a password in PHC string format; says nothing of the password, and is not printed all the same.
 #[derive(Clone)]
@@ -38,10 +70,10 @@ impl PasswordHash {
     /// Hashes a password.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when too many wait for their turn.
+    /// As [`PasswordTurn::line_up`].
     pub async fn of(env: &Environment, password: NewPassword) -> Result<Self> {
         let salt = env.random::<16>();
-        let hash = in_turn(move || {
+        let hash = PasswordTurn::line_up()?.take(move || {
             argon2()?.hash_password_with_salt(password.expose().as_bytes(), &salt).map(|hash| hash.to_string())
         });
         Ok(Self(hash.await?.map_err(|error| Error::internal(error.to_string()))?))
@@ -50,9 +82,9 @@ impl PasswordHash {
     /// Whether `password` is the one. Takes as long for [`Self::nobodys`] as for any other.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when too many wait for their turn.
-    pub async fn matches(self, password: String) -> Result<bool> {
-        in_turn(move || {
+    /// When the work cannot be done.
+    pub async fn matches(self, password: String, turn: PasswordTurn) -> Result<bool> {
+        turn.take(move || {
             let Ok(hash) = phc::PasswordHash::new(&self.0) else { return false };
             argon2().is_ok_and(|argon2| argon2.verify_password(password.as_bytes(), &hash).is_ok())
         })
@@ -76,17 +108,18 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
+/// Linux gives each thread a priority of its own; elsewhere this would slow down the whole process.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "hashes are computed with the priority of everything else");
+    }
+}
+
 /// OWASP's first choice: 19 MiB, two passes, one lane.
 fn argon2() -> argon2::password_hash::Result<Argon2<'static>> {
     let params = Params::new(19_456, 2, 1, None)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-}
-
-async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let busy = |_| Error::Unavailable(Some("too many passwords are being checked".into()));
-    let _place = QUEUE.try_acquire().map_err(|error| busy(error.to_string()))?;
-    let _turn = TURN.acquire().await.map_err(|error| busy(error.to_string()))?;
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(Box::new(error)))
 }
 
 #[cfg(test)]
@@ -98,13 +131,17 @@ mod tests {
         NewPassword::parse(text, &Username::parse("zoe").unwrap()).unwrap()
     }
 
+    fn turn() -> PasswordTurn {
+        PasswordTurn::line_up().unwrap()
+    }
+
     #[tokio::test]
     async fn only_the_password_matches_and_no_two_hashes_are_alike() {
         let env = Environment::system();
         let hash = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
         assert!(hash.to_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.to_phc());
-        assert!(hash.clone().matches("a quiet river at dawn".to_owned()).await.unwrap());
-        assert!(!hash.clone().matches("a quiet river at dusk".to_owned()).await.unwrap());
+        assert!(hash.clone().matches("a quiet river at dawn".to_owned(), turn()).await.unwrap());
+        assert!(!hash.clone().matches("a quiet river at dusk".to_owned(), turn()).await.unwrap());
         let other = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
         assert_ne!(hash.to_phc(), other.to_phc());
         assert_eq!(format!("{hash:?}"), "PasswordHash([REDACTED])");
@@ -112,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_has_no_password_and_a_damaged_hash_matches_none() {
-        assert!(!PasswordHash::nobodys().matches(" ".to_owned()).await.unwrap());
-        assert!(!PasswordHash::from_phc("junk".to_owned()).matches(String::new()).await.unwrap());
+        assert!(!PasswordHash::nobodys().matches(" ".to_owned(), turn()).await.unwrap());
+        assert!(!PasswordHash::from_phc("junk".to_owned()).matches(String::new(), turn()).await.unwrap());
     }
 }

@@ -19,7 +19,7 @@ use super::{
     sessions::KeyHash,
 };
 use crate::{
-    crypto::PasswordHash,
+    crypto::{PasswordHash, PasswordTurn},
     domain::{
         Administrator, AdministratorId, AuthFailure, Error, Result, SessionId, Timestamp, Username,
         administrator::Session,
@@ -67,8 +67,10 @@ pub struct Proof {
 /// Checks a username and a password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] when too many
+/// others wait.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
+    let turn = PasswordTurn::line_up()?;
     let username = Username::parse(username).ok();
     let name = username.as_ref().map_or("", Username::as_str);
     let throttle = Throttle::of(origin, name);
@@ -79,7 +81,7 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
     let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
     let id = person.as_ref().map(|person| person.id);
     throttle.check(services, id).await?;
-    let right = hash.matches(password).await?;
+    let right = hash.matches(password, turn).await?;
     match person.filter(|person| right && person.is_enabled()) {
         Some(person) if person.totp_enabled_at.is_some() => Ok(Outcome::SecondFactor(person.id)),
         Some(person) => {
@@ -102,7 +104,7 @@ pub async fn again_with_password(services: &Services, caller: &Caller, password:
     drop(read);
     let throttle = Throttle::of(&caller.origin, person.username.as_str());
     throttle.check(services, Some(id)).await?;
-    if hash.matches(password).await? {
+    if hash.matches(password, PasswordTurn::line_up()?).await? {
         throttle.forgive(services).await?;
         Ok(Proof { administrator: id, method: "password" })
     } else {

@@ -10,7 +10,7 @@ use hyper_util::{
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::{JoinError, JoinSet},
     time,
 };
@@ -20,6 +20,9 @@ use super::patience::Patience;
 
 /// Most bytes of a request's head; an access token with many capabilities takes a few thousand.
 const HEAD_BYTES: usize = 32 * 1_024;
+/// How many connections may wait to be accepted; the operating system may hold fewer, and drops the first packet of further ones,
+/// which is sent again only after a second.
+const BACKLOG: u32 = 4_096;
 /// How long to leave a machine alone that has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +42,18 @@ pub struct Limits {
     pub drain: Duration,
     /// Largest body, in bytes.
     pub body_bytes: usize,
+}
+
+/// Takes an address.
+///
+/// # Errors
+/// When somebody else has it, or it is none of this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port that was given up a moment ago may be taken again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves HTTP/1.1 until `shutdown` completes, and then until running requests are answered, but no longer than

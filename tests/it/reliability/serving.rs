@@ -1,6 +1,9 @@
 //! Clients that are slow, silent or too many, and a process that is asked to end.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::{
@@ -177,6 +180,38 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
     timeout(SOON, served).await.expect("places are given back");
     admin.get("/agents").await.expect(200);
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn however_many_sign_in_at_once_few_are_kept_waiting() {
+    let (_db, process, key) = serving(&[("PUBLIC_URL", "http://aims.test")]).await;
+    let form = "username=nobody&password=a+guess+among+many";
+    let request = format!(
+        "POST /console/sign-in HTTP/1.1\r\nHost: aims\r\nOrigin: http://aims.test\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    let attempts = 100 * available_parallelism().unwrap().get();
+    let mut open = Vec::new();
+    for _ in 0..attempts {
+        open.push(Connection::open(&process).await);
+    }
+    for connection in &mut open {
+        connection.send(&request).await;
+    }
+    process.client().login(&key).await;
+    let mut turned_away = 0;
+    for mut connection in open {
+        let answer = timeout(SOON, connection.read_to_end()).await.expect("everybody hears something");
+        match &answer[..12] {
+            "HTTP/1.1 503" => turned_away += usize::from(answer.contains("\r\nretry-after: 1\r\n")),
+            // A guess was checked, or came after too many.
+            "HTTP/1.1 401" | "HTTP/1.1 429" => {}
+            _ => panic!("{answer}"),
+        }
+    }
+    assert!(turned_away > attempts / 2, "{turned_away} of {attempts}");
     assert_eq!(process.stop().await.code, Some(0));
 }
 

@@ -1,0 +1,213 @@
+//! What is left of the service when it is offered three times what it can carry.
+//!
+//! `cargo bench --bench serve -- overload [--seconds N] [--connections N]`
+//!
+//! On a fresh SQLite database, with every setting as shipped but the rate limits. First the exchange of keys for tokens on 32
+//! connections, one request after another: what the service can carry. Then three times as many exchanges a second as were
+//! answered, by the clock, whether or not earlier ones were answered, on many connections in turn; one whose connection is still
+//! busy is sent as soon as it is free, and its time counts from when it was due. Prints how many were answered with a token, how
+//! many were turned away with 503 or 429 and `Retry-After`, and how soon; anything else fails the run. Last, the exchanges on 32
+//! connections once more while 500 people sign in to the console at once and come back about when told to, until the last of them is
+//! signed in; and the same with half as many exchanges a second as the service can carry.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::{sync::oneshot, task::JoinSet, time};
+
+use crate::{
+    Failure, SCRATCH,
+    histogram::Histogram,
+    http::{Answer, Connection},
+    millis,
+    operations::{self, Operation},
+    server::{Installation, Process},
+};
+
+/// Connections of the load that the service carries.
+const CARRIED: usize = 32;
+/// How many times that it is offered.
+const TIMES: f64 = 3.0;
+/// People who sign in at once.
+const PEOPLE: usize = 500;
+const MIB: f64 = 1_048_576.0;
+
+#[derive(Args)]
+pub struct Options {
+    /// Measured time of each row, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Connections that offer too much; below `MAX_CONNECTIONS`, beyond which nobody is answered.
+    #[arg(long, default_value_t = 4_000)]
+    connections: usize,
+}
+
+/// What came of a load.
+#[derive(Default)]
+struct Outcome {
+    answered: Histogram,
+    turned_away: Histogram,
+    elapsed: Duration,
+}
+
+impl Outcome {
+    fn rate(&self) -> f64 {
+        self.answered.count() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    fn say(&self, what: &str) {
+        let [p50, p99] = [0.50, 0.99].map(|share| millis(self.answered.quantile(share)));
+        println!("{what:<58} {:>8.0}/s {p50:>9.3} {p99:>9.3} {:>8.1}", self.rate(), self.elapsed.as_secs_f64());
+        if self.turned_away.count() > 0 {
+            let away = self.turned_away.count() as f64 / self.elapsed.as_secs_f64();
+            let [p50, p99] = [0.50, 0.99].map(|share| millis(self.turned_away.quantile(share)));
+            println!("{:<58} {away:>8.0}/s {p50:>9.3} {p99:>9.3}", "  turned away");
+        }
+    }
+}
+
+/// Counts answers while they arrive. Clones count together.
+#[derive(Clone, Default)]
+struct Tally(Arc<Mutex<Outcome>>);
+
+impl Tally {
+    /// Counts an answer that is what was wanted, or that turns its client away as it should: it gives how long to wait.
+    fn count(&self, answer: &Answer<'_>, wanted: u16, took: Duration) -> Result<Option<Duration>, Failure> {
+        let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        match answer.status {
+            status if status == wanted => outcome.answered.record(took),
+            429 | 503 if wait.is_some() => outcome.turned_away.record(took),
+            _ => return Err(answer.describe().into()),
+        }
+        Ok(wait)
+    }
+
+    fn end(&self, elapsed: Duration) -> Outcome {
+        let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Outcome { elapsed, ..std::mem::take(&mut *outcome) }
+    }
+}
+
+/// Measures, and prints one row after another.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let scratch = tempfile::tempdir_in(SCRATCH)?;
+    let installation = Installation::new(scratch.path());
+    let made = installation.bootstrap(&[])?;
+    let process = installation.start()?;
+    let exchange = operations::exchanges("exchange", process.address, &made)?;
+    let duration = Duration::from_secs(options.seconds);
+    operations::run(async {
+        // Makes the console's owner, who signs in later.
+        operations::console_session(&mut Connection::open(process.address).await?, &made).await?;
+        println!("{:<58} {:>10} {:>9} {:>9} {:>8}", "exchanges", "answered", "p50 ms", "p99 ms", "s");
+        let lasting = async || time::sleep(duration).await;
+        let carried = load(&process, &exchange, CARRIED, None, lasting()).await?;
+        carried.say("32 connections, as many as it can");
+        say_memory(&process)?;
+        let offered = carried.rate() * TIMES;
+        let over = load(&process, &exchange, options.connections, Some(offered), lasting()).await?;
+        over.say(&format!("{offered:.0}/s on {} connections", options.connections));
+        say_memory(&process)?;
+        let half = carried.rate() / 2.0;
+        for (what, rate) in [("32 connections, as many as it can", None), ("half as many", Some(half))] {
+            let alone = load(&process, &exchange, CARRIED, rate, lasting()).await?;
+            alone.say(what);
+            let address = process.address;
+            let (sender, receiver) = oneshot::channel();
+            let people = thread::spawn(move || {
+                let signed_in = operations::run(sign_in_at_once(address));
+                let _ = sender.send(());
+                signed_in
+            });
+            let everybody = async { receiver.await.unwrap_or_default() };
+            let beside = load(&process, &exchange, CARRIED, rate, everybody).await?;
+            let signed_in = people.join().map_err(|_| "the sign-ins panicked")??;
+            beside.say(&format!("{what}, while {PEOPLE} sign in at once"));
+            signed_in.say("  sign-ins");
+            let [alone, beside] = [&alone, &beside].map(|outcome| millis(outcome.answered.quantile(0.99)));
+            println!("  p99 beside sign-ins: {:.2} of that without", beside / alone);
+        }
+        say_memory(&process)
+    })
+}
+
+/// Asks until `end`: at the given number of requests a second, or each connection as soon as it has its answer.
+async fn load(
+    process: &Process,
+    operation: &Operation,
+    connections: usize,
+    rate: Option<f64>,
+    end: impl Future<Output = ()>,
+) -> Result<Outcome, Failure> {
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        open.push(Connection::open(process.address).await?);
+    }
+    let (tally, ended) = (Tally::default(), Arc::new(AtomicBool::new(false)));
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for (number, mut connection) in open.into_iter().enumerate() {
+        let (operation, tally, ended) = (operation.clone(), tally.clone(), ended.clone());
+        tasks.spawn(async move {
+            for turn in 0.. {
+                let number = number + turn * connections;
+                let due = rate.map_or_else(Instant::now, |rate| began + Duration::from_secs_f64(number as f64 / rate));
+                time::sleep_until(due.into()).await;
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let request = operation.request(number);
+                tally.count(&connection.ask(&request).await?, 200, due.elapsed())?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    end.await;
+    let outcome = tally.end(began.elapsed());
+    ended.store(true, Ordering::Relaxed);
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(outcome)
+}
+
+/// Whoever is turned away comes back about when told to.
+async fn sign_in_at_once(address: SocketAddr) -> Result<Outcome, Failure> {
+    let (tally, began) = (Tally::default(), Instant::now());
+    let mut tasks = JoinSet::new();
+    for person in 0..PEOPLE {
+        let tally = tally.clone();
+        tasks.spawn(async move {
+            let mut connection = Connection::open(address).await?;
+            let request = operations::console_sign_in();
+            loop {
+                let asked = Instant::now();
+                match tally.count(&connection.ask(&request).await?, 303, asked.elapsed())? {
+                    None => return Ok::<_, Failure>(()),
+                    // No two people come back in the same moment.
+                    Some(wait) => time::sleep(wait + wait.mul_f64(person as f64 / PEOPLE as f64)).await,
+                }
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(tally.end(began.elapsed()))
+}
+
+fn say_memory(process: &Process) -> Result<(), Failure> {
+    let memory = process.memory()?;
+    let [resident, peak] = [memory.resident, memory.peak].map(|bytes| bytes as f64 / MIB);
+    println!("  memory: resident {resident:.1} MiB, peak {peak:.1} MiB");
+    Ok(())
+}

@@ -1,12 +1,15 @@
 //! The database is there, but not to be had for a while.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::support::{Aims, Database, Server};
+use crate::support::{Aims, Client, Database, Postgres, Server};
 
 /// Another program holds SQLite's write lock for longer than the service waits.
 #[tokio::test]
@@ -36,24 +39,7 @@ async fn connections_that_are_cut_are_made_again() {
         WHERE datname = current_database() AND application_name = 'aims'";
     const CUTS: usize = 10;
     let server = Server::start(Database::postgres().await).await;
-    let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
-    let mut writers = JoinSet::new();
-    for writer in 0..16 {
-        let (admin, acknowledge) = (server.admin.clone(), acknowledge.clone());
-        writers.spawn(async move {
-            for n in 0.. {
-                let name = format!("w{writer}-{n}");
-                let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
-                match answer.status.as_u16() {
-                    // Until nobody listens any more.
-                    201 if acknowledge.send(name).is_err() => return,
-                    201 | 503 => {}
-                    _ => panic!("{answer:?}"),
-                }
-            }
-        });
-    }
-    drop(acknowledge);
+    let (mut acknowledged, writers) = write(&server.admin);
     let mut names = HashSet::new();
     for _ in 0..CUTS {
         for _ in 0..25 {
@@ -67,11 +53,72 @@ async fn connections_that_are_cut_are_made_again() {
     drop(acknowledged);
     writers.join_all().await;
     server.admin.post("/agents", json!({ "name": "last", "owner": "o" })).await.expect(201);
+    nothing_is_lost(&server.db, &names).await;
+}
 
-    let stored: HashSet<_> = server.db.texts("SELECT name FROM agents").await.into_iter().collect();
-    assert_eq!(names.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
-    let created = server.db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
+/// PostgreSQL is restarted, and as often crashes, while 16 writers are at work.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_database_that_restarts_is_got_over() {
+    const RESTARTS: usize = 20;
+    /// How long after the database the service is back.
+    const BACK: Duration = Duration::from_secs(5);
+    let (mut postgres, db) = Postgres::start().await;
+    let aims = Aims::new(&db);
+    let key = aims.bootstrap().await;
+    let process = aims.serve().await;
+    let admin = process.client().login(&key).await;
+    let (mut acknowledged, writers) = write(&admin);
+    let mut names = HashSet::new();
+    let mut longest = Duration::ZERO;
+    for restart in 0..RESTARTS {
+        for _ in 0..100 {
+            names.insert(acknowledged.recv().await.expect("writers that go on"));
+        }
+        postgres.restart(if restart % 2 == 0 { "fast" } else { "immediate" }).await;
+        let restarted = Instant::now();
+        // What was acknowledged before is still to be read.
+        while let Ok(name) = acknowledged.try_recv() {
+            names.insert(name);
+        }
+        names.insert(acknowledged.recv().await.expect("writers that go on"));
+        longest = longest.max(restarted.elapsed());
+    }
+    println!("back after {longest:?} at most");
+    assert!(longest < BACK, "{longest:?}");
+    drop(acknowledged);
+    writers.join_all().await;
+    nothing_is_lost(&db, &names).await;
+    assert_eq!(process.stop().await.code, Some(0));
+    postgres.stop().await;
+}
+
+/// Sixteen register agents, again and again, until nobody listens to what they were told to have happened.
+fn write(admin: &Client) -> (mpsc::UnboundedReceiver<String>, JoinSet<()>) {
+    let (acknowledge, acknowledged) = mpsc::unbounded_channel();
+    let mut writers = JoinSet::new();
+    for writer in 0..16 {
+        let (admin, acknowledge) = (admin.clone(), acknowledge.clone());
+        writers.spawn(async move {
+            for n in 0.. {
+                let name = format!("w{writer}-{n}");
+                let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
+                match answer.status.as_u16() {
+                    201 if acknowledge.send(name).is_err() => return,
+                    201 | 503 => {}
+                    _ => panic!("{answer:?}"),
+                }
+            }
+        });
+    }
+    (acknowledged, writers)
+}
+
+async fn nothing_is_lost(db: &Database, acknowledged: &HashSet<String>) {
+    let stored: HashSet<_> = db.texts("SELECT name FROM agents").await.into_iter().collect();
+    assert_eq!(acknowledged.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
+    let created = db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
     assert_eq!(usize::try_from(created).unwrap(), stored.len());
-    let verified = Aims::new(&server.db).run(&["audit", "verify", "--json"]).await.json();
+    let verified = Aims::new(db).run(&["audit", "verify", "--json"]).await.json();
     assert_eq!(verified["valid"], true, "{verified}");
 }

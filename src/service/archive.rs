@@ -121,7 +121,7 @@ async fn remove_archived(services: &Services) -> Result<()> {
             break;
         }
     }
-    services.store.write(|tx| Box::pin(async move { audit::index::forget_archived(tx.conn()).await })).await
+    audit::index::forget_archived(&services.store).await
 }
 
 /// Reads an archive, and checks that its records are a part of one chain, that goes on from `after` where it is known; the inner error says where they are not.

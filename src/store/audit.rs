@@ -2,6 +2,7 @@
 
 pub mod index;
 mod listing;
+mod spans;
 
 use sqlx::{FromRow, PgConnection, QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
+use super::spans;
 use crate::{
     domain::{Error, Result, Timestamp, audit::Filter},
     store::{
@@ -27,7 +28,7 @@ use crate::{
 /// Records in a run.
 pub const RUN: i64 = 8_192;
 /// Parts that a run's terms are divided into, by their first byte.
-const BUCKETS: usize = 256;
+pub(super) const BUCKETS: usize = 256;
 /// Places are a bucket and then a run.
 const BUCKET_STRIDE: i64 = 1 << 40;
 /// From this many records on a term is stored as one bit for each record of the run.
@@ -38,7 +39,7 @@ const WORDS: usize = 128;
 type Bits = [u64; WORDS];
 
 /// A hash of what a record may be filtered by.
-type Term = u64;
+pub(super) type Term = u64;
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -159,14 +160,13 @@ pub(super) async fn within(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64)
     Ok(ends.0.zip(ends.1))
 }
 
-/// Looks up the runs `low` to `high`; those with nothing to show are left out, the others come in order.
-pub(super) async fn choose(mut conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Vec<Chosen>> {
-    let mut chosen: BTreeMap<i64, Option<Box<Bits>>> =
-        in_time(conn.reborrow(), wanted, low, high).await?.into_iter().map(|run| (run, None)).collect();
+/// Looks up some runs; those with nothing to show are left out, the others come in order.
+pub(super) async fn choose(mut conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<Vec<Chosen>> {
+    let mut chosen: BTreeMap<i64, Option<Box<Bits>>> = runs.iter().map(|run| (*run, None)).collect();
     for alternatives in &wanted.terms {
         let mut holding: HashMap<i64, Box<Bits>> = HashMap::new();
         for &term in alternatives {
-            for (run, postings) in load(conn.reborrow(), term, low, high).await? {
+            for (run, postings) in load(conn.reborrow(), term, runs).await? {
                 if chosen.contains_key(&run)
                     && let Some(entry) = find(&postings, term)
                 {
@@ -187,6 +187,22 @@ pub(super) async fn choose(mut conn: Conn<'_>, wanted: &Wanted, low: i64, high: 
     Ok(chosen.into_iter().map(|(run, bits)| Chosen { run, bits }).collect())
 }
 
+/// The runs from `low` to `high` that may have something to show, in order. Those below `spanned` belong to spans.
+pub(super) async fn candidates(
+    mut conn: Conn<'_>,
+    wanted: &Wanted,
+    (low, high): (i64, i64),
+    spanned: i64,
+) -> Result<Vec<i64>> {
+    let mut runs = in_time(conn.reborrow(), wanted, low, high).await?;
+    let last = high.min(spanned - 1);
+    if low <= last && !wanted.terms.is_empty() {
+        let holding = spans::holding(conn, &wanted.terms, low, last).await?;
+        runs.retain(|run| *run > last || holding.binary_search(run).is_ok());
+    }
+    Ok(runs)
+}
+
 async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Vec<i64>> {
     const SQL: &str = "SELECT run FROM audit_runs WHERE run >= $1 AND run <= $2 AND last_at >= $3 AND first_at <= $4";
     if wanted.from.is_none() && wanted.until.is_none() {
@@ -196,15 +212,27 @@ async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result
     Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await?))
 }
 
-async fn load(conn: Conn<'_>, term: Term, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>> {
-    const SQL: &str = "SELECT place - $1, postings FROM audit_index WHERE place >= $1 + $2 AND place <= $1 + $3";
+/// The buckets of some runs, which are in order, that a term would be in.
+async fn load(mut conn: Conn<'_>, term: Term, runs: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
     let [first, ..] = term.to_be_bytes();
-    let bucket = i64::from(first) * BUCKET_STRIDE;
-    Ok(on!(conn, |c| sqlx::query_as(SQL).bind(bucket).bind(low).bind(high).fetch_all(c).await?))
+    let mut loaded = Vec::new();
+    for stretch in runs.chunk_by(|one, next| *next == one + 1) {
+        if let (Some(low), Some(high)) = (stretch.first(), stretch.last()) {
+            loaded.append(&mut bucket(conn.reborrow(), i64::from(first), *low, *high).await?);
+        }
+    }
+    Ok(loaded)
+}
+
+/// A bucket of the runs `low` to `high`.
+pub(super) async fn bucket(conn: Conn<'_>, bucket: i64, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>> {
+    const SQL: &str = "SELECT place - $1, postings FROM audit_index WHERE place >= $1 + $2 AND place <= $1 + $3";
+    let first = bucket * BUCKET_STRIDE;
+    Ok(on!(conn, |c| sqlx::query_as(SQL).bind(first).bind(low).bind(high).fetch_all(c).await?))
 }
 
 /// Where a term is in its run: offsets of two bytes, or one bit for each record.
-enum Entry<'p> {
+pub(super) enum Entry<'p> {
     Sparse(&'p [u8]),
     Dense(&'p [u8]),
 }
@@ -229,19 +257,21 @@ impl Entry<'_> {
     }
 }
 
-/// Finds a term in a bucket: entries of the term (8 bytes), the number of records (2 bytes), and where they are.
-fn find(mut postings: &[u8], wanted: Term) -> Option<Entry<'_>> {
-    loop {
+fn find(postings: &[u8], wanted: Term) -> Option<Entry<'_>> {
+    entries(postings).find_map(|(term, entry)| (term == wanted).then_some(entry))
+}
+
+/// What a bucket holds: the term (8 bytes), the number of records (2 bytes), and where they are, again and again.
+pub(super) fn entries(mut postings: &[u8]) -> impl Iterator<Item = (Term, Entry<'_>)> {
+    std::iter::from_fn(move || {
         let (term, rest) = postings.split_first_chunk::<8>()?;
         let (count, rest) = rest.split_first_chunk::<2>()?;
         let count = usize::from(u16::from_be_bytes(*count));
         let dense = count >= DENSE;
         let (entry, rest) = rest.split_at_checked(if dense { WORDS * 8 } else { count * 2 })?;
-        if u64::from_be_bytes(*term) == wanted {
-            return Some(if dense { Entry::Dense(entry) } else { Entry::Sparse(entry) });
-        }
         postings = rest;
-    }
+        Some((Term::from_be_bytes(*term), if dense { Entry::Dense(entry) } else { Entry::Sparse(entry) }))
+    })
 }
 
 /// A run's rows: its span of time, and its buckets with their numbers.
@@ -285,7 +315,7 @@ fn build(run: i64, records: &[Indexed]) -> Built {
     }
 }
 
-/// Indexes the next run if it is complete; `false` when it is not.
+/// Indexes the next run if it is complete, or the next span of runs; `false` when neither is.
 ///
 /// # Errors
 /// When the database fails.
@@ -294,6 +324,9 @@ pub async fn fill(store: &Store) -> Result<bool> {
         WHERE seq > $1 AND seq <= $2";
     let mut read = store.read().await?;
     let run = runs(read.conn()).await?;
+    if spans::fill(store, run).await? {
+        return Ok(true);
+    }
     if super::head(read.conn()).await?.seq < (run + 1) * RUN {
         return Ok(false);
     }
@@ -311,14 +344,21 @@ pub async fn fill(store: &Store) -> Result<bool> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_archived(mut conn: Conn<'_>) -> Result<()> {
-    const SQL: &str = "DELETE FROM audit_index WHERE place >= $1 AND place < $2";
-    let runs = super::start(conn.reborrow()).await?.seq / RUN;
+pub async fn forget_archived(store: &Store) -> Result<()> {
+    let runs = super::start(store.read().await?.conn()).await?.seq / RUN;
+    // Bucket by bucket: all at once would keep other writers waiting.
     for bucket in 0..BUCKETS {
-        let first = i64::try_from(bucket).unwrap_or(i64::MAX).saturating_mul(BUCKET_STRIDE);
-        on!(&mut conn, |c| sqlx::query(SQL).bind(first).bind(first.saturating_add(runs)).execute(c).await.map(drop))?;
+        let bucket = i64::try_from(bucket).unwrap_or(i64::MAX);
+        store.write(move |tx| Box::pin(async move { forget(tx.conn(), bucket, runs).await })).await?;
     }
     Ok(())
+}
+
+async fn forget(mut conn: Conn<'_>, bucket: i64, runs: i64) -> Result<()> {
+    const SQL: &str = "DELETE FROM audit_index WHERE place >= $1 AND place < $2";
+    let first = bucket * BUCKET_STRIDE;
+    on!(&mut conn, |c| sqlx::query(SQL).bind(first).bind(first + runs).execute(c).await.map(drop))?;
+    spans::forget(conn, bucket, runs).await
 }
 
 /// Another node may have been quicker; then there is nothing to do.

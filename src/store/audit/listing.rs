@@ -2,7 +2,8 @@
 
 use super::{
     Row,
-    index::{self, RUN, Wanted},
+    index::{self, Chosen, RUN, Wanted},
+    spans,
 };
 use crate::{
     domain::{
@@ -20,8 +21,10 @@ use crate::{
 const FEW: u32 = 256;
 /// Most records read at a time, however many are to be left out.
 const STRIDE: usize = 501;
+/// Runs that are looked up before any others are.
+const NEAR: i64 = 4;
 /// Runs that are looked up first, and at most, at a time.
-const WIDTH: (i64, i64) = (4, 512);
+const WIDTH: (usize, usize) = (16, 512);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -116,56 +119,75 @@ async fn walk(
     Ok(found.records)
 }
 
-/// Goes through the runs `low` to `high`, few at first and more at a time the less is found.
+/// Goes through the runs `low` to `high`: the nearest few, which often suffice, and then what the index says of all others, more
+/// at a time the less is found.
 async fn look_up(
     mut conn: Conn<'_>,
     filter: &Filter,
     wanted: &Wanted,
-    (after, before): (i64, i64),
-    (mut low, mut high): (i64, i64),
+    between: (i64, i64),
+    (low, high): (i64, i64),
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let (mut width, widest) = WIDTH;
-    while low <= high && !found.is_full() {
-        let (first, last) = match order {
-            Order::NewestFirst => (low.max(high - width + 1), high),
-            Order::OldestFirst => (low, high.min(low + width - 1)),
-        };
-        let mut chosen = index::choose(conn.reborrow(), wanted, first, last).await?;
-        if order == Order::NewestFirst {
-            chosen.reverse();
-        }
-        let mut single = Vec::new();
-        for run in &chosen {
-            if let Some(mut positions) = run.few(FEW) {
-                if order == Order::NewestFirst {
-                    positions.reverse();
-                }
-                single.extend(positions.into_iter().filter(|seq| *seq > after && *seq < before));
-                if single.len() >= found.room() {
-                    fetch(conn.reborrow(), filter, &mut single, found).await?;
-                }
-            } else {
-                fetch(conn.reborrow(), filter, &mut single, found).await?;
-                let (first, last) = run.bounds();
-                let bounds = (after.max(first - 1), before.min(last + 1));
-                if !found.is_full() {
-                    scan(conn.reborrow(), filter, bounds, order, found).await?;
-                }
+    let spanned = spans::runs(conn.reborrow()).await?;
+    let (near, others) = match order {
+        Order::NewestFirst => ((low.max(high - NEAR + 1), high), (low, high - NEAR)),
+        Order::OldestFirst => ((low, high.min(low + NEAR - 1)), (low + NEAR, high)),
+    };
+    for (low, high) in [near, others] {
+        let runs = index::candidates(conn.reborrow(), wanted, (low, high), spanned).await?;
+        let mut rest = runs.as_slice();
+        let (mut width, widest) = WIDTH;
+        while !rest.is_empty() && !found.is_full() {
+            let group;
+            match order {
+                Order::NewestFirst => (rest, group) = rest.split_at(rest.len().saturating_sub(width)),
+                Order::OldestFirst => (group, rest) = rest.split_at(width.min(rest.len())),
             }
-            if found.is_full() {
-                return Ok(());
-            }
+            let chosen = index::choose(conn.reborrow(), wanted, group).await?;
+            look_at(conn.reborrow(), filter, chosen, between, order, found).await?;
+            width = (width * 4).min(widest);
         }
-        fetch(conn.reborrow(), filter, &mut single, found).await?;
-        match order {
-            Order::NewestFirst => high = first - 1,
-            Order::OldestFirst => low = last + 1,
-        }
-        width = (width * 4).min(widest);
     }
     Ok(())
+}
+
+/// Reads what was chosen of some runs.
+async fn look_at(
+    mut conn: Conn<'_>,
+    filter: &Filter,
+    mut chosen: Vec<Chosen>,
+    (after, before): (i64, i64),
+    order: Order,
+    found: &mut Found,
+) -> Result<()> {
+    if order == Order::NewestFirst {
+        chosen.reverse();
+    }
+    let mut single = Vec::new();
+    for run in &chosen {
+        if let Some(mut positions) = run.few(FEW) {
+            if order == Order::NewestFirst {
+                positions.reverse();
+            }
+            single.extend(positions.into_iter().filter(|seq| *seq > after && *seq < before));
+            if single.len() >= found.room() {
+                fetch(conn.reborrow(), filter, &mut single, found).await?;
+            }
+        } else {
+            fetch(conn.reborrow(), filter, &mut single, found).await?;
+            let (first, last) = run.bounds();
+            let bounds = (after.max(first - 1), before.min(last + 1));
+            if !found.is_full() {
+                scan(conn.reborrow(), filter, bounds, order, found).await?;
+            }
+        }
+        if found.is_full() {
+            return Ok(());
+        }
+    }
+    fetch(conn, filter, &mut single, found).await
 }
 
 /// Reads records one by one, in the order of their positions here.

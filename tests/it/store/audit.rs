@@ -16,10 +16,16 @@ use crate::{
     support::{Database, TestClock, open},
 };
 
-both!(filters_show_the_same_however_far_the_index_has_come, nodes_that_index_at_once_index_once);
+both!(
+    filters_show_the_same_however_far_the_index_has_come,
+    filters_show_the_same_by_spans_of_runs,
+    nodes_that_index_at_once_index_once,
+);
 
 /// Two complete runs and the beginning of a third.
 const RECORDS: usize = 2 * 8_192 + 1_500;
+/// A complete span of runs, a complete run, and the beginning of another.
+const SPAN_RECORDS: usize = 33 * 8_192 + 1_500;
 
 fn id(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap())
@@ -32,7 +38,9 @@ fn record(dice: &mut Dice, number: usize) -> Record {
         50..99 => Some(id(10 + dice.roll(2_000))),
         _ => None,
     };
-    let (other, kind) = (id(10 + dice.roll(2_000)), *dice.pick(&["agent", "api_key"]));
+    // After a while most agents are seen once.
+    let agents = if number < RECORDS { 2_000 } else { 1_000_000 };
+    let (other, kind) = (id(10 + dice.roll(agents)), *dice.pick(&["agent", "api_key"]));
     let resource = if dice.roll(2) == 0 { "not a uuid".to_owned() } else { id(dice.roll(50)).to_string() };
     let subject = dice.maybe(actor).flatten().or_else(|| dice.maybe(other));
     let action = match (number, dice.roll(1_000)) {
@@ -61,26 +69,28 @@ fn record(dice: &mut Dice, number: usize) -> Record {
     }
 }
 
-async fn filled(store: &Store) -> Vec<Record> {
+async fn filled(store: &Store, records: usize) -> Vec<Record> {
     let mut dice = Dice(11);
-    let records: Vec<_> = (0..RECORDS).map(|number| record(&mut dice, number)).collect();
-    store
-        .write(move |tx| {
+    let records: Vec<_> = (0..records).map(|number| record(&mut dice, number)).collect();
+    for records in records.chunks(RECORDS) {
+        let records = records.to_vec();
+        let import = store.write(move |tx| {
             Box::pin(async move {
                 tx.import_audit(records);
                 Ok(())
             })
-        })
-        .await
-        .unwrap();
+        });
+        import.await.unwrap();
+    }
     let chain = audit::chain(store.read().await.unwrap().conn(), 1, 1_000_000).await.unwrap();
     chain.into_iter().map(Option::unwrap).collect()
 }
 
-fn filter(dice: &mut Dice) -> Filter {
-    let one = id(10 + dice.roll(2_000));
-    let agent = *dice.pick(&[id(1), one, id(99_999)]);
-    let moment = |dice: &mut Dice| Timestamp::from_micros(i64::try_from(dice.roll(RECORDS * 11)).unwrap());
+fn filter(dice: &mut Dice, all: &[Record]) -> Filter {
+    let some = dice.pick(all);
+    let one = some.subject.map_or(id(10), |subject| subject.0);
+    let agent = *dice.pick(&[id(1), one, id(99_999_999)]);
+    let moment = |dice: &mut Dice| Timestamp::from_micros(i64::try_from(dice.roll(all.len() * 11)).unwrap());
     let (first, second) = (moment(dice), moment(dice));
     Filter {
         actor: (dice.roll(4) == 0).then_some(ActorId(agent)),
@@ -100,41 +110,45 @@ async fn list(store: &Store, filter: &Filter, start: Start, limit: u16) -> (Vec<
     (page.items.iter().map(|record| record.seq).collect(), page.next)
 }
 
+/// A filter shows what it shows of all records, from wherever one begins.
+async fn shows_the_same(store: &Store, all: &[Record], filter: &Filter, dice: &mut Dice) {
+    let wanted: Vec<i64> = all.iter().rev().filter(|record| filter.shows(record)).map(|record| record.seq).collect();
+    // From the newest, and from somewhere, a few pages on.
+    let somewhere = i64::try_from(1 + dice.roll(all.len())).unwrap();
+    for (mut start, limit) in [(Start::Offset(0), 500), (Start::Before(somewhere), 40)] {
+        let mut rest: Vec<_> = match start {
+            Start::Before(seq) => wanted.iter().copied().filter(|other| *other < seq).collect(),
+            Start::Offset(_) => wanted.clone(),
+        };
+        for _ in 0..4 {
+            let (page, next) = list(store, filter, start, limit).await;
+            let later = rest.split_off(rest.len().min(usize::from(limit)));
+            assert_eq!(page, rest, "{filter:?} {start:?}");
+            assert_eq!(next, page.last().copied().filter(|_| !later.is_empty()), "{filter:?} {start:?}");
+            rest = later;
+            let Some(next) = next else { break };
+            start = Start::Before(next);
+        }
+    }
+    let skipped = dice.roll(wanted.len() + 5);
+    let (page, _) = list(store, filter, Start::Offset(i64::try_from(skipped).unwrap()), 3).await;
+    assert_eq!(page, wanted.iter().skip(skipped).take(3).copied().collect::<Vec<_>>(), "{filter:?} {skipped}");
+
+    let mut read = store.read().await.unwrap();
+    let later = audit::after(read.conn(), filter, somewhere, Limit::of(100)).await.unwrap();
+    let later: Vec<_> = later.iter().map(|record| record.seq).collect();
+    let beyond = wanted.iter().rev().copied().filter(|seq| *seq > somewhere).take(100);
+    assert_eq!(later, beyond.collect::<Vec<_>>(), "{filter:?} after {somewhere}");
+}
+
 async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
-    let all = filled(&store).await;
+    let all = filled(&store, RECORDS).await;
     for runs in 0..3 {
         let mut dice = Dice(12 + runs);
         for round in 0..60 {
-            let filter = if round == 0 { Filter::default() } else { filter(&mut dice) };
-            let wanted: Vec<i64> =
-                all.iter().rev().filter(|record| filter.shows(record)).map(|record| record.seq).collect();
-            // From the newest, and from somewhere, a few pages on.
-            let somewhere = i64::try_from(1 + dice.roll(RECORDS)).unwrap();
-            for (mut start, limit) in [(Start::Offset(0), 500), (Start::Before(somewhere), 40)] {
-                let mut rest: Vec<_> = match start {
-                    Start::Before(seq) => wanted.iter().copied().filter(|other| *other < seq).collect(),
-                    Start::Offset(_) => wanted.clone(),
-                };
-                for _ in 0..4 {
-                    let (page, next) = list(&store, &filter, start, limit).await;
-                    let later = rest.split_off(rest.len().min(usize::from(limit)));
-                    assert_eq!(page, rest, "{filter:?} {start:?} {runs}");
-                    assert_eq!(next, page.last().copied().filter(|_| !later.is_empty()), "{filter:?} {start:?}");
-                    rest = later;
-                    let Some(next) = next else { break };
-                    start = Start::Before(next);
-                }
-            }
-            let skipped = dice.roll(wanted.len() + 5);
-            let (page, _) = list(&store, &filter, Start::Offset(i64::try_from(skipped).unwrap()), 3).await;
-            assert_eq!(page, wanted.iter().skip(skipped).take(3).copied().collect::<Vec<_>>(), "{filter:?} {skipped}");
-
-            let mut read = store.read().await.unwrap();
-            let later = audit::after(read.conn(), &filter, somewhere, Limit::of(100)).await.unwrap();
-            let later: Vec<_> = later.iter().map(|record| record.seq).collect();
-            let beyond = wanted.iter().rev().copied().filter(|seq| *seq > somewhere).take(100);
-            assert_eq!(later, beyond.collect::<Vec<_>>(), "{filter:?} after {somewhere} {runs}");
+            let filter = if round == 0 { Filter::default() } else { filter(&mut dice, &all) };
+            shows_the_same(&store, &all, &filter, &mut dice).await;
         }
         assert_eq!(audit::index::fill(&store).await.unwrap(), runs < 2, "the last run is not complete");
     }
@@ -144,9 +158,22 @@ async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
     assert_eq!(verify(store.db()).await.unwrap().broken, None);
 }
 
+async fn filters_show_the_same_by_spans_of_runs(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    let all = filled(&store, SPAN_RECORDS).await;
+    while audit::index::fill(&store).await.unwrap() {}
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_runs").await, 33);
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_spans").await, 4_096);
+    let mut dice = Dice(15);
+    for _ in 0..60 {
+        let filter = filter(&mut dice, &all);
+        shows_the_same(&store, &all, &filter, &mut dice).await;
+    }
+}
+
 async fn nodes_that_index_at_once_index_once(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
-    filled(&store).await;
+    filled(&store, RECORDS).await;
     let (one, other) = tokio::join!(audit::index::fill(&store), audit::index::fill(&store));
     assert!(one.unwrap() && other.unwrap());
     while audit::index::fill(&store).await.unwrap() {}

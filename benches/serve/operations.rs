@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use aims::clock::Environment;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -108,7 +109,9 @@ pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure>
 
 /// Registers agents that nobody has registered before.
 pub fn create_agents(bearer: String) -> Operation {
-    let body = |number| format!(r#"{{"owner":"bench","name":"created-{number:012}"}}"#);
+    // A database that outlasts a run has those of earlier ones.
+    let run = Environment::system().now().as_micros();
+    let body = move |number| format!(r#"{{"owner":"bench","name":"created-{run}-{number:012}"}}"#);
     Operation::numbered("POST agents", move |number| render("POST", "/api/v1/agents", &bearer, &body(number)))
 }
 

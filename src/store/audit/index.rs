@@ -22,6 +22,7 @@ use crate::{
         Store, Tx,
         db::{Conn, on},
         even_chunks,
+        sql::{Sql, run},
     },
 };
 
@@ -215,11 +216,22 @@ async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result
 /// The buckets of some runs, which are in order, that a term would be in.
 async fn load(mut conn: Conn<'_>, term: Term, runs: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
     let [first, ..] = term.to_be_bytes();
-    let mut loaded = Vec::new();
-    for stretch in runs.chunk_by(|one, next| *next == one + 1) {
-        if let (Some(low), Some(high)) = (stretch.first(), stretch.last()) {
-            loaded.append(&mut bucket(conn.reborrow(), i64::from(first), *low, *high).await?);
+    let first = i64::from(first);
+    if let (Some(low), Some(high)) = (runs.first(), runs.last())
+        && usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len())
+    {
+        return bucket(conn, first, *low, *high).await;
+    }
+    let mut loaded = Vec::with_capacity(runs.len());
+    for chunk in even_chunks(runs) {
+        let mut sql = Sql::default();
+        sql.push("SELECT place - ").bind(first * BUCKET_STRIDE).push(", postings FROM audit_index WHERE place IN (");
+        for (number, run) in chunk.iter().enumerate() {
+            sql.push(if number == 0 { "" } else { ", " }).bind(first * BUCKET_STRIDE + run);
         }
+        sql.push(")");
+        let rows: Vec<(i64, Vec<u8>)> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
+        loaded.extend(rows);
     }
     Ok(loaded)
 }

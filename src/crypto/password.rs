@@ -19,10 +19,6 @@ static AT_A_TIME: LazyLock<usize> =
 static TURN: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME));
 static QUEUE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME * (1 + WAITING)));
 
-/// How far the threads that compute hashes stand behind all others, in steps of nice(2): agents that call many times a second
-/// notice a thread that takes its whole share of a core, and somebody who signs in does not notice that it takes a little less.
-const NICE: i32 = 10;
-
 /// A place among those whose password is checked or hashed in turn.
 #[derive(Debug)]
 pub struct PasswordTurn(SemaphorePermit<'static>);
@@ -108,13 +104,19 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Linux gives each thread a priority of its own; elsewhere this would slow down the whole process.
+/// Puts a thread that computes hashes behind all others, by steps of nice(2): agents that call many times a second notice a
+/// thread that takes its whole share of a core, and somebody who signs in does not notice that it takes a little less.
+#[cfg(target_os = "linux")]
 fn step_back() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICE) {
+    const STEPS: i32 = 10;
+    if let Err(error) = rustix::process::nice(STEPS) {
         tracing::debug!(%error, "hashes are computed with the priority of everything else");
     }
 }
+
+/// Elsewhere than on Linux, nice(2) would slow down the whole process.
+#[cfg(not(target_os = "linux"))]
+const fn step_back() {}
 
 /// OWASP's first choice: 19 MiB, two passes, one lane.
 fn argon2() -> argon2::password_hash::Result<Argon2<'static>> {

@@ -4,7 +4,7 @@ pub mod index;
 mod listing;
 mod spans;
 
-use sqlx::{FromRow, PgConnection, QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, SqliteConnection, error::ErrorKind};
 use uuid::Uuid;
 
 use super::db::{Conn, on};
@@ -66,55 +66,73 @@ pub(super) fn chain_hash(stored: &[u8]) -> ChainHash {
     stored.try_into().unwrap_or([0xFF; 32])
 }
 
-/// Adds records that have their place in the chain, and moves its end behind them; fails when somebody else has moved it.
-pub(super) async fn append(conn: Conn<'_>, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
-    if from == to {
-        return Ok(());
-    }
-    match conn {
-        Conn::Sqlite(c) => append_sqlite(c, records, from, to).await,
-        Conn::Postgres(c) => append_postgres(c, records, from, to).await,
-    }
-}
+/// How many rows a statement adds: each number has a text of its own, which is kept prepared. One that has rows to spare leaves
+/// them without values, and passes over them.
+const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
-/// Each number of rows has a statement of its own, which is kept prepared.
-async fn append_sqlite(c: &mut SqliteConnection, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
-    const ROWS: usize = 64;
-    const SQL: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, \
-        ip, success, request_id, prev_hash, hash) ";
-    let mut chunks = records.chunks(ROWS).peekable();
-    while let Some(chunk) = chunks.next() {
-        let mut query = QueryBuilder::<Sqlite>::new(SQL);
-        query.push_values(chunk, |mut row, record| {
-            row.push_bind(record.seq)
-                .push_bind(record.id)
-                .push_bind(record.at.as_micros())
-                .push_bind(record.actor.map(|id| id.0))
-                .push_bind(record.subject.map(|id| id.0))
-                .push_bind(&record.action)
-                .push_bind(record.resource_type.as_deref())
-                .push_bind(record.resource_id.as_deref())
-                .push_bind(&record.details)
-                .push_bind(record.ip.as_deref())
-                .push_bind(i32::from(record.success))
-                .push_bind(record.request_id.as_deref())
-                .push_bind(record.prev_hash.as_slice())
-                .push_bind(record.hash.as_slice());
-        });
-        let mut rows = chunk.len();
-        if chunks.peek().is_none() {
-            query.push("; UPDATE audit_head SET seq = ").push_bind(to.seq);
-            query.push(", hash = ").push_bind(to.hash.as_slice());
-            query.push(" WHERE id = 1 AND seq = ").push_bind(from.seq);
-            rows += 1;
+/// Adds records that have their place in the chain, and moves its end behind them; `false`, with the transaction to be undone,
+/// when somebody else has moved it. `around` is what goes before and after with the same round trip.
+pub(super) async fn append_sqlite(
+    c: &mut SqliteConnection,
+    records: &[Record],
+    from: Head,
+    to: Head,
+    around: (&'static str, &'static str),
+) -> sqlx::Result<bool> {
+    const HEAD: &str = "UPDATE audit_head SET seq = CASE seq WHEN ? THEN ? END, hash = ? WHERE id = 1";
+    const INSERT: &str = "; INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, \
+        details, ip, success, request_id, prev_hash, hash) SELECT * FROM (VALUES ";
+    const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+    const END: &str = ") WHERE column1 IS NOT NULL";
+    let (before, after) = around;
+    let mut sql = String::from(before) + HEAD;
+    let mut rest = records.len();
+    while rest > 0 {
+        let most = SIZES.last().copied().unwrap_or_default();
+        let size = SIZES.into_iter().find(|size| *size >= rest).unwrap_or(most);
+        sql.push_str(INSERT);
+        sql.push_str(ROW);
+        for _ in 1..size {
+            sql.push(',');
+            sql.push_str(ROW);
         }
-        must_be(rows, query.build().execute(&mut *c).await?.rows_affected())?;
+        sql.push_str(END);
+        rest = rest.saturating_sub(size);
     }
-    Ok(())
+    sql.push_str(after);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(from.seq).bind(to.seq).bind(to.hash.as_slice());
+    for record in records {
+        query = query
+            .bind(record.seq)
+            .bind(record.id)
+            .bind(record.at.as_micros())
+            .bind(record.actor.map(|id| id.0))
+            .bind(record.subject.map(|id| id.0))
+            .bind(record.action.as_str())
+            .bind(record.resource_type.as_deref())
+            .bind(record.resource_id.as_deref())
+            .bind(record.details.as_str())
+            .bind(record.ip.as_deref())
+            .bind(i32::from(record.success))
+            .bind(record.request_id.as_deref())
+            .bind(record.prev_hash.as_slice())
+            .bind(record.hash.as_slice());
+    }
+    match query.execute(c).await {
+        Ok(_) => Ok(true),
+        // No end of the chain can be unknown, so that one which is not where it should be stops the text.
+        Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::NotNullViolation => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-/// One statement, with a list for each column, does for any number of rows.
-async fn append_postgres(c: &mut PgConnection, records: &[Record], from: Head, to: Head) -> sqlx::Result<()> {
+/// The same. One statement, with a list for each column, does for any number of rows.
+pub(super) async fn append_postgres(
+    c: &mut PgConnection,
+    records: &[Record],
+    from: Head,
+    to: Head,
+) -> sqlx::Result<bool> {
     const SQL: &str = "WITH moved AS (UPDATE audit_head SET seq = $15, hash = $16 WHERE id = 1 AND seq = $17 RETURNING id) \
         INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, \
         request_id, prev_hash, hash) SELECT * FROM UNNEST($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::UUID[], $5::UUID[], \
@@ -144,11 +162,7 @@ async fn append_postgres(c: &mut PgConnection, records: &[Record], from: Head, t
         .execute(c)
         .await?
         .rows_affected();
-    must_be(records.len(), appended)
-}
-
-fn must_be(rows: usize, affected: u64) -> sqlx::Result<()> {
-    if u64::try_from(rows) == Ok(affected) { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    Ok(u64::try_from(records.len()) == Ok(appended))
 }
 
 /// The end of the chain.

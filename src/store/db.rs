@@ -20,7 +20,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::audit;
-use crate::domain::audit::Head;
+use crate::domain::audit::{Head, Record};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -161,6 +161,10 @@ impl PooledConn {
 pub(super) struct WriteConn {
     connection: PooledConn,
     in_transaction: bool,
+    /// The end of the chain, as this connection last saw or left it.
+    head: Option<Head>,
+    /// Whether somebody else moved it when this connection last looked.
+    is_shared: bool,
 }
 
 impl WriteConn {
@@ -168,14 +172,17 @@ impl WriteConn {
         self.connection.conn()
     }
 
-    /// Begins a transaction that appends to the audit log: gives the end of the chain, which nobody else moves while it
-    /// lasts, so that nodes on one PostgreSQL append one after another. On SQLite it holds the write lock from its first
-    /// statement: a plain `BEGIN` would fail later, when a read turns into a write while another process writes.
+    /// Begins a transaction that appends to the audit log, unless one is under way: gives the end of the chain, which nobody
+    /// else moves while it lasts, so that nodes on one PostgreSQL append one after another. On SQLite it holds the write lock
+    /// from its first statement: a plain `BEGIN` would fail later, when a read turns into a write while another process writes.
     ///
     /// Several statements go as one text wherever they can: each text is a round trip, to a server or to SQLite's thread.
     pub(super) async fn begin(&mut self) -> sqlx::Result<Head> {
         const SQLITE: &str = "BEGIN IMMEDIATE; SELECT seq, hash FROM audit_head WHERE id = 1";
         const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
+        if let Some(head) = self.head.filter(|_| self.in_transaction) {
+            return Ok(head);
+        }
         self.in_transaction = true;
         let (seq, hash): (i64, Vec<u8>) = match self.conn() {
             Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
@@ -184,7 +191,57 @@ impl WriteConn {
                 sqlx::query_as(POSTGRES).fetch_one(c).await?
             }
         };
-        Ok(Head { seq, hash: audit::chain_hash(&hash) })
+        let head = Head { seq, hash: audit::chain_hash(&hash) };
+        self.is_shared = self.head.replace(head).is_some_and(|known| known != head);
+        Ok(head)
+    }
+
+    /// Appends records as a transaction of their own, with one round trip, where the chain is sure to end where this connection
+    /// left it; `false`, and nothing done, where it is not.
+    pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
+        let Some(from) = self.head.filter(|_| !self.in_transaction && !self.is_shared) else { return Ok(false) };
+        let to = from.append(records);
+        self.in_transaction = true;
+        let appended = match self.conn() {
+            Conn::Sqlite(c) => {
+                let appended = audit::append_sqlite(c, records, from, to, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
+                if !appended {
+                    sqlx::query("ROLLBACK").execute(c).await?;
+                }
+                appended
+            }
+            Conn::Postgres(c) => audit::append_postgres(c, records, from, to).await?,
+        };
+        self.in_transaction = false;
+        if appended {
+            self.head = Some(to);
+        }
+        Ok(appended)
+    }
+
+    /// Appends records to what the transaction did, and makes all of it durable.
+    pub(super) async fn commit(&mut self, records: &mut [Record]) -> sqlx::Result<()> {
+        const COMMIT: &str = "COMMIT";
+        let from = self.begin().await?;
+        let to = from.append(records);
+        let appended = match self.conn() {
+            Conn::Sqlite(c) if !records.is_empty() => {
+                audit::append_sqlite(c, records, from, to, ("", "; COMMIT")).await?
+            }
+            Conn::Postgres(c) if !records.is_empty() => {
+                let appended = audit::append_postgres(&mut *c, records, from, to).await?;
+                if appended {
+                    sqlx::query(COMMIT).execute(c).await?;
+                }
+                appended
+            }
+            conn => on!(conn, |c| sqlx::query(COMMIT).execute(c).await.map(|_| true))?,
+        };
+        if !appended {
+            return Err(sqlx::Error::RowNotFound);
+        }
+        (self.in_transaction, self.head) = (false, Some(to));
+        Ok(())
     }
 
     /// Sets the mark to which [`WriteConn::undo`] returns; `again` when there is an earlier one, which is given up.
@@ -202,12 +259,6 @@ impl WriteConn {
     /// Undoes all since the mark.
     pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
         on!(self.conn(), |c| sqlx::query("ROLLBACK TO SAVEPOINT unit").execute(c).await.map(drop))
-    }
-
-    pub(super) async fn commit(&mut self) -> sqlx::Result<()> {
-        on!(self.conn(), |c| sqlx::query("COMMIT").execute(c).await.map(drop))?;
-        self.in_transaction = false;
-        Ok(())
     }
 }
 
@@ -319,7 +370,7 @@ impl Db {
             Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.acquire().await?),
             Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
         };
-        Ok(WriteConn { connection, in_transaction: false })
+        Ok(WriteConn { connection, in_transaction: false, head: None, is_shared: false })
     }
 
     pub(super) async fn close(&self) {

@@ -1,7 +1,8 @@
 //! The one way to change state: a change and its audit record commit together, or neither does.
 //!
 //! One task per process drains what is waiting, runs it unit by unit inside one transaction, appends all audit records
-//! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request.
+//! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request. A batch of nothing but
+//! records, as tokens make them, is one round trip to the database.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Changes, OnCommit, agents, audit,
+    Changes, OnCommit, agents,
     db::{Conn, Db, WriteConn},
     principals::{self, Principal},
     usage::{Pending, Usage},
@@ -30,7 +31,7 @@ use super::{
 use crate::domain::{
     AgentId, AgentStatus, ApiKeyId, Error, Result, Timestamp,
     api_key::Use,
-    audit::{Event, Head, Record},
+    audit::{Event, Record},
 };
 
 /// Most units that wait; one more is refused, so that memory stays bounded.
@@ -138,6 +139,7 @@ impl Tx {
     }
 
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
+        self.connection.begin().await?;
         self.connection.savepoint(self.units > 0).await?;
         self.units += 1;
         let (events, imported, counted) = (self.events.len(), self.imported.len(), self.counted.len());
@@ -157,30 +159,30 @@ impl Tx {
     }
 
     /// Appends the batch's audit records to the chain and makes everything durable.
-    async fn commit(mut self, mut head: Head, pending: Option<&Pending>) -> sqlx::Result<Committed> {
+    async fn commit(mut self, pending: Option<&Pending>) -> sqlx::Result<Committed> {
         for event in &self.events {
             self.usage.note(event);
         }
         let mut records = self.imported;
         records.extend(self.events.into_iter().map(Record::from));
-        let previous = head;
-        for record in &mut records {
-            head.append(record);
-        }
-        audit::append(self.connection.conn(), &records, previous, head).await?;
-        if self.units > 0 {
-            agents::count(self.connection.conn(), &self.counted).await?;
-            agents::index_text(self.connection.conn()).await?;
-        }
-        if let Some(pending) = pending {
-            pending.save(self.connection.conn()).await?;
-        }
-        if let Conn::Postgres(c) = self.connection.conn() {
-            for message in self.changes.to_messages() {
-                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
+        let is_only_records = self.units == 0 && pending.is_none();
+        let is_done = is_only_records && (records.is_empty() || self.connection.append(&mut records).await?);
+        if !is_done {
+            self.connection.begin().await?;
+            if self.units > 0 {
+                agents::count(self.connection.conn(), &self.counted).await?;
+                agents::index_text(self.connection.conn()).await?;
             }
+            if let Some(pending) = pending {
+                pending.save(self.connection.conn()).await?;
+            }
+            if let Conn::Postgres(c) = self.connection.conn() {
+                for message in self.changes.to_messages() {
+                    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
+                }
+            }
+            self.connection.commit(&mut records).await?;
         }
-        self.connection.commit().await?;
         Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage })
     }
 }
@@ -326,11 +328,10 @@ async fn commit_batch(
     answers: &mut Vec<Answer>,
     last: &mut Option<Answer>,
 ) -> sqlx::Result<Committed> {
-    let mut connection = match kept {
+    let connection = match kept {
         Some(connection) => connection,
         None => db.writer().await?,
     };
-    let head = connection.begin().await?;
     let mut tx = Tx {
         connection,
         events: Vec::new(),
@@ -355,5 +356,5 @@ async fn commit_batch(
             Work::Finish(answer) => *last = Some(answer),
         }
     }
-    tx.commit(head, pending).await
+    tx.commit(pending).await
 }

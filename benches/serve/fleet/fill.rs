@@ -308,7 +308,7 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
 async fn fill_chain(sink: &mut Sink, fleet: Fleet, mut head: Head) -> Result<(), Failure> {
     let records = (0..fleet.records).map(|number| {
         let mut record = fleet.record(number);
-        head.append(&mut record);
+        head = head.append(std::slice::from_mut(&mut record));
         vec![
             record.seq.into(),
             record.id.into(),

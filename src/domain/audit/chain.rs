@@ -86,12 +86,15 @@ impl Head {
     /// The head of an empty chain.
     pub const EMPTY: Self = Self { seq: 0, hash: GENESIS };
 
-    /// Appends `record`, giving it its place and hashes.
-    pub fn append(&mut self, record: &mut Record) {
-        record.seq = self.seq + 1;
-        record.prev_hash = self.hash;
-        record.hash = record.expected_hash();
-        *self = Self { seq: record.seq, hash: record.hash };
+    /// Gives each record its place and its hashes; returns where the chain ends with them.
+    #[must_use]
+    pub fn append(self, records: &mut [Record]) -> Self {
+        records.iter_mut().fold(self, |head, record| {
+            record.seq = head.seq + 1;
+            record.prev_hash = head.hash;
+            record.hash = record.expected_hash();
+            Self { seq: record.seq, hash: record.hash }
+        })
     }
 
     /// Checks that `record` continues the chain that ends here, and moves on to it.

@@ -2,6 +2,7 @@
 
 mod agents;
 mod audit;
+mod chain;
 mod nodes;
 
 /// Numbers that look random and are the same in every run.

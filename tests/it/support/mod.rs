@@ -15,5 +15,5 @@ pub use database::Database;
 pub use people::{COOKIE, PASSWORD};
 pub use postgres::Postgres;
 pub use process::{Aims, Ended, Process};
-pub use server::{Agent, Server, open, start};
+pub use server::{Agent, Server, open, open_beside, start};
 pub use time::TestClock;

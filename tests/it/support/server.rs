@@ -144,6 +144,15 @@ pub struct Agent {
 
 /// Opens the service on a database, without serving it.
 pub async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
+    App::open(config(db, options), environment(clock)).await.expect("a service that starts")
+}
+
+/// Opens the service as the operator's commands do, also where another process has the database.
+pub async fn open_beside(db: &Database, clock: &TestClock) -> App {
+    App::open_beside(config(db, &[]), environment(clock)).await.expect("a service that starts")
+}
+
+fn config(db: &Database, options: Options<'_>) -> Config {
     let mut settings = HashMap::from([
         ("DATABASE_URL", db.url.clone()),
         ("MASTER_KEY", "0f".repeat(32)),
@@ -154,7 +163,9 @@ pub async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App
     for (name, value) in options {
         settings.insert(name, (*value).to_owned());
     }
-    let config = Config::load(|name| settings.get(name).cloned()).expect("valid settings");
-    let env = Environment::new(Arc::new(clock.clone()), Arc::new(SystemRng));
-    App::open(config, env).await.expect("a service that starts")
+    Config::load(|name| settings.get(name).cloned()).expect("valid settings")
+}
+
+fn environment(clock: &TestClock) -> Environment {
+    Environment::new(Arc::new(clock.clone()), Arc::new(SystemRng))
 }

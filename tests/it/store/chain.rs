@@ -1,0 +1,58 @@
+//! The one chain, by whomever its records are added.
+
+use aims::{
+    app::App,
+    service::{Origin, audit::verify, tokens::exchange},
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::{
+    both,
+    support::{Database, Server, open_beside},
+};
+
+both!(records_continue_where_others_left_the_chain, batches_of_every_size_make_one_chain);
+
+const ISSUED: &str = "SELECT COUNT(*) FROM audit_log WHERE action = 'auth.token_issued'";
+
+async fn issue(app: &App, key: &str, tokens: usize) {
+    let origin = Origin::default();
+    let issued = (0..tokens).map(|_| exchange(app.services(), &origin, key));
+    assert!(join_all(issued).await.into_iter().all(|token| token.is_ok()));
+}
+
+/// Each process remembers where it left the chain, and the other moves it.
+async fn records_continue_where_others_left_the_chain(db: Database) {
+    let server = Server::start(db).await;
+    let beside = open_beside(&server.db, &server.clock).await;
+    let before = server.db.count(ISSUED).await;
+    for round in 0..5 {
+        server.anybody().login(&server.admin_key).await;
+        server.anybody().login(&server.admin_key).await;
+        issue(&beside, &server.admin_key, 2).await;
+        let agent = json!({ "name": format!("agent-{round}"), "owner": "tests" });
+        server.admin.post("/agents", agent).await.expect(201);
+        issue(&beside, &server.admin_key, 1).await;
+    }
+    let at_once = (0..20).map(|_| async {
+        server.anybody().login(&server.admin_key).await;
+        issue(&beside, &server.admin_key, 1).await;
+    });
+    join_all(at_once).await;
+    assert_eq!(server.db.count(ISSUED).await, before + 5 * 5 + 20 * 2);
+    assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
+}
+
+/// Batches of records are written with statements of some sizes, which few batches fill.
+async fn batches_of_every_size_make_one_chain(db: Database) {
+    let server = Server::start(db).await;
+    let beside = open_beside(&server.db, &server.clock).await;
+    let mut expected = server.db.count(ISSUED).await;
+    for tokens in (1..20).chain([31, 33, 63, 65, 127, 129, 255, 256, 257, 300]) {
+        issue(&beside, &server.admin_key, tokens).await;
+        expected += i64::try_from(tokens).unwrap();
+    }
+    assert_eq!(server.db.count(ISSUED).await, expected);
+    assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
+}

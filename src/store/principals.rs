@@ -83,10 +83,14 @@ impl Principal {
     }
 }
 
+/// One of the things that an agent's authority is made of, but its keys.
 #[derive(FromRow)]
-struct AgentRow {
-    status: String,
-    token_epoch: i64,
+struct StandingRow {
+    what: String,
+    id: Uuid,
+    other: Uuid,
+    word: String,
+    number: i64,
 }
 
 #[derive(FromRow)]
@@ -117,42 +121,41 @@ impl TryFrom<KeyRow> for Key {
 /// # Errors
 /// When the database fails.
 pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
-    const AGENT: &str = "SELECT status, token_epoch FROM agents WHERE id = $1";
-    const CAPABILITIES: &str = "SELECT c.name FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
-        WHERE g.agent_id = $1";
+    const STANDING: &str = "SELECT 'agent' AS what, id, id AS other, status AS word, token_epoch AS number FROM agents \
+        WHERE id = $1 \
+        UNION ALL SELECT 'capability', c.id, c.id, c.name, 0 FROM agent_capabilities g \
+            JOIN capabilities c ON c.id = g.capability_id WHERE g.agent_id = $1 \
+        UNION ALL SELECT 'public_key', id, id, '', 0 FROM public_keys WHERE agent_id = $1 \
+        UNION ALL SELECT 'federated_identity', id, id, '', 0 FROM federated_identities WHERE agent_id = $1 \
+        UNION ALL SELECT 'revoked', jti, jti, '', 0 FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
+        UNION ALL SELECT 'delegation', id, delegate_id, '', 0 FROM delegations WHERE agent_id = $1";
     const KEYS: &str = "SELECT * FROM api_keys WHERE agent_id = $1 \
         AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
         AND (expires_at IS NULL OR expires_at > $2)";
-    const BELONGINGS: &str = "SELECT 'public_key', id, agent_id FROM public_keys WHERE agent_id = $1 \
-        UNION ALL SELECT 'federated_identity', id, agent_id FROM federated_identities WHERE agent_id = $1 \
-        UNION ALL SELECT 'revoked', jti, agent_id FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
-        UNION ALL SELECT 'delegation', id, delegate_id FROM delegations WHERE agent_id = $1";
-    let agent: Option<AgentRow> = on!(&mut conn, |c| sqlx::query_as(AGENT).bind(id.0).fetch_optional(c).await?);
-    let Some(agent) = agent else { return Ok(None) };
-    let names: Vec<String> = on!(&mut conn, |c| sqlx::query_scalar(CAPABILITIES).bind(id.0).fetch_all(c).await?);
-    let keys: Vec<KeyRow> =
-        on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let belongings: Vec<(String, Uuid, Uuid)> =
-        on!(&mut conn, |c| sqlx::query_as(BELONGINGS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let (mut public_keys, mut federated_identities) = (Vec::new(), Vec::new());
+    let rows: Vec<StandingRow> =
+        on!(&mut conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let mut agent = None;
+    let (mut capabilities, mut public_keys, mut federated_identities) = (Vec::new(), Vec::new(), Vec::new());
     let (mut revoked, mut delegates) = (Vec::new(), Vec::new());
-    for (what, id, other) in belongings {
-        match what.as_str() {
-            "public_key" => public_keys.push(PublicKeyId(id)),
-            "federated_identity" => federated_identities.push(FederatedIdentityId(id)),
-            "revoked" => revoked.push(TokenId(id)),
-            _ => delegates.push((AgentId(other), DelegationId(id))),
+    for row in rows {
+        match row.what.as_str() {
+            "agent" => agent = Some((stored("agent status", AgentStatus::parse(&row.word))?, row.number)),
+            "capability" => capabilities.push(stored("capability name", CapabilityName::parse(&row.word))?),
+            "public_key" => public_keys.push(PublicKeyId(row.id)),
+            "federated_identity" => federated_identities.push(FederatedIdentityId(row.id)),
+            "revoked" => revoked.push(TokenId(row.id)),
+            _ => delegates.push((AgentId(row.other), DelegationId(row.id))),
         }
     }
+    let Some((status, token_epoch)) = agent else { return Ok(None) };
+    let keys: Vec<KeyRow> =
+        on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
     revoked.sort_unstable();
     Ok(Some(Principal {
         id,
-        status: stored("agent status", AgentStatus::parse(&agent.status))?,
-        token_epoch: agent.token_epoch,
-        capabilities: names
-            .iter()
-            .map(|name| stored("capability name", CapabilityName::parse(name)))
-            .collect::<Result<_>>()?,
+        status,
+        token_epoch,
+        capabilities: capabilities.into_iter().collect(),
         keys: keys.into_iter().map(Key::try_from).collect::<Result<_>>()?,
         public_keys: public_keys.into(),
         federated_identities: federated_identities.into(),

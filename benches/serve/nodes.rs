@@ -1,7 +1,7 @@
 //! How soon a revocation on one node is felt on the others, and what they carry together.
 //!
 //! `cargo bench --bench serve -- nodes --database postgres://… [--nodes N] [--revocations N] [--seconds N]
-//! [--connections N] [--threads N]`
+//! [--connections N] [--quota PERCENT]`
 //!
 //! Starts the optimised `aims` several times over one empty PostgreSQL database, and then, once for each revocation, has the
 //! first node issue a token, sees every other node take it, has the first node revoke it, and from the moment of that answer
@@ -54,21 +54,21 @@ pub struct Options {
     /// Connections that the nodes share.
     #[arg(long, default_value_t = 256)]
     connections: usize,
-    /// Threads that serve, on each node; by default as many as there are processors.
+    /// How much of one processor each node may have, in percent; by default as much as there is. Where all nodes together have
+    /// less than the machine, they show what several machines would.
     #[arg(long)]
-    threads: Option<u16>,
+    quota: Option<u32>,
 }
 
 /// Measures, and prints what came of it.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let installation = Installation::new(Path::new(SCRATCH));
     let installation = installation.with("DATABASE_URL", &options.database).with("MASTER_KEY", MASTER_KEY);
-    let installation = match options.threads {
-        Some(threads) => installation.with("TOKIO_WORKER_THREADS", &threads.to_string()),
-        None => installation,
-    };
     let made = installation.bootstrap(&[])?;
-    let nodes: Vec<Process> = (0..options.nodes).map(|_| installation.start()).collect::<Result<_, _>>()?;
+    let mut nodes: Vec<Process> = (0..options.nodes).map(|_| installation.start()).collect::<Result<_, _>>()?;
+    if let Some(percent) = options.quota {
+        nodes.iter_mut().try_for_each(|node| node.limit(percent))?;
+    }
     let (first, others) = nodes.split_first().ok_or("no nodes")?;
     operations::run(revoke(first, others, &made, options.revocations))?;
     for operation in

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
@@ -84,7 +84,7 @@ impl Installation {
         let mut child = self.command("serve").stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take();
         match stderr.and_then(address_served) {
-            Some(address) => Ok(Process { child, address }),
+            Some(address) => Ok(Process { child, address, quota: None }),
             None => Err(abandon(child, "aims does not start")),
         }
     }
@@ -102,6 +102,40 @@ impl Installation {
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    quota: Option<Quota>,
+}
+
+/// Holds a process to a share of one processor by the kernel's control groups (cgroups(7)), which takes root.
+struct Quota {
+    directory: PathBuf,
+}
+
+impl Quota {
+    fn new(process: u32, percent: u32) -> io::Result<Self> {
+        // In µs; short, so that a process that has had its share does not pause for long.
+        const PERIOD: u32 = 10_000;
+        let quota = PERIOD / 100 * percent;
+        let first_version = Path::new("/sys/fs/cgroup/cpu");
+        let (root, limits) = if first_version.exists() {
+            let limits = [("cpu.cfs_period_us", PERIOD.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
+            (first_version, limits.to_vec())
+        } else {
+            (Path::new("/sys/fs/cgroup"), vec![("cpu.max", format!("{quota} {PERIOD}"))])
+        };
+        let directory = root.join(format!("aims-bench-{process}"));
+        fs::create_dir(&directory)?;
+        let limited = Self { directory };
+        for (file, limit) in limits.into_iter().chain([("cgroup.procs", process.to_string())]) {
+            fs::write(limited.directory.join(file), limit)?;
+        }
+        Ok(limited)
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory);
+    }
 }
 
 impl Process {
@@ -113,9 +147,15 @@ impl Process {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         match line.trim().parse() {
-            Ok(address) => Ok(Self { child, address }),
+            Ok(address) => Ok(Self { child, address, quota: None }),
             Err(_) => Err(abandon(child, "the bare server does not start")),
         }
+    }
+
+    /// Lets it have at most this share of one processor, in percent.
+    pub fn limit(&mut self, percent: u32) -> Result<(), Failure> {
+        self.quota = Some(Quota::new(self.child.id(), percent)?);
+        Ok(())
     }
 
     /// The processor time it has used, user and system.

@@ -29,6 +29,8 @@ const REMAINING: &str = "x-ratelimit-remaining";
 pub struct RateLimit {
     name: &'static str,
     per_minute: NonZeroU32,
+    /// What every answer says of it.
+    policy: HeaderValue,
     governor: Arc<GovernorConfig<ByNetwork, StateInformationMiddleware>>,
 }
 
@@ -48,7 +50,7 @@ impl RateLimit {
     /// A limit called `name` in the `RateLimit` headers.
     ///
     /// # Panics
-    /// Never: neither the period nor the burst can be zero.
+    /// Never: neither the period nor the burst can be zero, and a name holds nothing that a header may not.
     #[must_use]
     #[expect(clippy::expect_used, reason = "see above")]
     pub fn new(name: &'static str, per_minute: NonZeroU32) -> Self {
@@ -59,7 +61,8 @@ impl RateLimit {
             .use_headers()
             .finish()
             .expect("a period and a burst");
-        Self { name, per_minute, governor: Arc::new(governor) }
+        let policy = HeaderValue::try_from(format!("\"{name}\";q={per_minute};w={}", MINUTE.as_secs()));
+        Self { name, per_minute, policy: policy.expect("a plain text"), governor: Arc::new(governor) }
     }
 
     /// Counts the requests of `routes`.
@@ -91,16 +94,11 @@ async fn describe(State(limit): State<RateLimit>, mut response: Response) -> Res
     for name in ["x-ratelimit-limit", REMAINING, "x-ratelimit-after", "x-ratelimit-whitelisted"] {
         headers.remove(name);
     }
-    let (name, most) = (limit.name, limit.per_minute.get());
+    let most = limit.per_minute.get();
     let until_full = (u64::from(most.saturating_sub(remaining)) * MINUTE.as_secs()).div_ceil(u64::from(most));
-    let described = [
-        (POLICY, format!("\"{name}\";q={most};w={}", MINUTE.as_secs())),
-        (LIMIT, format!("\"{name}\";r={remaining};t={until_full}")),
-    ];
-    for (name, value) in described {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
+    headers.insert(POLICY, limit.policy);
+    if let Ok(left) = HeaderValue::try_from(format!("\"{}\";r={remaining};t={until_full}", limit.name)) {
+        headers.insert(LIMIT, left);
     }
     response
 }

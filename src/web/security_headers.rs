@@ -20,6 +20,7 @@ const DEFAULTS: [(HeaderName, HeaderValue); 7] = [
 
 /// Sets each header that the handler did not set itself.
 pub(super) fn set(headers: &mut HeaderMap) {
+    headers.reserve(DEFAULTS.len());
     for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(value);
     }

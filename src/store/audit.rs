@@ -4,7 +4,10 @@ pub mod index;
 mod listing;
 mod spans;
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, SqliteConnection, error::ErrorKind};
+use std::future::ready;
+
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection, SqliteConnection, error::ErrorKind};
 use uuid::Uuid;
 
 use super::db::{Conn, on};
@@ -68,73 +71,77 @@ pub(super) fn chain_hash(stored: &[u8]) -> ChainHash {
 
 /// How many rows a statement adds: each number has a text of its own, which is kept prepared. One that has rows to spare leaves
 /// them without values, and passes over them.
-const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_ROWS];
+const MOST_ROWS: usize = 256;
 
-/// Adds records that have their place in the chain, and moves its end behind them; `false`, with the transaction to be undone,
-/// when somebody else has moved it. `around` is what goes before and after with the same round trip.
+/// Adds records that have their place in the chain after `from`, and moves its end behind them; `false`, with the transaction
+/// to be undone, when it ends elsewhere. `around` is what goes before and after with the same round trips, one for each 256
+/// records.
 pub(super) async fn append_sqlite(
     c: &mut SqliteConnection,
     records: &[Record],
-    from: Head,
-    to: Head,
-    around: (&'static str, &'static str),
+    mut from: Head,
+    around: (&str, &str),
 ) -> sqlx::Result<bool> {
-    const HEAD: &str = "UPDATE audit_head SET seq = CASE seq WHEN ? THEN ? END, hash = ? WHERE id = 1";
-    const INSERT: &str = "; INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, \
-        details, ip, success, request_id, prev_hash, hash) SELECT * FROM (VALUES ";
+    // The end of a chain may not be NULL, so that one which is not where it should be stops the text.
+    const MOVE: &str = "UPDATE audit_head SET seq = CASE WHEN seq = ? AND hash = ? THEN ? END, hash = ? WHERE id = 1; ";
+    const INSERT: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, \
+        ip, success, request_id, prev_hash, hash) SELECT * FROM (VALUES ";
     const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
     const END: &str = ") WHERE column1 IS NOT NULL";
-    let (before, after) = around;
-    let mut sql = String::from(before) + HEAD;
-    let mut rest = records.len();
-    while rest > 0 {
-        let most = SIZES.last().copied().unwrap_or_default();
-        let size = SIZES.into_iter().find(|size| *size >= rest).unwrap_or(most);
-        sql.push_str(INSERT);
-        sql.push_str(ROW);
-        for _ in 1..size {
-            sql.push(',');
-            sql.push_str(ROW);
+    let (mut before, after) = around;
+    let mut chunks = records.chunks(MOST_ROWS).peekable();
+    while let Some(chunk) = chunks.next() {
+        let to = chunk.last().map_or(from, |last| Head { seq: last.seq, hash: last.hash });
+        let size = SIZES.into_iter().find(|size| *size >= chunk.len()).unwrap_or(MOST_ROWS);
+        let rows = [ROW].repeat(size).join(",");
+        let sql = [before, MOVE, INSERT, &rows, END, if chunks.peek().is_none() { after } else { "" }].concat();
+        let statements = sql.split(';').count();
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        query = query.bind(from.seq).bind(from.hash.as_slice()).bind(to.seq).bind(to.hash.as_slice());
+        for record in chunk {
+            query = query
+                .bind(record.seq)
+                .bind(record.id)
+                .bind(record.at.as_micros())
+                .bind(record.actor.map(|id| id.0))
+                .bind(record.subject.map(|id| id.0))
+                .bind(record.action.as_str())
+                .bind(record.resource_type.as_deref())
+                .bind(record.resource_id.as_deref())
+                .bind(record.details.as_str())
+                .bind(record.ip.as_deref())
+                .bind(i32::from(record.success))
+                .bind(record.request_id.as_deref())
+                .bind(record.prev_hash.as_slice())
+                .bind(record.hash.as_slice());
         }
-        sql.push_str(END);
-        rest = rest.saturating_sub(size);
+        let affected =
+            c.fetch_many(query).try_filter_map(|step| ready(Ok(step.left().map(|done| done.rows_affected()))));
+        let affected: Vec<u64> = match affected.try_collect().await {
+            Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::NotNullViolation => return Ok(false),
+            affected => affected?,
+        };
+        // Each statement says that it was carried out, the last above all: a connection that broke says nothing more.
+        let first = usize::from(!before.is_empty());
+        if affected.len() != statements || affected.get(first..first + 2) != Some(&[1, chunk.len() as u64]) {
+            return Err(sqlx::Error::RowNotFound);
+        }
+        (before, from) = ("", to);
     }
-    sql.push_str(after);
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(from.seq).bind(to.seq).bind(to.hash.as_slice());
-    for record in records {
-        query = query
-            .bind(record.seq)
-            .bind(record.id)
-            .bind(record.at.as_micros())
-            .bind(record.actor.map(|id| id.0))
-            .bind(record.subject.map(|id| id.0))
-            .bind(record.action.as_str())
-            .bind(record.resource_type.as_deref())
-            .bind(record.resource_id.as_deref())
-            .bind(record.details.as_str())
-            .bind(record.ip.as_deref())
-            .bind(i32::from(record.success))
-            .bind(record.request_id.as_deref())
-            .bind(record.prev_hash.as_slice())
-            .bind(record.hash.as_slice());
-    }
-    match query.execute(c).await {
-        Ok(_) => Ok(true),
-        // No end of the chain can be unknown, so that one which is not where it should be stops the text.
-        Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::NotNullViolation => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(true)
 }
 
-/// The same. One statement, with a list for each column, does for any number of rows.
+/// The same, but when the chain ends elsewhere there is nothing to undo. One statement, with a list for each column, does for any
+/// number of rows.
 pub(super) async fn append_postgres(
     c: &mut PgConnection,
     records: &[Record],
     from: Head,
     to: Head,
 ) -> sqlx::Result<bool> {
-    const SQL: &str = "WITH moved AS (UPDATE audit_head SET seq = $15, hash = $16 WHERE id = 1 AND seq = $17 RETURNING id) \
-        INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, \
+    const SQL: &str = "WITH moved AS (UPDATE audit_head SET seq = $15, hash = $16 \
+        WHERE id = 1 AND seq = $17 AND hash = $18 RETURNING id) INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, \
         request_id, prev_hash, hash) SELECT * FROM UNNEST($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::UUID[], $5::UUID[], \
         $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::INTEGER[], $12::TEXT[], $13::BYTEA[], \
         $14::BYTEA[]) WHERE EXISTS (SELECT 1 FROM moved)";
@@ -159,6 +166,7 @@ pub(super) async fn append_postgres(
         .bind(to.seq)
         .bind(to.hash.as_slice())
         .bind(from.seq)
+        .bind(from.hash.as_slice())
         .execute(c)
         .await?
         .rows_affected();

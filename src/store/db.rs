@@ -196,15 +196,15 @@ impl WriteConn {
         Ok(head)
     }
 
-    /// Appends records as a transaction of their own, with one round trip, where the chain is sure to end where this connection
-    /// left it; `false`, and nothing done, where it is not.
+    /// Appends records as a transaction of their own, with one round trip, where nobody else was seen to move the end of the
+    /// chain; `false`, with nothing written, when somebody has.
     pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
         let Some(from) = self.head.filter(|_| !self.in_transaction && !self.is_shared) else { return Ok(false) };
         let to = from.append(records);
         self.in_transaction = true;
         let appended = match self.conn() {
             Conn::Sqlite(c) => {
-                let appended = audit::append_sqlite(c, records, from, to, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
+                let appended = audit::append_sqlite(c, records, from, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
                 if !appended {
                     sqlx::query("ROLLBACK").execute(c).await?;
                 }
@@ -225,9 +225,7 @@ impl WriteConn {
         let from = self.begin().await?;
         let to = from.append(records);
         let appended = match self.conn() {
-            Conn::Sqlite(c) if !records.is_empty() => {
-                audit::append_sqlite(c, records, from, to, ("", "; COMMIT")).await?
-            }
+            Conn::Sqlite(c) if !records.is_empty() => audit::append_sqlite(c, records, from, ("", "; COMMIT")).await?,
             Conn::Postgres(c) if !records.is_empty() => {
                 let appended = audit::append_postgres(&mut *c, records, from, to).await?;
                 if appended {

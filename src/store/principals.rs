@@ -83,7 +83,7 @@ impl Principal {
     }
 }
 
-/// One of the things that an agent's authority is made of, but its keys.
+/// One of the things that an agent's authority is made of, except its keys.
 #[derive(FromRow)]
 struct StandingRow {
     what: String,

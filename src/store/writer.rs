@@ -2,7 +2,7 @@
 //!
 //! One task per process drains what is waiting, runs it unit by unit inside one transaction, appends all audit records
 //! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request. A batch of nothing but
-//! records, as tokens make them, is one round trip to the database.
+//! records, as tokens make them, is one round trip to the database, as long as no other node appends too.
 
 use std::{
     collections::HashMap,

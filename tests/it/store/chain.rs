@@ -12,7 +12,12 @@ use crate::{
     support::{Database, Server, open_beside},
 };
 
-both!(records_continue_where_others_left_the_chain, batches_of_every_size_make_one_chain);
+both!(
+    records_continue_where_others_left_the_chain,
+    records_continue_a_chain_that_was_set_back,
+    nothing_is_acknowledged_where_no_end_of_the_chain_is_known,
+    batches_of_every_size_make_one_chain,
+);
 
 const ISSUED: &str = "SELECT COUNT(*) FROM audit_log WHERE action = 'auth.token_issued'";
 
@@ -42,6 +47,27 @@ async fn records_continue_where_others_left_the_chain(db: Database) {
     join_all(at_once).await;
     assert_eq!(server.db.count(ISSUED).await, before + 5 * 5 + 20 * 2);
     assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
+}
+
+/// A backup was restored under a running service, and somebody else wrote to it first: as many records, and not the same.
+async fn records_continue_a_chain_that_was_set_back(db: Database) {
+    const SET_BACK: &str = "DELETE FROM audit_log WHERE seq = (SELECT MAX(seq) FROM audit_log); UPDATE audit_head \
+        SET seq = seq - 1, hash = (SELECT hash FROM audit_log WHERE seq = audit_head.seq - 1)";
+    let server = Server::start(db).await;
+    let beside = open_beside(&server.db, &server.clock).await;
+    server.anybody().login(&server.admin_key).await;
+    server.db.execute(SET_BACK).await;
+    issue(&beside, &server.admin_key, 1).await;
+    server.anybody().login(&server.admin_key).await;
+    assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
+}
+
+async fn nothing_is_acknowledged_where_no_end_of_the_chain_is_known(db: Database) {
+    let server = Server::start(db).await;
+    server.db.execute("DELETE FROM audit_head").await;
+    for _ in 0..3 {
+        assert_eq!(server.anybody().exchange(&server.admin_key).await.status, 503);
+    }
 }
 
 /// Batches of records are written with statements of some sizes, which few batches fill.

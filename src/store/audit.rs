@@ -132,19 +132,30 @@ pub(super) async fn append_sqlite(
     Ok(true)
 }
 
-/// The same, but when the chain ends elsewhere there is nothing to undo. One statement, with a list for each column, does for any
-/// number of rows.
-pub(super) async fn append_postgres(
-    c: &mut PgConnection,
-    records: &[Record],
-    from: Head,
-    to: Head,
-) -> sqlx::Result<bool> {
+/// Most records in one statement to PostgreSQL: about what fits into one record of TLS, which is one write to the connection.
+/// sqlx 0.9.0 leaves Nagle's algorithm on (its issue 4335), and the second of two writes then waits for up to 40 ms until the
+/// first is acknowledged.
+pub(super) const POSTGRES_ROWS: usize = 32;
+
+/// The same on PostgreSQL, with a statement for each [`POSTGRES_ROWS`] records. A list for each column does for any number of
+/// rows. Where one statement is enough it needs no transaction, and there is nothing to undo.
+pub(super) async fn append_postgres(c: &mut PgConnection, records: &[Record], mut from: Head) -> sqlx::Result<bool> {
+    for chunk in records.chunks(POSTGRES_ROWS) {
+        let to = chunk.last().map_or(from, |last| Head { seq: last.seq, hash: last.hash });
+        if !append_few_postgres(c, chunk, from, to).await? {
+            return Ok(false);
+        }
+        from = to;
+    }
+    Ok(true)
+}
+
+async fn append_few_postgres(c: &mut PgConnection, records: &[Record], from: Head, to: Head) -> sqlx::Result<bool> {
     const SQL: &str = "WITH moved AS (UPDATE audit_head SET seq = $15, hash = $16 \
-        WHERE id = 1 AND seq = $17 AND hash = $18 RETURNING id) INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, \
-        request_id, prev_hash, hash) SELECT * FROM UNNEST($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::UUID[], $5::UUID[], \
-        $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::INTEGER[], $12::TEXT[], $13::BYTEA[], \
-        $14::BYTEA[]) WHERE EXISTS (SELECT 1 FROM moved)";
+        WHERE id = 1 AND seq = $17 AND hash = $18 RETURNING id) INSERT INTO audit_log (seq, id, at, actor, subject, action, \
+        resource_type, resource_id, details, ip, success, request_id, prev_hash, hash) SELECT * FROM UNNEST($1::BIGINT[], \
+        $2::UUID[], $3::BIGINT[], $4::UUID[], $5::UUID[], $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], \
+        $11::INTEGER[], $12::TEXT[], $13::BYTEA[], $14::BYTEA[]) WHERE EXISTS (SELECT 1 FROM moved)";
     fn column<'r, T>(records: &'r [Record], value: impl Fn(&'r Record) -> T) -> Vec<T> {
         records.iter().map(value).collect()
     }

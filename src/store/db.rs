@@ -199,7 +199,9 @@ impl WriteConn {
     /// Appends records as a transaction of their own, with one round trip, where nobody else was seen to move the end of the
     /// chain; `false`, with nothing written, when somebody has.
     pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
-        let Some(from) = self.head.filter(|_| !self.in_transaction && !self.is_shared) else { return Ok(false) };
+        let is_one_statement = !matches!(self.conn(), Conn::Postgres(_)) || records.len() <= audit::POSTGRES_ROWS;
+        let is_sure = is_one_statement && !self.in_transaction && !self.is_shared;
+        let Some(from) = self.head.filter(|_| is_sure) else { return Ok(false) };
         let to = from.append(records);
         self.in_transaction = true;
         let appended = match self.conn() {
@@ -210,7 +212,7 @@ impl WriteConn {
                 }
                 appended
             }
-            Conn::Postgres(c) => audit::append_postgres(c, records, from, to).await?,
+            Conn::Postgres(c) => audit::append_postgres(c, records, from).await?,
         };
         self.in_transaction = false;
         if appended {
@@ -225,15 +227,15 @@ impl WriteConn {
         let from = self.begin().await?;
         let to = from.append(records);
         let appended = match self.conn() {
-            Conn::Sqlite(c) if !records.is_empty() => audit::append_sqlite(c, records, from, ("", "; COMMIT")).await?,
-            Conn::Postgres(c) if !records.is_empty() => {
-                let appended = audit::append_postgres(&mut *c, records, from, to).await?;
+            Conn::Sqlite(c) if records.is_empty() => sqlx::query(COMMIT).execute(c).await.map(|_| true)?,
+            Conn::Sqlite(c) => audit::append_sqlite(c, records, from, ("", "; COMMIT")).await?,
+            Conn::Postgres(c) => {
+                let appended = audit::append_postgres(&mut *c, records, from).await?;
                 if appended {
                     sqlx::query(COMMIT).execute(c).await?;
                 }
                 appended
             }
-            conn => on!(conn, |c| sqlx::query(COMMIT).execute(c).await.map(|_| true))?,
         };
         if !appended {
             return Err(sqlx::Error::RowNotFound);

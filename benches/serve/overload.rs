@@ -160,8 +160,15 @@ async fn load(
         tasks.spawn(async move {
             for turn in 0.. {
                 let number = number + turn * connections;
-                let due = rate.map_or_else(Instant::now, |rate| began + Duration::from_secs_f64(number as f64 / rate));
-                time::sleep_until(due.into()).await;
+                let due = match rate {
+                    Some(rate) => {
+                        let due = began + Duration::from_secs_f64(number as f64 / rate);
+                        time::sleep_until(due.into()).await;
+                        due
+                    }
+                    // Not even until now: timers wait for the next millisecond.
+                    None => Instant::now(),
+                };
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }

@@ -172,7 +172,10 @@ async fn check(chrome: &Chrome, place: &str, look: Look) {
     let script = format!(
         "const done = arguments[arguments.length - 1];
          {AXE};
-         axe.run({{ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }}).then((found) => done({{
+         // What still fades in has too little contrast for a moment.
+         const moving = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime !== Infinity);
+         const still = Promise.allSettled(moving.map((one) => one.finished));
+         still.then(() => axe.run({{ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }})).then((found) => done({{
              violations: found.violations.map((one) => one.id + ': ' + one.nodes.map((node) => node.target + ' ' + node.failureSummary).join(' | ')),
              passes: found.passes.length,
              beyond: document.documentElement.scrollWidth - innerWidth,

@@ -199,13 +199,13 @@ impl App {
         let background = self.start_background();
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
-        let router = web::router(&self.services, &self.limits, proxies, &limits);
+        let service = web::service(&self.services, &self.limits, proxies, &limits);
         let ending = self.services.ending.clone();
         let shutdown = async move {
             shutdown.await;
             ending.send_replace(true);
         };
-        serve(listener, router, &limits, shutdown).await;
+        serve(listener, service, &limits, shutdown).await;
         drop(background);
         self.close().await;
     }

@@ -6,31 +6,45 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Uri;
-use tokio::{sync::Semaphore, time};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
 
 use super::api::health;
 use crate::domain::{Error, Result};
 
-/// What bounds requests. Clones count together.
+/// What bounds how many requests are under way. Clones count together.
 #[derive(Clone)]
-pub(super) struct Admission {
-    places: Arc<Semaphore>,
-    timeout: Duration,
-}
+pub(super) struct Admission(Arc<Semaphore>);
+
+/// A request's place among those under way, until its answer begins.
+pub(super) struct Place<'a>(#[expect(dead_code, reason = "held, not read")] Option<SemaphorePermit<'a>>);
 
 impl Admission {
-    /// At most `requests` at a time, each until its answer begins and for no longer than `timeout`.
-    pub(super) fn new(requests: usize, timeout: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(requests)), timeout }
+    /// At most `requests` at a time.
+    pub(super) fn new(requests: usize) -> Self {
+        Self(Arc::new(Semaphore::new(requests)))
     }
 
-    /// Does a request's work, if there is a place for it.
-    pub(super) async fn run<T>(&self, uri: &Uri, work: impl Future<Output = T>) -> Result<T> {
-        let place = self.places.try_acquire();
-        // Whoever asks whether the service runs must not take a busy one for a broken one.
-        if place.is_err() && !uri.path().ends_with(health::PATH) {
-            return Err(Error::Unavailable(None));
+    /// A place for a request, if there is one.
+    pub(super) fn place(&self, uri: &Uri) -> Result<Place<'_>> {
+        match self.0.try_acquire() {
+            Ok(place) => Ok(Place(Some(place))),
+            // Whoever asks whether the service runs must not take a busy one for a broken one.
+            Err(_) if uri.path().ends_with(health::PATH) => Ok(Place(None)),
+            Err(_) => Err(Error::Unavailable(None)),
         }
-        time::timeout(self.timeout, work).await.map_err(|_| Error::Unavailable(None))
+    }
+}
+
+/// How long a request's work may take until its answer begins.
+#[derive(Clone, Copy)]
+pub(super) struct TimeLimit(pub(super) Duration);
+
+impl TimeLimit {
+    /// Does the work, or gives it up.
+    pub(super) async fn run<T>(self, work: impl Future<Output = T>) -> Result<T> {
+        time::timeout(self.0, work).await.map_err(|_| Error::Unavailable(None))
     }
 }

@@ -18,33 +18,55 @@ pub mod routes;
 pub mod security_headers;
 pub mod serve;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, convert::Infallible, sync::Arc};
 
+use api::error::Asked;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
-    middleware::{Next, from_fn_with_state},
+    body::Body,
+    extract::{DefaultBodyLimit, Request},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
 use failure::Failure;
 use http::{StatusCode, Uri};
-use tower::{Layer, ServiceExt};
+use hyper::body::Incoming;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{clock::Environment, domain::Error, service::Services};
-use admission::Admission;
+use admission::{Admission, TimeLimit};
 use client_ip::TrustedProxies;
 use oauth::metadata;
 use routes::RateLimits;
-use serve::Limits;
+use serve::{Answers, Limits};
 
 /// Where the API is mounted besides the root; the path that the documentation names.
 pub const API_PREFIX: &str = "/api/v1";
 
-/// Everything that is served. The API's layers stand around its router as a whole: around each route they would be copied, one
-/// within the other, with every request.
-pub fn router(services: &Arc<Services>, limits: &RateLimits, proxies: TrustedProxies, bounds: &Limits) -> Router {
+/// Everything that is served.
+pub fn service(
+    services: &Arc<Services>,
+    limits: &RateLimits,
+    proxies: TrustedProxies,
+    bounds: &Limits,
+) -> impl Answers {
+    let front = Arc::new(Front {
+        env: services.env.clone(),
+        proxies,
+        admission: Admission::new(bounds.max_requests),
+        router: router(services, limits, bounds),
+    });
+    service_fn(move |request: Request<Incoming>| {
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(front.answer(request.map(Body::new)).await) }
+    })
+}
+
+/// The API's layers stand around its router as a whole: around each route they would be copied, one within the other, with every
+/// request.
+fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Router {
     let public_url = &services.settings.issuer;
     let api = routes::api_router(services, limits);
     let oauth = routes::oauth_router(services, limits);
@@ -66,29 +88,46 @@ pub fn router(services: &Arc<Services>, limits: &RateLimits, proxies: TrustedPro
     }
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
     let hint: Arc<str> = metadata::protected_resource_url(public_url).into();
-    let admission = Admission::new(bounds.max_requests, bounds.request_timeout);
+    let limit = TimeLimit(bounds.request_timeout);
     let bounds = (
         CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
             Failure(Error::internal("a handler panicked")).into_response()
         }),
         DefaultBodyLimit::max(bounds.body_bytes),
     );
-    let api = (from_fn_with_state((hint, admission.clone()), api::error::render), bounds).layer(api);
-    console::router(services, limits)
-        .layer((from_fn_with_state(admission, console::finish), bounds))
-        .fallback_service(api)
-        .layer(from_fn_with_state((services.env.clone(), proxies), answer))
+    let api = (from_fn_with_state((hint, limit), api::error::render), bounds).layer(api);
+    console::router(services, limits).layer((from_fn_with_state(limit, console::finish), bounds)).fallback_service(api)
 }
 
 /// What every request and every answer goes through.
-async fn answer(
-    State((env, proxies)): State<(Environment, TrustedProxies)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    client_ip::note(&proxies, &mut request);
-    let noted = request_id::note(&env, &mut request);
-    let mut response = noted.answer(next.run(request)).await;
-    security_headers::set(response.headers_mut());
-    response
+struct Front {
+    env: Environment,
+    proxies: TrustedProxies,
+    admission: Admission,
+    router: Router,
+}
+
+impl Front {
+    async fn answer(&self, mut request: Request) -> Response {
+        client_ip::note(&self.proxies, &mut request);
+        let noted = request_id::note(&self.env, &mut request);
+        let answered = async {
+            match self.admission.place(request.uri()) {
+                Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
+                Err(error) => turn_away(request, error),
+            }
+        };
+        let mut response = noted.answer(answered).await;
+        security_headers::set(response.headers_mut());
+        response
+    }
+}
+
+/// Answers before the request has cost anything more: while there is too much to do, that is what most of it is.
+fn turn_away(request: Request, error: Error) -> Response {
+    if console::owns(request.uri().path()) {
+        console::turn_away(&request.into_parts().0, error)
+    } else {
+        Asked::of(&request).describe(Failure(error).into_response())
+    }
 }

@@ -1,8 +1,8 @@
 //! Serves a router over connections that cannot be held open for nothing, and ends without cutting a request.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{extract::ConnectInfo, response::Response};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -14,7 +14,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time,
 };
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::patience::Patience;
 
@@ -56,9 +56,20 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What answers requests.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
 /// Serves HTTP/1.1 until `shutdown` completes, and then until running requests are answered, but no longer than
 /// [`Limits::drain`]. Requests find their peer as `ConnectInfo<SocketAddr>` in their extensions.
-pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -67,7 +78,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutd
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
             (stream, peer) = accept(&listener), if connections.len() < limits.max_connections => {
-                connections.spawn(graceful.watch(connection(stream, peer, router.clone(), limits)));
+                connections.spawn(graceful.watch(connection(stream, peer, answers.clone(), limits)));
             }
         }
     }
@@ -102,18 +113,18 @@ fn gone_already(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn connection(
+fn connection<S: Answers>(
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    answers: S,
     limits: &Limits,
-) -> impl GracefulConnection<Error = hyper::Error> + Send + use<> {
+) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "answers may be delayed");
     }
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        answers.clone().oneshot(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,7 +144,7 @@ fn report(ended: Result<Result<(), hyper::Error>, JoinError>) {
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::{Router, routing::get};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

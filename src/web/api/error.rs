@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
@@ -19,55 +19,76 @@ use utoipa::ToSchema;
 use crate::{
     domain::{Error, RequestId, error::FieldError},
     web::{
-        admission::Admission,
+        admission::TimeLimit,
         failure::{self, Failure},
     },
 };
 
-/// Writes the body of every error, also of those that the server below made: `{"detail": …}`, or problem details
-/// (RFC 9457) where the client asks for them. Bearers that are refused are told where they read what is demanded
-/// (RFC 9728 §5.1).
+/// Writes the body of every error, also of those that the server below made.
 pub(in crate::web) async fn render(
-    State((metadata, admission)): State<(Arc<str>, Admission)>,
+    State((metadata, limit)): State<(Arc<str>, TimeLimit)>,
     request: Request,
     next: Next,
 ) -> Response {
-    let problem_details = wants_problem_details(request.headers());
-    let request_id = request.extensions().get::<RequestId>().cloned();
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let answered = admission.run(&uri, next.run(request)).await;
+    let asked = Asked::of(&request);
+    let answered = limit.run(next.run(request)).await;
     let mut response = answered.unwrap_or_else(|error| Failure(error).into_response());
     point_to(&metadata, &mut response);
-    let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        return response;
-    }
-    let error = response.extensions().get::<Arc<Error>>().cloned();
-    let error = error.as_deref();
-    if let Some(error) = error {
-        failure::log(error, request_id.as_ref(), &method, &uri);
-    }
-    if response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json") {
-        // A handler wrote this body itself, in the form that its own standard demands.
-        return response;
-    }
-    let body = if problem_details {
-        let request_id = request_id.map(|id| id.as_str().to_owned());
-        let (title, detail, errors) = (reason(status), detail(status, error), fields(error));
-        Json(Problem { r#type: "about:blank", title, status: status.as_u16(), detail, errors, request_id })
-            .into_response()
-    } else if let Some(Error::Invalid(_)) = error {
-        Json(ValidationErrorBody { detail: fields(error) }).into_response()
-    } else {
-        Json(ErrorBody { detail: detail(status, error) }).into_response()
-    };
-    let media_type = if problem_details { "application/problem+json" } else { "application/json" };
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    Response::from_parts(parts, body.into_body())
+    asked.describe(response)
 }
 
+/// What of a request the body of an error depends on, and its log line.
+pub(in crate::web) struct Asked {
+    problem_details: bool,
+    request_id: Option<RequestId>,
+    method: Method,
+    uri: Uri,
+}
+
+impl Asked {
+    pub(in crate::web) fn of<B>(request: &http::Request<B>) -> Self {
+        Self {
+            problem_details: wants_problem_details(request.headers()),
+            request_id: request.extensions().get().cloned(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        }
+    }
+
+    /// Writes the body of an error: `{"detail": …}`, or problem details (RFC 9457) where the client asks for them.
+    pub(in crate::web) fn describe(self, response: Response) -> Response {
+        let status = response.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return response;
+        }
+        let error = response.extensions().get::<Arc<Error>>().cloned();
+        let error = error.as_deref();
+        if let Some(error) = error {
+            failure::log(error, self.request_id.as_ref(), &self.method, &self.uri);
+        }
+        if response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json") {
+            // A handler wrote this body itself, in the form that its own standard demands.
+            return response;
+        }
+        let body = if self.problem_details {
+            let request_id = self.request_id.map(|id| id.as_str().to_owned());
+            let (title, detail, errors) = (reason(status), detail(status, error), fields(error));
+            Json(Problem { r#type: "about:blank", title, status: status.as_u16(), detail, errors, request_id })
+                .into_response()
+        } else if let Some(Error::Invalid(_)) = error {
+            Json(ValidationErrorBody { detail: fields(error) }).into_response()
+        } else {
+            Json(ErrorBody { detail: detail(status, error) }).into_response()
+        };
+        let media_type = if self.problem_details { "application/problem+json" } else { "application/json" };
+        let (mut parts, _) = response.into_parts();
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        Response::from_parts(parts, body.into_body())
+    }
+}
+
+/// Tells bearers that are refused where they read what is demanded (RFC 9728 §5.1).
 fn point_to(metadata: &str, response: &mut Response) {
     let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok()) else {
         return;

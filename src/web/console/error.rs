@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{AuthFailure, Error, RequestId},
     web::{
-        admission::Admission,
+        admission::TimeLimit,
         failure::{self, Failure},
     },
 };
@@ -97,15 +97,20 @@ pub(super) struct ConfirmPage {
 }
 
 /// Renders every error below it as a page.
-pub(super) async fn render(admission: &Admission, request: Request, next: Next) -> Response {
+pub(super) async fn render(limit: TimeLimit, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let asked = parts.clone();
     let answered = async {
         let (body, kept) = keep(&parts, body).await?;
         Ok((kept, next.run(Request::from_parts(parts, body)).await))
     };
-    let answered = admission.run(&asked.uri, answered).await.flatten();
+    let answered = limit.run(answered).await.flatten();
     let (kept, response) = answered.unwrap_or_else(|error| (Bytes::new(), Failure(error).into_response()));
+    describe(&asked, response, &kept)
+}
+
+/// Renders an error as a page, with the form that may have to wait.
+pub(super) fn describe(asked: &Parts, response: Response, kept: &[u8]) -> Response {
     let status = response.status();
     let described = response.headers().contains_key(http::header::CONTENT_TYPE);
     let error = response.extensions().get::<Arc<Error>>().cloned();
@@ -115,7 +120,7 @@ pub(super) async fn render(admission: &Admission, request: Request, next: Next) 
     if let Some(error) = &error {
         failure::log(error, asked.extensions.get(), &asked.method, &asked.uri);
     }
-    let mut rendered = page(&asked, status, error.as_deref(), &kept);
+    let mut rendered = page(asked, status, error.as_deref(), kept);
     for name in [RETRY_AFTER, http::header::ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());

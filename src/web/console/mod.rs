@@ -44,13 +44,14 @@ use axum::{
 use http::{
     HeaderValue, StatusCode,
     header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY},
+    request::Parts,
 };
 
 use super::routes::RateLimits;
 use crate::{
     domain::Error,
     service::Services,
-    web::{admission::Admission, failure::Failure},
+    web::{admission::TimeLimit, failure::Failure},
 };
 
 /// What every handler is handed.
@@ -82,8 +83,18 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
 }
 
 /// Renders every error as a page, also those that the layers around the pages make.
-pub(super) async fn finish(State(admission): State<Admission>, request: Request, next: Next) -> Response {
-    allow_own_files(error::render(&admission, request, next).await)
+pub(super) async fn finish(State(limit): State<TimeLimit>, request: Request, next: Next) -> Response {
+    allow_own_files(error::render(limit, request, next).await)
+}
+
+/// Whether a path is one of the console's.
+pub(super) fn owns(path: &str) -> bool {
+    path == "/" || path.strip_prefix("/console").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The page for somebody whose request is not taken up.
+pub(super) fn turn_away(asked: &Parts, error: Error) -> Response {
+    allow_own_files(error::describe(asked, Failure(error).into_response(), &[]))
 }
 
 async fn nowhere() -> Response {

@@ -165,10 +165,22 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
         [Connection::open(&process).await, Connection::open(&process).await, Connection::open(&process).await];
     agent.begin_post(admin.token()).await;
     browser.begin_form().await;
-    for path in ["/agents", "/.well-known/jwks.json", "/console/sign-in"] {
+    for (path, media_type) in [
+        ("/agents", "application/json"),
+        ("/api/v1/agents", "application/json"),
+        ("/.well-known/jwks.json", "application/json"),
+        ("/", "text/html; charset=utf-8"),
+        ("/console/sign-in", "text/html; charset=utf-8"),
+    ] {
         late.send(&format!("GET {path} HTTP/1.1\r\nHost: aims\r\n\r\n")).await;
         let answer = late.read_until("\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{path}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
+        let content_type = format!("content-type: {media_type}");
+        for header in [&*content_type, "retry-after: 1", "cache-control: no-store", "x-content-type-options: nosniff"] {
+            assert!(answer.contains(&format!("\r\n{header}\r\n")), "{path}: {header} is not in {answer}");
+        }
+        assert!(answer.contains("\r\nx-request-id: "), "{path}: {answer}");
+        assert!(answer.contains("\r\ncontent-security-policy: default-src 'none'; "), "{path}: {answer}");
     }
     // Busy is not broken.
     late.send(WHOLE).await;

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::db::{Conn, on};
-use crate::domain::{
-    Result, Timestamp,
-    audit::{AuditAction, Event},
-};
+use crate::domain::{Result, Timestamp, audit::AuditAction};
 
 /// An hour, in microseconds.
 const HOUR: i64 = 3_600 * 1_000_000;
@@ -27,13 +24,13 @@ pub struct Hour {
 pub(super) struct Activity(BTreeMap<i64, (i64, i64)>);
 
 impl Activity {
-    pub(super) fn note(&mut self, event: &Event) {
-        let (issued, refused) = match event.action {
+    pub(super) fn note(&mut self, action: AuditAction, at: Timestamp) {
+        let (issued, refused) = match action {
             AuditAction::TokenIssued | AuditAction::TokenGranted | AuditAction::TokenExchanged => (1, 0),
             AuditAction::AuthFailed | AuditAction::SignInFailed => (0, 1),
             _ => return,
         };
-        let hour = self.0.entry(event.at.as_micros().div_euclid(HOUR)).or_default();
+        let hour = self.0.entry(at.as_micros().div_euclid(HOUR)).or_default();
         *hour = (hour.0 + issued, hour.1 + refused);
     }
 

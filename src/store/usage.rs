@@ -14,7 +14,7 @@ use super::{
     api_keys,
     db::Conn,
 };
-use crate::domain::{ApiKeyId, api_key::Use, audit::Event};
+use crate::domain::{ApiKeyId, Timestamp, api_key::Use, audit::AuditAction};
 
 /// How long it may wait: what a crash can lose.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,8 +33,8 @@ impl Usage {
         self.keys.entry(key).and_modify(|earlier| earlier.absorb(this)).or_insert(this);
     }
 
-    pub(super) fn note(&mut self, event: &Event) {
-        self.activity.note(event);
+    pub(super) fn note(&mut self, action: AuditAction, at: Timestamp) {
+        self.activity.note(action, at);
     }
 
     fn is_empty(&self) -> bool {

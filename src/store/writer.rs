@@ -16,7 +16,10 @@ use std::{
     time::Instant,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time,
@@ -31,7 +34,7 @@ use super::{
 use crate::domain::{
     AgentId, AgentStatus, ApiKeyId, Error, Result, Timestamp,
     api_key::Use,
-    audit::{Event, Record},
+    audit::{AuditAction, Event, Record},
 };
 
 /// Most units that wait; one more is refused, so that memory stays bounded.
@@ -54,8 +57,10 @@ struct Outcome {
 enum Work {
     Change(Unit),
     Record {
-        event: Box<Event>,
-        used: Option<ApiKeyId>,
+        action: AuditAction,
+        /// Made by whoever asks for it: here everybody waits for it.
+        record: Box<Record>,
+        used: Option<(ApiKeyId, Use)>,
         answer: Answer,
     },
     /// Answered when the usage that was answered before is written.
@@ -74,7 +79,7 @@ pub(super) struct Writer {
 /// What a unit of work is given: a transaction, and the means to say what it did.
 pub struct Tx {
     connection: WriteConn,
-    events: Vec<Event>,
+    events: Vec<(AuditAction, Record)>,
     imported: Vec<Record>,
     usage: Usage,
     changes: Changes,
@@ -94,7 +99,7 @@ impl Tx {
 
     /// Asks for an audit record of what this unit does.
     pub fn audit(&mut self, event: Event) {
-        self.events.push(event);
+        self.events.push((event.action, event.into()));
     }
 
     /// Appends records that another system wrote, before those of this unit; they are given their places here.
@@ -160,11 +165,12 @@ impl Tx {
 
     /// Appends the batch's audit records to the chain and makes everything durable.
     async fn commit(mut self, pending: Option<&Pending>) -> sqlx::Result<Committed> {
-        for event in &self.events {
-            self.usage.note(event);
-        }
         let mut records = self.imported;
-        records.extend(self.events.into_iter().map(Record::from));
+        records.reserve(self.events.len());
+        for (action, record) in self.events {
+            self.usage.note(action, record.at);
+            records.push(record);
+        }
         let is_only_records = self.units == 0 && pending.is_none();
         let is_done = is_only_records && (records.is_empty() || self.connection.append(&mut records).await?);
         if !is_done {
@@ -227,7 +233,8 @@ impl Writer {
         let answer = Box::new(move || {
             let _ = sender.send(());
         });
-        self.enqueue(Work::Record { event: Box::new(event), used, answer })?;
+        let used = used.map(|key| (key, Use { at: event.at, ip: event.ip, times: 1 }));
+        self.enqueue(Work::Record { action: event.action, record: Box::new(event.into()), used, answer })?;
         answered.await.map_err(|_| Error::Unavailable(None))
     }
 
@@ -271,13 +278,22 @@ async fn work(
     let mut pending = Pending::default();
     let mut last = None;
     let mut kept = None;
-    while last.is_none() && collect(&mut waiting, &mut batch, pending.due_at()).await {
+    let mut answered = Vec::new();
+    while last.is_none() {
+        if waiting.is_empty() {
+            tell(&mut answered, &committed);
+        }
+        if !collect(&mut waiting, &mut batch, pending.due_at()).await {
+            break;
+        }
         let units = batch.len();
         let is_saving = pending.is_due() || batch.iter().any(|work| matches!(work, Work::SaveUsage(_)));
         let mut answers = Vec::with_capacity(units);
-        match commit_batch(&db, kept.take(), batch.drain(..), is_saving.then_some(&pending), &mut answers, &mut last)
-            .await
-        {
+        let saving = is_saving.then_some(&pending);
+        let committing = commit_batch(&db, kept.take(), batch.drain(..), saving, &mut answers, &mut last);
+        // Once the database is at work there is time for those whose batch is done.
+        let (done, ()) = future::join(committing, async { tell(&mut answered, &committed) }).await;
+        match done {
             Ok(done) => {
                 kept = Some(done.connection);
                 if is_saving {
@@ -286,10 +302,7 @@ async fn work(
                 pending.absorb(done.usage);
                 unsaved.store(!pending.is_empty(), Ordering::SeqCst);
                 on_commit(&done.changes);
-                for answer in answers {
-                    answer();
-                }
-                committed.send_replace(());
+                answered = answers;
             }
             Err(error) => {
                 tracing::error!(%error, units, "a batch was rolled back");
@@ -299,6 +312,7 @@ async fn work(
             }
         }
     }
+    tell(&mut answered, &committed);
     if !pending.is_empty()
         && let Err(error) =
             commit_batch(&db, kept.take(), iter::empty(), Some(&pending), &mut Vec::new(), &mut None).await
@@ -309,6 +323,17 @@ async fn work(
     if let Some(answer) = last {
         answer();
     }
+}
+
+/// Tells those whose batch is committed, if there are any.
+fn tell(answers: &mut Vec<Answer>, committed: &watch::Sender<()>) {
+    if answers.is_empty() {
+        return;
+    }
+    for answer in answers.drain(..) {
+        answer();
+    }
+    committed.send_replace(());
 }
 
 /// Waits for work, but no longer than until usage is due to be written; `false` when there will be none.
@@ -345,11 +370,11 @@ async fn commit_batch(
     for work in batch {
         match work {
             Work::Change(unit) => answers.push(tx.run(unit).await?),
-            Work::Record { event, used, answer } => {
-                if let Some(key) = used {
-                    tx.used(key, Use { at: event.at, ip: event.ip, times: 1 });
+            Work::Record { action, record, used, answer } => {
+                if let Some((key, this)) = used {
+                    tx.used(key, this);
                 }
-                tx.events.push(*event);
+                tx.events.push((action, *record));
                 answers.push(answer);
             }
             Work::SaveUsage(answer) => answers.push(answer),

@@ -19,6 +19,7 @@ mod fleet;
 mod histogram;
 mod http;
 mod load;
+mod machine;
 mod nodes;
 mod operations;
 mod overload;

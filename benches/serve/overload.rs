@@ -27,6 +27,7 @@ use crate::{
     Failure, SCRATCH,
     histogram::Histogram,
     http::{Answer, Connection},
+    machine::Flush,
     millis,
     operations::{self, Operation},
     server::{Installation, Process},
@@ -108,6 +109,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     operations::run(async {
         // Makes the console's owner, who signs in later.
         operations::console_session(&mut Connection::open(process.address).await?, &made).await?;
+        Flush::time(scratch.path())?.say();
         println!("{:<58} {:>10} {:>9} {:>9} {:>8}", "exchanges", "answered", "p50 ms", "p99 ms", "s");
         let lasting = async || time::sleep(duration).await;
         let carried = load(&process, &exchange, CARRIED, None, lasting()).await?;

@@ -30,7 +30,7 @@ use std::{
     path::Path,
     rc::Rc,
     thread::available_parallelism,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::Args;
@@ -39,12 +39,10 @@ use serde_json::{Value, json};
 use crate::{
     Failure, SCRATCH,
     load::{Measured, measure},
+    machine::Flush,
     millis, operations,
     server::{self, Installation, Process},
 };
-
-/// Flushes that are timed before the run.
-const FLUSHES: usize = 101;
 
 const UNAUDITED: &str = "exchange unaudited";
 const ES256: (&str, &str) = ("JWT_ALGORITHM", "ES256");
@@ -88,10 +86,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     // As many for the clients as for the server.
     let threads = (cores / 2).max(1);
     let scratch = tempfile::tempdir_in(SCRATCH)?;
-    let flush = time_flush(scratch.path())?;
+    let flush = Flush::time(scratch.path())?;
     let load_before = fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned();
     println!("processors {cores}, load before {load_before}, generator threads {threads}");
-    println!("fdatasync of 4 KiB: {:.3} ms (median of {FLUSHES})", millis(flush));
+    flush.say();
     println!("measured for {} s each", duration.as_secs());
 
     let start = |program: Option<&Path>, name: &str, (setting, value): (&str, &str)| {
@@ -142,7 +140,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         "processors": cores,
         "generator_threads": threads,
         "load_before": load_before,
-        "fdatasync_4kib_ms": millis(flush),
+        "fdatasync_4kib_ms": millis(flush.alone),
+        "fdatasync_4kib_beside_a_busy_processor_ms": millis(flush.beside_a_busy_processor),
         "seconds": duration.as_secs(),
         "results": results,
     });
@@ -181,19 +180,4 @@ fn describe(name: &str, connections: usize, measured: &Measured, share: f64) -> 
         "server_cpu_us_per_request": measured.per_request(measured.server_cpu),
         "client_cpu_us_per_request": measured.per_request(measured.client_cpu),
     })
-}
-
-/// The median time to append 4 KiB to a file and flush it: what bounds a write that must be durable.
-fn time_flush(directory: &Path) -> io::Result<Duration> {
-    let mut file = fs::File::create(directory.join("flush"))?;
-    let block = [0xA5; 4_096];
-    let mut times = Vec::with_capacity(FLUSHES);
-    for _ in 0..FLUSHES {
-        let began = Instant::now();
-        file.write_all(&block)?;
-        file.sync_data()?;
-        times.push(began.elapsed());
-    }
-    times.sort_unstable();
-    Ok(times.get(FLUSHES / 2).copied().unwrap_or_default())
 }

@@ -1,41 +1,99 @@
 //! Turns requests away while too many are under way, and gives up those that take too long.
 //!
 //! What waits for longer than its client does costs as much as what is answered in time, and delays everything behind it. Who is
-//! turned away hears so at once, and the others are answered about as soon as always. To have them wait for a place instead, be it
-//! for 50 ms, was measured (`benches/serve/overload.rs`): those who wait cost so much that nobody was answered in time.
+//! turned away hears so at once, and the others are answered about as soon as always.
+//!
+//! Many that come at once are soon done, and find their places. Where more are turned away than are taken up, to say no is most of
+//! the work, and what is taken up competes with it: then only a part of the places is given (`benches/serve/overload.rs` shows
+//! what for).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use http::Uri;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time,
-};
+use tokio::time;
 
 use super::api::health;
 use crate::domain::{Error, Result};
 
+/// For how long it is counted who was turned away.
+const WINDOW: Duration = Duration::from_millis(100);
+/// The part of the places that is given while most are turned away.
+const PART: usize = 4;
+
 /// What bounds how many requests are under way. Clones count together.
 #[derive(Clone)]
-pub(super) struct Admission(Arc<Semaphore>);
+pub(super) struct Admission(Arc<Mutex<Places>>);
 
 /// A request's place among those under way, until its answer begins.
-pub(super) struct Place<'a>(#[expect(dead_code, reason = "held, not read")] Option<SemaphorePermit<'a>>);
+pub(super) struct Place(Admission);
+
+struct Places {
+    most: usize,
+    taken: usize,
+    window: Window,
+    is_overrun: bool,
+}
+
+/// What happened since a moment.
+struct Window {
+    since: Instant,
+    taken_up: usize,
+    turned_away: usize,
+}
 
 impl Admission {
     /// At most `requests` at a time.
     pub(super) fn new(requests: usize) -> Self {
-        Self(Arc::new(Semaphore::new(requests)))
+        let window = Window::beginning(Instant::now());
+        Self(Arc::new(Mutex::new(Places { most: requests, taken: 0, window, is_overrun: false })))
     }
 
-    /// A place for a request, if there is one.
-    pub(super) fn place(&self, uri: &Uri) -> Result<Place<'_>> {
-        match self.0.try_acquire() {
-            Ok(place) => Ok(Place(Some(place))),
-            // Whoever asks whether the service runs must not take a busy one for a broken one.
-            Err(_) if uri.path().ends_with(health::PATH) => Ok(Place(None)),
-            Err(_) => Err(Error::Unavailable(None)),
+    /// A place for a request that came at `now`, if there is one.
+    pub(super) fn place(&self, uri: &Uri, now: Instant) -> Result<Place> {
+        // Whoever asks whether the service runs must not take a busy one for a broken one.
+        let is_always_taken_up = uri.path().ends_with(health::PATH);
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.take(now) || is_always_taken_up {
+            places.taken += 1;
+            drop(places);
+            return Ok(Place(self.clone()));
         }
+        Err(Error::Unavailable(None))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+    }
+}
+
+impl Places {
+    /// Whether one is left.
+    fn take(&mut self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.window.since);
+        if age >= WINDOW {
+            // What happened long ago says nothing of now.
+            self.is_overrun = age < 2 * WINDOW && self.window.turned_away > self.window.taken_up;
+            self.window = Window::beginning(now);
+        }
+        let given = if self.is_overrun { self.most.div_ceil(PART) } else { self.most };
+        let is_left = self.taken < given;
+        if is_left {
+            self.window.taken_up += 1;
+        } else {
+            self.window.turned_away += 1;
+        }
+        is_left
+    }
+}
+
+impl Window {
+    const fn beginning(now: Instant) -> Self {
+        Self { since: now, taken_up: 0, turned_away: 0 }
     }
 }
 
@@ -47,5 +105,51 @@ impl TimeLimit {
     /// Does the work, or gives it up.
     pub(super) async fn run<T>(self, work: impl Future<Output = T>) -> Result<T> {
         time::timeout(self.0, work).await.map_err(|_| Error::Unavailable(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of `requests` at the same moment are taken up; they stay under way.
+    fn taken_up(admission: &Admission, now: Instant, requests: usize, under_way: &mut Vec<Place>) -> usize {
+        let before = under_way.len();
+        under_way.extend((0..requests).filter_map(|_| admission.place(&Uri::from_static("/agents"), now).ok()));
+        under_way.len() - before
+    }
+
+    #[test]
+    fn many_at_once_find_their_places_and_give_them_back() {
+        let (admission, now, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
+        assert_eq!(taken_up(&admission, now, 20, &mut under_way), 8);
+        assert!(admission.place(&Uri::from_static("/api/v1/_health"), now).is_ok());
+        under_way.truncate(5);
+        assert_eq!(taken_up(&admission, now, 20, &mut under_way), 3);
+        under_way.clear();
+        // However many were turned away then.
+        assert_eq!(taken_up(&admission, now + 2 * WINDOW, 20, &mut under_way), 8);
+    }
+
+    #[test]
+    fn while_most_are_turned_away_few_are_taken_up() {
+        let (admission, start, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
+        let moments = [0, 100, 200, 300].map(|millis| start + Duration::from_millis(millis));
+        let taken_up = moments.map(|now| {
+            under_way.clear();
+            taken_up(&admission, now, 20, &mut under_way)
+        });
+        assert_eq!(taken_up, [8, 2, 2, 2]);
+    }
+
+    #[test]
+    fn once_most_are_taken_up_all_places_are_given_again() {
+        let (admission, start, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
+        let rush = [(0, 20, 8), (100, 20, 2), (200, 3, 2), (300, 12, 8), (400, 12, 8)];
+        for (millis, requests, expected) in rush {
+            under_way.clear();
+            let now = start + Duration::from_millis(millis);
+            assert_eq!(taken_up(&admission, now, requests, &mut under_way), expected, "at {millis} ms");
+        }
     }
 }

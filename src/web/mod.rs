@@ -111,8 +111,9 @@ impl Front {
     async fn answer(&self, mut request: Request) -> Response {
         client_ip::note(&self.proxies, &mut request);
         let noted = request_id::note(&self.env, &mut request);
+        let place = self.admission.place(request.uri(), noted.started());
         let answered = async {
-            match self.admission.place(request.uri()) {
+            match place {
                 Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
                 Err(error) => turn_away(request, error),
             }

@@ -32,6 +32,11 @@ pub(super) fn note(env: &Environment, request: &mut Request) -> Noted {
 }
 
 impl Noted {
+    /// When the request came.
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Sets the identifier and `X-Request-Duration-Ms` on the response.
     pub(super) async fn answer(self, response: impl Future<Output = Response>) -> Response {
         let mut response = response.instrument(self.span.clone()).await;

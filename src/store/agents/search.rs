@@ -52,7 +52,7 @@ pub(super) async fn candidates(mut conn: Conn<'_>, text: &str) -> Result<Candida
     match &mut conn {
         Conn::Sqlite(c) => {
             let numbers: Vec<i64> =
-                sqlx::query_scalar(SQLITE).bind(trigrams_of(text)).bind(limit).fetch_all(&mut **c).await?;
+                sqlx::query_scalar(SQLITE).bind(all_trigrams(text)).bind(limit).fetch_all(&mut **c).await?;
             Ok(if numbers.len() > FEW { Candidates::Many } else { Candidates::Few(format!("{numbers:?}")) })
         }
         Conn::Postgres(_) => {
@@ -86,13 +86,10 @@ async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
     }
 }
 
-/// A full-text query for documents that may hold `text`: those with the trigrams that together make it up. Those between say
-/// little more, and to look each up costs as much again.
-fn trigrams_of(text: &str) -> String {
+/// A full-text query for documents that hold each trigram of `text`.
+fn all_trigrams(text: &str) -> String {
     let chars: Vec<_> = text.chars().collect();
-    let last = chars.len().saturating_sub(3);
-    let needed = chars.windows(3).enumerate().filter(|(number, _)| number % 3 == 0 || *number == last);
-    let mut trigrams: Vec<String> = needed.map(|(_, trigram)| trigram.iter().collect()).collect();
+    let mut trigrams: Vec<String> = chars.windows(3).map(|trigram| trigram.iter().collect()).collect();
     trigrams.dedup();
     trigrams.truncate(TRIGRAMS);
     let quoted: Vec<_> = trigrams.iter().map(|trigram| format!("\"{}\"", trigram.replace('"', "\"\""))).collect();
@@ -133,7 +130,7 @@ pub(super) fn from_candidates(sql: &mut Sql, conn: &Conn<'_>, candidates: &Candi
         }
         (Conn::Sqlite(_), _) => {
             sql.push(" FROM (SELECT rowid AS number FROM agents_text WHERE agents_text MATCH ");
-            sql.bind(trigrams_of(text).as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.bind(all_trigrams(text).as_str()).push(") AS found CROSS JOIN agents a ");
             sql.push("WHERE a.number = found.number")
         }
     };
@@ -163,14 +160,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_searched_for_is_an_operator() {
-        assert_eq!(trigrams_of(r#"a"*b"#), r#""a""*" AND """*b""#);
-        assert_eq!(trigrams_of("ab"), "");
-    }
-
-    #[test]
-    fn a_text_is_looked_up_by_what_it_is_made_of() {
-        assert_eq!(trigrams_of("abc"), r#""abc""#);
-        assert_eq!(trigrams_of("abcdef"), r#""abc" AND "def""#);
-        assert_eq!(trigrams_of("abcdefg"), r#""abc" AND "def" AND "efg""#);
+        assert_eq!(all_trigrams(r#"a"*b"#), r#""a""*" AND """*b""#);
+        assert_eq!(all_trigrams("ab"), "");
     }
 }

@@ -57,7 +57,7 @@ settings! {
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
     "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; further ones wait";
-    "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a quarter of it";
+    "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a sixteenth of it";
     "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
     "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take, 1 to 600";
     "DRAIN_SECONDS", "9", "How long requests may take to finish at the end, 0 to 600";

@@ -5,10 +5,11 @@
 //! On a fresh SQLite database, with every setting as shipped but the rate limits. First the exchange of keys for tokens on 32
 //! connections, one request after another: what the service can carry. Then three times as many exchanges a second as were
 //! answered, by the clock, whether or not earlier ones were answered, on many connections in turn; one whose connection is still
-//! busy is sent as soon as it is free, and its time counts from when it was due. Prints how many were answered with a token, how
-//! many were turned away with 503 or 429 and `Retry-After`, and how soon; anything else fails the run. Last, the exchanges on 32
-//! connections once more while 500 people sign in to the console at once and come back about when told to, until the last of them is
-//! signed in; and the same with half as many exchanges a second as the service can carry.
+//! busy is sent as soon as it is free, and its time counts from when it was due; the last column counts the 99th percentile from
+//! when it was sent. Prints how many were answered with a token, how many were turned away with 503 or 429 and `Retry-After`, and
+//! how soon; anything else fails the run. Last, the exchanges on 32 connections once more while 500 people sign in to the console
+//! at once and come back about when told to, until the last of them is signed in; and the same with half as many exchanges a second
+//! as the service can carry.
 
 use std::{
     net::SocketAddr,
@@ -54,23 +55,57 @@ pub struct Options {
 /// What came of a load.
 #[derive(Default)]
 struct Outcome {
-    answered: Histogram,
-    turned_away: Histogram,
+    answered: Times,
+    turned_away: Times,
     elapsed: Duration,
+}
+
+/// How long answers took.
+#[derive(Default)]
+struct Times {
+    since_due: Histogram,
+    since_sent: Histogram,
+}
+
+/// When a request should have been sent, and when it was.
+#[derive(Clone, Copy)]
+struct Asked {
+    due: Instant,
+    sent: Instant,
+}
+
+impl Asked {
+    fn now() -> Self {
+        let now = Instant::now();
+        Self { due: now, sent: now }
+    }
+}
+
+impl Times {
+    fn record(&mut self, asked: Asked) {
+        self.since_due.record(asked.due.elapsed());
+        self.since_sent.record(asked.sent.elapsed());
+    }
+
+    /// A row: how many a second, when half and when nearly all of them were answered, and the same of the latter since they
+    /// were sent.
+    fn say(&self, what: &str, elapsed: Duration) {
+        let rate = self.since_due.count() as f64 / elapsed.as_secs_f64();
+        let [p50, p99] = [0.50, 0.99].map(|share| millis(self.since_due.quantile(share)));
+        let sent = millis(self.since_sent.quantile(0.99));
+        println!("{what:<58} {rate:>8.0}/s {p50:>9.3} {p99:>9.3} {sent:>10.3}");
+    }
 }
 
 impl Outcome {
     fn rate(&self) -> f64 {
-        self.answered.count() as f64 / self.elapsed.as_secs_f64()
+        self.answered.since_due.count() as f64 / self.elapsed.as_secs_f64()
     }
 
     fn say(&self, what: &str) {
-        let [p50, p99] = [0.50, 0.99].map(|share| millis(self.answered.quantile(share)));
-        println!("{what:<58} {:>8.0}/s {p50:>9.3} {p99:>9.3} {:>8.1}", self.rate(), self.elapsed.as_secs_f64());
-        if self.turned_away.count() > 0 {
-            let away = self.turned_away.count() as f64 / self.elapsed.as_secs_f64();
-            let [p50, p99] = [0.50, 0.99].map(|share| millis(self.turned_away.quantile(share)));
-            println!("{:<58} {away:>8.0}/s {p50:>9.3} {p99:>9.3}", "  turned away");
+        self.answered.say(what, self.elapsed);
+        if self.turned_away.since_due.count() > 0 {
+            self.turned_away.say("  turned away", self.elapsed);
         }
     }
 }
@@ -81,12 +116,12 @@ struct Tally(Arc<Mutex<Outcome>>);
 
 impl Tally {
     /// Counts an answer that is what was wanted, or that turns its client away as it should: it gives how long to wait.
-    fn count(&self, answer: &Answer<'_>, wanted: u16, took: Duration) -> Result<Option<Duration>, Failure> {
+    fn count(&self, answer: &Answer<'_>, wanted: u16, asked: Asked) -> Result<Option<Duration>, Failure> {
         let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         match answer.status {
-            status if status == wanted => outcome.answered.record(took),
-            429 | 503 if wait.is_some() => outcome.turned_away.record(took),
+            status if status == wanted => outcome.answered.record(asked),
+            429 | 503 if wait.is_some() => outcome.turned_away.record(asked),
             _ => return Err(answer.describe().into()),
         }
         Ok(wait)
@@ -110,7 +145,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         // Makes the console's owner, who signs in later.
         operations::console_session(&mut Connection::open(process.address).await?, &made).await?;
         Flush::time(scratch.path())?.say();
-        println!("{:<58} {:>10} {:>9} {:>9} {:>8}", "exchanges", "answered", "p50 ms", "p99 ms", "s");
+        println!("{:<58} {:>10} {:>9} {:>9} {:>10}", "exchanges", "answered", "p50 ms", "p99 ms", "since sent");
         let lasting = async || time::sleep(duration).await;
         let carried = load(&process, &exchange, CARRIED, None, lasting()).await?;
         carried.say("32 connections, as many as it can");
@@ -135,7 +170,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             let signed_in = people.join().map_err(|_| "the sign-ins panicked")??;
             beside.say(&format!("{what}, while {PEOPLE} sign in at once"));
             signed_in.say("  sign-ins");
-            let [alone, beside] = [&alone, &beside].map(|outcome| millis(outcome.answered.quantile(0.99)));
+            let [alone, beside] = [&alone, &beside].map(|outcome| millis(outcome.answered.since_due.quantile(0.99)));
             println!("  p99 beside sign-ins: {:.2} of that without", beside / alone);
         }
         say_memory(&process)
@@ -171,11 +206,12 @@ async fn load(
                     // Not even until now: timers wait for the next millisecond.
                     None => Instant::now(),
                 };
+                let asked = Asked { due, sent: Instant::now() };
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
                 let request = operation.request(number);
-                tally.count(&connection.ask(&request).await?, 200, due.elapsed())?;
+                tally.count(&connection.ask(&request).await?, 200, asked)?;
             }
             Ok::<_, Failure>(())
         });
@@ -199,8 +235,8 @@ async fn sign_in_at_once(address: SocketAddr) -> Result<Outcome, Failure> {
             let mut connection = Connection::open(address).await?;
             let request = operations::console_sign_in();
             loop {
-                let asked = Instant::now();
-                match tally.count(&connection.ask(&request).await?, 303, asked.elapsed())? {
+                let asked = Asked::now();
+                match tally.count(&connection.ask(&request).await?, 303, asked)? {
                     None => return Ok::<_, Failure>(()),
                     // No two people come back in the same moment.
                     Some(wait) => time::sleep(wait + wait.mul_f64(person as f64 / PEOPLE as f64)).await,

@@ -20,8 +20,8 @@ use crate::domain::{Error, Result};
 
 /// For how long it is counted who was turned away.
 const WINDOW: Duration = Duration::from_millis(100);
-/// The part of the places that is given while most are turned away.
-const PART: usize = 4;
+/// The part of the places that is given while most are turned away: enough for a few batches of records at a time.
+const PART: usize = 16;
 
 /// What bounds how many requests are under way. Clones count together.
 #[derive(Clone)]
@@ -121,31 +121,31 @@ mod tests {
 
     #[test]
     fn many_at_once_find_their_places_and_give_them_back() {
-        let (admission, now, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
-        assert_eq!(taken_up(&admission, now, 20, &mut under_way), 8);
+        let (admission, now, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
+        assert_eq!(taken_up(&admission, now, 70, &mut under_way), 32);
         assert!(admission.place(&Uri::from_static("/api/v1/_health"), now).is_ok());
         under_way.truncate(5);
-        assert_eq!(taken_up(&admission, now, 20, &mut under_way), 3);
+        assert_eq!(taken_up(&admission, now, 70, &mut under_way), 27);
         under_way.clear();
         // However many were turned away then.
-        assert_eq!(taken_up(&admission, now + 2 * WINDOW, 20, &mut under_way), 8);
+        assert_eq!(taken_up(&admission, now + 2 * WINDOW, 70, &mut under_way), 32);
     }
 
     #[test]
     fn while_most_are_turned_away_few_are_taken_up() {
-        let (admission, start, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
+        let (admission, start, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
         let moments = [0, 100, 200, 300].map(|millis| start + Duration::from_millis(millis));
         let taken_up = moments.map(|now| {
             under_way.clear();
-            taken_up(&admission, now, 20, &mut under_way)
+            taken_up(&admission, now, 70, &mut under_way)
         });
-        assert_eq!(taken_up, [8, 2, 2, 2]);
+        assert_eq!(taken_up, [32, 2, 2, 2]);
     }
 
     #[test]
     fn once_most_are_taken_up_all_places_are_given_again() {
-        let (admission, start, mut under_way) = (Admission::new(8), Instant::now(), Vec::new());
-        let rush = [(0, 20, 8), (100, 20, 2), (200, 3, 2), (300, 12, 8), (400, 12, 8)];
+        let (admission, start, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
+        let rush = [(0, 70, 32), (100, 70, 2), (200, 3, 2), (300, 60, 32), (400, 60, 32)];
         for (millis, requests, expected) in rush {
             under_way.clear();
             let now = start + Duration::from_millis(millis);

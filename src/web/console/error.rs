@@ -60,8 +60,7 @@ impl Waiting {
 
 /// Whether a path that a request names leads to this console and nowhere else.
 pub(super) fn is_own_path(path: &str) -> bool {
-    let below = path.strip_prefix("/console");
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    super::is_page(path.split('?').next().unwrap_or_default())
         && !path.contains("//")
         && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')
 }

@@ -89,7 +89,12 @@ pub(super) async fn finish(State(limit): State<TimeLimit>, request: Request, nex
 
 /// Whether a path is one of the console's.
 pub(super) fn owns(path: &str) -> bool {
-    path == "/" || path.strip_prefix("/console").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path == "/" || is_page(path)
+}
+
+/// Whether a path is that of a page, or of what belongs to pages.
+fn is_page(path: &str) -> bool {
+    path.strip_prefix("/console").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The page for somebody whose request is not taken up.

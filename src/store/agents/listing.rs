@@ -1,12 +1,13 @@
 //! Listings of agents: each page costs about the same, whatever the filter, the order and the place in it.
 //!
 //! The indexes order agents by status and type, or by owner, status and type, and then in the order of the listing. A
-//! filter that leaves the status or the type open is a merge of at most twelve such ranges.
+//! filter that leaves the status or the type open is a merge of at most twelve such ranges, which both databases read only
+//! as far as the page needs.
 //!
-//! A text is looked for in the index of trigrams first. Where few agents may hold it, these are looked at one by one.
-//! Otherwise the listing is gone through in its order, a window at a time. A text that is too short for the index may
-//! end a page early: with the agents found in the windows looked at, which may be none, and with the place where the
-//! next page goes on.
+//! A text is looked for among the next few agents of the listing first: where many hold it, these fill the page. If they do
+//! not, the index of trigrams is asked. Where few agents may hold the text, they are looked at one by one. Otherwise the
+//! listing is gone through in its order, a window at a time. A text that is too short for the index may end a page early:
+//! with the agents found in the windows looked at, which may be none, and with the place where the next page goes on.
 
 use super::{
     Row,
@@ -23,6 +24,8 @@ use crate::{
     },
 };
 
+/// How many agents of a listing are looked through before the index is asked, for each that the page holds.
+const NEXT: i64 = 4;
 /// How many agents of a listing are looked through for a text, one window after another.
 const WINDOWS: [i64; 3] = [1_000, 4_000, 16_000];
 
@@ -91,16 +94,24 @@ fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
     statuses.iter().flat_map(|&status| types.iter().map(move |&kind| (Some(status), Some(kind)))).collect()
 }
 
-/// Adds columns of the first `count` agents of a span, each range read no further than that.
-fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span, count: i64) {
+/// Adds columns of the agents of a span, one range after another. Each in order, so that both databases merge what they read
+/// when the whole is sorted: PostgreSQL would not see it otherwise.
+fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) {
     for (number, (status, agent_type)) in ranges(filter).into_iter().enumerate() {
         sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT ");
         sql.push(columns).push(" FROM agents a WHERE 1 = 1");
         narrow(sql, filter.owner.as_deref(), status, agent_type);
         span.narrow(sql, sort);
         order(sql, sort, "a.");
-        sql.push(" LIMIT ").bind(count).push(") AS part");
+        sql.push(") AS part");
     }
+}
+
+/// Adds columns of the first `count` agents of a span, in order.
+fn keys_in_order(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span, count: i64) {
+    keys(sql, columns, filter, sort, span);
+    order(sql, sort, "");
+    sql.push(" LIMIT ").bind(count);
 }
 
 /// Adds the text of a statement that gives the agents whose keys `inner` adds, in order.
@@ -137,9 +148,15 @@ pub async fn list(
     let count = i64::from(limit.get()) + 1;
     let mut span = Span { after, until: None };
     let Some(text) = &filter.text else {
-        let sql = agents_of(sort, |sql| keys_in_order(sql, filter, sort, &span, count), count);
+        let sql =
+            agents_of(sort, |sql| keys_in_order(sql, &columns(sort).join(", "), filter, sort, &span, count), count);
         return Ok(Page::cut(fetch(conn, sql).await?, limit, position));
     };
+    let sql = holding(&conn, filter, sort, &span, text, (NEXT * count, count));
+    let found = fetch(conn.reborrow(), sql).await?;
+    if found.len() > usize::from(limit.get()) {
+        return Ok(Page::cut(found, limit, position));
+    }
     let candidates = search::candidates(conn.reborrow(), text).await?;
     if matches!(candidates, Candidates::Few(_)) {
         let sql = sorted_candidates(&conn, filter, sort, &span, &candidates, text, count);
@@ -150,7 +167,8 @@ pub async fn list(
     for window in WINDOWS {
         span.until = nth(conn.reborrow(), filter, sort, &span, window).await?;
         let missing = count - i64::try_from(found.len()).unwrap_or(count);
-        let sql = within_window(&conn, filter, sort, &span, text, missing);
+        // The span bounds it, and not a number: agents that are added meanwhile must not push others out.
+        let sql = holding(&conn, filter, sort, &span, text, (i64::MAX, missing));
         found.extend(fetch(conn.reborrow(), sql).await?);
         let Some(until) = span.until.take() else { return Ok(Page::cut(found, limit, position)) };
         if found.len() > usize::from(limit.get()) {
@@ -166,13 +184,12 @@ pub async fn list(
     Ok(Page::cut(fetch(conn, sql).await?, limit, position))
 }
 
-/// The agents of a span that hold a text.
-fn within_window(conn: &Conn<'_>, filter: &Filter, sort: Sort, span: &Span, text: &str, count: i64) -> Sql {
+/// The first agents that hold a text among the first of a span: `(among, count)`.
+fn holding(conn: &Conn<'_>, filter: &Filter, sort: Sort, span: &Span, text: &str, (among, count): (i64, i64)) -> Sql {
     let inner = |sql: &mut Sql| {
         sql.push("SELECT a.created_at, a.id, a.name FROM (");
-        // The span bounds it, and not a number: agents that are added meanwhile must not push others out. The limit is
-        // there to keep the planner from looking for the text first.
-        keys(sql, "created_at, id, name, owner, description", filter, sort, span, i64::MAX);
+        // The number also keeps the planner from looking for the text first.
+        keys_in_order(sql, "created_at, id, name, owner, description", filter, sort, span, among);
         sql.push(") AS a WHERE 1 = 1");
         search::holds(sql, conn, text, false);
         order(sql, sort, "a.");
@@ -181,18 +198,12 @@ fn within_window(conn: &Conn<'_>, filter: &Filter, sort: Sort, span: &Span, text
     agents_of(sort, inner, count)
 }
 
-fn keys_in_order(sql: &mut Sql, filter: &Filter, sort: Sort, span: &Span, count: i64) {
-    keys(sql, &columns(sort).join(", "), filter, sort, span, count);
-    order(sql, sort, "");
-    sql.push(" LIMIT ").bind(count);
-}
-
 /// The place of the `number`th agent of a span; `None` when it ends before.
 async fn nth(conn: Conn<'_>, filter: &Filter, sort: Sort, span: &Span, number: i64) -> Result<Option<Position>> {
     let sql = agents_of(
         sort,
         |sql| {
-            keys(sql, &columns(sort).join(", "), filter, sort, span, number);
+            keys(sql, &columns(sort).join(", "), filter, sort, span);
             order(sql, sort, "");
             sql.push(" LIMIT 1 OFFSET ").bind(number - 1);
         },
@@ -241,7 +252,7 @@ pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Resul
     let mut sql = Sql::default();
     sql.push("SELECT COUNT(*) FROM (");
     match &filter.text {
-        None => keys(&mut sql, "id", filter, Sort::Oldest, &Span::default(), cap),
+        None => keys(&mut sql, "id", filter, Sort::Oldest, &Span::default()),
         Some(text) => {
             let candidates = search::candidates(conn.reborrow(), text).await?;
             let few = matches!(candidates, Candidates::Few(_));

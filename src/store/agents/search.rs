@@ -1,5 +1,7 @@
 //! Searching agents for a text: what the index of trigrams (three characters in a row) can say of it.
 
+use std::cmp::Reverse;
+
 use uuid::Uuid;
 
 use crate::{
@@ -14,6 +16,11 @@ use crate::{
 pub(super) const FEW: usize = 5_000;
 /// Most trigrams that are looked up; what they find is looked at anyway.
 const TRIGRAMS: usize = 24;
+/// How many are looked up first: each costs about the same, and the rarest few mostly say enough.
+const RAREST: usize = 6;
+
+/// Latin letters, the most frequent of English first: what is rare in one fleet is about as rare in another.
+const LETTERS: &str = "etaoinsrhldcumfpgwybvkxjqz";
 
 /// PostgreSQL's index is over this, and is used for nothing else.
 const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.description) COLLATE \"default\")";
@@ -44,29 +51,55 @@ pub(super) enum Candidates {
 
 /// Asks the index which agents may hold `text`.
 pub(super) async fn candidates(mut conn: Conn<'_>, text: &str) -> Result<Candidates> {
-    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT $2";
-    let limit = i64::try_from(FEW).unwrap_or(i64::MAX).saturating_add(1);
     if !has_trigrams(conn.reborrow(), text).await? {
         return Ok(Candidates::Unknown);
     }
-    match &mut conn {
-        Conn::Sqlite(c) => {
-            let numbers: Vec<i64> =
-                sqlx::query_scalar(SQLITE).bind(all_trigrams(text)).bind(limit).fetch_all(&mut **c).await?;
-            Ok(if numbers.len() > FEW { Candidates::Many } else { Candidates::Few(format!("{numbers:?}")) })
-        }
-        Conn::Postgres(_) => {
-            let mut sql = Sql::default();
-            sql.push("SELECT a.id FROM agents a WHERE ").push(POSTGRES_TEXT).push(" ILIKE ");
-            sql.bind(containing(text).as_str()).push(" LIMIT ").bind(limit);
-            let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all);
-            if ids.len() > FEW {
-                return Ok(Candidates::Many);
-            }
-            let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
-            Ok(Candidates::Few(ids.join(",")))
+    for parts in questions(&conn, text) {
+        if let Some(few) = holding_all(conn.reborrow(), &parts).await? {
+            return Ok(Candidates::Few(few));
         }
     }
+    Ok(Candidates::Many)
+}
+
+/// What to ask the index for, until few enough hold all of it: the rarest trigrams, and then whatever else it knows.
+fn questions(conn: &Conn<'_>, text: &str) -> Vec<Vec<String>> {
+    let mut all = rarest(text);
+    let mut some = all.clone();
+    if matches!(conn, Conn::Postgres(_)) {
+        // Trigrams of letters and digits; which others are letters only the database's locale knows.
+        some.retain(|part| part.chars().all(|c| c.is_ascii_alphanumeric()));
+        all = vec![text.to_owned()];
+    }
+    some.truncate(RAREST);
+    let is_all = text.chars().count() <= RAREST + 2;
+    if some.is_empty() {
+        vec![all]
+    } else if is_all {
+        vec![some]
+    } else {
+        vec![some, all]
+    }
+}
+
+/// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when there are many.
+async fn holding_all(mut conn: Conn<'_>, parts: &[String]) -> Result<Option<String>> {
+    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT $2";
+    let limit = i64::try_from(FEW).unwrap_or(i64::MAX).saturating_add(1);
+    if let Conn::Sqlite(c) = &mut conn {
+        let numbers: Vec<i64> =
+            sqlx::query_scalar(SQLITE).bind(full_text(parts)).bind(limit).fetch_all(&mut **c).await?;
+        return Ok((numbers.len() <= FEW).then(|| format!("{numbers:?}")));
+    }
+    let mut sql = Sql::default();
+    sql.push("SELECT a.id FROM agents a WHERE 1 = 1");
+    for part in parts {
+        sql.push(" AND ").push(POSTGRES_TEXT).push(" ILIKE ").bind(containing(part).as_str());
+    }
+    sql.push(" LIMIT ").bind(limit);
+    let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all);
+    let few = ids.len() <= FEW;
+    Ok(few.then(|| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")))
 }
 
 async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
@@ -86,14 +119,29 @@ async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
     }
 }
 
-/// A full-text query for documents that hold each trigram of `text`.
-fn all_trigrams(text: &str) -> String {
+/// The trigrams of a text, those first that are likely the rarest, and not more than are looked up.
+fn rarest(text: &str) -> Vec<String> {
     let chars: Vec<_> = text.chars().collect();
-    let mut trigrams: Vec<String> = chars.windows(3).map(|trigram| trigram.iter().collect()).collect();
+    let mut trigrams: Vec<&[char]> = chars.windows(3).collect();
+    trigrams.sort_by_cached_key(|trigram| (Reverse(trigram.iter().map(|c| rarity(*c)).sum::<usize>()), *trigram));
     trigrams.dedup();
     trigrams.truncate(TRIGRAMS);
+    trigrams.into_iter().map(|trigram| trigram.iter().collect()).collect()
+}
+
+/// A full-text query for documents that hold each of these.
+fn full_text(trigrams: &[String]) -> String {
     let quoted: Vec<_> = trigrams.iter().map(|trigram| format!("\"{}\"", trigram.replace('"', "\"\""))).collect();
     quoted.join(" AND ")
+}
+
+/// How seldom texts of agents hold a character; those between words say nothing.
+fn rarity(c: char) -> usize {
+    match c.to_ascii_lowercase() {
+        '0'..='9' => 20,
+        c if c.is_ascii_punctuation() || c.is_whitespace() => 0,
+        c => LETTERS.find(c).unwrap_or(LETTERS.len()),
+    }
 }
 
 /// Adds to `sql` the condition that the agent `a` holds `text` in its name, owner or description. With `by_index`,
@@ -130,7 +178,7 @@ pub(super) fn from_candidates(sql: &mut Sql, conn: &Conn<'_>, candidates: &Candi
         }
         (Conn::Sqlite(_), _) => {
             sql.push(" FROM (SELECT rowid AS number FROM agents_text WHERE agents_text MATCH ");
-            sql.bind(all_trigrams(text).as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.bind(full_text(&rarest(text)).as_str()).push(") AS found CROSS JOIN agents a ");
             sql.push("WHERE a.number = found.number")
         }
     };
@@ -160,7 +208,13 @@ mod tests {
 
     #[test]
     fn nothing_that_is_searched_for_is_an_operator() {
-        assert_eq!(all_trigrams(r#"a"*b"#), r#""a""*" AND """*b""#);
-        assert_eq!(all_trigrams("ab"), "");
+        assert_eq!(full_text(&rarest(r#"a"*b"#)), r#""""*b" AND "a""*""#);
+        assert_eq!(full_text(&rarest("ab")), "");
+    }
+
+    #[test]
+    fn the_rarest_are_asked_for_first_and_once() {
+        assert_eq!(rarest("on-quiz"), ["uiz", "qui", "-qu", "n-q", "on-"]);
+        assert_eq!(rarest("aaaaaa"), ["aaa"]);
     }
 }

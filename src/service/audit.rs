@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 
 use super::{Services, caller::Caller, policy::Action};
 use crate::{
@@ -33,7 +33,7 @@ pub async fn list(
     limit: Limit,
 ) -> Result<Page<Record, i64>> {
     services.permit(caller, Action::ReadAudit).await?;
-    audit::list(services.store.read().await?.conn(), filter, start, limit).await
+    audit::list(&services.store, filter, start, limit).await
 }
 
 /// What an agent did and what happened to it, newest first. Records outlive their agent; an identifier that neither
@@ -50,10 +50,9 @@ pub async fn of_agent(
 ) -> Result<Page<Record, i64>> {
     services.permit(caller, Action::ReadAudit).await?;
     let filter = Filter { involving: Some(agent), ..Filter::default() };
-    let mut read = services.store.read().await?;
-    let page = audit::list(read.conn(), &filter, start, limit).await?;
+    let page = audit::list(&services.store, &filter, start, limit).await?;
     if page.items.is_empty() {
-        agents::find(read.conn(), agent).await?.ok_or(super::agents::NOT_FOUND)?;
+        agents::find(services.store.read().await?.conn(), agent).await?.ok_or(super::agents::NOT_FOUND)?;
     }
     Ok(page)
 }
@@ -137,7 +136,7 @@ pub async fn after(
     limit: Limit,
 ) -> Result<Vec<Record>> {
     services.permit(caller, Action::ReadAudit).await?;
-    audit::after(services.store.read().await?.conn(), filter, seq, limit).await
+    audit::after(&services.store, filter, seq, limit).await
 }
 
 /// Where the chain ends.
@@ -246,14 +245,14 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
 /// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same.
 pub async fn keep_indexed(store: Store) {
     loop {
-        let pause = match audit::index::fill(&store).await {
-            Ok(true) => INDEX_PAUSE,
-            Ok(false) => INDEX_EVERY,
+        match audit::index::fill(&store).await {
+            Ok(true) => time::sleep(INDEX_PAUSE).await,
+            // Soon after, while what is to be indexed is still in memory; or later, what other nodes added.
+            Ok(false) => drop(time::timeout(INDEX_EVERY, audit::index::run_completed(&store)).await),
             Err(error) => {
                 tracing::warn!(%error, "records could not be indexed");
-                INDEX_RETRY
+                time::sleep(INDEX_RETRY).await;
             }
-        };
-        tokio::time::sleep(pause).await;
+        }
     }
 }

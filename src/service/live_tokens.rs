@@ -138,7 +138,7 @@ async fn page(
             from: Some(now.minus(LONGEST_TOKEN_LIFE)),
             ..Filter::default()
         };
-        let found = audit::list(services.store.read().await?.conn(), &filter, Start::Before(before), limit).await?;
+        let found = audit::list(&services.store, &filter, Start::Before(before), limit).await?;
         more |= found.next.is_some();
         records.extend(found.items);
     }

@@ -88,6 +88,8 @@ pub async fn read(services: &Services, caller: &Caller) -> Result<Overview> {
     services.permit(caller, Action::ReadAudit).await?;
     services.permit(caller, Action::ListKeys).await?;
     let now = services.env.now();
+    let everything = audit::Filter::default();
+    let latest = log::list(&services.store, &everything, audit::Start::Before(i64::MAX), Limit::of(8)).await?;
     let mut read = services.store.read_usage().await?;
     let counts = agents::counts(read.conn()).await?;
     let count = |wanted| counts.iter().find(|(status, _)| *status == wanted).map_or(0, |(_, agents)| *agents);
@@ -100,8 +102,6 @@ pub async fn read(services: &Services, caller: &Caller) -> Result<Overview> {
         suspended: count(AgentStatus::Suspended),
         refused: if refused >= MANY_REFUSALS { refused } else { 0 },
     };
-    let everything = audit::Filter::default();
-    let latest = log::list(read.conn(), &everything, audit::Start::Before(i64::MAX), Limit::of(8)).await?;
     let steps = Steps {
         agent: counts.iter().map(|(_, agents)| agents).sum::<i64>() > 1,
         key: api_keys::count_fleet(read.conn(), Selection::All, now, 2).await? > 1,

@@ -3,6 +3,8 @@
 pub mod index;
 mod listing;
 mod spans;
+mod tail;
+mod terms;
 
 use std::future::ready;
 
@@ -17,6 +19,7 @@ use crate::domain::{
 };
 
 pub use listing::{after, list};
+pub(super) use tail::Tail;
 
 #[derive(FromRow)]
 struct Row {

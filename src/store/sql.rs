@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use super::db::Conn;
+
 /// A value to bind.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
@@ -47,6 +49,21 @@ impl Sql {
         // Writing to a string does not fail.
         let _ = write!(self.text, "${}", self.values.len());
         self
+    }
+
+    /// That a column is one of these numbers: one value and one text, however many there are.
+    pub(super) fn is_one_of(&mut self, conn: &Conn<'_>, column: &str, numbers: &[i64]) -> &mut Self {
+        let list = numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        match conn {
+            Conn::Sqlite(_) => self
+                .push(column)
+                .push(" IN (SELECT value FROM json_each(")
+                .bind(format!("[{list}]").as_str())
+                .push("))"),
+            Conn::Postgres(_) => {
+                self.push(column).push(" = ANY (string_to_array(").bind(list.as_str()).push(", ',')::bigint[])")
+            }
+        }
     }
 
     /// `AND`, a comparison, and what is compared with.

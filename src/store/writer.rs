@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     Changes, OnCommit, agents,
+    audit::Tail,
     db::{Conn, Db, WriteConn},
     principals::{self, Principal},
     usage::{Pending, Usage},
@@ -189,7 +190,7 @@ impl Tx {
             }
             self.connection.commit(&mut records).await?;
         }
-        Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage })
+        Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage, records })
     }
 }
 
@@ -197,13 +198,39 @@ struct Committed {
     connection: WriteConn,
     changes: Changes,
     usage: Usage,
+    records: Vec<Record>,
+}
+
+/// Those who wait to hear of commits, and what these added to the audit log.
+struct Waiting {
+    answers: Vec<Answer>,
+    records: Vec<Record>,
+    tail: Arc<Tail>,
+    committed: watch::Sender<()>,
+}
+
+impl Waiting {
+    /// Tells those whose batch is committed, if there are any.
+    fn tell(&mut self) {
+        if self.answers.is_empty() {
+            return;
+        }
+        // First, so that whoever was answered finds what is recorded.
+        self.tail.extend(&self.records);
+        self.records.clear();
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+        self.committed.send_replace(());
+    }
 }
 
 impl Writer {
-    pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>) -> Self {
+    pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, tail: Arc<Tail>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let unsaved = Arc::new(AtomicBool::new(false));
-        tokio::spawn(work(db, on_commit, committed, waiting, unsaved.clone()));
+        let answered = Waiting { answers: Vec::new(), records: Vec::new(), tail, committed };
+        tokio::spawn(work(db, on_commit, answered, waiting, unsaved.clone()));
         Self { queue, unsaved }
     }
 
@@ -270,7 +297,7 @@ impl Writer {
 async fn work(
     db: Db,
     on_commit: OnCommit,
-    committed: watch::Sender<()>,
+    mut answered: Waiting,
     mut waiting: mpsc::Receiver<Work>,
     unsaved: Arc<AtomicBool>,
 ) {
@@ -278,10 +305,9 @@ async fn work(
     let mut pending = Pending::default();
     let mut last = None;
     let mut kept = None;
-    let mut answered = Vec::new();
     while last.is_none() {
         if waiting.is_empty() {
-            tell(&mut answered, &committed);
+            answered.tell();
         }
         if !collect(&mut waiting, &mut batch, pending.due_at()).await {
             break;
@@ -292,7 +318,7 @@ async fn work(
         let saving = is_saving.then_some(&pending);
         let committing = commit_batch(&db, kept.take(), batch.drain(..), saving, &mut answers, &mut last);
         // Once the database is at work there is time for those whose batch is done.
-        let (done, ()) = future::join(committing, async { tell(&mut answered, &committed) }).await;
+        let (done, ()) = future::join(committing, async { answered.tell() }).await;
         match done {
             Ok(done) => {
                 kept = Some(done.connection);
@@ -302,7 +328,7 @@ async fn work(
                 pending.absorb(done.usage);
                 unsaved.store(!pending.is_empty(), Ordering::SeqCst);
                 on_commit(&done.changes);
-                answered = answers;
+                (answered.answers, answered.records) = (answers, done.records);
             }
             Err(error) => {
                 tracing::error!(%error, units, "a batch was rolled back");
@@ -312,7 +338,7 @@ async fn work(
             }
         }
     }
-    tell(&mut answered, &committed);
+    answered.tell();
     if !pending.is_empty()
         && let Err(error) =
             commit_batch(&db, kept.take(), iter::empty(), Some(&pending), &mut Vec::new(), &mut None).await
@@ -323,17 +349,6 @@ async fn work(
     if let Some(answer) = last {
         answer();
     }
-}
-
-/// Tells those whose batch is committed, if there are any.
-fn tell(answers: &mut Vec<Answer>, committed: &watch::Sender<()>) {
-    if answers.is_empty() {
-        return;
-    }
-    for answer in answers.drain(..) {
-        answer();
-    }
-    committed.send_replace(());
 }
 
 /// Waits for work, but no longer than until usage is due to be written; `false` when there will be none.

@@ -326,7 +326,7 @@ impl Bench {
         let filter = failed();
         let filter = &filter;
         self.time("audit: failed, live tail", |_| async move {
-            audit_store::after(services.store.read().await?.conn(), filter, head - 50, PAGE).await
+            audit_store::after(&services.store, filter, head - 50, PAGE).await
         })
         .await
     }

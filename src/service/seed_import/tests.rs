@@ -248,7 +248,9 @@ async fn identifiers_that_are_no_uuids_stay_consistent() {
     let held = capabilities::held_by(read.conn(), worker).await.unwrap();
     assert_eq!(held[0].name.as_str(), "deploy:run");
     let filter = crate::domain::audit::Filter { involving: Some(worker), ..Default::default() };
-    let page = audit::list(read.conn(), &filter, crate::domain::audit::Start::Offset(0), Limit::of(500)).await.unwrap();
+    let page = audit::list(&house.services.store, &filter, crate::domain::audit::Start::Offset(0), Limit::of(500))
+        .await
+        .unwrap();
     assert_eq!(page.items.len(), 2, "what it did, and what was done to it");
 }
 

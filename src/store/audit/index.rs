@@ -9,15 +9,16 @@
 //! the records themselves, so an index that was tampered with can hide records from a filter, as deleting them would,
 //! but not invent any.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sha2::{Digest, Sha256};
-use sqlx::{FromRow, QueryBuilder};
-use uuid::Uuid;
+use sqlx::QueryBuilder;
 
-use super::spans;
+use super::{
+    spans,
+    terms::{Described, Findable, Term, Wanted},
+};
 use crate::{
-    domain::{Error, Result, Timestamp, audit::Filter},
+    domain::{Error, Result},
     store::{
         Store, Tx,
         db::{Conn, on},
@@ -38,79 +39,6 @@ const WORDS: usize = 128;
 
 /// One bit for each record of a run.
 type Bits = [u64; WORDS];
-
-/// A hash of what a record may be filtered by.
-pub(super) type Term = u64;
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Actor = 1,
-    /// An agent that something happened to and that is not the actor.
-    Subject,
-    Action,
-    ResourceType,
-    ResourceId,
-    Outcome,
-}
-
-fn term(kind: Kind, value: &[u8]) -> Term {
-    let digest = Sha256::new().chain_update([kind as u8]).chain_update(value).finalize();
-    digest.iter().take(8).fold(0, |term, byte| term << 8 | u64::from(*byte))
-}
-
-/// What the index needs to know of a record.
-#[derive(FromRow)]
-struct Indexed {
-    seq: i64,
-    at: i64,
-    actor: Option<Uuid>,
-    subject: Option<Uuid>,
-    action: String,
-    resource_type: Option<String>,
-    resource_id: Option<String>,
-    success: i32,
-}
-
-impl Indexed {
-    fn terms(&self) -> impl Iterator<Item = Term> {
-        let subject = self.subject.filter(|subject| self.actor != Some(*subject));
-        [
-            self.actor.map(|id| term(Kind::Actor, id.as_bytes())),
-            subject.map(|id| term(Kind::Subject, id.as_bytes())),
-            Some(term(Kind::Action, self.action.as_bytes())),
-            self.resource_type.as_ref().map(|kind| term(Kind::ResourceType, kind.as_bytes())),
-            self.resource_id.as_ref().map(|id| term(Kind::ResourceId, id.as_bytes())),
-            Some(term(Kind::Outcome, &[u8::from(self.success != 0)])),
-        ]
-        .into_iter()
-        .flatten()
-    }
-}
-
-/// What to look up for a filter: a record must hold one term of each list, and lie in the span of time.
-pub(super) struct Wanted {
-    terms: Vec<Vec<Term>>,
-    from: Option<i64>,
-    until: Option<i64>,
-}
-
-impl Wanted {
-    /// `None` when the filter shows everything, and there is nothing to look up.
-    pub(super) fn by(filter: &Filter) -> Option<Self> {
-        let actor = filter.actor.map(|id| vec![term(Kind::Actor, id.0.as_bytes())]);
-        let involving = filter.involving.map(|id| [Kind::Actor, Kind::Subject].map(|kind| term(kind, id.0.as_bytes())));
-        let action = filter.action.as_ref().map(|word| vec![term(Kind::Action, word.as_bytes())]);
-        let resource_type = filter.resource_type.as_ref().map(|word| vec![term(Kind::ResourceType, word.as_bytes())]);
-        let resource_id = filter.resource_id.as_ref().map(|id| vec![term(Kind::ResourceId, id.as_bytes())]);
-        let outcome = filter.success.map(|success| vec![term(Kind::Outcome, &[u8::from(success)])]);
-        let terms: Vec<_> = [actor, involving.map(Vec::from), action, resource_type, resource_id, outcome]
-            .into_iter()
-            .flatten()
-            .collect();
-        let (from, until) = (filter.from.map(Timestamp::as_micros), filter.until.map(Timestamp::as_micros));
-        (!terms.is_empty() || from.is_some() || until.is_some()).then_some(Self { terms, from, until })
-    }
-}
 
 /// The records of one run that a filter may show.
 pub(super) struct Chosen {
@@ -142,12 +70,6 @@ pub(super) const fn run_of(seq: i64) -> i64 {
     (seq - 1).div_euclid(RUN)
 }
 
-/// How many runs are indexed, from the first on without gaps.
-pub(super) async fn runs(conn: Conn<'_>) -> Result<i64> {
-    const SQL: &str = "SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs";
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await?))
-}
-
 /// The first and the last of the runs `low` to `high` that touch the span of time; `None` when none does.
 pub(super) async fn within(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Option<(i64, i64)>> {
     const SQL: &str = "SELECT MIN(run), MAX(run) FROM audit_runs WHERE run >= $1 AND run <= $2 AND last_at >= $3 \
@@ -162,21 +84,17 @@ pub(super) async fn within(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64)
 }
 
 /// Looks up some runs; those with nothing to show are left out, the others come in order.
-pub(super) async fn choose(mut conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<Vec<Chosen>> {
+pub(super) async fn choose(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<Vec<Chosen>> {
     let mut chosen: BTreeMap<i64, Option<Box<Bits>>> = runs.iter().map(|run| (*run, None)).collect();
+    let buckets = if wanted.terms.is_empty() { HashMap::new() } else { load(conn, wanted, runs).await? };
     for alternatives in &wanted.terms {
-        let mut holding: HashMap<i64, Box<Bits>> = HashMap::new();
-        for &term in alternatives {
-            for (run, postings) in load(conn.reborrow(), term, runs).await? {
-                if chosen.contains_key(&run)
-                    && let Some(entry) = find(&postings, term)
-                {
-                    entry.add_to(holding.entry(run).or_insert_with(|| Box::new([0; WORDS])));
+        chosen.retain(|run, bits| {
+            let mut common: Box<Bits> = Box::new([0; WORDS]);
+            for term in alternatives {
+                if let Some(entry) = buckets.get(&place_of(*term, *run)).and_then(|postings| find(postings, *term)) {
+                    entry.add_to(&mut common);
                 }
             }
-        }
-        chosen.retain(|run, bits| {
-            let Some(mut common) = holding.remove(run) else { return false };
             if let Some(bits) = bits {
                 common.iter_mut().zip(bits.iter()).for_each(|(word, other)| *word &= other);
             }
@@ -213,27 +131,31 @@ async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result
     Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await?))
 }
 
-/// The buckets of some runs, which are in order, that a term would be in.
-async fn load(mut conn: Conn<'_>, term: Term, runs: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
-    let [first, ..] = term.to_be_bytes();
-    let first = i64::from(first);
-    if let (Some(low), Some(high)) = (runs.first(), runs.last())
-        && usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len())
-    {
-        return bucket(conn, first, *low, *high).await;
-    }
-    let mut loaded = Vec::with_capacity(runs.len());
-    for chunk in even_chunks(runs) {
-        let mut sql = Sql::default();
-        sql.push("SELECT place - ").bind(first * BUCKET_STRIDE).push(", postings FROM audit_index WHERE place IN (");
-        for (number, run) in chunk.iter().enumerate() {
-            sql.push(if number == 0 { "" } else { ", " }).bind(first * BUCKET_STRIDE + run);
+/// Where the bucket is that a term would be in.
+fn place_of(term: Term, run: i64) -> i64 {
+    let [bucket, ..] = term.to_be_bytes();
+    i64::from(bucket) * BUCKET_STRIDE + run
+}
+
+/// The buckets that the wanted terms would be in, of some runs, which are in order.
+async fn load(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
+    let mut sql = Sql::default();
+    sql.push("SELECT place, postings FROM audit_index WHERE ");
+    match (runs.first(), runs.last()) {
+        (Some(low), Some(high)) if usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len()) => {
+            for (number, term) in wanted.terms.iter().flatten().enumerate() {
+                sql.push(if number == 0 { "place >= " } else { " OR place >= " }).bind(place_of(*term, *low));
+                sql.push(" AND place <= ").bind(place_of(*term, *high));
+            }
         }
-        sql.push(")");
-        let rows: Vec<(i64, Vec<u8>)> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
-        loaded.extend(rows);
+        _ => {
+            let places = wanted.terms.iter().flatten().flat_map(|term| runs.iter().map(|run| place_of(*term, *run)));
+            let places: BTreeSet<i64> = places.collect();
+            sql.is_one_of(&conn, "place", &Vec::from_iter(places));
+        }
     }
-    Ok(loaded)
+    let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
+    Ok(rows.into_iter().collect())
 }
 
 /// A bucket of the runs `low` to `high`.
@@ -293,7 +215,7 @@ struct Built {
     buckets: Vec<(i64, Vec<u8>)>,
 }
 
-fn build(run: i64, records: &[Indexed]) -> Built {
+fn build(run: i64, records: &[Findable]) -> Built {
     let mut terms: Vec<(Term, u16)> = Vec::with_capacity(records.len() * 6);
     for record in records {
         if let Ok(offset) = u16::try_from(record.seq - run * RUN - 1) {
@@ -335,21 +257,32 @@ pub async fn fill(store: &Store) -> Result<bool> {
     const SQL: &str = "SELECT seq, at, actor, subject, action, resource_type, resource_id, success FROM audit_log \
         WHERE seq > $1 AND seq <= $2";
     let mut read = store.read().await?;
-    let run = runs(read.conn()).await?;
-    if spans::fill(store, run).await? {
+    let (run, spanned) = spans::extent(read.conn()).await?;
+    if spans::fill(store, run, spanned).await? {
         return Ok(true);
     }
     if super::head(read.conn()).await?.seq < (run + 1) * RUN {
         return Ok(false);
     }
-    let records: Vec<Indexed> =
-        on!(read.conn(), |c| sqlx::query_as(SQL).bind(run * RUN).bind((run + 1) * RUN).fetch_all(c).await?);
+    let records = if let Some(records) = store.tail.run(run) {
+        records
+    } else {
+        let rows: Vec<Described> =
+            on!(read.conn(), |c| sqlx::query_as(SQL).bind(run * RUN).bind((run + 1) * RUN).fetch_all(c).await?);
+        rows.iter().map(Findable::from).collect()
+    };
     drop(read);
     // Some milliseconds of nothing but computing: not where requests are answered.
     let built = tokio::task::spawn_blocking(move || build(run, &records)).await;
     let built = built.map_err(|error| Error::Internal(Box::new(error)))?;
     store.write(move |tx| Box::pin(async move { save(tx, run, &built).await })).await?;
+    store.tail.forget_before(run + 1);
     Ok(true)
+}
+
+/// Returns once this process completed a run since this was last asked.
+pub async fn run_completed(store: &Store) {
+    store.tail.completed().await;
 }
 
 /// Forgets where terms are in the runs whose records are all archived.
@@ -396,10 +329,15 @@ async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use uuid::Uuid;
 
-    fn record(seq: i64, actor: u128, action: &str) -> Indexed {
-        Indexed {
+    use super::{
+        super::terms::{Kind, term},
+        *,
+    };
+
+    fn record(seq: i64, actor: u128, action: &str) -> Described {
+        Described {
             seq,
             at: seq,
             actor: Some(Uuid::from_u128(actor)),
@@ -428,9 +366,9 @@ mod tests {
         let records: Vec<_> = (run * RUN + 1..=(run + 1) * RUN)
             .map(|seq| record(seq, u128::from(seq % 1_000 == 7), if seq % 3 == 0 { "common" } else { "other" }))
             .collect();
-        let built = build(run, &records);
+        let built = build(run, &records.iter().map(Findable::from).collect::<Vec<_>>());
         assert_eq!((built.first_at, built.last_at), (run * RUN + 1, (run + 1) * RUN));
-        let holding = |test: &dyn Fn(&Indexed) -> bool| -> Vec<i64> {
+        let holding = |test: &dyn Fn(&Described) -> bool| -> Vec<i64> {
             records.iter().filter(|record| test(record)).map(|record| record.seq).collect()
         };
         let rare = Uuid::from_u128(1);
@@ -445,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_mutilated_bucket_finds_nothing() {
-        let built = build(0, &[record(1, 1, "a")]);
+        let built = build(0, &[Findable::from(&record(1, 1, "a"))]);
         for (_, postings) in &built.buckets {
             let half = postings.get(..postings.len() - 1).unwrap();
             assert!(find(half, 1).is_none());

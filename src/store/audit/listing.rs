@@ -1,9 +1,12 @@
 //! Listings of the audit log: a scan of the newest records, and what the index says of those before.
 
+use std::mem;
+
 use super::{
-    Row,
-    index::{self, Chosen, RUN, Wanted},
+    Row, Tail,
+    index::{self, Chosen, RUN},
     spans,
+    terms::Wanted,
 };
 use crate::{
     domain::{
@@ -11,8 +14,8 @@ use crate::{
         audit::{Filter, Record, Start},
     },
     store::{
+        Store,
         db::{Conn, on},
-        even_chunks,
         sql::{Sql, run},
     },
 };
@@ -35,11 +38,17 @@ enum Order {
 /// What was found, with how many are still to be left out.
 struct Found {
     records: Vec<Record>,
+    /// Positions of records that come next and are not read yet: it takes a statement to read any number of them.
+    positions: Vec<i64>,
     skip: usize,
     wanted: usize,
 }
 
 impl Found {
+    const fn none(skip: usize, wanted: usize) -> Self {
+        Self { records: Vec::new(), positions: Vec::new(), skip, wanted }
+    }
+
     const fn is_full(&self) -> bool {
         self.records.len() >= self.wanted
     }
@@ -62,8 +71,10 @@ impl Found {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(mut conn: Conn<'_>, filter: &Filter, start: Start, limit: Limit) -> Result<Page<Record, i64>> {
+pub async fn list(store: &Store, filter: &Filter, start: Start, limit: Limit) -> Result<Page<Record, i64>> {
     const OFFSET: &str = "SELECT seq FROM audit_log ORDER BY seq DESC LIMIT 1 OFFSET $1";
+    let mut read = store.read().await?;
+    let mut conn = read.conn();
     let (before, skip) = match start {
         Start::Before(seq) => (seq, 0),
         Start::Offset(0) => (i64::MAX, 0),
@@ -74,8 +85,8 @@ pub async fn list(mut conn: Conn<'_>, filter: &Filter, start: Start, limit: Limi
         }
         Start::Offset(count) => (i64::MAX, usize::try_from(count).unwrap_or(0)),
     };
-    let found = Found { records: Vec::new(), skip, wanted: usize::from(limit.get()) + 1 };
-    let records = walk(conn, filter, (i64::MIN, before), Order::NewestFirst, found).await?;
+    let found = Found::none(skip, usize::from(limit.get()) + 1);
+    let records = walk(conn, &store.tail, filter, (i64::MIN, before), Order::NewestFirst, found).await?;
     Ok(Page::cut(records, limit, |record: &Record| record.seq))
 }
 
@@ -83,14 +94,16 @@ pub async fn list(mut conn: Conn<'_>, filter: &Filter, start: Start, limit: Limi
 ///
 /// # Errors
 /// When the database fails.
-pub async fn after(conn: Conn<'_>, filter: &Filter, seq: i64, limit: Limit) -> Result<Vec<Record>> {
-    let found = Found { records: Vec::new(), skip: 0, wanted: usize::from(limit.get()) };
-    walk(conn, filter, (seq, i64::MAX), Order::OldestFirst, found).await
+pub async fn after(store: &Store, filter: &Filter, seq: i64, limit: Limit) -> Result<Vec<Record>> {
+    let found = Found::none(0, usize::from(limit.get()));
+    let mut read = store.read().await?;
+    walk(read.conn(), &store.tail, filter, (seq, i64::MAX), Order::OldestFirst, found).await
 }
 
 /// Finds records strictly between two positions.
 async fn walk(
     mut conn: Conn<'_>,
+    tail: &Tail,
     filter: &Filter,
     (after, before): (i64, i64),
     order: Order,
@@ -101,22 +114,48 @@ async fn walk(
         return Ok(found.records);
     };
     // Read once: a run that is indexed meanwhile is still seen as part of the newest records.
-    let runs = index::runs(conn.reborrow()).await?;
+    let (runs, spanned) = spans::extent(conn.reborrow()).await?;
     let newest = (after.max(runs * RUN), before);
     if order == Order::NewestFirst {
-        scan(conn.reborrow(), filter, newest, order, &mut found).await?;
+        look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
     }
     if !found.is_full() {
         let low = index::run_of(after.saturating_add(1).max(1));
         let high = index::run_of(before.saturating_sub(1).max(0)).min(runs - 1);
         if let Some((low, high)) = index::within(conn.reborrow(), &wanted, low, high).await? {
-            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high), order, &mut found).await?;
+            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high, spanned), order, &mut found).await?;
         }
     }
     if order == Order::OldestFirst && !found.is_full() {
-        scan(conn, filter, newest, order, &mut found).await?;
+        look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
     }
+    fetch(conn, filter, &mut found).await?;
     Ok(found.records)
+}
+
+/// Goes through records that are not indexed: those in the tail by what they are known by, and the others one by one.
+async fn look_through(
+    mut conn: Conn<'_>,
+    tail: &Tail,
+    filter: &Filter,
+    wanted: &Wanted,
+    (after, before): (i64, i64),
+    order: Order,
+    found: &mut Found,
+) -> Result<()> {
+    let Some(mut known) = tail.look_up(wanted, (after, before)) else {
+        return scan(conn, filter, (after, before), order, found).await;
+    };
+    let (first, last) = known.bounds;
+    let mut rest = [(after, first), (last, before)];
+    if order == Order::NewestFirst {
+        rest.reverse();
+        known.positions.reverse();
+    }
+    let [sooner, later] = rest;
+    scan(conn.reborrow(), filter, sooner, order, found).await?;
+    choose(conn.reborrow(), filter, known.positions, found).await?;
+    scan(conn, filter, later, order, found).await
 }
 
 /// Goes through the runs `low` to `high`: the nearest few, which often suffice, and then what the index says of all others, more
@@ -126,11 +165,10 @@ async fn look_up(
     filter: &Filter,
     wanted: &Wanted,
     between: (i64, i64),
-    (low, high): (i64, i64),
+    (low, high, spanned): (i64, i64, i64),
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let spanned = spans::runs(conn.reborrow()).await?;
     let (near, others) = match order {
         Order::NewestFirst => ((low.max(high - NEAR + 1), high), (low, high - NEAR)),
         Order::OldestFirst => ((low, high.min(low + NEAR - 1)), (low + NEAR, high)),
@@ -165,50 +203,51 @@ async fn look_at(
     if order == Order::NewestFirst {
         chosen.reverse();
     }
-    let mut single = Vec::new();
     for run in &chosen {
-        if let Some(mut positions) = run.few(FEW) {
-            if order == Order::NewestFirst {
-                positions.reverse();
-            }
-            single.extend(positions.into_iter().filter(|seq| *seq > after && *seq < before));
-            if single.len() >= found.room() {
-                fetch(conn.reborrow(), filter, &mut single, found).await?;
-            }
-        } else {
-            fetch(conn.reborrow(), filter, &mut single, found).await?;
-            let (first, last) = run.bounds();
-            let bounds = (after.max(first - 1), before.min(last + 1));
-            if !found.is_full() {
-                scan(conn.reborrow(), filter, bounds, order, found).await?;
-            }
-        }
-        if found.is_full() {
-            return Ok(());
-        }
-    }
-    fetch(conn, filter, &mut single, found).await
-}
-
-/// Reads records one by one, in the order of their positions here.
-async fn fetch(mut conn: Conn<'_>, filter: &Filter, positions: &mut Vec<i64>, found: &mut Found) -> Result<()> {
-    for chunk in even_chunks(positions) {
         if found.is_full() {
             break;
         }
-        let mut sql = Sql::default();
-        sql.push("SELECT * FROM audit_log WHERE seq IN (");
-        for (number, seq) in chunk.iter().enumerate() {
-            sql.push(if number == 0 { "" } else { ", " }).bind(*seq);
+        if let Some(mut positions) = run.few(FEW) {
+            positions.retain(|seq| *seq > after && *seq < before);
+            if order == Order::NewestFirst {
+                positions.reverse();
+            }
+            choose(conn.reborrow(), filter, positions, found).await?;
+        } else {
+            let (first, last) = run.bounds();
+            scan(conn.reborrow(), filter, (after.max(first - 1), before.min(last + 1)), order, found).await?;
         }
-        sql.push(")");
-        let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
+    }
+    Ok(())
+}
+
+/// Has the records at some positions read, with those of other positions before them if these are not enough.
+async fn choose(conn: Conn<'_>, filter: &Filter, positions: Vec<i64>, found: &mut Found) -> Result<()> {
+    found.positions.extend(positions);
+    if found.positions.len() < found.room() {
+        return Ok(());
+    }
+    fetch(conn, filter, found).await
+}
+
+/// Reads the records at the positions that wait for it, which are in the order of the chain or in the opposite one.
+async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result<()> {
+    let positions = mem::take(&mut found.positions);
+    let mut rest = positions.as_slice();
+    while !rest.is_empty() && !found.is_full() {
+        let next;
+        (next, rest) = rest.split_at(found.room().min(rest.len()));
+        let mut sql = Sql::default();
+        sql.push("SELECT * FROM audit_log WHERE ").is_one_of(&conn, "seq", next);
+        let rows: Vec<Row> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
         let mut records: Vec<_> = rows.into_iter().map(Record::from).collect();
-        records.sort_unstable_by_key(|record| chunk.iter().position(|seq| *seq == record.seq));
+        records.sort_unstable_by_key(|record| record.seq);
+        if !next.is_sorted() {
+            records.reverse();
+        }
         // The index only says where to look: two terms may share a hash, and a span of time covers more than it should.
         records.into_iter().filter(|record| filter.shows(record)).for_each(|record| found.take(record));
     }
-    positions.clear();
     Ok(())
 }
 
@@ -220,7 +259,11 @@ async fn scan(
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    while !found.is_full() && after < before {
+    if after.saturating_add(1) >= before {
+        return Ok(());
+    }
+    fetch(conn.reborrow(), filter, found).await?;
+    while !found.is_full() && after.saturating_add(1) < before {
         let room = found.room();
         let mut sql = matching(filter);
         sql.and("seq >", after).and("seq <", before);

@@ -8,7 +8,10 @@ use std::{collections::HashMap, ops::Range};
 
 use sqlx::QueryBuilder;
 
-use super::index::{self, BUCKETS, Term};
+use super::{
+    index::{self, BUCKETS},
+    terms::Term,
+};
 use crate::{
     domain::{Error, Result},
     store::{
@@ -41,12 +44,13 @@ fn parts_of(bucket: i64) -> Range<i64> {
     bucket * PARTS..(bucket + 1) * PARTS
 }
 
-/// How many runs belong to complete spans, from the first on without gaps.
-pub(super) async fn runs(conn: Conn<'_>) -> Result<i64> {
-    const SQL: &str = "SELECT MAX(place) FROM audit_spans WHERE place >= $1";
+/// How many runs are indexed, and how many of them belong to complete spans, each from the first on without gaps.
+pub(super) async fn extent(conn: Conn<'_>) -> Result<(i64, i64)> {
+    const SQL: &str = "SELECT (SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs), \
+        (SELECT COALESCE(MAX(place), $1 - 1) - $1 + 1 FROM audit_spans WHERE place >= $1)";
     let first = LAST_PART * PART_STRIDE;
-    let last: Option<i64> = on!(conn, |c| sqlx::query_scalar(SQL).bind(first).fetch_one(c).await?);
-    Ok(last.map_or(0, |last| (last - first + 1) * SPAN))
+    let (runs, spans): (i64, i64) = on!(conn, |c| sqlx::query_as(SQL).bind(first).fetch_one(c).await?);
+    Ok((runs, spans * SPAN))
 }
 
 /// The runs from `low` to `high`, all of them in complete spans, that hold one term of each list.
@@ -84,9 +88,8 @@ fn find(holders: &[u8], wanted: Term) -> Runs {
     found.ok().and_then(|place| read(entries.get(place)?)).map_or(0, |(_, runs)| runs)
 }
 
-/// Sums up the next span if all of its runs are indexed; `false` when they are not.
-pub(super) async fn fill(store: &Store, indexed: i64) -> Result<bool> {
-    let first = runs(store.read().await?.conn()).await?;
+/// Sums up the span that begins with the run `first` if all of its runs are indexed; `false` when they are not.
+pub(super) async fn fill(store: &Store, indexed: i64, first: i64) -> Result<bool> {
     if indexed < first + SPAN {
         return Ok(false);
     }

@@ -13,11 +13,12 @@ use uuid::Uuid;
 use super::Dice;
 use crate::{
     both,
-    support::{Database, TestClock, open},
+    support::{Database, TestClock, open, open_beside},
 };
 
 both!(
     filters_show_the_same_however_far_the_index_has_come,
+    filters_show_the_same_when_two_processes_add_records,
     filters_show_the_same_by_spans_of_runs,
     nodes_that_index_at_once_index_once,
 );
@@ -72,6 +73,11 @@ fn record(dice: &mut Dice, number: usize) -> Record {
 async fn filled(store: &Store, records: usize) -> Vec<Record> {
     let mut dice = Dice(11);
     let records: Vec<_> = (0..records).map(|number| record(&mut dice, number)).collect();
+    import(store, &records).await
+}
+
+/// Adds records, and gives all that there are then.
+async fn import(store: &Store, records: &[Record]) -> Vec<Record> {
     for records in records.chunks(RECORDS) {
         let records = records.to_vec();
         let import = store.write(move |tx| {
@@ -106,7 +112,7 @@ fn filter(dice: &mut Dice, all: &[Record]) -> Filter {
 }
 
 async fn list(store: &Store, filter: &Filter, start: Start, limit: u16) -> (Vec<i64>, Option<i64>) {
-    let page = audit::list(store.read().await.unwrap().conn(), filter, start, Limit::of(limit)).await.unwrap();
+    let page = audit::list(store, filter, start, Limit::of(limit)).await.unwrap();
     (page.items.iter().map(|record| record.seq).collect(), page.next)
 }
 
@@ -134,8 +140,7 @@ async fn shows_the_same(store: &Store, all: &[Record], filter: &Filter, dice: &m
     let (page, _) = list(store, filter, Start::Offset(i64::try_from(skipped).unwrap()), 3).await;
     assert_eq!(page, wanted.iter().skip(skipped).take(3).copied().collect::<Vec<_>>(), "{filter:?} {skipped}");
 
-    let mut read = store.read().await.unwrap();
-    let later = audit::after(read.conn(), filter, somewhere, Limit::of(100)).await.unwrap();
+    let later = audit::after(store, filter, somewhere, Limit::of(100)).await.unwrap();
     let later: Vec<_> = later.iter().map(|record| record.seq).collect();
     let beyond = wanted.iter().rev().copied().filter(|seq| *seq > somewhere).take(100);
     assert_eq!(later, beyond.collect::<Vec<_>>(), "{filter:?} after {somewhere}");
@@ -143,12 +148,17 @@ async fn shows_the_same(store: &Store, all: &[Record], filter: &Filter, dice: &m
 
 async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    // Knows nothing of what another process added.
+    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
     let all = filled(&store, RECORDS).await;
     for runs in 0..3 {
         let mut dice = Dice(12 + runs);
         for round in 0..60 {
             let filter = if round == 0 { Filter::default() } else { filter(&mut dice, &all) };
             shows_the_same(&store, &all, &filter, &mut dice).await;
+            if round % 4 == 0 {
+                shows_the_same(&beside, &all, &filter, &mut dice).await;
+            }
         }
         assert_eq!(audit::index::fill(&store).await.unwrap(), runs < 2, "the last run is not complete");
     }
@@ -156,6 +166,30 @@ async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
     assert_eq!(audit::find(read.conn(), 9_001).await.unwrap().as_ref(), all.get(9_000));
     assert_eq!(audit::find(read.conn(), 0).await.unwrap(), None);
     assert_eq!(verify(store.db()).await.unwrap().broken, None);
+}
+
+async fn filters_show_the_same_when_two_processes_add_records(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    let mut dice = Dice(18);
+    let records: Vec<_> = (0..9_000).map(|number| record(&mut dice, number)).collect();
+    let mut rest = records.as_slice();
+    for (count, other) in [(1_000, &store), (1_000, &beside), (6_000, &store), (500, &beside), (500, &store)] {
+        let next;
+        (next, rest) = rest.split_at(count);
+        let all = import(other, next).await;
+        for store in [&store, &beside] {
+            for _ in 0..20 {
+                shows_the_same(store, &all, &filter(&mut dice, &all), &mut dice).await;
+            }
+        }
+    }
+    let all = import(&store, rest).await;
+    // The run is not whole in the memory of either.
+    assert!(audit::index::fill(&store).await.unwrap());
+    for _ in 0..20 {
+        shows_the_same(&beside, &all, &filter(&mut dice, &all), &mut dice).await;
+    }
 }
 
 async fn filters_show_the_same_by_spans_of_runs(db: Database) {

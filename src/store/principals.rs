@@ -83,14 +83,15 @@ impl Principal {
     }
 }
 
-/// One of the things that an agent's authority is made of, except its keys.
+/// One of the things that an agent's authority is made of.
 #[derive(FromRow)]
 struct StandingRow {
     what: String,
-    id: Uuid,
     other: Uuid,
-    word: String,
     number: i64,
+    /// A key; of anything else, its identifier, and in place of the status its own status or name.
+    #[sqlx(flatten)]
+    key: KeyRow,
 }
 
 #[derive(FromRow)]
@@ -120,43 +121,50 @@ impl TryFrom<KeyRow> for Key {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn load(mut conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
-    const STANDING: &str = "SELECT 'agent' AS what, id, id AS other, status AS word, token_epoch AS number FROM agents \
-        WHERE id = $1 \
-        UNION ALL SELECT 'capability', c.id, c.id, c.name, 0 FROM agent_capabilities g \
-            JOIN capabilities c ON c.id = g.capability_id WHERE g.agent_id = $1 \
-        UNION ALL SELECT 'public_key', id, id, '', 0 FROM public_keys WHERE agent_id = $1 \
-        UNION ALL SELECT 'federated_identity', id, id, '', 0 FROM federated_identities WHERE agent_id = $1 \
-        UNION ALL SELECT 'revoked', jti, jti, '', 0 FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
-        UNION ALL SELECT 'delegation', id, delegate_id, '', 0 FROM delegations WHERE agent_id = $1";
-    const KEYS: &str = "SELECT * FROM api_keys WHERE agent_id = $1 \
-        AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
-        AND (expires_at IS NULL OR expires_at > $2)";
+pub async fn load(conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
+    // One statement: each is a round trip.
+    const STANDING: &str = "SELECT 'agent' AS what, id AS other, token_epoch AS number, id, status, \
+            CAST(NULL AS BIGINT) AS expires_at, CAST(NULL AS BIGINT) AS grace_ends_at, CAST(NULL AS TEXT) AS scope, \
+            CAST(NULL AS TEXT) AS networks, CAST(NULL AS BIGINT) AS token_life, CAST(NULL AS BIGINT) AS uses_left \
+            FROM agents WHERE id = $1 \
+        UNION ALL SELECT 'key', id, 0, id, status, expires_at, grace_ends_at, scope, networks, token_life, uses_left \
+            FROM api_keys WHERE agent_id = $1 \
+            AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
+            AND (expires_at IS NULL OR expires_at > $2) \
+        UNION ALL SELECT 'capability', c.id, 0, c.id, c.name, NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id WHERE g.agent_id = $1 \
+        UNION ALL SELECT 'public_key', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM public_keys WHERE agent_id = $1 \
+        UNION ALL SELECT 'federated_identity', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM federated_identities WHERE agent_id = $1 \
+        UNION ALL SELECT 'revoked', jti, 0, jti, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
+        UNION ALL SELECT 'delegation', delegate_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM delegations WHERE agent_id = $1";
     let rows: Vec<StandingRow> =
-        on!(&mut conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
-    let mut agent = None;
+        on!(conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    let (mut agent, mut keys) = (None, Vec::new());
     let (mut capabilities, mut public_keys, mut federated_identities) = (Vec::new(), Vec::new(), Vec::new());
     let (mut revoked, mut delegates) = (Vec::new(), Vec::new());
-    for row in rows {
-        match row.what.as_str() {
-            "agent" => agent = Some((stored("agent status", AgentStatus::parse(&row.word))?, row.number)),
-            "capability" => capabilities.push(stored("capability name", CapabilityName::parse(&row.word))?),
+    for StandingRow { what, other, number, key: row } in rows {
+        match what.as_str() {
+            "agent" => agent = Some((stored("agent status", AgentStatus::parse(&row.status))?, number)),
+            "key" => keys.push(Key::try_from(row)?),
+            "capability" => capabilities.push(stored("capability name", CapabilityName::parse(&row.status))?),
             "public_key" => public_keys.push(PublicKeyId(row.id)),
             "federated_identity" => federated_identities.push(FederatedIdentityId(row.id)),
             "revoked" => revoked.push(TokenId(row.id)),
-            _ => delegates.push((AgentId(row.other), DelegationId(row.id))),
+            _ => delegates.push((AgentId(other), DelegationId(row.id))),
         }
     }
     let Some((status, token_epoch)) = agent else { return Ok(None) };
-    let keys: Vec<KeyRow> =
-        on!(&mut conn, |c| sqlx::query_as(KEYS).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
     revoked.sort_unstable();
     Ok(Some(Principal {
         id,
         status,
         token_epoch,
         capabilities: capabilities.into_iter().collect(),
-        keys: keys.into_iter().map(Key::try_from).collect::<Result<_>>()?,
+        keys: keys.into(),
         public_keys: public_keys.into(),
         federated_identities: federated_identities.into(),
         revoked: revoked.into(),

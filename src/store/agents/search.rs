@@ -1,6 +1,6 @@
 //! Searching agents for a text: what the index of trigrams (three characters in a row) can say of it.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, mem};
 
 use uuid::Uuid;
 
@@ -16,8 +16,10 @@ use crate::{
 pub(super) const FEW: usize = 5_000;
 /// Most trigrams that are looked up; what they find is looked at anyway.
 const TRIGRAMS: usize = 24;
-/// How many are looked up first: each costs about the same, and the rarest few mostly say enough.
-const RAREST: usize = 6;
+/// How many are looked up first: each costs about the same, and the most telling mostly say enough.
+const FIRST: usize = 3;
+/// More agents than this hold these: then all trigrams are looked up.
+const FEW_AT_FIRST: usize = 500;
 
 /// Latin letters, the most frequent of English first: what is rare in one fleet is about as rare in another.
 const LETTERS: &str = "etaoinsrhldcumfpgwybvkxjqz";
@@ -54,42 +56,32 @@ pub(super) async fn candidates(mut conn: Conn<'_>, text: &str) -> Result<Candida
     if !has_trigrams(conn.reborrow(), text).await? {
         return Ok(Candidates::Unknown);
     }
-    for parts in questions(&conn, text) {
-        if let Some(few) = holding_all(conn.reborrow(), &parts).await? {
+    for (parts, most) in questions(&conn, text) {
+        if let Some(few) = holding_all(conn.reborrow(), &parts, most).await? {
             return Ok(Candidates::Few(few));
         }
     }
     Ok(Candidates::Many)
 }
 
-/// What to ask the index for, until few enough hold all of it: the rarest trigrams, and then whatever else it knows.
-fn questions(conn: &Conn<'_>, text: &str) -> Vec<Vec<String>> {
-    let mut all = rarest(text);
-    let mut some = all.clone();
-    if matches!(conn, Conn::Postgres(_)) {
+/// What to ask the index for until few enough hold all of it, and how many are few enough.
+fn questions(conn: &Conn<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
+    let (first, all) = match conn {
+        Conn::Sqlite(_) => (telling(text, |_| true), trigrams(text)),
         // Trigrams of letters and digits; which others are letters only the database's locale knows.
-        some.retain(|part| part.chars().all(|c| c.is_ascii_alphanumeric()));
-        all = vec![text.to_owned()];
-    }
-    some.truncate(RAREST);
-    let is_all = text.chars().count() <= RAREST + 2;
-    if some.is_empty() {
-        vec![all]
-    } else if is_all {
-        vec![some]
-    } else {
-        vec![some, all]
-    }
+        Conn::Postgres(_) => (telling(text, char::is_ascii_alphanumeric), vec![text.to_owned()]),
+    };
+    if first.is_empty() { vec![(all, FEW)] } else { vec![(first, FEW_AT_FIRST), (all, FEW)] }
 }
 
-/// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when there are many.
-async fn holding_all(mut conn: Conn<'_>, parts: &[String]) -> Result<Option<String>> {
+/// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when more than `most` do.
+async fn holding_all(mut conn: Conn<'_>, parts: &[String], most: usize) -> Result<Option<String>> {
     const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT $2";
-    let limit = i64::try_from(FEW).unwrap_or(i64::MAX).saturating_add(1);
+    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     if let Conn::Sqlite(c) = &mut conn {
         let numbers: Vec<i64> =
             sqlx::query_scalar(SQLITE).bind(full_text(parts)).bind(limit).fetch_all(&mut **c).await?;
-        return Ok((numbers.len() <= FEW).then(|| format!("{numbers:?}")));
+        return Ok((numbers.len() <= most).then(|| format!("{numbers:?}")));
     }
     let mut sql = Sql::default();
     sql.push("SELECT a.id FROM agents a WHERE 1 = 1");
@@ -98,7 +90,7 @@ async fn holding_all(mut conn: Conn<'_>, parts: &[String]) -> Result<Option<Stri
     }
     sql.push(" LIMIT ").bind(limit);
     let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all);
-    let few = ids.len() <= FEW;
+    let few = ids.len() <= most;
     Ok(few.then(|| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")))
 }
 
@@ -119,14 +111,29 @@ async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
     }
 }
 
-/// The trigrams of a text, those first that are likely the rarest, and not more than are looked up.
-fn rarest(text: &str) -> Vec<String> {
+/// The trigrams of a text, not more than are looked up.
+fn trigrams(text: &str) -> Vec<String> {
     let chars: Vec<_> = text.chars().collect();
-    let mut trigrams: Vec<&[char]> = chars.windows(3).collect();
-    trigrams.sort_by_cached_key(|trigram| (Reverse(trigram.iter().map(|c| rarity(*c)).sum::<usize>()), *trigram));
+    let mut trigrams: Vec<String> = chars.windows(3).map(String::from_iter).collect();
     trigrams.dedup();
     trigrams.truncate(TRIGRAMS);
-    trigrams.into_iter().map(|trigram| trigram.iter().collect()).collect()
+    trigrams
+}
+
+/// The few trigrams of usable characters that are likely held by the fewest agents together: each has characters that are rare
+/// and in none before it.
+fn telling(text: &str, usable: impl Fn(&char) -> bool) -> Vec<String> {
+    let mut chars: Vec<_> = text.chars().map(|c| (c, rarity(c))).collect();
+    let mut chosen = Vec::new();
+    while chosen.len() < FIRST {
+        let trigrams = chars.windows(3).enumerate();
+        let trigrams = trigrams.filter(|(_, trigram)| trigram.iter().all(|(c, _)| usable(c)));
+        let news = trigrams.map(|(at, trigram)| (trigram.iter().map(|(_, rarity)| rarity).sum::<usize>(), Reverse(at)));
+        let Some((1.., Reverse(at))) = news.max() else { break };
+        let trigram = chars.iter_mut().skip(at).take(3);
+        chosen.push(trigram.map(|(c, rarity)| (*c, mem::take(rarity)).0).collect());
+    }
+    chosen
 }
 
 /// A full-text query for documents that hold each of these.
@@ -135,10 +142,11 @@ fn full_text(trigrams: &[String]) -> String {
     quoted.join(" AND ")
 }
 
-/// How seldom texts of agents hold a character; those between words say nothing.
+/// How seldom texts of agents hold a character; those between words, and the most frequent letter, say nothing.
 fn rarity(c: char) -> usize {
     match c.to_ascii_lowercase() {
-        '0'..='9' => 20,
+        // Numbers tell agents apart that share every word.
+        '0'..='9' => 60,
         c if c.is_ascii_punctuation() || c.is_whitespace() => 0,
         c => LETTERS.find(c).unwrap_or(LETTERS.len()),
     }
@@ -178,7 +186,7 @@ pub(super) fn from_candidates(sql: &mut Sql, conn: &Conn<'_>, candidates: &Candi
         }
         (Conn::Sqlite(_), _) => {
             sql.push(" FROM (SELECT rowid AS number FROM agents_text WHERE agents_text MATCH ");
-            sql.bind(full_text(&rarest(text)).as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.bind(full_text(&trigrams(text)).as_str()).push(") AS found CROSS JOIN agents a ");
             sql.push("WHERE a.number = found.number")
         }
     };
@@ -208,13 +216,18 @@ mod tests {
 
     #[test]
     fn nothing_that_is_searched_for_is_an_operator() {
-        assert_eq!(full_text(&rarest(r#"a"*b"#)), r#""""*b" AND "a""*""#);
-        assert_eq!(full_text(&rarest("ab")), "");
+        assert_eq!(full_text(&trigrams(r#"a"*b"#)), r#""a""*" AND """*b""#);
+        assert_eq!(full_text(&trigrams("ab")), "");
     }
 
     #[test]
-    fn the_rarest_are_asked_for_first_and_once() {
-        assert_eq!(rarest("on-quiz"), ["uiz", "qui", "-qu", "n-q", "on-"]);
-        assert_eq!(rarest("aaaaaa"), ["aaa"]);
+    fn the_most_telling_are_asked_for_first() {
+        let any = |_: &char| true;
+        assert_eq!(telling("mail-quiz-0512345", any), ["051", "234", "345"]);
+        assert_eq!(telling("on-quiz", char::is_ascii_alphabetic), ["uiz", "qui"]);
+        assert_eq!(telling("aaaaaaaaaa", any), ["aaa", "aaa", "aaa"]);
+        assert_eq!(telling("a-b", any), ["a-b"]);
+        assert_eq!(telling("--- ee", any), Vec::<String>::new());
+        assert_eq!(telling("ab", any), Vec::<String>::new());
     }
 }

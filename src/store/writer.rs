@@ -216,7 +216,7 @@ impl Waiting {
             return;
         }
         // First, so that whoever was answered finds what is recorded.
-        self.tail.extend(&self.records);
+        self.tail.append(&self.records);
         self.records.clear();
         for answer in self.answers.drain(..) {
             answer();

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sqlx::QueryBuilder;
 
 use super::{
-    spans,
+    Tail, spans,
     terms::{Described, Findable, Term, Wanted},
 };
 use crate::{
@@ -217,7 +217,8 @@ struct Built {
 
 fn build(run: i64, records: &[Findable]) -> Built {
     let mut terms: Vec<(Term, u16)> = Vec::with_capacity(records.len() * 6);
-    for record in records {
+    let there = || records.iter().filter(|record| record.terms().next().is_some());
+    for record in there() {
         if let Ok(offset) = u16::try_from(record.seq - run * RUN - 1) {
             terms.extend(record.terms().map(|term| (term, offset)));
         }
@@ -243,8 +244,8 @@ fn build(run: i64, records: &[Findable]) -> Built {
         bucket.extend(bits.iter().flat_map(|word| word.to_be_bytes()));
     }
     Built {
-        first_at: records.iter().map(|record| record.at).min().unwrap_or(i64::MAX),
-        last_at: records.iter().map(|record| record.at).max().unwrap_or(i64::MIN),
+        first_at: there().map(|record| record.at).min().unwrap_or(i64::MAX),
+        last_at: there().map(|record| record.at).max().unwrap_or(i64::MIN),
         buckets: (0..).zip(buckets).filter(|(_, postings)| !postings.is_empty()).collect(),
     }
 }
@@ -254,30 +255,36 @@ fn build(run: i64, records: &[Findable]) -> Built {
 /// # Errors
 /// When the database fails.
 pub async fn fill(store: &Store) -> Result<bool> {
-    const SQL: &str = "SELECT seq, at, actor, subject, action, resource_type, resource_id, success FROM audit_log \
-        WHERE seq > $1 AND seq <= $2";
     let mut read = store.read().await?;
     let (run, spanned) = spans::extent(read.conn()).await?;
     if spans::fill(store, run, spanned).await? {
         return Ok(true);
     }
-    if super::head(read.conn()).await?.seq < (run + 1) * RUN {
-        return Ok(false);
-    }
-    let records = if let Some(records) = store.tail.run(run) {
-        records
-    } else {
-        let rows: Vec<Described> =
-            on!(read.conn(), |c| sqlx::query_as(SQL).bind(run * RUN).bind((run + 1) * RUN).fetch_all(c).await?);
-        rows.iter().map(Findable::from).collect()
-    };
+    catch_up(read.conn(), &store.tail, run).await?;
     drop(read);
+    let Some(records) = store.tail.run(run) else { return Ok(false) };
     // Some milliseconds of nothing but computing: not where requests are answered.
     let built = tokio::task::spawn_blocking(move || build(run, &records)).await;
     let built = built.map_err(|error| Error::Internal(Box::new(error)))?;
     store.write(move |tx| Box::pin(async move { save(tx, run, &built).await })).await?;
-    store.tail.forget_before(run + 1);
+    store.tail.begin_with(run + 1);
     Ok(true)
+}
+
+/// Reads what the tail lacks of the next run.
+async fn catch_up(mut conn: Conn<'_>, tail: &Tail, run: i64) -> Result<()> {
+    const SQL: &str = "SELECT seq, at, actor, subject, action, resource_type, resource_id, success FROM audit_log \
+        WHERE seq >= $1 AND seq <= $2 ORDER BY seq";
+    let missing = tail.begin_with(run);
+    let last = super::head(conn.reborrow()).await?.seq.min((run + 1) * RUN);
+    if missing > last {
+        return Ok(());
+    }
+    let rows: Vec<Described> = on!(conn, |c| sqlx::query_as(SQL).bind(missing).bind(last).fetch_all(c).await?);
+    let mut rows = rows.iter().map(Findable::from).peekable();
+    let places = missing..=last;
+    tail.extend(places.map(|seq| rows.next_if(|row| row.seq == seq).unwrap_or(Findable::gone(seq))).collect());
+    Ok(())
 }
 
 /// Returns once this process completed a run since this was last asked.

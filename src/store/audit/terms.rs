@@ -66,6 +66,11 @@ impl Findable {
         Self { seq, at, terms: terms.map(Option::unwrap_or_default) }
     }
 
+    /// A place in the chain whose record is gone: what was archived, or should not be.
+    pub(super) const fn gone(seq: i64) -> Self {
+        Self { seq, at: i64::MIN, terms: [0; 6] }
+    }
+
     pub(super) fn terms(&self) -> impl Iterator<Item = Term> {
         self.terms.into_iter().filter(|term| *term != 0)
     }

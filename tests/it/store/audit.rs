@@ -207,8 +207,9 @@ async fn filters_show_the_same_by_spans_of_runs(db: Database) {
 
 async fn nodes_that_index_at_once_index_once(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
     filled(&store, RECORDS).await;
-    let (one, other) = tokio::join!(audit::index::fill(&store), audit::index::fill(&store));
+    let (one, other) = tokio::join!(audit::index::fill(&store), audit::index::fill(&beside));
     assert!(one.unwrap() && other.unwrap());
     while audit::index::fill(&store).await.unwrap() {}
     assert_eq!(db.count("SELECT COUNT(*) FROM audit_runs").await, 2);

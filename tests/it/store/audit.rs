@@ -20,6 +20,7 @@ both!(
     filters_show_the_same_however_far_the_index_has_come,
     filters_show_the_same_when_two_processes_add_records,
     filters_show_the_same_by_spans_of_runs,
+    records_that_are_gone_hold_up_no_index,
     nodes_that_index_at_once_index_once,
 );
 
@@ -202,6 +203,30 @@ async fn filters_show_the_same_by_spans_of_runs(db: Database) {
     for _ in 0..60 {
         let filter = filter(&mut dice, &all);
         shows_the_same(&store, &all, &filter, &mut dice).await;
+    }
+}
+
+async fn records_that_are_gone_hold_up_no_index(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    let mut all = filled(&store, RECORDS).await;
+    // The whole first run, as an archive takes it, and one in the middle of the next.
+    let gone = |seq: i64| seq <= 8_192 || seq == 9_005;
+    db.execute("DELETE FROM audit_log WHERE seq <= 8192 OR seq = 9005").await;
+    all.retain(|record| !gone(record.seq));
+    // One that has to read what it indexes.
+    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    for wanted in [true, true, false] {
+        assert_eq!(audit::index::fill(&beside).await.unwrap(), wanted);
+    }
+    let here = Filter { action: Some("only.here".to_owned()), ..Filter::default() };
+    for store in [&store, &beside] {
+        let (found, _) = list(store, &here, Start::Offset(0), 100).await;
+        let wanted: Vec<_> = all.iter().rev().filter(|record| here.shows(record)).map(|record| record.seq).collect();
+        assert_eq!((found.len(), found), (9, wanted));
+    }
+    let mut dice = Dice(19);
+    for _ in 0..20 {
+        shows_the_same(&beside, &all, &filter(&mut dice, &all), &mut dice).await;
     }
 }
 

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sqlx::QueryBuilder;
 
 use super::{
-    Tail, spans,
+    Tail,
+    spans::{self, Extent},
     terms::{Described, Findable, Term, Wanted},
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 /// Records in a run.
 pub const RUN: i64 = 8_192;
 /// Parts that a run's terms are divided into, by their first byte.
-pub(super) const BUCKETS: usize = 256;
+pub(super) const BUCKETS: i64 = 256;
 /// Places are a bucket and then a run.
 const BUCKET_STRIDE: i64 = 1 << 40;
 /// From this many records on a term is stored as one bit for each record of the run.
@@ -38,7 +39,18 @@ const DENSE: usize = 512;
 const WORDS: usize = 128;
 
 /// One bit for each record of a run.
-type Bits = [u64; WORDS];
+pub(super) type Bits = [u64; WORDS];
+
+pub(super) fn no_bits() -> Box<Bits> {
+    Box::new([0; WORDS])
+}
+
+/// Sets the bit of a record by its offset in its run.
+pub(super) fn set(bits: &mut Bits, offset: u16) {
+    if let Some(word) = bits.get_mut(usize::from(offset / 64)) {
+        *word |= 1 << (offset % 64);
+    }
+}
 
 /// The records of one run that a filter may show.
 pub(super) struct Chosen {
@@ -83,43 +95,54 @@ pub(super) async fn within(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64)
     Ok(ends.0.zip(ends.1))
 }
 
-/// Looks up some runs; those with nothing to show are left out, the others come in order.
-pub(super) async fn choose(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<Vec<Chosen>> {
-    let mut chosen: BTreeMap<i64, Option<Box<Bits>>> = runs.iter().map(|run| (*run, None)).collect();
-    let buckets = if wanted.terms.is_empty() { HashMap::new() } else { load(conn, wanted, runs).await? };
-    for alternatives in &wanted.terms {
-        chosen.retain(|run, bits| {
-            let mut common: Box<Bits> = Box::new([0; WORDS]);
-            for term in alternatives {
-                if let Some(entry) = buckets.get(&place_of(*term, *run)).and_then(|postings| find(postings, *term)) {
-                    entry.add_to(&mut common);
-                }
-            }
-            if let Some(bits) = bits {
-                common.iter_mut().zip(bits.iter()).for_each(|(word, other)| *word &= other);
-            }
-            let any = common.iter().any(|word| *word != 0);
-            *bits = Some(common);
-            any
-        });
+/// A run that may have something to show, with what spans say of it.
+pub(super) type Candidate = (i64, Option<Box<Bits>>);
+
+/// Looks up some runs, which are in order; those with nothing to show are left out.
+pub(super) async fn choose(conn: Conn<'_>, wanted: &Wanted, candidates: &[Candidate]) -> Result<Vec<Chosen>> {
+    let all = |(run, bits): &Candidate| Chosen { run: *run, bits: bits.clone() };
+    let unknown: Vec<_> = candidates.iter().filter(|(_, bits)| bits.is_none()).map(|(run, _)| *run).collect();
+    if unknown.is_empty() || wanted.terms.is_empty() {
+        return Ok(candidates.iter().map(all).collect());
     }
-    Ok(chosen.into_iter().map(|(run, bits)| Chosen { run, bits }).collect())
+    let buckets = load(conn, wanted, &unknown).await?;
+    let chosen = candidates.iter().filter_map(|candidate| match candidate {
+        (run, None) => Some(Chosen { run: *run, bits: Some(common(wanted, *run, &buckets)?) }),
+        _ => Some(all(candidate)),
+    });
+    Ok(chosen.collect())
 }
 
-/// The runs from `low` to `high` that may have something to show, in order. Those below `spanned` belong to spans.
+/// The records of a run that hold one term of each list; `None` when there are none.
+fn common(wanted: &Wanted, run: i64, buckets: &HashMap<i64, Vec<u8>>) -> Option<Box<Bits>> {
+    let mut common = Box::new([u64::MAX; WORDS]);
+    for alternatives in &wanted.terms {
+        let mut any = no_bits();
+        for term in alternatives {
+            if let Some(entry) = buckets.get(&place_of(*term, run)).and_then(|postings| find(postings, *term)) {
+                entry.add_to(&mut any);
+            }
+        }
+        common.iter_mut().zip(any.iter()).for_each(|(word, other)| *word &= other);
+    }
+    common.iter().any(|word| *word != 0).then_some(common)
+}
+
+/// The runs from `low` to `high` that may have something to show, in order.
 pub(super) async fn candidates(
     mut conn: Conn<'_>,
     wanted: &Wanted,
     (low, high): (i64, i64),
-    spanned: i64,
-) -> Result<Vec<i64>> {
+    extent: Extent,
+) -> Result<Vec<Candidate>> {
     let mut runs = in_time(conn.reborrow(), wanted, low, high).await?;
-    let last = high.min(spanned - 1);
+    let last = high.min(extent.spanned() - 1);
+    let mut holding = BTreeMap::new();
     if low <= last && !wanted.terms.is_empty() {
-        let holding = spans::holding(conn, &wanted.terms, low, last).await?;
-        runs.retain(|run| *run > last || holding.binary_search(run).is_ok());
+        holding = spans::holding(conn, &wanted.terms, (low, last), extent).await?;
+        runs.retain(|run| *run > last || holding.contains_key(run));
     }
-    Ok(runs)
+    Ok(runs.into_iter().map(|run| (run, holding.remove(&run).flatten())).collect())
 }
 
 async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Vec<i64>> {
@@ -143,9 +166,10 @@ async fn load(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<HashMap<i
     sql.push("SELECT place, postings FROM audit_index WHERE ");
     match (runs.first(), runs.last()) {
         (Some(low), Some(high)) if usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len()) => {
-            for (number, term) in wanted.terms.iter().flatten().enumerate() {
-                sql.push(if number == 0 { "place >= " } else { " OR place >= " }).bind(place_of(*term, *low));
-                sql.push(" AND place <= ").bind(place_of(*term, *high));
+            let ranges = wanted.terms.iter().flatten().map(|term| (place_of(*term, *low), place_of(*term, *high)));
+            for (number, (low, high)) in ranges.collect::<BTreeSet<_>>().into_iter().enumerate() {
+                sql.push(if number == 0 { "place >= " } else { " OR place >= " }).bind(low);
+                sql.push(" AND place <= ").bind(high);
             }
         }
         _ => {
@@ -158,11 +182,11 @@ async fn load(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<HashMap<i
     Ok(rows.into_iter().collect())
 }
 
-/// A bucket of the runs `low` to `high`.
-pub(super) async fn bucket(conn: Conn<'_>, bucket: i64, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>> {
-    const SQL: &str = "SELECT place - $1, postings FROM audit_index WHERE place >= $1 + $2 AND place <= $1 + $3";
-    let first = bucket * BUCKET_STRIDE;
-    Ok(on!(conn, |c| sqlx::query_as(SQL).bind(first).bind(low).bind(high).fetch_all(c).await?))
+/// A bucket of some runs in a row, which are counted from the first of them.
+pub(super) async fn bucket(conn: Conn<'_>, bucket: i64, (first, count): (i64, i64)) -> Result<Vec<(i64, Vec<u8>)>> {
+    const SQL: &str = "SELECT place - $1, postings FROM audit_index WHERE place >= $1 AND place < $1 + $2";
+    let first = bucket * BUCKET_STRIDE + first;
+    Ok(on!(conn, |c| sqlx::query_as(SQL).bind(first).bind(count).fetch_all(c).await?))
 }
 
 /// Where a term is in its run: offsets of two bytes, or one bit for each record.
@@ -171,17 +195,17 @@ pub(super) enum Entry<'p> {
     Dense(&'p [u8]),
 }
 
-impl Entry<'_> {
+impl<'p> Entry<'p> {
+    /// The offsets of its records in the run, when there are at most `most`.
+    pub(super) fn few(&self, most: usize) -> Option<impl Iterator<Item = u16> + use<'p>> {
+        let Self::Sparse(offsets) = self else { return None };
+        let (offsets, _) = offsets.as_chunks();
+        (offsets.len() <= most).then(|| offsets.iter().map(|offset| u16::from_be_bytes(*offset)))
+    }
+
     fn add_to(&self, bits: &mut Bits) {
         match self {
-            Self::Sparse(offsets) => {
-                for offset in offsets.chunks_exact(2) {
-                    let offset = offset.iter().fold(0, |offset, byte| offset << 8 | usize::from(*byte));
-                    if let Some(word) = bits.get_mut(offset / 64) {
-                        *word |= 1 << (offset % 64);
-                    }
-                }
-            }
+            Self::Sparse(_) => self.few(DENSE).into_iter().flatten().for_each(|offset| set(bits, offset)),
             Self::Dense(words) => {
                 for (word, bytes) in bits.iter_mut().zip(words.chunks_exact(8)) {
                     *word |= bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
@@ -224,7 +248,7 @@ fn build(run: i64, records: &[Findable]) -> Built {
         }
     }
     terms.sort_unstable();
-    let mut buckets = vec![Vec::new(); BUCKETS];
+    let mut buckets: Vec<_> = (0..BUCKETS).map(|_| Vec::new()).collect();
     for group in terms.chunk_by(|a, b| a.0 == b.0) {
         let (Some((term, _)), Ok(count)) = (group.first(), u16::try_from(group.len())) else { continue };
         let [first, ..] = term.to_be_bytes();
@@ -235,11 +259,9 @@ fn build(run: i64, records: &[Findable]) -> Built {
             bucket.extend(group.iter().flat_map(|(_, offset)| offset.to_be_bytes()));
             continue;
         }
-        let mut bits: Bits = [0; WORDS];
+        let mut bits = no_bits();
         for (_, offset) in group {
-            if let Some(word) = bits.get_mut(usize::from(offset / 64)) {
-                *word |= 1 << (offset % 64);
-            }
+            set(&mut bits, *offset);
         }
         bucket.extend(bits.iter().flat_map(|word| word.to_be_bytes()));
     }
@@ -256,10 +278,11 @@ fn build(run: i64, records: &[Findable]) -> Built {
 /// When the database fails.
 pub async fn fill(store: &Store) -> Result<bool> {
     let mut read = store.read().await?;
-    let (run, spanned) = spans::extent(read.conn()).await?;
-    if spans::fill(store, run, spanned).await? {
+    let extent = spans::extent(read.conn()).await?;
+    if spans::fill(store, extent).await? {
         return Ok(true);
     }
+    let run = extent.runs;
     catch_up(read.conn(), &store.tail, run).await?;
     drop(read);
     let Some(records) = store.tail.run(run) else { return Ok(false) };
@@ -300,7 +323,6 @@ pub async fn forget_archived(store: &Store) -> Result<()> {
     let runs = super::start(store.read().await?.conn()).await?.seq / RUN;
     // Bucket by bucket: all at once would keep other writers waiting.
     for bucket in 0..BUCKETS {
-        let bucket = i64::try_from(bucket).unwrap_or(i64::MAX);
         store.write(move |tx| Box::pin(async move { forget(tx.conn(), bucket, runs).await })).await?;
     }
     Ok(())
@@ -358,7 +380,7 @@ mod tests {
 
     fn positions(built: &Built, run: i64, wanted: Term) -> Vec<i64> {
         let [first, ..] = wanted.to_be_bytes();
-        let mut bits = Box::new([0; WORDS]);
+        let mut bits = no_bits();
         if let Some((_, postings)) = built.buckets.iter().find(|(bucket, _)| *bucket == i64::from(first))
             && let Some(entry) = find(postings, wanted)
         {

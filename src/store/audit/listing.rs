@@ -5,7 +5,7 @@ use std::mem;
 use super::{
     Row, Tail,
     index::{self, Chosen, RUN},
-    spans,
+    spans::{self, Extent},
     terms::Wanted,
 };
 use crate::{
@@ -114,16 +114,16 @@ async fn walk(
         return Ok(found.records);
     };
     // Read once: a run that is indexed meanwhile is still seen as part of the newest records.
-    let (runs, spanned) = spans::extent(conn.reborrow()).await?;
-    let newest = (after.max(runs * RUN), before);
+    let extent = spans::extent(conn.reborrow()).await?;
+    let newest = (after.max(extent.runs * RUN), before);
     if order == Order::NewestFirst {
         look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
     }
     if !found.is_full() {
         let low = index::run_of(after.saturating_add(1).max(1));
-        let high = index::run_of(before.saturating_sub(1).max(0)).min(runs - 1);
+        let high = index::run_of(before.saturating_sub(1).max(0)).min(extent.runs - 1);
         if let Some((low, high)) = index::within(conn.reborrow(), &wanted, low, high).await? {
-            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high, spanned), order, &mut found).await?;
+            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high, extent), order, &mut found).await?;
         }
     }
     if order == Order::OldestFirst && !found.is_full() {
@@ -165,7 +165,7 @@ async fn look_up(
     filter: &Filter,
     wanted: &Wanted,
     between: (i64, i64),
-    (low, high, spanned): (i64, i64, i64),
+    (low, high, extent): (i64, i64, Extent),
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
@@ -174,7 +174,7 @@ async fn look_up(
         Order::OldestFirst => ((low, high.min(low + NEAR - 1)), (low + NEAR, high)),
     };
     for (low, high) in [near, others] {
-        let runs = index::candidates(conn.reborrow(), wanted, (low, high), spanned).await?;
+        let runs = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
         let mut rest = runs.as_slice();
         let (mut width, widest) = WIDTH;
         while !rest.is_empty() && !found.is_full() {

@@ -9,7 +9,8 @@ use crate::domain::{
     audit::{Filter, Record},
 };
 
-/// A hash of what a record may be filtered by.
+/// A hash of what a record may be filtered by. That something was done by an agent, and to it, differs in the last bit alone, so that
+/// one look finds either.
 pub(super) type Term = u64;
 
 #[derive(Clone, Copy)]
@@ -24,8 +25,13 @@ pub(super) enum Kind {
 }
 
 pub(super) fn term(kind: Kind, value: &[u8]) -> Term {
-    let digest = Sha256::new().chain_update([kind as u8]).chain_update(value).finalize();
-    digest.iter().take(8).fold(0, |term, byte| term << 8 | u64::from(*byte))
+    let (hashed, last) = match kind {
+        Kind::Subject => (Kind::Actor, 1),
+        kind => (kind, 0),
+    };
+    let digest = Sha256::new().chain_update([hashed as u8]).chain_update(value).finalize();
+    let hash: Term = digest.iter().take(8).fold(0, |term, byte| term << 8 | u64::from(*byte));
+    hash & !1 | last
 }
 
 /// What a record may be filtered by, as a row of the audit log.

@@ -28,6 +28,8 @@ both!(
 const RECORDS: usize = 2 * 8_192 + 1_500;
 /// A complete span of runs, a complete run, and the beginning of another.
 const SPAN_RECORDS: usize = 33 * 8_192 + 1_500;
+/// Runs beyond one span.
+const RUNS: usize = 35;
 
 fn id(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap())
@@ -193,14 +195,44 @@ async fn filters_show_the_same_when_two_processes_add_records(db: Database) {
     }
 }
 
+/// How many spans are complete, and how many wide ones.
+async fn spans(db: &Database) -> [i64; 2] {
+    let mut complete = [0; 2];
+    for (count, last) in complete.iter_mut().zip([8_191, 262_143_i64]) {
+        let first = last << 40;
+        let last = format!("SELECT COUNT(*) FROM audit_spans WHERE place BETWEEN {first} AND {}", first + 1_000);
+        *count = db.count(&last).await;
+    }
+    complete
+}
+
 async fn filters_show_the_same_by_spans_of_runs(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
-    let all = filled(&store, SPAN_RECORDS).await;
+    let mut dice = Dice(11);
+    let records: Vec<_> = (0..RUNS * 8_192).map(|number| record(&mut dice, number)).collect();
+    let (first, rest) = records.split_at(SPAN_RECORDS);
+    let mut dice = Dice(15);
+    let all = import(&store, first).await;
     while audit::index::fill(&store).await.unwrap() {}
     assert_eq!(db.count("SELECT COUNT(*) FROM audit_runs").await, 33);
-    assert_eq!(db.count("SELECT COUNT(*) FROM audit_spans").await, 4_096);
-    let mut dice = Dice(15);
-    for _ in 0..60 {
+    assert_eq!(spans(&db).await, [1, 0]);
+    for _ in 0..30 {
+        let filter = filter(&mut dice, &all);
+        shows_the_same(&store, &all, &filter, &mut dice).await;
+    }
+
+    // A wide span, most of whose runs hold nothing.
+    let all = import(&store, &rest[..RUNS * 8_192 - all.len()]).await;
+    while audit::index::fill(&store).await.unwrap() {}
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_runs").await, 35);
+    db.execute(
+        "WITH RECURSIVE runs (run) AS (SELECT 35 UNION ALL SELECT run + 1 FROM runs WHERE run < 1023) \
+         INSERT INTO audit_runs (run, first_at, last_at) SELECT run, 1, 0 FROM runs WHERE run > (SELECT MAX(run) FROM audit_runs)",
+    )
+    .await;
+    while audit::index::fill(&store).await.unwrap() {}
+    assert_eq!(spans(&db).await, [32, 1]);
+    for _ in 0..30 {
         let filter = filter(&mut dice, &all);
         shows_the_same(&store, &all, &filter, &mut dice).await;
     }

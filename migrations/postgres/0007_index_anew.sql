@@ -1,0 +1,3 @@
+-- What the index of the audit log holds is laid out anew, and spans of runs say of rare terms where they are. It is derived, and
+-- built again in the background.
+TRUNCATE audit_index, audit_spans, audit_runs;

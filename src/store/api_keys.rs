@@ -209,17 +209,11 @@ pub(super) async fn touch(mut conn: Conn<'_>, uses: &[(ApiKeyId, Use)]) -> sqlx:
             query.push(") AS used WHERE api_keys.id = used.column1 AND api_keys.idle_since < used.column2 - ");
             query.push_bind(DAY).build().execute(&mut *c).await?;
 
-            // A key that was deleted meanwhile has no uses to count.
-            let mut query = QueryBuilder::new(
-                "INSERT INTO api_key_uses (key_id, day, uses) SELECT used.column1, used.column2, used.column3 FROM (",
-            );
+            let mut query = QueryBuilder::new("INSERT INTO api_key_uses (day, key_id, uses) ");
             query.push_values(chunk, |mut row, (key, used)| {
-                row.push_bind(key.0).push_bind(used.at.as_micros().div_euclid(DAY)).push_bind(used.times);
+                row.push_bind(used.at.as_micros().div_euclid(DAY)).push_bind(key.0).push_bind(used.times);
             });
-            query.push(
-                ") AS used WHERE EXISTS (SELECT 1 FROM api_keys WHERE id = used.column1) ON CONFLICT (key_id, day) \
-                 DO UPDATE SET uses = api_key_uses.uses + excluded.uses",
-            );
+            query.push(" ON CONFLICT (day, key_id) DO UPDATE SET uses = api_key_uses.uses + excluded.uses");
             query.build().execute(c).await?;
         });
     }
@@ -236,10 +230,17 @@ const COUNTED_DAYS: i64 = 30;
 /// # Errors
 /// When the database fails.
 pub async fn uses(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<Vec<(ApiKeyId, i64)>> {
-    const SQL: &str = "SELECT u.key_id, CAST(SUM(u.uses) AS BIGINT) FROM api_keys k \
-        JOIN api_key_uses u ON u.key_id = k.id WHERE k.agent_id = $1 AND u.day > $2 GROUP BY u.key_id";
-    let since = now.as_micros().div_euclid(DAY) - COUNTED_DAYS;
-    let rows: Vec<(Uuid, i64)> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).bind(since).fetch_all(c).await?);
+    const SQL: &str = "WITH RECURSIVE days (day) AS \
+            (SELECT CAST($2 AS BIGINT) UNION ALL SELECT day - 1 FROM days WHERE day > $3) \
+        SELECT u.key_id, CAST(SUM(u.uses) AS BIGINT) FROM api_keys k CROSS JOIN days d \
+        JOIN api_key_uses u ON u.day = d.day AND u.key_id = k.id WHERE k.agent_id = $1 GROUP BY u.key_id";
+    let today = now.as_micros().div_euclid(DAY);
+    let rows: Vec<(Uuid, i64)> = on!(conn, |c| sqlx::query_as(SQL)
+        .bind(agent.0)
+        .bind(today)
+        .bind(today - COUNTED_DAYS + 1)
+        .fetch_all(c)
+        .await?);
     Ok(rows.into_iter().map(|(key, uses)| (ApiKeyId(key), uses)).collect())
 }
 

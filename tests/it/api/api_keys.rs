@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use aims::{
+    domain::AgentId,
+    service::{Caller, agents, api_keys, sessions},
+};
 use serde_json::{Value, json};
 
 use super::{NOBODY, assert_invalid, each, members};
@@ -25,6 +29,7 @@ both!(
     keys_are_found_under_their_own_agent_only,
     every_change_is_recorded,
     the_last_key_of_the_last_administrator_stays,
+    uses_are_counted_for_30_days,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -356,4 +361,31 @@ async fn the_last_key_of_the_last_administrator_stays(db: Database) {
     admin.post(&format!("/agents/{id}/capabilities"), body).await.expect(201);
     admin.post_empty(&format!("/agents/{id}/keys")).await.expect(201);
     admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
+}
+
+async fn uses_are_counted_for_30_days(db: Database) {
+    const DAY: Duration = Duration::from_hours(24);
+    let server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
+    let uses = async |agent: &Agent| {
+        let id = AgentId(agent.id.parse().unwrap());
+        let uses = api_keys::uses(&server.services, &Caller::system(), id).await.unwrap();
+        uses.into_iter().map(|(key, times)| (key.0.to_string(), times)).collect::<Vec<_>>()
+    };
+    let counted = |agent: &Agent, times: i64| vec![(agent.key_id.clone(), times)];
+    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 2), counted(&other, 1)));
+    server.clock.advance(29 * DAY);
+    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 3), counted(&other, 1)));
+    server.clock.advance(DAY);
+    assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 1), Vec::new()));
+    sessions::sweep(&server.services).await.unwrap();
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM api_key_uses").await, 1);
+    // Counts of a key that is gone are forgotten with their day.
+    agents::delete(&server.services, &Caller::system(), AgentId(agent.id.parse().unwrap())).await.unwrap();
+    assert_eq!(uses(&agent).await, Vec::new());
+    server.clock.advance(30 * DAY);
+    sessions::sweep(&server.services).await.unwrap();
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM api_key_uses").await, 0);
 }

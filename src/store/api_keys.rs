@@ -192,22 +192,19 @@ pub async fn revoke_active(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Re
 pub(super) async fn touch(mut conn: Conn<'_>, uses: &[(ApiKeyId, Use)]) -> sqlx::Result<()> {
     for chunk in even_chunks(uses) {
         on!(&mut conn, |c| {
-            let mut query = QueryBuilder::new(
-                "UPDATE api_keys SET last_used_at = used.column2, last_used_ip = used.column3 FROM (",
-            );
-            query.push_values(chunk, |mut row, (key, used)| {
-                row.push_bind(key.0).push_bind(used.at.as_micros()).push_bind(used.ip.map(|ip| ip.to_string()));
-            });
-            query.push(") AS used WHERE api_keys.id = used.column1");
-            query.build().execute(&mut *c).await?;
-
-            // Only keys that were idle for a day: their place in the index by idleness moves no more often.
-            let mut query = QueryBuilder::new("UPDATE api_keys SET idle_since = used.column2 FROM (");
-            query.push_values(chunk, |mut row, (key, used)| {
-                row.push_bind(key.0).push_bind(used.at.as_micros());
-            });
-            query.push(") AS used WHERE api_keys.id = used.column1 AND api_keys.idle_since < used.column2 - ");
-            query.push_bind(DAY).build().execute(&mut *c).await?;
+            // Those that were idle for a day, and then the others: a place in the index by idleness moves no more often.
+            for (update, earlier, by) in [
+                ("UPDATE api_keys SET idle_since = used.column2, ", "api_keys.idle_since", DAY),
+                ("UPDATE api_keys SET ", "COALESCE(api_keys.last_used_at, 0)", 0),
+            ] {
+                let mut query = QueryBuilder::new(update);
+                query.push("last_used_at = used.column2, last_used_ip = used.column3 FROM (");
+                query.push_values(chunk, |mut row, (key, used)| {
+                    row.push_bind(key.0).push_bind(used.at.as_micros()).push_bind(used.ip.map(|ip| ip.to_string()));
+                });
+                query.push(") AS used WHERE api_keys.id = used.column1 AND ").push(earlier);
+                query.push(" < used.column2 - ").push_bind(by).build().execute(&mut *c).await?;
+            }
 
             let mut query = QueryBuilder::new("INSERT INTO api_key_uses (day, key_id, uses) ");
             query.push_values(chunk, |mut row, (key, used)| {

@@ -344,13 +344,25 @@ async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
     if claimed == 0 {
         return Ok(());
     }
-    for chunk in even_chunks(&built.buckets) {
-        on!(tx.conn(), |c| {
-            let mut query = QueryBuilder::new("INSERT INTO audit_index (place, postings) ");
-            query.push_values(chunk, |mut row, (bucket, postings)| {
-                row.push_bind(bucket * BUCKET_STRIDE + run).push_bind(postings.as_slice());
+    let rows: Vec<_> =
+        built.buckets.iter().map(|(bucket, rest)| (bucket * BUCKET_STRIDE + run, rest.as_slice())).collect();
+    add(tx.conn(), "audit_index (place, postings) ", &rows).await
+}
+
+/// Most rows in one statement to PostgreSQL; why so few is said at [`POSTGRES_ROWS`](super::POSTGRES_ROWS), whose rows are smaller.
+const POSTGRES_ROWS: usize = 4;
+
+/// Adds rows to a table of the index, but for those that are there.
+pub(super) async fn add(mut conn: Conn<'_>, into: &str, rows: &[(i64, impl AsRef<[u8]> + Sync)]) -> Result<()> {
+    let most = if matches!(conn, Conn::Postgres(_)) { POSTGRES_ROWS } else { usize::MAX };
+    for chunk in even_chunks(rows).flat_map(|chunk| chunk.chunks(most)) {
+        on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new("INSERT INTO ");
+            query.push(into);
+            query.push_values(chunk, |mut row, (place, content)| {
+                row.push_bind(place).push_bind(content.as_ref());
             });
-            query.build().execute(c).await?;
+            query.push(" ON CONFLICT DO NOTHING").build().execute(c).await?;
         });
     }
     Ok(())

@@ -10,8 +10,6 @@ use std::{
     ops::Range,
 };
 
-use sqlx::QueryBuilder;
-
 use super::{
     index::{self, BUCKETS, Bits, RUN, run_of},
     terms::Term,
@@ -21,7 +19,6 @@ use crate::{
     store::{
         Store,
         db::{Conn, on},
-        even_chunks,
         sql::{Sql, run},
     },
 };
@@ -245,8 +242,9 @@ fn find(row: &[u8], span: Span, wanted: Term) -> Holders {
     let found = entries(row).find(|(term, _)| *term == wanted);
     found.map_or(Holders::NONE, |(_, entry)| match entry {
         Entry::These(offsets) => {
-            let first = span.first_record();
-            Holders::These(offsets.iter().map(|offset| first + i64::from(u32::from_be_bytes(*offset))).collect())
+            let offsets = offsets.iter().map(|offset| i64::from(u32::from_be_bytes(*offset)));
+            let within = offsets.filter(|offset| *offset < span.level.runs() * RUN);
+            Holders::These(within.map(|offset| span.first_record() + offset).collect())
         }
         Entry::In(members) => Holders::In(members),
     })
@@ -289,7 +287,12 @@ pub(super) async fn fill(store: &Store, extent: Extent) -> Result<bool> {
         let members = members(store.read().await?.conn(), span, bucket).await?;
         let rows = tokio::task::spawn_blocking(move || sum_up(span, bucket, &members)).await;
         let rows = rows.map_err(|error| Error::Internal(Box::new(error)))?;
-        store.write(move |tx| Box::pin(async move { save(tx.conn(), &rows).await })).await?;
+        // Another node may have been quicker; it has written the same.
+        store
+            .write(move |tx| {
+                Box::pin(async move { index::add(tx.conn(), "audit_spans (place, holders) ", &rows).await })
+            })
+            .await?;
     }
     Ok(true)
 }
@@ -355,21 +358,6 @@ fn sum_up(span: Span, bucket: i64, members: &[(i64, Vec<u8>)]) -> Vec<(i64, Vec<
     let last = span.level.last_part() + span.number;
     rows.retain(|(place, row)| !row.is_empty() || *place == last);
     rows
-}
-
-/// Another node may have been quicker; it has written the same.
-async fn save(mut conn: Conn<'_>, rows: &[(i64, Vec<u8>)]) -> Result<()> {
-    for chunk in even_chunks(rows) {
-        on!(&mut conn, |c| {
-            let mut query = QueryBuilder::new("INSERT INTO audit_spans (place, holders) ");
-            query.push_values(chunk, |mut row, (place, holders)| {
-                row.push_bind(place).push_bind(holders.as_slice());
-            });
-            query.push(" ON CONFLICT DO NOTHING");
-            query.build().execute(c).await?;
-        });
-    }
-    Ok(())
 }
 
 /// Forgets a bucket of the spans whose runs are all among the first `runs`.

@@ -185,14 +185,25 @@ pub async fn ungrant(conn: Conn<'_>, agent: AgentId, capability: CapabilityId) -
     Ok(on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(capability.0).execute(c).await?.rows_affected()) == 1)
 }
 
+/// The agents that hold the capability `$1`, in the order of the index that finds them. PostgreSQL would take an average part of the
+/// fleet to hold any capability, and go through all agents instead.
+macro_rules! holders {
+    () => {
+        "(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = (SELECT id FROM capabilities WHERE name = $1) \
+         ORDER BY g.capability_id, g.agent_id) AS h"
+    };
+}
+
 /// Whether an active agent other than `except` holds `admin:*`.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn has_other_administrator(conn: Conn<'_>, except: AgentId) -> Result<bool> {
-    const SQL: &str = "SELECT COUNT(*) FROM (SELECT a.id FROM capabilities c \
-        JOIN agent_capabilities g ON g.capability_id = c.id JOIN agents a ON a.id = g.agent_id \
-        WHERE c.name = $1 AND a.status = 'active' AND a.id <> $2 LIMIT 1) AS others";
+    const SQL: &str = concat!(
+        "SELECT COUNT(*) FROM (SELECT h.agent_id FROM ",
+        holders!(),
+        " WHERE h.agent_id <> $2 AND (SELECT status FROM agents WHERE id = h.agent_id) = 'active' LIMIT 1) AS others"
+    );
     let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).bind(except.0).fetch_one(c).await?);
     Ok(count > 0)
 }
@@ -202,8 +213,7 @@ pub async fn has_other_administrator(conn: Conn<'_>, except: AgentId) -> Result<
 /// # Errors
 /// When the database fails.
 pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
-    const SQL: &str = "SELECT COUNT(*) FROM (SELECT g.agent_id FROM capabilities c \
-        JOIN agent_capabilities g ON g.capability_id = c.id WHERE c.name = $1 LIMIT 1) AS holders";
+    const SQL: &str = concat!("SELECT COUNT(*) FROM (SELECT h.agent_id FROM ", holders!(), " LIMIT 1) AS any_holder");
     let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await?);
     Ok(count > 0)
 }
@@ -213,9 +223,12 @@ pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
 /// # Errors
 /// When the database fails.
 pub async fn first_administrator(conn: Conn<'_>) -> Result<Option<AgentId>> {
-    const SQL: &str = "SELECT a.id FROM capabilities c JOIN agent_capabilities g ON g.capability_id = c.id \
-        JOIN agents a ON a.id = g.agent_id WHERE c.name = $1 AND a.status = 'active' \
-        ORDER BY a.created_at, a.id LIMIT 1";
+    const SQL: &str = concat!(
+        "SELECT h.agent_id FROM ",
+        holders!(),
+        " WHERE (SELECT status FROM agents WHERE id = h.agent_id) = 'active' \
+         ORDER BY (SELECT created_at FROM agents WHERE id = h.agent_id), h.agent_id LIMIT 1"
+    );
     let id: Option<Uuid> = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_optional(c).await?);
     Ok(id.map(AgentId))
 }

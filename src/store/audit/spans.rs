@@ -360,13 +360,16 @@ fn sum_up(span: Span, bucket: i64, members: &[(i64, Vec<u8>)]) -> Vec<(i64, Vec<
     rows
 }
 
-/// Forgets a bucket of the spans whose runs are all among the first `runs`.
+/// Forgets a bucket of the spans whose runs are all among the first `runs`, but for their last rows: these say that they were
+/// complete.
 pub(super) async fn forget(mut conn: Conn<'_>, bucket: i64, runs: i64) -> Result<()> {
     const SQL: &str = "DELETE FROM audit_spans WHERE place >= $1 AND place < $2";
     for level in [Level::Span, Level::Wide] {
         let spans = runs / level.runs();
-        for part in level.parts_of(bucket).filter(|_| spans > 0) {
-            let first = part * STRIDE;
+        for first in level.parts_of(bucket).map(|part| part * STRIDE) {
+            if spans == 0 || first == level.last_part() {
+                continue;
+            }
             on!(&mut conn, |c| sqlx::query(SQL).bind(first).bind(first + spans).execute(c).await.map(drop))?;
         }
     }

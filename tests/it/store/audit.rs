@@ -21,6 +21,7 @@ both!(
     filters_show_the_same_when_two_processes_add_records,
     filters_show_the_same_by_spans_of_runs,
     records_that_are_gone_hold_up_no_index,
+    spans_that_are_archived_are_not_summed_up_again,
     nodes_that_index_at_once_index_once,
 );
 
@@ -260,6 +261,18 @@ async fn records_that_are_gone_hold_up_no_index(db: Database) {
     for _ in 0..20 {
         shows_the_same(&beside, &all, &filter(&mut dice, &all), &mut dice).await;
     }
+}
+
+async fn spans_that_are_archived_are_not_summed_up_again(db: Database) {
+    let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
+    for run in 0..32 {
+        db.execute(&format!("INSERT INTO audit_runs (run, first_at, last_at) VALUES ({run}, 1, 0)")).await;
+    }
+    assert!(audit::index::fill(&store).await.unwrap());
+    assert_eq!(spans(&db).await, [1, 0]);
+    db.execute("UPDATE audit_start SET seq = 32 * 8192").await;
+    audit::index::forget_archived(&store).await.unwrap();
+    assert!(!audit::index::fill(&store).await.unwrap());
 }
 
 async fn nodes_that_index_at_once_index_once(db: Database) {

@@ -271,7 +271,7 @@ pub async fn fleet(
     let (beyond, direction) = if descending { ("<", "DESC") } else { (">", "ASC") };
     let sql = format!(
         "SELECT * FROM api_keys WHERE {condition} AND ({order}, id) {beyond} ($3, $4) \
-         ORDER BY {order} {direction}, id {direction} LIMIT $5"
+         ORDER BY {order} {direction}, id {direction} LIMIT +$5"
     );
     let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(now.as_micros())
@@ -300,7 +300,7 @@ pub async fn fleet(
 /// When the database fails.
 pub async fn count_fleet(conn: Conn<'_>, selection: Selection, now: Timestamp, most: i64) -> Result<i64> {
     let (condition, _, bound) = condition(selection, now);
-    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT $3) AS counted");
+    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT +$3) AS counted");
     Ok(on!(conn, |c| sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(now.as_micros())
         .bind(bound)

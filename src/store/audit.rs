@@ -249,7 +249,7 @@ pub async fn find(conn: Conn<'_>, seq: i64) -> Result<Option<Record>> {
 /// # Errors
 /// When the database fails.
 pub async fn chain(conn: Conn<'_>, from: i64, limit: i64) -> Result<Vec<Option<Record>>> {
-    const SQL: &str = "SELECT * FROM audit_log WHERE seq >= $1 ORDER BY seq LIMIT $2";
+    const SQL: &str = "SELECT * FROM audit_log WHERE seq >= $1 ORDER BY seq LIMIT +$2";
     Ok(on!(conn, |c| {
         let rows = sqlx::query(SQL).bind(from).bind(limit).fetch_all(c).await.map_err(Error::from)?;
         rows.iter().map(|row| Row::from_row(row).ok().filter(Row::is_canonical).map(Record::from)).collect()

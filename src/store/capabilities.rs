@@ -76,7 +76,7 @@ pub async fn find_by_name(conn: Conn<'_>, name: &str) -> Result<Option<Capabilit
 /// # Errors
 /// When the database fails.
 pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Result<Page<Capability, Position>> {
-    const SQL: &str = "SELECT * FROM capabilities WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3";
+    const SQL: &str = "SELECT * FROM capabilities WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT +$3";
     let (created_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.as_micros(), id.0));
     let rows: Vec<Row> = on!(conn, |c| {
         sqlx::query_as(SQL).bind(created_at).bind(id).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
@@ -115,7 +115,7 @@ pub async fn describe(conn: Conn<'_>, id: CapabilityId, description: &str) -> Re
 /// When the database fails.
 pub async fn count_holders(conn: Conn<'_>, id: CapabilityId, most: i64) -> Result<i64> {
     const SQL: &str =
-        "SELECT COUNT(*) FROM (SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 LIMIT $2) AS holders";
+        "SELECT COUNT(*) FROM (SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 LIMIT +$2) AS holders";
     Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).bind(most).fetch_one(c).await?))
 }
 
@@ -124,7 +124,7 @@ pub async fn count_holders(conn: Conn<'_>, id: CapabilityId, most: i64) -> Resul
 /// # Errors
 /// When the database fails.
 pub async fn count_holding(conn: Conn<'_>, most: i64) -> Result<i64> {
-    const SQL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT agent_id FROM agent_capabilities LIMIT $1) AS holders";
+    const SQL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT agent_id FROM agent_capabilities LIMIT +$1) AS holders";
     Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(most).fetch_one(c).await?))
 }
 
@@ -139,7 +139,7 @@ pub async fn holders(
     limit: Limit,
 ) -> Result<Page<Agent, AgentId>> {
     const SQL: &str = "SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 AND agent_id > $2 \
-        ORDER BY agent_id LIMIT $3";
+        ORDER BY agent_id LIMIT +$3";
     let after = after.map_or(Uuid::nil(), |id| id.0);
     let ids: Vec<Uuid> = on!(&mut conn, |c| {
         sqlx::query_scalar(SQL).bind(id.0).bind(after).bind(i64::from(limit.get()) + 1).fetch_all(c).await?

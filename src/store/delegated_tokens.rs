@@ -123,10 +123,10 @@ pub async fn links(conn: Conn<'_>, token: TokenId) -> Result<Vec<Link>> {
 pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: usize) -> Result<Vec<DelegatedToken>> {
     const TOKENS: &str = "SELECT t.jti, t.audience, t.issued_at, t.expires_at FROM delegated_token_links m \
         JOIN delegated_tokens t ON t.jti = m.jti WHERE m.agent_id = $1 AND t.expires_at > $2 \
-        ORDER BY t.issued_at DESC, t.jti LIMIT $3";
+        ORDER BY t.issued_at DESC, t.jti LIMIT +$3";
     const LINKS: &str = "SELECT l.* FROM delegated_token_links l JOIN (SELECT t.jti FROM delegated_token_links m \
         JOIN delegated_tokens t ON t.jti = m.jti WHERE m.agent_id = $1 AND t.expires_at > $2 \
-        ORDER BY t.issued_at DESC, t.jti LIMIT $3) found ON found.jti = l.jti ORDER BY l.jti, l.place";
+        ORDER BY t.issued_at DESC, t.jti LIMIT +$3) found ON found.jti = l.jti ORDER BY l.jti, l.place";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let now = now.as_micros();
     let rows: Vec<TokenRow> =

@@ -82,7 +82,7 @@ pub async fn find_by_identifier(conn: Conn<'_>, identifier: &str) -> Result<Opti
 /// # Errors
 /// When the database fails.
 pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Result<Page<ProtectedResource, Position>> {
-    const SQL: &str = "SELECT * FROM resources WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3";
+    const SQL: &str = "SELECT * FROM resources WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT +$3";
     let (created_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.as_micros(), id.0));
     let rows: Vec<Row> = on!(conn, |c| {
         sqlx::query_as(SQL).bind(created_at).bind(id).bind(i64::from(limit.get()) + 1).fetch_all(c).await?

@@ -1,4 +1,6 @@
 //! Statements that are put together at run time, with one text and one list of values for both databases.
+//!
+//! Wherever a bound number follows `LIMIT`, here and in constant texts, it has a sign: see [`Sql::limit`].
 
 use uuid::Uuid;
 
@@ -49,6 +51,12 @@ impl Sql {
         // Writing to a string does not fail.
         let _ = write!(self.text, "${}", self.values.len());
         self
+    }
+
+    /// Most rows. SQLite takes a bare parameter here (and as the pattern of `LIKE`) for part of the plan, and parses and plans a
+    /// prepared statement anew whenever one is bound; an expression is only a value to it.
+    pub(super) fn limit(&mut self, most: i64) -> &mut Self {
+        self.push(" LIMIT +").bind(most)
     }
 
     /// That a column is one of these numbers: one value and one text, however many there are.

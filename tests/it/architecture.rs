@@ -41,6 +41,15 @@ fn every_room_knows_only_those_before_it() {
     assert!(trespasses.is_empty(), "{trespasses:#?}");
 }
 
+#[test]
+fn no_limit_has_sqlite_plan_a_prepared_statement_anew() {
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let bare = |file: &PathBuf| fs::read_to_string(file).unwrap().contains("LIMIT $");
+    let found: Vec<_> = files.into_iter().filter(bare).collect();
+    assert!(found.is_empty(), "a bound number needs a sign, `LIMIT +$1`: {found:?}");
+}
+
 /// The rooms that a file names: after `crate::`, or in the braces of `use crate::{…}`.
 fn rooms_named(text: &str) -> Vec<String> {
     let mut named = Vec::new();

@@ -111,7 +111,7 @@ fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) 
 fn keys_in_order(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span, count: i64) {
     keys(sql, columns, filter, sort, span);
     order(sql, sort, "");
-    sql.push(" LIMIT ").bind(count);
+    sql.limit(count);
 }
 
 /// Adds the text of a statement that gives the agents whose keys `inner` adds, in order.
@@ -124,7 +124,7 @@ fn agents_of(sort: Sort, inner: impl FnOnce(&mut Sql), count: i64) -> Sql {
         sql.push(" AND a.").push(column).push(" = k.").push(column);
     }
     order(&mut sql, sort, "k.");
-    sql.push(" LIMIT ").bind(count);
+    sql.limit(count);
     sql
 }
 
@@ -193,7 +193,7 @@ fn holding(conn: &Conn<'_>, filter: &Filter, sort: Sort, span: &Span, text: &str
         sql.push(") AS a WHERE 1 = 1");
         search::holds(sql, conn, text, false);
         order(sql, sort, "a.");
-        sql.push(" LIMIT ").bind(count);
+        sql.limit(count);
     };
     agents_of(sort, inner, count)
 }
@@ -232,7 +232,7 @@ fn sorted_candidates(
         span.narrow(sql, sort);
         sql.push(") SELECT * FROM matching");
         order(sql, sort, "");
-        sql.push(" LIMIT ").bind(count);
+        sql.limit(count);
     };
     agents_of(sort, inner, count)
 }
@@ -266,7 +266,7 @@ pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Resul
             narrow(&mut sql, filter.owner.as_deref(), filter.status, filter.agent_type);
         }
     }
-    sql.push(" LIMIT ").bind(cap).push(") AS counted");
+    sql.limit(cap).push(") AS counted");
     let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one);
     Ok(u64::try_from(count).unwrap_or(0))
 }
@@ -281,7 +281,7 @@ pub async fn owners(conn: Conn<'_>, prefix: &str, limit: Limit) -> Result<Vec<St
         SELECT MIN(owner) FROM agents WHERE owner >= $1 UNION ALL \
         SELECT (SELECT MIN(a.owner) FROM agents a WHERE a.owner > known.owner) FROM known \
             WHERE known.owner IS NOT NULL) \
-        SELECT owner FROM known WHERE owner IS NOT NULL LIMIT $2";
+        SELECT owner FROM known WHERE owner IS NOT NULL LIMIT +$2";
     let owners: Vec<String> =
         on!(conn, |c| sqlx::query_scalar(SQL).bind(prefix).bind(i64::from(limit.get())).fetch_all(c).await?);
     Ok(owners.into_iter().take_while(|owner| owner.starts_with(prefix)).collect())

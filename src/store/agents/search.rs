@@ -76,7 +76,7 @@ fn questions(conn: &Conn<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
 
 /// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when more than `most` do.
 async fn holding_all(mut conn: Conn<'_>, parts: &[String], most: usize) -> Result<Option<String>> {
-    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT $2";
+    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT +$2";
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     if let Conn::Sqlite(c) = &mut conn {
         let numbers: Vec<i64> =
@@ -88,7 +88,7 @@ async fn holding_all(mut conn: Conn<'_>, parts: &[String], most: usize) -> Resul
     for part in parts {
         sql.push(" AND ").push(POSTGRES_TEXT).push(" ILIKE ").bind(containing(part).as_str());
     }
-    sql.push(" LIMIT ").bind(limit);
+    sql.limit(limit);
     let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all);
     let few = ids.len() <= most;
     Ok(few.then(|| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")))
@@ -160,7 +160,8 @@ pub(super) fn holds(sql: &mut Sql, conn: &Conn<'_>, text: &str, by_index: bool) 
         // Without regard to the case of ASCII letters.
         Conn::Sqlite(_) => {
             for (prefix, column) in [(" AND (", "name"), (" OR ", "owner"), (" OR ", "description")] {
-                sql.push(prefix).push("a.").push(column).push(" LIKE ").bind(pattern.as_str()).push(" ESCAPE '\\'");
+                // The sign as in `Sql::limit`.
+                sql.push(prefix).push("a.").push(column).push(" LIKE +").bind(pattern.as_str()).push(" ESCAPE '\\'");
             }
             sql.push(")");
         }

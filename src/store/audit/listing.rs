@@ -268,10 +268,10 @@ async fn scan(
         let mut sql = matching(filter);
         sql.and("seq >", after).and("seq <", before);
         sql.push(match order {
-            Order::NewestFirst => " ORDER BY seq DESC LIMIT ",
-            Order::OldestFirst => " ORDER BY seq LIMIT ",
+            Order::NewestFirst => " ORDER BY seq DESC",
+            Order::OldestFirst => " ORDER BY seq",
         });
-        sql.bind(i64::try_from(room).unwrap_or(i64::MAX));
+        sql.limit(i64::try_from(room).unwrap_or(i64::MAX));
         let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
         let (read, last) = (rows.len(), rows.last().map(|row| row.seq));
         rows.into_iter().map(Record::from).for_each(|record| found.take(record));

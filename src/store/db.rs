@@ -48,6 +48,9 @@ const STATEMENTS: usize = 256;
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
 const CHECKPOINT_PAGES: &str = "4000";
 
+/// For how long a connection to PostgreSQL is taken to be alive after it was: a test is a round trip before every read.
+const UNTESTED: Duration = Duration::from_secs(1);
+
 /// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
 fn readers() -> u32 {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -329,6 +332,15 @@ impl Db {
         let opened = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    if state.idle_for >= UNTESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options.clone())
             .await;
         match opened {

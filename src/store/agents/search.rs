@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, mem};
 
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
@@ -21,23 +22,36 @@ const FIRST: usize = 3;
 /// More agents than this hold these: then all trigrams are looked up.
 const FEW_AT_FIRST: usize = 500;
 
+/// Whether as many agents wait as SQLite's index takes up at once. To take up one alone costs as much as to take up several, and
+/// leaves a piece that has to be merged.
+const ARE_ENOUGH: &str = "(SELECT COUNT(*) FROM agents_to_index) >= 64";
+/// The numbers of the agents that may hold what a full-text query asks for, each once. Those that wait may hold anything.
+const MAY_HOLD: &str = "SELECT number FROM agents_to_index UNION ALL SELECT rowid FROM agents_text \
+    WHERE rowid NOT IN (SELECT number FROM agents_to_index) AND agents_text MATCH ";
+
 /// Latin letters, the most frequent of English first: what is rare in one fleet is about as rare in another.
 const LETTERS: &str = "etaoinsrhldcumfpgwybvkxjqz";
 
 /// PostgreSQL's index is over this, and is used for nothing else.
 const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.description) COLLATE \"default\")";
 
-/// Brings the text index up to date with what this transaction did to agents. PostgreSQL does that by itself.
+/// Brings the text index up to date with what was done to agents, once that is enough agents. PostgreSQL does so by itself.
 ///
 /// # Errors
 /// When the database fails.
 pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
-    const SQL: &str = "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index); \
-        INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
-            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number; \
-        DELETE FROM agents_to_index";
     let Conn::Sqlite(c) = conn else { return Ok(()) };
-    sqlx::query(SQL).execute(c).await?;
+    // One text: each is a round trip to SQLite's thread.
+    let sql = [
+        "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index) AND ",
+        ARE_ENOUGH,
+        "; INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
+            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number AND ",
+        ARE_ENOUGH,
+        "; DELETE FROM agents_to_index WHERE ",
+        ARE_ENOUGH,
+    ];
+    sqlx::query(AssertSqlSafe(sql.concat())).execute(c).await?;
     Ok(())
 }
 
@@ -76,11 +90,11 @@ fn questions(conn: &Conn<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
 
 /// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when more than `most` do.
 async fn holding_all(mut conn: Conn<'_>, parts: &[String], most: usize) -> Result<Option<String>> {
-    const SQLITE: &str = "SELECT rowid FROM agents_text WHERE agents_text MATCH $1 LIMIT +$2";
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     if let Conn::Sqlite(c) = &mut conn {
-        let numbers: Vec<i64> =
-            sqlx::query_scalar(SQLITE).bind(full_text(parts)).bind(limit).fetch_all(&mut **c).await?;
+        let sql = format!("{MAY_HOLD}$1 LIMIT +$2");
+        let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(full_text(parts)).bind(limit);
+        let numbers: Vec<i64> = query.fetch_all(&mut **c).await?;
         return Ok((numbers.len() <= most).then(|| format!("{numbers:?}")));
     }
     let mut sql = Sql::default();
@@ -186,8 +200,8 @@ pub(super) fn from_candidates(sql: &mut Sql, conn: &Conn<'_>, candidates: &Candi
             sql.push("WHERE a.number = found.value")
         }
         (Conn::Sqlite(_), _) => {
-            sql.push(" FROM (SELECT rowid AS number FROM agents_text WHERE agents_text MATCH ");
-            sql.bind(full_text(&trigrams(text)).as_str()).push(") AS found CROSS JOIN agents a ");
+            sql.push(" FROM (").push(MAY_HOLD).bind(full_text(&trigrams(text)).as_str());
+            sql.push(") AS found CROSS JOIN agents a ");
             sql.push("WHERE a.number = found.number")
         }
     };

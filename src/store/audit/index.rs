@@ -9,7 +9,10 @@
 //! the records themselves, so an index that was tampered with can hide records from a filter, as deleting them would,
 //! but not invent any.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    iter,
+};
 
 use sqlx::QueryBuilder;
 
@@ -72,9 +75,15 @@ impl Chosen {
             return None;
         }
         let first = self.run * RUN + 1;
-        let positions = (first..).zip(bits.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1)));
-        Some(positions.filter_map(|(seq, set)| set.then_some(seq)).collect())
+        let words = (first..).step_by(64).zip(bits.iter());
+        Some(words.flat_map(|(first, word)| ones(*word).map(move |bit| first + bit)).collect())
     }
+}
+
+/// The places of the bits that are set, in order.
+fn ones(word: u64) -> impl Iterator<Item = i64> {
+    let rests = iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)));
+    rests.take_while(|rest| *rest != 0).map(|rest| i64::from(rest.trailing_zeros()))
 }
 
 /// The run that a position lies in; for those below the first, a negative number.

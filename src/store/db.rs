@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
@@ -50,6 +51,10 @@ const CHECKPOINT_PAGES: &str = "4000";
 
 /// For how long a connection to PostgreSQL is taken to be alive after it was: a test is a round trip before every read.
 const UNTESTED: Duration = Duration::from_secs(1);
+
+/// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
+/// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool.
+const AT_START: usize = 4;
 
 /// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
 fn readers() -> u32 {
@@ -282,13 +287,11 @@ impl Db {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(location: &Location, mode: Mode) -> Result<Self, OpenError> {
-        let db = match location {
-            Location::Sqlite(path) if is_foreign(path).await => return Err(OpenError::Predecessor(path.clone())),
-            Location::Sqlite(path) => Self::open_sqlite(path, mode).await?,
-            Location::Postgres(url) => Self::open_postgres(url).await?,
-        };
-        db.migrate(mode).await?;
-        Ok(db)
+        match location {
+            Location::Sqlite(path) if is_foreign(path).await => Err(OpenError::Predecessor(path.clone())),
+            Location::Sqlite(path) => Self::open_sqlite(path, mode).await,
+            Location::Postgres(url) => Self::open_postgres(url, mode).await,
+        }
     }
 
     async fn open_sqlite(path: &Path, mode: Mode) -> Result<Self, OpenError> {
@@ -318,6 +321,9 @@ impl Db {
             .connect_with(writer_options)
             .await
             .map_err(OpenError::Connect)?;
+        if mode == Mode::Write {
+            SQLITE_MIGRATIONS.run(&writer).await.map_err(not_migrated)?;
+        }
         let readers = SqlitePoolOptions::new()
             .max_connections(readers())
             .acquire_timeout(Duration::from_secs(5))
@@ -326,10 +332,10 @@ impl Db {
         Ok(Self::Sqlite { writer, readers, lock })
     }
 
-    async fn open_postgres(url: &SecretString) -> Result<Self, OpenError> {
+    async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name("aims").options([("statement_timeout", "10s")]);
-        let opened = PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
@@ -341,26 +347,19 @@ impl Db {
                     Ok(true)
                 })
             })
-            .connect_with(options.clone())
-            .await;
-        match opened {
-            Ok(pool) => Ok(Self::Postgres(pool)),
+            .connect_lazy_with(options.clone());
+        let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
+        // One is enough, where the server has no room for more.
+        match opened.into_iter().reduce(Result::or) {
+            Some(Ok(mut connection)) if mode == Mode::Write => {
+                POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
+            }
             // The pool tries a closed port again until its time is over, and then says no more than that.
-            Err(sqlx::Error::PoolTimedOut) => Err(OpenError::Connect(why_unreachable(&options).await)),
-            Err(error) => Err(OpenError::Connect(error)),
+            Some(Err(sqlx::Error::PoolTimedOut)) => return Err(OpenError::Connect(why_unreachable(&options).await)),
+            Some(Err(error)) => return Err(OpenError::Connect(error)),
+            Some(Ok(_)) | None => {}
         }
-    }
-
-    async fn migrate(&self, mode: Mode) -> Result<(), OpenError> {
-        let outcome = match (self, mode) {
-            (Self::Sqlite { writer, .. }, Mode::Write) => SQLITE_MIGRATIONS.run(writer).await,
-            (Self::Postgres(pool), Mode::Write) => POSTGRES_MIGRATIONS.run(pool).await,
-            (_, Mode::Beside | Mode::Read) => Ok(()),
-        };
-        outcome.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => OpenError::Newer(version),
-            other => OpenError::Migrate(other),
-        })
+        Ok(Self::Postgres(pool))
     }
 
     /// A connection for reads.
@@ -393,6 +392,13 @@ impl Db {
             }
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+fn not_migrated(error: MigrateError) -> OpenError {
+    match error {
+        MigrateError::VersionMissing(version) => OpenError::Newer(version),
+        other => OpenError::Migrate(other),
     }
 }
 

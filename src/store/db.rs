@@ -53,8 +53,9 @@ const CHECKPOINT_PAGES: &str = "4000";
 const UNTESTED: Duration = Duration::from_secs(1);
 
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
-/// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool.
-const AT_START: usize = 4;
+/// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool. Not more
+/// than the service cannot do without: one that the server has no room for is tried for until its time is over.
+const AT_START: usize = 2;
 
 /// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
 fn readers() -> u32 {
@@ -349,7 +350,7 @@ impl Db {
             })
             .connect_lazy_with(options.clone());
         let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
-        // One is enough, where the server has no room for more.
+        // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {
             Some(Ok(mut connection)) if mode == Mode::Write => {
                 POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;

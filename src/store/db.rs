@@ -49,9 +49,6 @@ const STATEMENTS: usize = 256;
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
 const CHECKPOINT_PAGES: &str = "4000";
 
-/// For how long a connection to PostgreSQL is taken to be alive after it was: a test is a round trip before every read.
-const UNTESTED: Duration = Duration::from_secs(1);
-
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
 /// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool. Not more
 /// than the service cannot do without: one that the server has no room for is tried for until its time is over.
@@ -339,15 +336,6 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .before_acquire(|connection, state| {
-                Box::pin(async move {
-                    if state.idle_for >= UNTESTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_lazy_with(options.clone());
         let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
         // One is enough to go on with.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -31,12 +32,29 @@ async fn a_locked_file_is_told_and_got_over() {
     server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
 }
 
+const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+    WHERE datname = current_database() AND application_name = 'aims'";
+
+/// What only reads is answered although each connection that was used a moment ago is gone.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn connections_that_are_cut_cost_no_read() {
+    let server = Server::start(Database::postgres().await).await;
+    for _ in 0..5 {
+        for answer in join_all((0..32).map(|_| server.admin.get("/agents"))).await {
+            answer.expect(200);
+        }
+        server.db.execute(CUT).await;
+        for _ in 0..32 {
+            server.admin.get("/agents").await.expect(200);
+        }
+    }
+}
+
 /// PostgreSQL ends every connection, as it does when it is restarted, while 16 writers are at work.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn connections_that_are_cut_are_made_again() {
-    const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-        WHERE datname = current_database() AND application_name = 'aims'";
     const CUTS: usize = 10;
     let server = Server::start(Database::postgres().await).await;
     let (mut acknowledged, writers) = write(&server.admin);

@@ -29,6 +29,9 @@ impl Db {
         let Self::Postgres(pool) = self else { return Ok(None) };
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
+        // Else it connects again before it says that it was cut off; and where that takes longer than a heartbeat it never
+        // says so, as it is the new connection which then answers.
+        listener.eager_reconnect(false);
         Ok(Some(Listener(listener)))
     }
 }

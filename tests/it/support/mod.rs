@@ -6,6 +6,7 @@ mod database;
 mod people;
 mod postgres;
 mod process;
+mod relay;
 mod server;
 mod time;
 
@@ -15,5 +16,6 @@ pub use database::Database;
 pub use people::{COOKIE, PASSWORD};
 pub use postgres::Postgres;
 pub use process::{Aims, Ended, Process};
+pub use relay::Relay;
 pub use server::{Agent, Server, open, open_beside, start};
 pub use time::TestClock;

@@ -187,6 +187,7 @@ async fn load(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<HashMap<i
             sql.is_one_of(&conn, "place", &Vec::from_iter(places));
         }
     }
+    sql.at_once("place");
     let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
     Ok(rows.into_iter().collect())
 }

@@ -115,7 +115,7 @@ async fn walk(
     };
     // Read once: a run that is indexed meanwhile is still seen as part of the newest records.
     let extent = spans::extent(conn.reborrow()).await?;
-    let newest = (after.max(extent.runs * RUN), before);
+    let newest = (after.max(extent.runs * RUN), before.min(extent.end.saturating_add(1)));
     if order == Order::NewestFirst {
         look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
     }
@@ -238,10 +238,9 @@ async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result
         let next;
         (next, rest) = rest.split_at(found.room().min(rest.len()));
         let mut sql = Sql::default();
-        sql.push("SELECT * FROM audit_log WHERE ").is_one_of(&conn, "seq", next);
+        sql.push("SELECT * FROM audit_log WHERE ").is_one_of(&conn, "seq", next).at_once("seq");
         let rows: Vec<Row> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
         let mut records: Vec<_> = rows.into_iter().map(Record::from).collect();
-        records.sort_unstable_by_key(|record| record.seq);
         if !next.is_sorted() {
             records.reverse();
         }

@@ -103,9 +103,11 @@ impl Span {
     }
 }
 
-/// How far the index has come, without gaps.
+/// How far the index has come, without gaps, and the chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
+    /// The position of the last record.
+    pub(super) end: i64,
     pub(super) runs: i64,
     spans: i64,
     wide: i64,
@@ -131,15 +133,16 @@ impl Extent {
     }
 }
 
-/// How far the index has come.
+/// How far the index has come, and the chain.
 pub(super) async fn extent(conn: Conn<'_>) -> Result<Extent> {
-    const SQL: &str = "SELECT (SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs), \
+    const SQL: &str = "SELECT (SELECT seq FROM audit_head WHERE id = 1), \
+        (SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs), \
         (SELECT COALESCE(MAX(place), $1 - 1) - $1 + 1 FROM audit_spans WHERE place >= $1 AND place < $1 + $3), \
         (SELECT COALESCE(MAX(place), $2 - 1) - $2 + 1 FROM audit_spans WHERE place >= $2 AND place < $2 + $3)";
     let [span, wide] = [Level::Span, Level::Wide].map(Level::last_part);
-    let (runs, spans, wide): (i64, i64, i64) =
+    let (end, runs, spans, wide): (Option<i64>, i64, i64, i64) =
         on!(conn, |c| sqlx::query_as(SQL).bind(span).bind(wide).bind(STRIDE).fetch_one(c).await?);
-    Ok(Extent { runs, spans, wide })
+    Ok(Extent { end: end.unwrap_or(i64::MAX), runs, spans, wide })
 }
 
 /// Which records of a span hold something.
@@ -233,7 +236,9 @@ async fn load(conn: Conn<'_>, lists: &[Vec<Term>], spans: &[Span]) -> Result<Has
     let places = lists.iter().flatten().flat_map(|term| spans.iter().map(|span| span.place(*term)));
     let places: BTreeSet<i64> = places.collect();
     let mut sql = Sql::default();
-    sql.push("SELECT place, holders FROM audit_spans WHERE ").is_one_of(&conn, "place", &Vec::from_iter(places));
+    sql.push("SELECT place, holders FROM audit_spans WHERE ")
+        .is_one_of(&conn, "place", &Vec::from_iter(places))
+        .at_once("place");
     let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
     Ok(rows.into_iter().collect())
 }

@@ -49,6 +49,10 @@ const STATEMENTS: usize = 256;
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
 const CHECKPOINT_PAGES: &str = "4000";
 
+/// How long PostgreSQL lets a statement run, and a transaction wait for its next one: a node that is lost while it writes holds
+/// the end of the chain, and those that wait for it go on within the time that their statement has.
+const TIMEOUTS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "5s")];
+
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
 /// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool. Not more
 /// than the service cannot do without: one that the server has no room for is tried for until its time is over.
@@ -332,7 +336,7 @@ impl Db {
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
-        let options = options.application_name("aims").options([("statement_timeout", "10s")]);
+        let options = options.application_name("aims").options(TIMEOUTS);
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))

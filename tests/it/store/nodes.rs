@@ -10,8 +10,9 @@ use std::{
 
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 
-use crate::support::{Client, Database, Relay, Server, open, start};
+use crate::support::{Agent, Client, Database, Relay, Server, open, start};
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
@@ -63,20 +64,62 @@ async fn a_node_that_hears_nothing_trusts_nothing_it_remembers() {
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn a_node_that_was_cut_off_trusts_nothing_it_remembers() {
-    const LISTENERS: &str =
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-    let server = Server::start(Database::postgres().await).await;
-    let (mut relay, db) = Relay::before(&server.db).await;
-    let other = Client::new(start(open(&db, &server.clock, &[]).await).await);
-    let agent = server.agent("agent", &["agents:read"]).await;
-    let elsewhere = other.with_token(agent.client.token());
-    while server.db.count(LISTENERS).await < 2 {}
-    elsewhere.get("/capabilities").await.expect(200);
+    let (server, mut relay, agent, elsewhere) = at_the_end_of_a_relay().await;
     relay.cut();
     server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
     relay.given_up().await;
     relay.mend();
     until_refused(&elsewhere).await;
+}
+
+/// Nor when nothing tells it that nothing arrives any more.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_node_around_which_it_is_silent_trusts_nothing_it_remembers() {
+    let (server, relay, agent, elsewhere) = at_the_end_of_a_relay().await;
+    relay.silence();
+    server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while elsewhere.get("/capabilities").await.status == StatusCode::OK {
+        assert!(Instant::now() < deadline, "it goes on with what it remembers");
+    }
+    relay.mend();
+    until_refused(&elsewhere).await;
+}
+
+/// A node that is lost while it writes leaves a transaction under way, and with it the end of the chain, which nobody else can
+/// continue until the database gives it up.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_node_that_is_lost_keeps_nobody_from_writing() {
+    const WAITING: &str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let (server, relay, _, elsewhere) = at_the_end_of_a_relay().await;
+    let lost = elsewhere.with_token(server.admin.token());
+    let mut held = PgConnection::connect(&server.db.url).await.unwrap();
+    held.execute("BEGIN").await.unwrap();
+    held.execute("SELECT FROM audit_head FOR UPDATE").await.unwrap();
+    let writing = tokio::spawn(async move { lost.post("/agents", json!({ "name": "there", "owner": "o" })).await });
+    while server.db.count(WAITING).await == 0 {}
+    relay.silence();
+    held.execute("COMMIT").await.unwrap();
+    server.admin.post("/agents", json!({ "name": "here", "owner": "o" })).await.expect(201);
+    relay.mend();
+    writing.await.unwrap().expect(503);
+}
+
+/// A node that listens, and remembers an agent.
+async fn at_the_end_of_a_relay() -> (Server, Relay, Agent, Client) {
+    const LISTENERS: &str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let server = Server::start(Database::postgres().await).await;
+    let (relay, db) = Relay::before(&server.db).await;
+    let other = Client::new(start(open(&db, &server.clock, &[]).await).await);
+    let agent = server.agent("agent", &["agents:read"]).await;
+    while server.db.count(LISTENERS).await < 2 {}
+    let elsewhere = other.with_token(agent.client.token());
+    elsewhere.get("/capabilities").await.expect(200);
+    (server, relay, agent, elsewhere)
 }
 
 /// What happened elsewhere is under way, and arrives.

@@ -1,5 +1,7 @@
 //! A network between the service and its database, which a test may cut.
 
+use std::pin::pin;
+
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 use tokio::{
@@ -11,8 +13,15 @@ use url::Url;
 
 use super::Database;
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Whole,
+    Silent,
+    Cut,
+}
+
 pub struct Relay {
-    is_cut: watch::Sender<bool>,
+    network: watch::Sender<Network>,
     given_up: mpsc::UnboundedReceiver<()>,
 }
 
@@ -25,24 +34,29 @@ impl Relay {
         let mut url = Url::parse(&db.url).unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
-        let (is_cut, cut) = watch::channel(false);
+        let (network, seen) = watch::channel(Network::Whole);
         let (lost, given_up) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (address, cut, lost) = (address.clone(), cut.clone(), lost.clone());
+                let (address, seen, lost) = (address.clone(), seen.clone(), lost.clone());
                 tokio::spawn(async move {
-                    if relay(client, address, cut).await.is_none() {
+                    if relay(client, address, seen).await.is_none() {
                         lost.send(()).ok();
                     }
                 });
             }
         });
-        (Self { is_cut, given_up }, Database { url: url.to_string(), folder: TempDir::new().unwrap() })
+        (Self { network, given_up }, Database { url: url.to_string(), folder: TempDir::new().unwrap() })
     }
 
     /// Closes every connection without a word, and lets new ones wait.
     pub fn cut(&self) {
-        self.is_cut.send_replace(true);
+        self.network.send_replace(Network::Cut);
+    }
+
+    /// Keeps every connection, and lets nothing through.
+    pub fn silence(&self) {
+        self.network.send_replace(Network::Silent);
     }
 
     /// Returns once a new connection has waited for longer than its owner wants to.
@@ -50,27 +64,33 @@ impl Relay {
         self.given_up.recv().await.unwrap();
     }
 
-    /// Lets those through that wait, and those that come.
+    /// Lets everything through, also what waits.
     pub fn mend(&self) {
-        self.is_cut.send_replace(false);
+        self.network.send_replace(Network::Whole);
     }
 }
 
 /// Returns when either side, or a cut, ends the connection; `None` when it did not come through.
-async fn relay(mut client: TcpStream, server: (String, u16), mut cut: watch::Receiver<bool>) -> Option<()> {
+async fn relay(mut client: TcpStream, server: (String, u16), mut network: watch::Receiver<Network>) -> Option<()> {
     let mut waiting = Vec::new();
     loop {
         tokio::select! {
             biased;
-            mended = cut.wait_for(|&is_cut| !is_cut) => break drop(mended),
+            whole = network.wait_for(|now| *now == Network::Whole) => break drop(whole),
             read = client.read_buf(&mut waiting) => if read.unwrap_or(0) == 0 { return None },
         }
     }
     let mut server = TcpStream::connect(server).await.unwrap();
     server.write_all(&waiting).await.unwrap();
-    tokio::select! {
-        _ = io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = cut.wait_for(|&is_cut| is_cut) => {}
+    let mut copying = pin!(io::copy_bidirectional(&mut client, &mut server));
+    loop {
+        let changed = tokio::select! {
+            changed = network.wait_for(|now| *now != Network::Whole) => changed.map(|now| *now),
+            _ = &mut copying => return Some(()),
+        };
+        if changed.ok()? == Network::Cut {
+            return Some(());
+        }
+        network.wait_for(|now| *now != Network::Silent).await.ok()?;
     }
-    Some(())
 }

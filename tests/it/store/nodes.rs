@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::support::{Agent, Client, Database, Relay, Server, open, start};
+use crate::support::{Agent, Client, Database, Relay, Server, TestClock, open, start};
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
@@ -134,6 +134,29 @@ async fn until_refused(client: &Client) {
     }
 }
 
+/// Nodes gather what they know of keys; whoever tells it last does not know it best.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_use_of_a_key_that_is_told_late_replaces_no_newer_one() {
+    const LAST: &str = "SELECT MAX(last_used_at) FROM api_keys";
+    let server = Server::start(Database::postgres().await).await;
+    let slow = TestClock::new();
+    let app = open(&server.db, &slow, &[]).await;
+    let services = app.services().clone();
+    let other = Client::new(start(app).await);
+    server.clock.advance(Duration::from_secs(600));
+    let agent = server.agent("agent", &[]).await;
+    server.save_usage().await;
+    let last = server.db.count(LAST).await;
+    other.login(&agent.raw_key).await;
+    services.store.read_usage().await.unwrap();
+    assert_eq!(server.db.count(LAST).await, last);
+    slow.advance(Duration::from_secs(1200));
+    other.login(&agent.raw_key).await;
+    services.store.read_usage().await.unwrap();
+    assert!(server.db.count(LAST).await > last);
+}
+
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn nodes_that_write_at_once_keep_one_chain() {
@@ -155,7 +178,7 @@ async fn nodes_that_write_at_once_keep_one_chain() {
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn nodes_that_start_at_once_make_one_administrator_and_one_signing_key() {
     let db = Database::postgres().await;
-    let clock = crate::support::TestClock::new();
+    let clock = TestClock::new();
     let starts = (0..4).map(|_| async {
         let app = open(&db, &clock, &[]).await;
         let made = app.bootstrap().await.unwrap().is_some();

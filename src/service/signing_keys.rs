@@ -10,6 +10,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::{Services, act::Act, caller::Caller, policy::Action};
 use crate::{
@@ -33,23 +34,29 @@ pub(super) const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 /// The keyring in force. All clones are one.
 #[derive(Clone)]
-pub struct CurrentKeyring(Arc<RwLock<Arc<Keyring>>>);
+pub struct CurrentKeyring(Arc<Current>);
+
+struct Current {
+    keyring: RwLock<Arc<Keyring>>,
+    /// Held while it is read anew, so that what was read before does not come after.
+    reading: Mutex<()>,
+}
 
 impl CurrentKeyring {
     /// Puts a keyring in force.
     #[must_use]
     pub fn new(keyring: Keyring) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(keyring))))
+        Self(Arc::new(Current { keyring: RwLock::new(Arc::new(keyring)), reading: Mutex::new(()) }))
     }
 
     /// The keyring in force at this moment.
     #[must_use]
     pub fn get(&self) -> Arc<Keyring> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, keyring: Keyring) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+        *self.0.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
     }
 }
 
@@ -327,6 +334,7 @@ async fn withdraw(services: &Services) -> Result<()> {
 /// Puts in force what the database holds.
 async fn reload(services: &Services) -> Result<()> {
     let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(()) };
+    let _reading = services.keyring.0.reading.lock().await;
     let present = signing_keys::list(services.store.read().await?.conn()).await?;
     let state = |keyring: &Keyring| keyring.jwks_tag().to_owned();
     let before = services.keyring.get();

@@ -11,7 +11,12 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{interval, timeout},
+};
 
 use crate::{
     clock::Environment,
@@ -45,6 +50,8 @@ const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_mins(5);
 /// How often signing keys are looked after: well before a key that another node made signs.
 const SIGNING_KEYS_EVERY: Duration = Duration::from_secs(30);
+/// How long any of these may take.
+const LONGEST: Duration = Duration::from_mins(1);
 /// How often the rate limits forget addresses that have been quiet.
 const LIMITS_EVERY: Duration = Duration::from_mins(1);
 
@@ -224,35 +231,20 @@ impl App {
         let services = self.services.clone();
         tasks.spawn(async move { services.principals.follow(&services.store).await });
         let services = self.services.clone();
-        tasks.spawn(async move {
-            let mut ticks = interval(REFUSALS_EVERY);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = services.record_suppressed(false).await {
-                    tracing::warn!(%error, "counts of suppressed refusals were lost");
-                }
-            }
-        });
+        tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals were lost", move || {
+            let services = services.clone();
+            async move { services.record_suppressed(false).await }
+        }));
         let services = self.services.clone();
-        tasks.spawn(async move {
-            let mut ticks = interval(SWEEP_EVERY);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = sessions::sweep(&services).await {
-                    tracing::warn!(%error, "sessions that ended were not removed");
-                }
-            }
-        });
+        tasks.spawn(every(SWEEP_EVERY, "sessions that ended were not removed", move || {
+            let services = services.clone();
+            async move { sessions::sweep(&services).await }
+        }));
         let services = self.services.clone();
-        tasks.spawn(async move {
-            let mut ticks = interval(SIGNING_KEYS_EVERY);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = signing_keys::maintain(&services).await {
-                    tracing::warn!(%error, "signing keys were not looked after");
-                }
-            }
-        });
+        tasks.spawn(every(SIGNING_KEYS_EVERY, "signing keys were not looked after", move || {
+            let services = services.clone();
+            async move { signing_keys::maintain(&services).await }
+        }));
         tasks.spawn(crate::service::audit::keep_indexed(self.services.store.clone()));
         let limits = self.limits.clone();
         tasks.spawn(async move {
@@ -264,6 +256,22 @@ impl App {
             }
         });
         tasks
+    }
+}
+
+/// Does something again and again, from now on. What takes too long is given up: a database that falls silent must not end it for
+/// good.
+async fn every<F>(period: Duration, failure: &'static str, job: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let mut ticks = interval(period);
+    loop {
+        ticks.tick().await;
+        let done = timeout(LONGEST, job()).await;
+        if let Err(error) = done.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
+            tracing::warn!(%error, "{failure}");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time};
 use super::{Services, caller::Caller, policy::Action};
 use crate::{
     domain::{
-        ActorId, AgentId, Limit, Page, Result, Timestamp,
+        ActorId, AgentId, Error, Limit, Page, Result, Timestamp,
         audit::{Break, Filter, Head, Record, Start, Walk},
     },
     store::{Db, PooledConn, Store, administrators, agents, audit},
@@ -15,7 +15,9 @@ use crate::{
 
 /// Records read at a time while the chain is walked.
 const STRIDE: i64 = 1_000;
-/// How long the index of the log waits for more records, and between two runs of records when many wait.
+/// How long an attempt to index the log may take: a database that falls silent must not end it for good.
+const INDEX_LONGEST: Duration = Duration::from_mins(2);
+/// How long it waits for more records, and between two runs of records when many wait.
 const INDEX_EVERY: Duration = Duration::from_secs(1);
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
 /// How long it waits after a failure.
@@ -245,7 +247,8 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
 /// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same.
 pub async fn keep_indexed(store: Store) {
     loop {
-        match audit::index::fill(&store).await {
+        let filled = time::timeout(INDEX_LONGEST, audit::index::fill(&store)).await;
+        match filled.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
             Ok(true) => time::sleep(INDEX_PAUSE).await,
             // Soon after, while what is to be indexed is still in memory; or later, what other nodes added.
             Ok(false) => drop(time::timeout(INDEX_EVERY, audit::index::run_completed(&store)).await),

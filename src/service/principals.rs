@@ -139,24 +139,20 @@ impl Principals {
     /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
     pub async fn follow(&self, store: &Store) {
         while store.db().is_shared() {
-            self.0.bypassed.store(true, Ordering::SeqCst);
-            match store.db().listen().await {
-                Ok(Some(mut listener)) => {
-                    self.forget_everything();
-                    self.0.bypassed.store(false, Ordering::SeqCst);
-                    let lost = loop {
-                        match listener.next().await {
-                            Ok(changes) => self.forget(&changes),
-                            Err(error) => break error,
-                        }
-                    };
-                    self.0.bypassed.store(true, Ordering::SeqCst);
-                    tracing::warn!(error = %lost, "no longer hearing other nodes: reading the database for every request");
-                }
-                Ok(None) => return,
-                Err(error) => tracing::warn!(%error, "cannot hear other nodes: reading the database for every request"),
+            if let Err(error) = self.hear(store).await {
+                tracing::warn!(%error, "not hearing other nodes: reading the database for every request");
             }
             tokio::time::sleep(RELISTEN).await;
+        }
+    }
+
+    async fn hear(&self, store: &Store) -> Result<()> {
+        let _deaf_again = Bypass(self);
+        let Some(mut listener) = store.db().listen().await? else { return Ok(()) };
+        self.forget_everything();
+        self.0.bypassed.store(false, Ordering::SeqCst);
+        loop {
+            self.forget(&listener.next().await?);
         }
     }
 
@@ -173,6 +169,15 @@ impl Principals {
         let stripe = usize::try_from(self.0.hasher.hash_one(id) % STRIPES as u64).unwrap_or_default();
         #[expect(clippy::indexing_slicing, reason = "a remainder by the array's own length")]
         lock(&self.0.generations[stripe])
+    }
+}
+
+/// Has nothing kept from its end on, however that comes.
+struct Bypass<'p>(&'p Principals);
+
+impl Drop for Bypass<'_> {
+    fn drop(&mut self) {
+        self.0.bypass();
     }
 }
 

@@ -98,7 +98,7 @@ pub async fn run(services: &Services, path: &Path) -> Result<Counts, ImportError
     let contents = seed::read(path).await?;
     let plan = Plan::make(contents, services.settings.rotation_grace)?;
     let env = services.env.clone();
-    let written = services.store.write(move |tx| Box::pin(write(tx, plan, env))).await;
+    let written = services.store.write_at_length(move |tx| Box::pin(write(tx, plan, env))).await;
     written.map_err(|error| match error {
         Error::Conflict(reason) => ImportError::Refused(reason.into_owned()),
         other => ImportError::Store(other),

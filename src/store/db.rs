@@ -50,8 +50,18 @@ const STATEMENTS: usize = 256;
 const CHECKPOINT_PAGES: &str = "4000";
 
 /// How long PostgreSQL lets a statement run, and a transaction wait for its next one: a node that is lost while it writes holds
-/// the end of the chain, and those that wait for it go on within the time that their statement has.
-const TIMEOUTS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "5s")];
+/// the end of the chain, and those that wait for it go on within the time that their statement has. And after how many seconds of
+/// silence it asks whether there is still somebody, so that lost nodes do not use up its connections.
+const TIMEOUTS: [(&str, &str); 5] = [
+    ("statement_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// How long to wait for a connection to PostgreSQL, and for one to be given back.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
 /// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool. Not more
@@ -153,7 +163,31 @@ pub enum PooledConn {
     /// To SQLite.
     Sqlite(PoolConnection<Sqlite>),
     /// To PostgreSQL.
-    Postgres(PoolConnection<Postgres>),
+    Postgres(Lent),
+}
+
+/// A connection to PostgreSQL. The pool would wait for ever for the answer to its test of a connection that is given back, and
+/// have one less for as long: where a network falls silent while they are all in use, none.
+#[derive(Debug)]
+pub struct Lent {
+    connection: PoolConnection<Postgres>,
+    is_spoilt: bool,
+}
+
+impl From<PoolConnection<Postgres>> for Lent {
+    fn from(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection, is_spoilt: false }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.is_spoilt {
+            self.connection.close_on_drop();
+        } else {
+            tokio::spawn(timeout(PATIENCE, self.connection.return_to_pool()));
+        }
+    }
 }
 
 impl PooledConn {
@@ -161,7 +195,7 @@ impl PooledConn {
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
             Self::Sqlite(c) => Conn::Sqlite(c),
-            Self::Postgres(c) => Conn::Postgres(c),
+            Self::Postgres(lent) => Conn::Postgres(&mut lent.connection),
         }
     }
 }
@@ -277,8 +311,8 @@ impl Drop for WriteConn {
     fn drop(&mut self) {
         match &mut self.connection {
             PooledConn::Sqlite(c) if self.in_transaction => c.close_on_drop(),
-            PooledConn::Postgres(c) if self.in_transaction => c.close_on_drop(),
-            _ => {}
+            PooledConn::Postgres(lent) => lent.is_spoilt = self.in_transaction,
+            PooledConn::Sqlite(_) => {}
         }
     }
 }
@@ -337,10 +371,8 @@ impl Db {
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name("aims").options(TIMEOUTS);
-        let pool = PgPoolOptions::new()
-            .max_connections(16)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options.clone());
+        let pool =
+            PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE).connect_lazy_with(options.clone());
         let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
         // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {
@@ -364,7 +396,7 @@ impl Db {
             // Kilobytes of state, rarely needed: unboxed they are part of every future that may come to read, and are
             // moved with each.
             Self::Sqlite { readers, .. } => PooledConn::Sqlite(Box::pin(readers.acquire()).await?),
-            Self::Postgres(pool) => PooledConn::Postgres(Box::pin(pool.acquire()).await?),
+            Self::Postgres(pool) => PooledConn::Postgres(Box::pin(pool.acquire()).await?.into()),
         })
     }
 
@@ -372,7 +404,7 @@ impl Db {
     pub(super) async fn writer(&self) -> sqlx::Result<WriteConn> {
         let connection = match self {
             Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.acquire().await?),
-            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
+            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?.into()),
         };
         Ok(WriteConn { connection, in_transaction: false, head: None, is_shared: false })
     }
@@ -383,7 +415,7 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool) => drop(timeout(PATIENCE, pool.close()).await),
         }
     }
 }

@@ -27,7 +27,7 @@ mod sql;
 mod usage;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -92,7 +92,19 @@ impl Store {
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        self.writer.write(unit).await
+        self.writer.write(unit, writer::LONGEST).await
+    }
+
+    /// As [`Store::write`], for what may take any time, while nobody else writes.
+    ///
+    /// # Errors
+    /// As for [`Store::write`].
+    pub async fn write_at_length<T, F>(&self, unit: F) -> Result<T>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write(unit, Duration::MAX).await
     }
 
     /// Appends an audit record, and notes that it tells of a use of the API key `used`.

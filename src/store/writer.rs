@@ -6,14 +6,14 @@
 
 use std::{
     collections::HashMap,
-    iter, mem,
+    io, iter, mem,
     ops::Not,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{
@@ -43,6 +43,10 @@ const QUEUE: usize = 4_096;
 /// Most units in one transaction, so that the first of them does not wait for ever.
 const BATCH: usize = 256;
 
+/// Within which time PostgreSQL carries out a transaction, or is taken to be lost: longer than it waits for other nodes by itself.
+/// SQLite's thread cannot be lost, and would go on with what nobody waits for any more.
+pub(super) const LONGEST: Duration = Duration::from_secs(20);
+
 /// The notification channel on which PostgreSQL tells other nodes what a commit changed.
 pub(super) const CHANNEL: &str = "aims_changes";
 
@@ -56,7 +60,7 @@ struct Outcome {
 }
 
 enum Work {
-    Change(Unit),
+    Change(Unit, Duration),
     Record {
         action: AuditAction,
         /// Made by whoever asks for it: here everybody waits for it.
@@ -68,6 +72,15 @@ enum Work {
     SaveUsage(Answer),
     /// The last work: answered when all before it is done.
     Finish(Answer),
+}
+
+impl Work {
+    const fn longest(&self) -> Duration {
+        match self {
+            Self::Change(_, longest) => *longest,
+            _ => LONGEST,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -234,20 +247,26 @@ impl Writer {
         Self { queue, unsaved }
     }
 
-    pub(super) async fn write<T, F>(&self, unit: F) -> Result<T>
+    /// `longest`: as [`LONGEST`], for a unit that may take longer.
+    pub(super) async fn write<T, F>(&self, unit: F, longest: Duration) -> Result<T>
     where
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
         let (sender, answered) = oneshot::channel();
-        self.enqueue(Work::Change(Box::new(move |tx| {
+        let unit: Unit = Box::new(move |tx| {
             Box::pin(async move {
+                // What nobody waits for any more was told to have failed, and may be told so long after.
+                if sender.is_closed() {
+                    return Outcome { kept: false, answer: Box::new(|| {}) };
+                }
                 // A defect in one unit must not take down the task that everybody's work goes through.
                 let result = AssertUnwindSafe(async { unit(tx).await }).catch_unwind().await;
                 let result = result.unwrap_or_else(|_| Err(Error::internal("a unit of work panicked")));
                 Outcome { kept: result.is_ok(), answer: Box::new(move || drop(sender.send(result))) }
             })
-        })))?;
+        });
+        self.enqueue(Work::Change(unit, longest))?;
         answered.await.map_err(|_| Error::Unavailable(None))?
     }
 
@@ -316,7 +335,9 @@ async fn work(
         let is_saving = pending.is_due() || batch.iter().any(|work| matches!(work, Work::SaveUsage(_)));
         let mut answers = Vec::with_capacity(units);
         let saving = is_saving.then_some(&pending);
+        let longest = batch.iter().map(Work::longest).max().unwrap_or(LONGEST);
         let committing = commit_batch(&db, kept.take(), batch.drain(..), saving, &mut answers, &mut last);
+        let committing = within(longest, &db, committing);
         // Once the database is at work there is time for those whose batch is done.
         let (done, ()) = future::join(committing, async { answered.tell() }).await;
         match done {
@@ -339,11 +360,12 @@ async fn work(
         }
     }
     answered.tell();
-    if !pending.is_empty()
-        && let Err(error) =
-            commit_batch(&db, kept.take(), iter::empty(), Some(&pending), &mut Vec::new(), &mut None).await
-    {
-        tracing::warn!(%error, "when keys were last used was lost");
+    if !pending.is_empty() {
+        let (mut answers, mut last) = (Vec::new(), None);
+        let saving = commit_batch(&db, kept.take(), iter::empty(), Some(&pending), &mut answers, &mut last);
+        if let Err(error) = within(LONGEST, &db, saving).await {
+            tracing::warn!(%error, "when keys were last used was lost");
+        }
     }
     drop(kept);
     if let Some(answer) = last {
@@ -357,6 +379,16 @@ async fn collect(waiting: &mut mpsc::Receiver<Work>, batch: &mut Vec<Work>, due:
     match due {
         Some(due) => time::timeout_at(due.into(), received).await.is_ok_and(|works| works == 0).not(),
         None => received.await > 0,
+    }
+}
+
+/// Gives up waiting for a database that may have fallen silent; a transaction under way ends with its connection.
+async fn within<T>(longest: Duration, db: &Db, committing: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    if db.is_shared() {
+        let lost = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        time::timeout(longest, committing).await.unwrap_or_else(lost)
+    } else {
+        committing.await
     }
 }
 
@@ -384,7 +416,7 @@ async fn commit_batch(
     };
     for work in batch {
         match work {
-            Work::Change(unit) => answers.push(tx.run(unit).await?),
+            Work::Change(unit, _) => answers.push(tx.run(unit).await?),
             Work::Record { action, record, used, answer } => {
                 if let Some((key, this)) = used {
                     tx.used(key, this);

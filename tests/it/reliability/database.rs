@@ -32,6 +32,18 @@ async fn a_locked_file_is_told_and_got_over() {
     server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
 }
 
+/// Who was told that nothing was changed may have tried again elsewhere, or changed their mind.
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_does_not_happen() {
+    let server = Server::with(Database::sqlite(), &[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
+    let mut other = SqliteConnection::connect(&server.db.sqlite_url()).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    server.admin.post("/agents", json!({ "name": "late", "owner": "o" })).await.expect(503);
+    other.execute("ROLLBACK").await.unwrap();
+    server.admin.post("/agents", json!({ "name": "in-time", "owner": "o" })).await.expect(201);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM agents WHERE name = 'late'").await, 0);
+}
+
 const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE datname = current_database() AND application_name = 'aims'";
 

@@ -1,6 +1,7 @@
 //! Several nodes on one PostgreSQL. SQLite has one process, so these have no other half.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -11,6 +12,7 @@ use std::{
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::JoinSet;
 
 use crate::support::{Agent, Client, Database, Relay, Server, TestClock, open, start};
 
@@ -108,6 +110,53 @@ async fn a_node_that_is_lost_keeps_nobody_from_writing() {
     writing.await.unwrap().expect(503);
 }
 
+/// All connections are in use when whoever is at their other end is there no more, and says nothing.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_database_that_moves_is_found_again() {
+    let (server, relay, _, elsewhere) = at_the_end_of_a_relay().await;
+    let admin = elsewhere.with_token(server.admin.token());
+    admin.get("/agents").await.expect(200);
+    let mut locked = PgConnection::connect(&server.db.url).await.unwrap();
+    let mut asking = keep_busy(&server.db, &mut locked, &admin).await;
+    relay.forget();
+    asking.shutdown().await;
+    locked.execute("COMMIT").await.unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while admin.get("/agents").await.status != StatusCode::OK {
+        assert!(Instant::now() < deadline, "it cannot read");
+    }
+    while admin.post("/agents", json!({ "name": "found", "owner": "o" })).await.status != StatusCode::CREATED {
+        assert!(Instant::now() < deadline, "it cannot write");
+    }
+    keep_busy(&server.db, &mut locked, &admin).await;
+}
+
+/// Has a node wait for a lock with the connections that it may have, 16 but for one that indexes the audit log.
+async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> JoinSet<Infallible> {
+    const WAITING: &str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    locked.execute("BEGIN").await.unwrap();
+    locked.execute("LOCK TABLE agents").await.unwrap();
+    let mut asking = JoinSet::new();
+    for n in 0..32 {
+        let admin = admin.clone();
+        asking.spawn(async move {
+            loop {
+                match n {
+                    0 => admin.post("/agents", json!({ "name": "lost", "owner": "o" })).await,
+                    _ => admin.get("/agents").await,
+                };
+            }
+        });
+    }
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while db.count(WAITING).await < 15 {
+        assert!(Instant::now() < deadline, "it has fewer connections than before");
+    }
+    asking
+}
+
 /// A node that listens, and remembers an agent.
 async fn at_the_end_of_a_relay() -> (Server, Relay, Agent, Client) {
     const LISTENERS: &str =
@@ -144,14 +193,14 @@ async fn a_use_of_a_key_that_is_told_late_replaces_no_newer_one() {
     let app = open(&server.db, &slow, &[]).await;
     let services = app.services().clone();
     let other = Client::new(start(app).await);
-    server.clock.advance(Duration::from_secs(600));
+    server.clock.advance(Duration::from_mins(10));
     let agent = server.agent("agent", &[]).await;
     server.save_usage().await;
     let last = server.db.count(LAST).await;
     other.login(&agent.raw_key).await;
     services.store.read_usage().await.unwrap();
     assert_eq!(server.db.count(LAST).await, last);
-    slow.advance(Duration::from_secs(1200));
+    slow.advance(Duration::from_mins(20));
     other.login(&agent.raw_key).await;
     services.store.read_usage().await.unwrap();
     assert!(server.db.count(LAST).await > last);

@@ -1,6 +1,6 @@
 //! A network between the service and its database, which a test may cut.
 
-use std::pin::pin;
+use std::{future, pin::pin};
 
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
@@ -18,6 +18,7 @@ enum Network {
     Whole,
     Silent,
     Cut,
+    Moved,
 }
 
 pub struct Relay {
@@ -59,6 +60,11 @@ impl Relay {
         self.network.send_replace(Network::Silent);
     }
 
+    /// Forgets every connection and tells nobody, as when the database is somewhere else from now on.
+    pub fn forget(&self) {
+        self.network.send_replace(Network::Moved);
+    }
+
     /// Returns once a new connection has waited for longer than its owner wants to.
     pub async fn given_up(&mut self) {
         self.given_up.recv().await.unwrap();
@@ -72,25 +78,28 @@ impl Relay {
 
 /// Returns when either side, or a cut, ends the connection; `None` when it did not come through.
 async fn relay(mut client: TcpStream, server: (String, u16), mut network: watch::Receiver<Network>) -> Option<()> {
+    let is_open = |now: &Network| matches!(now, Network::Whole | Network::Moved);
     let mut waiting = Vec::new();
-    loop {
+    let since = loop {
         tokio::select! {
             biased;
-            whole = network.wait_for(|now| *now == Network::Whole) => break drop(whole),
+            open = network.wait_for(is_open) => break *open.ok()?,
             read = client.read_buf(&mut waiting) => if read.unwrap_or(0) == 0 { return None },
         }
-    }
+    };
     let mut server = TcpStream::connect(server).await.unwrap();
     server.write_all(&waiting).await.unwrap();
     let mut copying = pin!(io::copy_bidirectional(&mut client, &mut server));
     loop {
-        let changed = tokio::select! {
-            changed = network.wait_for(|now| *now != Network::Whole) => changed.map(|now| *now),
+        tokio::select! {
+            changed = network.wait_for(|now| *now != since) => drop(changed.ok()?),
             _ = &mut copying => return Some(()),
-        };
-        if changed.ok()? == Network::Cut {
-            return Some(());
         }
-        network.wait_for(|now| *now != Network::Silent).await.ok()?;
+        let now = *network.wait_for(|now| *now != Network::Silent).await.ok()?;
+        match now {
+            Network::Cut => return Some(()),
+            Network::Moved => future::pending().await,
+            _ => {}
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use quick_cache::sync::Cache;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{Services, fetch};
 use crate::{
@@ -48,42 +48,55 @@ impl Services {
         let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
         let Ok(published) = self.foreign_keys.0.get_or_insert_with(&source, || Ok::<_, Infallible>(Arc::default()));
         // Whoever comes while the issuer is being asked waits for its answer.
-        let mut published = published.lock().await;
+        let mut published = published.lock_owned().await;
         let since = |at: Timestamp, period: Duration| at.plus(period) <= now;
         let is_known = kid.is_none_or(|kid| published.keys.iter().any(|key| key.kid() == kid));
         let is_fresh = published.fetched_at.is_some_and(|at| !since(at, FRESH));
         if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
-            published.tried_at = Some(now);
-            match self.fetch_keys(trust).await {
-                Ok(keys) => {
-                    published.keys = keys.into();
-                    published.fetched_at = Some(now);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        issuer = trust.issuer,
-                        error = &error as &dyn std::error::Error,
-                        "cannot read an issuer's keys"
-                    );
-                }
-            }
+            // A task of its own: whoever caused it may hang up, and the next attempt is far off.
+            let asking = ask(published, trust.clone(), self.settings.federation_allow_private, now);
+            let Ok(asked) = tokio::spawn(asking).await else { return Vec::new() };
+            published = asked;
         }
         let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE));
         let fits = |key: &&AssertionKey| is_usable && kid.is_none_or(|kid| key.kid() == kid);
         published.keys.iter().filter(fits).cloned().collect()
     }
+}
 
-    async fn fetch_keys(&self, trust: &Trust) -> Result<Vec<AssertionKey>, fetch::FetchError> {
-        let allow_private = self.settings.federation_allow_private;
-        let uri = match &trust.jwks_uri {
-            Some(uri) => uri.clone(),
-            None => discovered(&trust.issuer, allow_private).await?,
-        };
-        let document = fetch::json(&uri, allow_private).await?;
-        let keys = document.get("keys").and_then(Value::as_array).ok_or(fetch::FetchError::Content)?;
-        // Keys of kinds that are not used here may be among them.
-        Ok(keys.iter().take(KEYS_MAX).filter_map(|key| AssertionKey::from_jwk(key).ok()).collect())
+/// Asks an issuer for its keys.
+async fn ask(
+    mut published: OwnedMutexGuard<Published>,
+    trust: Trust,
+    allow_private: bool,
+    now: Timestamp,
+) -> OwnedMutexGuard<Published> {
+    published.tried_at = Some(now);
+    match fetch_keys(&trust, allow_private).await {
+        Ok(keys) => {
+            published.keys = keys.into();
+            published.fetched_at = Some(now);
+        }
+        Err(error) => {
+            tracing::warn!(
+                issuer = trust.issuer,
+                error = &error as &dyn std::error::Error,
+                "cannot read an issuer's keys"
+            );
+        }
     }
+    published
+}
+
+async fn fetch_keys(trust: &Trust, allow_private: bool) -> Result<Vec<AssertionKey>, fetch::FetchError> {
+    let uri = match &trust.jwks_uri {
+        Some(uri) => uri.clone(),
+        None => discovered(&trust.issuer, allow_private).await?,
+    };
+    let document = fetch::json(&uri, allow_private).await?;
+    let keys = document.get("keys").and_then(Value::as_array).ok_or(fetch::FetchError::Content)?;
+    // Keys of kinds that are not used here may be among them.
+    Ok(keys.iter().take(KEYS_MAX).filter_map(|key| AssertionKey::from_jwk(key).ok()).collect())
 }
 
 /// Where an issuer's discovery document says that its keys are (`OpenID` Connect Discovery 1.0 §4).

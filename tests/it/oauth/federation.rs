@@ -9,6 +9,7 @@ use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::{sync::Semaphore, task::yield_now};
 
 use super::{claims, key_pair, post, refused};
 use crate::{
@@ -21,6 +22,7 @@ both!(
     the_word_of_nobody_else_counts,
     what_ends_an_agent_ends_its_workloads_tokens,
     keys_are_kept_and_rotated_ones_picked_up,
+    who_hangs_up_keeps_nobody_out,
     issuers_that_do_not_behave_are_not_believed,
     nobody_is_sent_into_the_network_of_the_host,
     several_agents_may_trust_one_issuer,
@@ -49,6 +51,8 @@ struct Behaviour {
     is_down: bool,
     redirects: bool,
     padding: usize,
+    /// Answers are held back until it is open.
+    gate: Option<Arc<Semaphore>>,
 }
 
 impl Issuer {
@@ -61,9 +65,12 @@ impl Issuer {
         issuer
     }
 
-    #[expect(clippy::unused_async, reason = "handlers are")]
     async fn answer(State(issuer): State<Self>, uri: axum::http::Uri) -> impl IntoResponse {
         issuer.asked.fetch_add(1, SeqCst);
+        let gate = issuer.behaviour.lock().unwrap().gate.clone();
+        if let Some(gate) = gate {
+            drop(gate.acquire().await);
+        }
         let behaviour = issuer.behaviour.lock().unwrap();
         if behaviour.is_down {
             return (StatusCode::INTERNAL_SERVER_ERROR, [("location", String::new())], String::new());
@@ -305,6 +312,30 @@ async fn keys_are_kept_and_rotated_ones_picked_up(db: Database) {
     cluster.behave(|behaviour| behaviour.is_down = false);
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(send(&second).await, 200);
+}
+
+/// An issuer is not asked often, so an attempt must not end with whoever caused it.
+async fn who_hangs_up_keeps_nobody_out(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let issuer = Issuer::start().await;
+    let agent = server.agent("summariser", &[]).await;
+    trust(&server, &agent, of_cluster(&issuer)).await;
+    let assertion = issuer.key("one", SigningAlgorithm::Es256).sign(&good(&server, &issuer));
+    let gate = Arc::new(Semaphore::new(0));
+    issuer.behave(|behaviour| behaviour.gate = Some(gate.clone()));
+    let is_asked = async {
+        while issuer.asked() == 0 {
+            yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = present(&server, &assertion, &[]) => panic!("answered without the issuer's keys: {answer:?}"),
+        () = is_asked => {}
+    }
+    // Time enough to notice that somebody hung up.
+    server.admin.get("/agents").await.expect(200);
+    gate.close();
+    present(&server, &assertion, &[]).await.expect(200);
 }
 
 async fn issuers_that_do_not_behave_are_not_believed(db: Database) {

@@ -153,6 +153,9 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
     Ok(sessions::of(services.store.read().await?.conn(), person, oldest).await?.len())
 }
 
+/// By how much another node's clock may be behind: what has expired by this one's may be good there.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
+
 /// Removes what has ended, and counts that are no longer shown. For the background.
 ///
 /// # Errors
@@ -160,15 +163,16 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
 pub async fn sweep(services: &Services) -> Result<()> {
     let now = services.env.now();
     let (oldest, forgiven) = (Oldest::at(now), now.minus(THROTTLE_FORGIVES));
+    let expired = now.minus(CLOCK_SKEW);
     services
         .store
         .write(move |tx| {
             Box::pin(async move {
                 sessions::sweep(tx.conn(), oldest, forgiven).await?;
                 api_keys::forget_old_uses(tx.conn(), now).await?;
-                public_keys::forget_spent(tx.conn(), now).await?;
-                revoked_tokens::forget_expired(tx.conn(), now).await?;
-                delegated_tokens::forget_expired(tx.conn(), now).await
+                public_keys::forget_spent(tx.conn(), expired).await?;
+                revoked_tokens::forget_expired(tx.conn(), expired).await?;
+                delegated_tokens::forget_expired(tx.conn(), expired).await
             })
         })
         .await

@@ -28,7 +28,7 @@ const ISSUER: &str = "https://aims.test";
 type Form<'f> = &'f [(&'f str, &'f str)];
 
 /// Posts a form as a client that authenticates by HTTP Basic.
-async fn as_client(server: &Server, agent: &Agent, path: &str, form: Form<'_>) -> Answer {
+pub(crate) async fn as_client(server: &Server, agent: &Agent, path: &str, form: Form<'_>) -> Answer {
     let anybody = server.anybody();
     let request = anybody.request(Method::POST, path).basic_auth(&agent.id, Some(&agent.raw_key)).form(form);
     anybody.send(request).await

@@ -9,12 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aims::service::sessions;
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
-use crate::support::{Agent, Client, Database, Relay, Server, TestClock, open, start};
+use crate::{
+    oauth::as_client,
+    support::{Agent, Client, Database, Relay, Server, TestClock, open, start},
+};
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
@@ -204,6 +208,29 @@ async fn a_use_of_a_key_that_is_told_late_replaces_no_newer_one() {
     other.login(&agent.raw_key).await;
     services.store.read_usage().await.unwrap();
     assert!(server.db.count(LAST).await > last);
+}
+
+/// What has expired by one node's clock may be good by another's.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_node_whose_clock_is_ahead_forgets_nothing_that_others_need() {
+    const REVOKED: &str = "SELECT COUNT(*) FROM revoked_tokens";
+    /// Of a token, in seconds.
+    const LIFE: u64 = 30 * 60;
+    let server = Server::start(Database::postgres().await).await;
+    let agent = server.agent("agent", &["agents:read"]).await;
+    as_client(&server, &agent, "/oauth/revoke", &[("token", agent.client.token())]).await.expect(200);
+    server.clock.advance(Duration::from_secs(LIFE - 5));
+    let ahead = TestClock::new();
+    ahead.advance(Duration::from_secs(LIFE + 5));
+    let app = open(&server.db, &ahead, &[]).await;
+    sessions::sweep(app.services()).await.unwrap();
+    let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
+    other.with_token(agent.client.token()).get("/capabilities").await.refused(401, "Invalid or expired token");
+    assert_eq!(server.db.count(REVOKED).await, 1);
+    ahead.advance(Duration::from_secs(10));
+    sessions::sweep(app.services()).await.unwrap();
+    assert_eq!(server.db.count(REVOKED).await, 0);
 }
 
 #[tokio::test]

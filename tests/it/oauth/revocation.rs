@@ -82,7 +82,8 @@ async fn what_has_expired_is_forgotten(db: Database) {
     server.clock.advance(Duration::from_mins(29));
     aims::service::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
-    server.clock.advance(Duration::from_mins(1));
+    // The clocks of other nodes may be behind.
+    server.clock.advance(Duration::from_secs(70));
     aims::service::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
 }

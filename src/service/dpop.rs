@@ -16,8 +16,8 @@ use crate::{
 
 /// How old a proof may be.
 const PROOF_LIFE: Duration = Duration::from_mins(1);
-/// How much longer than it is accepted a proof is known, for nodes whose clocks differ.
-const KEPT_LONGER: Duration = Duration::from_secs(10);
+/// How much longer than it may be presented is known what was spent or revoked, for nodes whose clocks differ.
+pub(super) const KEPT_LONGER: Duration = Duration::from_secs(10);
 /// How far a client's clock may run ahead, in seconds.
 const CLOCK_SKEW: i64 = 5;
 /// Longest identifier of a proof, in bytes.

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     Services,
     caller::{AdministratorCaller, Caller, Origin, Principal},
+    dpop::KEPT_LONGER,
     policy::Action,
     sign_in::THROTTLE_FORGIVES,
 };
@@ -153,9 +154,6 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
     Ok(sessions::of(services.store.read().await?.conn(), person, oldest).await?.len())
 }
 
-/// By how much another node's clock may be behind: what has expired by this one's may be good there.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
-
 /// Removes what has ended, and counts that are no longer shown. For the background.
 ///
 /// # Errors
@@ -163,7 +161,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(10);
 pub async fn sweep(services: &Services) -> Result<()> {
     let now = services.env.now();
     let (oldest, forgiven) = (Oldest::at(now), now.minus(THROTTLE_FORGIVES));
-    let expired = now.minus(CLOCK_SKEW);
+    let expired = now.minus(KEPT_LONGER);
     services
         .store
         .write(move |tx| {

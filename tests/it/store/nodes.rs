@@ -20,6 +20,10 @@ use crate::{
     support::{Agent, Client, Database, Relay, Server, TestClock, open, start},
 };
 
+/// How many wait for a lock.
+const WAITING: &str =
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn a_suspension_on_one_node_is_felt_on_the_other() {
@@ -98,8 +102,6 @@ async fn a_node_around_which_it_is_silent_trusts_nothing_it_remembers() {
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn a_node_that_is_lost_keeps_nobody_from_writing() {
-    const WAITING: &str =
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let (server, relay, _, elsewhere) = at_the_end_of_a_relay().await;
     let lost = elsewhere.with_token(server.admin.token());
     // Only the other node has something to write.
@@ -139,8 +141,6 @@ async fn a_database_that_moves_is_found_again() {
 
 /// Has a node wait for a lock with the connections that it may have, 16 but for one that indexes the audit log.
 async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> JoinSet<Infallible> {
-    const WAITING: &str =
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     locked.execute("BEGIN").await.unwrap();
     locked.execute("LOCK TABLE agents").await.unwrap();
     let mut asking = JoinSet::new();

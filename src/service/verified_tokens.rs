@@ -3,7 +3,10 @@
 //! Only what a token said is remembered, under the hash of the token; what its agents may do is asked of the live view
 //! every time.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -22,9 +25,19 @@ const CAPACITY: usize = 8_192;
 
 /// Remembers what verified tokens said. All clones are one.
 #[derive(Clone)]
-pub struct VerifiedTokens(Arc<Cache<TokenHash, Verified>>);
+pub struct VerifiedTokens(Arc<Remembered>);
+
+struct Remembered {
+    tokens: Cache<TokenHash, (Keys, Verified)>,
+    /// Which keys are in force.
+    keys: AtomicU64,
+}
 
 type TokenHash = [u8; 32];
+
+/// The how many-th keys since the start: those that a token was verified by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Keys(u64);
 
 /// What a token says that AIMS signed, and that has not expired.
 #[derive(Clone)]
@@ -43,14 +56,28 @@ impl Verified {
 
 impl Default for VerifiedTokens {
     fn default() -> Self {
-        Self(Arc::new(Cache::new(CAPACITY)))
+        Self(Arc::new(Remembered { tokens: Cache::new(CAPACITY), keys: AtomicU64::new(0) }))
     }
 }
 
 impl VerifiedTokens {
-    /// Forgets every token: each is verified anew when it comes again.
+    /// Forgets every token, those as well that are being verified by the keys of before: to be called once others are in force.
     pub(super) fn forget_all(&self) {
-        self.0.clear();
+        self.0.keys.fetch_add(1, Ordering::SeqCst);
+        self.0.tokens.clear();
+    }
+
+    /// To be asked before the keys that a token is verified by are taken.
+    fn keys(&self) -> Keys {
+        Keys(self.0.keys.load(Ordering::SeqCst))
+    }
+
+    fn remember(&self, token: TokenHash, keys: Keys, verified: Verified) {
+        self.0.tokens.insert(token, (keys, verified));
+    }
+
+    fn get(&self, token: &TokenHash) -> Option<Verified> {
+        self.0.tokens.get(token).filter(|(keys, _)| *keys == self.keys()).map(|(_, verified)| verified)
     }
 }
 
@@ -61,15 +88,16 @@ impl Services {
     /// When the database fails.
     pub(super) async fn verified(&self, token: &str, now: Timestamp) -> Result<Option<Verified>> {
         let hash: TokenHash = Sha256::digest(token).into();
-        if let Some(known) = self.verified_tokens.0.get(&hash) {
+        if let Some(known) = self.verified_tokens.get(&hash) {
             return Ok(Some(known).filter(|known| now < known.expires_at()));
         }
+        let keys = self.verified_tokens.keys();
         // Tokens that do not verify are not remembered: whoever forges must not fill the memory.
         let Ok(claims) = self.keyring.get().verify(token, &self.settings.issuer, now) else { return Ok(None) };
         let Some(jti) = TokenId::parse(&claims.jti) else { return Ok(None) };
         let Some(bearer) = bearer(self, &claims, jti).await? else { return Ok(None) };
         let verified = Verified { claims: Arc::new(claims), bearer, jti };
-        self.verified_tokens.0.insert(hash, verified.clone());
+        self.verified_tokens.remember(hash, keys, verified.clone());
         Ok(Some(verified))
     }
 }
@@ -86,4 +114,40 @@ async fn bearer(services: &Services, claims: &Claims, jti: TokenId) -> Result<Op
         subject: Link { agent, credential, token_epoch: claims.token_epoch, presented: Some(jti), acting: None },
         actors: Arc::default(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{ApiKeyId, token::Credential};
+
+    /// A request may wait for the database between the two, while a key that was lost to somebody is withdrawn.
+    #[test]
+    fn what_was_verified_by_keys_of_before_is_not_remembered() {
+        let tokens = VerifiedTokens::default();
+        let keys = tokens.keys();
+        tokens.forget_all();
+        tokens.remember([1; 32], keys, verified());
+        assert!(tokens.get(&[1; 32]).is_none());
+        tokens.remember([1; 32], tokens.keys(), verified());
+        assert!(tokens.get(&[1; 32]).is_some());
+    }
+
+    fn verified() -> Verified {
+        let claims = r#"{ "iss": "i", "sub": "s", "aud": "a", "client_id": "s", "iat": 0, "nbf": 0, "exp": 1, "jti": "t",
+            "scope": "", "scopes": [], "token_epoch": 0 }"#;
+        let claims: Claims = serde_json::from_str(claims).unwrap();
+        let (agent, credential, jti) = (AgentId(Uuid::nil()), ApiKeyId(Uuid::nil()), TokenId(Uuid::nil()));
+        let subject = Link {
+            agent,
+            credential: Credential::ApiKey(credential),
+            token_epoch: 0,
+            presented: Some(jti),
+            acting: None,
+        };
+        let bearer = AgentCaller { authority: claims.scopes.clone(), subject, actors: Arc::default() };
+        Verified { claims: Arc::new(claims), bearer, jti }
+    }
 }

@@ -4,6 +4,8 @@
 //! as one chain, commits once, and only then answers. A disk flush is paid per batch, not per request. A batch of nothing but
 //! records, as tokens make them, is one round trip to the database, as long as no other node appends too.
 
+mod connection;
+
 use std::{
     collections::HashMap,
     io, iter, mem,
@@ -25,10 +27,11 @@ use tokio::{
     time,
 };
 
+use self::connection::WriteConn;
 use super::{
     Changes, OnCommit, agents,
     audit::Tail,
-    db::{Conn, Db, WriteConn},
+    db::{Conn, Db},
     principals::{self, Principal},
     usage::{Pending, Usage},
 };
@@ -402,7 +405,7 @@ async fn commit_batch(
 ) -> sqlx::Result<Committed> {
     let connection = match kept {
         Some(connection) => connection,
-        None => db.writer().await?,
+        None => WriteConn::open(db).await?,
     };
     let mut tx = Tx {
         connection,

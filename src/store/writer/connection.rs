@@ -1,0 +1,128 @@
+//! The connection that writes, and the transactions on it.
+
+use crate::{
+    domain::audit::{Head, Record},
+    store::{
+        audit,
+        db::{Conn, Db, PooledConn, on},
+    },
+};
+
+/// The connection that writes. The writer keeps it: to return it to its pool after every batch costs a round trip to the
+/// database, and to fetch it again another.
+pub(super) struct WriteConn {
+    connection: PooledConn,
+    in_transaction: bool,
+    /// The end of the chain, as this connection last saw or left it.
+    head: Option<Head>,
+    /// Whether somebody else moved it when this connection last looked.
+    is_shared: bool,
+}
+
+impl WriteConn {
+    pub(super) async fn open(db: &Db) -> sqlx::Result<Self> {
+        Ok(Self { connection: db.writer().await?, in_transaction: false, head: None, is_shared: false })
+    }
+
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        self.connection.conn()
+    }
+
+    /// Begins a transaction that appends to the audit log, unless one is under way: gives the end of the chain, which nobody
+    /// else moves while it lasts, so that nodes on one PostgreSQL append one after another. On SQLite it holds the write lock
+    /// from its first statement: a plain `BEGIN` would fail later, when a read turns into a write while another process writes.
+    ///
+    /// Several statements go as one text wherever they can: each text is a round trip, to a server or to SQLite's thread.
+    pub(super) async fn begin(&mut self) -> sqlx::Result<Head> {
+        const SQLITE: &str = "BEGIN IMMEDIATE; SELECT seq, hash FROM audit_head WHERE id = 1";
+        const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
+        if let Some(head) = self.head.filter(|_| self.in_transaction) {
+            return Ok(head);
+        }
+        self.in_transaction = true;
+        let (seq, hash): (i64, Vec<u8>) = match self.conn() {
+            Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
+            Conn::Postgres(c) => {
+                sqlx::query("BEGIN").execute(&mut *c).await?;
+                sqlx::query_as(POSTGRES).fetch_one(c).await?
+            }
+        };
+        let head = Head { seq, hash: audit::chain_hash(&hash) };
+        self.is_shared = self.head.replace(head).is_some_and(|known| known != head);
+        Ok(head)
+    }
+
+    /// Appends records as a transaction of their own, with one round trip, where nobody else was seen to move the end of the
+    /// chain; `false`, with nothing written, when somebody has.
+    pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
+        let is_one_statement = !matches!(self.conn(), Conn::Postgres(_)) || records.len() <= audit::POSTGRES_ROWS;
+        let is_sure = is_one_statement && !self.in_transaction && !self.is_shared;
+        let Some(from) = self.head.filter(|_| is_sure) else { return Ok(false) };
+        let to = from.append(records);
+        self.in_transaction = true;
+        let appended = match self.conn() {
+            Conn::Sqlite(c) => {
+                let appended = audit::append_sqlite(c, records, from, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
+                if !appended {
+                    sqlx::query("ROLLBACK").execute(c).await?;
+                }
+                appended
+            }
+            Conn::Postgres(c) => audit::append_postgres(c, records, from).await?,
+        };
+        self.in_transaction = false;
+        if appended {
+            self.head = Some(to);
+        }
+        Ok(appended)
+    }
+
+    /// Appends records to what the transaction did, and makes all of it durable.
+    pub(super) async fn commit(&mut self, records: &mut [Record]) -> sqlx::Result<()> {
+        const COMMIT: &str = "COMMIT";
+        let from = self.begin().await?;
+        let to = from.append(records);
+        let appended = match self.conn() {
+            Conn::Sqlite(c) if records.is_empty() => sqlx::query(COMMIT).execute(c).await.map(|_| true)?,
+            Conn::Sqlite(c) => audit::append_sqlite(c, records, from, ("", "; COMMIT")).await?,
+            Conn::Postgres(c) => {
+                let appended = audit::append_postgres(&mut *c, records, from).await?;
+                if appended {
+                    sqlx::query(COMMIT).execute(c).await?;
+                }
+                appended
+            }
+        };
+        if !appended {
+            return Err(sqlx::Error::RowNotFound);
+        }
+        (self.in_transaction, self.head) = (false, Some(to));
+        Ok(())
+    }
+
+    /// Sets the mark to which [`WriteConn::undo`] returns; `again` when there is an earlier one, which is given up.
+    pub(super) async fn savepoint(&mut self, again: bool) -> sqlx::Result<()> {
+        const FIRST: &str = "SAVEPOINT unit";
+        const AGAIN: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
+        let statements = if again { AGAIN } else { FIRST };
+        match self.conn() {
+            Conn::Sqlite(c) => sqlx::query(statements).execute(c).await.map(drop),
+            // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
+            Conn::Postgres(c) => sqlx::raw_sql(statements).execute(c).await.map(drop),
+        }
+    }
+
+    /// Undoes all since the mark.
+    pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
+        on!(self.conn(), |c| sqlx::query("ROLLBACK TO SAVEPOINT unit").execute(c).await.map(drop))
+    }
+}
+
+impl Drop for WriteConn {
+    /// A transaction that was not committed ends with its connection, in whatever state an error left the two.
+    fn drop(&mut self) {
+        if self.in_transaction {
+            self.connection.spoil();
+        }
+    }
+}

@@ -12,13 +12,13 @@ use std::{
 use futures_util::future;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    Connection, Executor, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::time::timeout;
+use tokio::time::{self, timeout};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -45,6 +45,9 @@ const STATEMENTS: usize = 256;
 
 /// After how many pages of 4 KiB SQLite moves what it logged into the database: a page that changes all the time is moved once.
 const CHECKPOINT_PAGES: &str = "4000";
+
+/// What connections to PostgreSQL call themselves.
+const APPLICATION: &str = "aims";
 
 /// How long PostgreSQL lets a statement run, and a transaction wait for its next one: a node that is lost while it writes holds
 /// the end of the chain, and those that wait for it go on within the time that their statement has. And after how many seconds of
@@ -258,15 +261,13 @@ impl Db {
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
-        let options = options.application_name("aims").options(TIMEOUTS);
+        let options = options.application_name(APPLICATION).options(TIMEOUTS);
         let pool =
             PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE).connect_lazy_with(options.clone());
         let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
         // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {
-            Some(Ok(mut connection)) if mode == Mode::Write => {
-                POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
-            }
+            Some(Ok(connection)) if mode == Mode::Write => migrate_postgres(connection).await?,
             // The pool tries a closed port again until its time is over, and then says no more than that.
             Some(Err(sqlx::Error::PoolTimedOut)) => return Err(OpenError::Connect(why_unreachable(&options).await)),
             Some(Err(error)) => return Err(OpenError::Connect(error)),
@@ -305,6 +306,48 @@ impl Db {
             Self::Postgres(pool) => drop(timeout(PATIENCE, pool.close()).await),
         }
     }
+}
+
+/// Brings the schema up to date, however long that takes. Where it was not, the connections of nodes that run are cut: a statement
+/// that was prepared for a table as it was fails for as long as its connection lasts.
+async fn migrate_postgres(mut connection: PoolConnection<Postgres>) -> Result<(), OpenError> {
+    /// Of nodes that start at once one migrates and cuts, and no other is cut that has begun.
+    const ALONE: &str = "SELECT pg_advisory_lock(hashtext('aims_migrations'))";
+    if migrations(&mut connection).await == i64::try_from(POSTGRES_MIGRATIONS.iter().count()).ok() {
+        return POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated);
+    }
+    connection.close_on_drop();
+    connection.execute("SET statement_timeout = 0").await.map_err(OpenError::Connect)?;
+    connection.execute(ALONE).await.map_err(OpenError::Connect)?;
+    let before = migrations(&mut connection).await;
+    POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
+    if migrations(&mut connection).await != before {
+        cut_others(&mut connection).await.map_err(OpenError::Connect)?;
+    }
+    Ok(())
+}
+
+/// How many migrations were applied; `None` before the first.
+async fn migrations(connection: &mut PgConnection) -> Option<i64> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(connection).await.ok()
+}
+
+/// Ends the connections of other nodes, each as soon as it is idle, so that no request notices; one that is busy for longer than
+/// [`PATIENCE`] stays.
+async fn cut_others(connection: &mut PgConnection) -> sqlx::Result<()> {
+    const OTHERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user \
+        AND application_name = $1 AND pid <> pg_backend_pid() AND wait_event IS DISTINCT FROM 'advisory'";
+    const CUT: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) \
+        AND NOT CASE state WHEN 'idle' THEN pg_terminate_backend(pid) ELSE FALSE END";
+    let mut others: Vec<i32> = sqlx::query_scalar(OTHERS).bind(APPLICATION).fetch_all(&mut *connection).await?;
+    let cutting = async {
+        while !others.is_empty() {
+            others = sqlx::query_scalar(CUT).bind(&others).fetch_all(&mut *connection).await?;
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, cutting).await.unwrap_or(Ok(()))
 }
 
 fn not_migrated(error: MigrateError) -> OpenError {

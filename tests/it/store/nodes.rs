@@ -10,6 +10,7 @@ use std::{
 };
 
 use aims::service::sessions;
+use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
@@ -265,4 +266,26 @@ async fn nodes_that_start_at_once_make_one_administrator_and_one_signing_key() {
     assert_eq!(started.iter().filter(|(made, _)| *made).count(), 1);
     assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node signs with the same key");
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
+}
+
+/// A newer version, started beside nodes of an older one, changes tables that those have prepared statements for.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn a_node_serves_on_while_a_newer_one_migrates() {
+    const AS_BEFORE_0008: &str = "ALTER TABLE api_key_uses DROP CONSTRAINT api_key_uses_pkey; \
+        ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_pkey PRIMARY KEY (key_id, day); \
+        ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_key_id_fkey FOREIGN KEY (key_id) REFERENCES api_keys (id); \
+        DELETE FROM _sqlx_migrations WHERE version = 8; \
+        ALTER TABLE capabilities ADD COLUMN of_a_newer_version TEXT";
+    let server = Server::start(Database::postgres().await).await;
+    let at_once = || join_all((0..32).map(|_| server.admin.get("/capabilities")));
+    for answer in at_once().await {
+        answer.expect(200);
+    }
+    server.db.execute(AS_BEFORE_0008).await;
+    open(&server.db, &server.clock, &[]).await;
+    for answer in at_once().await {
+        answer.expect(200);
+    }
+    server.admin.post("/agents", json!({ "name": "later", "owner": "o" })).await.expect(201);
 }

@@ -12,28 +12,34 @@ use std::{
 use futures_util::future;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection, Executor, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    Connection, Executor, PgConnection, Postgres, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::time::{self, timeout};
 
+use super::lender::{Borrowed, Lease, Lender, PATIENCE};
+
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Runs one body on whichever driver holds the connection: `on!(conn, |c| query.execute(c).await)`.
+/// Runs one body on whichever driver holds the connection: `on!(conn, |c| query.execute(c).await)`. A connection that is given up
+/// in the middle of it is not lent again before it is in order.
 macro_rules! on {
     ($conn:expr, |$c:ident| $body:expr) => {
-        match $conn {
-            $crate::store::db::Conn::Sqlite($c) => {
-                let $c: &mut sqlx::SqliteConnection = $c;
-                $body
+        match $crate::store::db::Conn::from($conn) {
+            $crate::store::db::Conn::Sqlite(mut borrowed) => {
+                let $c: &mut sqlx::SqliteConnection = borrowed.begin();
+                let answer = $body;
+                borrowed.end();
+                answer
             }
-            $crate::store::db::Conn::Postgres($c) => {
-                let $c: &mut sqlx::PgConnection = $c;
-                $body
+            $crate::store::db::Conn::Postgres(mut borrowed) => {
+                let $c: &mut sqlx::PgConnection = borrowed.begin();
+                let answer = $body;
+                borrowed.end();
+                answer
             }
         }
     };
@@ -60,12 +66,9 @@ const TIMEOUTS: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-/// How long to wait for a connection to PostgreSQL, and for one to be given back.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
-/// algorithm waits for, and after the first was used another would be opened, as it is still on its way back to the pool. Not more
-/// than the service cannot do without: one that the server has no room for is tried for until its time is over.
+/// algorithm waits for, and the writer keeps the first. Not more than the service cannot do without: one that the server has no room
+/// for is tried for until its time is over.
 const AT_START: usize = 2;
 
 /// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
@@ -128,82 +131,62 @@ pub enum Db {
     /// SQLite: the one connection that writes, and those that read.
     Sqlite {
         /// At most one connection: SQLite has one writer.
-        writer: SqlitePool,
+        writer: Lender<Sqlite>,
         /// Read-only connections.
-        readers: SqlitePool,
+        readers: Lender<Sqlite>,
         /// Keeps other writing processes out for as long as it lives.
         lock: Option<std::sync::Arc<File>>,
     },
     /// PostgreSQL.
-    Postgres(PgPool),
+    Postgres(Lender<Postgres>),
 }
 
 /// A borrowed connection: what every store function takes.
-#[derive(Debug)]
 pub enum Conn<'c> {
     /// To SQLite.
-    Sqlite(&'c mut SqliteConnection),
+    Sqlite(Borrowed<'c, Sqlite>),
     /// To PostgreSQL.
-    Postgres(&'c mut PgConnection),
+    Postgres(Borrowed<'c, Postgres>),
 }
 
 impl Conn<'_> {
     /// Lends the connection on.
     pub fn reborrow(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(c) => Conn::Sqlite(c),
-            Self::Postgres(c) => Conn::Postgres(c),
+            Self::Sqlite(c) => Conn::Sqlite(c.reborrow()),
+            Self::Postgres(c) => Conn::Postgres(c.reborrow()),
         }
     }
 }
 
-/// A connection of a pool, returned to it when dropped.
-#[derive(Debug)]
+impl<'c> From<&'c mut Conn<'_>> for Conn<'c> {
+    fn from(conn: &'c mut Conn<'_>) -> Self {
+        conn.reborrow()
+    }
+}
+
+/// A connection that is given back when dropped.
 pub enum PooledConn {
     /// To SQLite.
-    Sqlite(PoolConnection<Sqlite>),
+    Sqlite(Lease<Sqlite>),
     /// To PostgreSQL.
-    Postgres(Lent),
-}
-
-/// A connection to PostgreSQL. The pool would wait for ever for the answer to its test of a connection that is given back, and
-/// have one less for as long: where a network falls silent while they are all in use, none.
-#[derive(Debug)]
-pub struct Lent {
-    connection: PoolConnection<Postgres>,
-    is_spoilt: bool,
-}
-
-impl From<PoolConnection<Postgres>> for Lent {
-    fn from(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection, is_spoilt: false }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if self.is_spoilt {
-            self.connection.close_on_drop();
-        } else {
-            tokio::spawn(timeout(PATIENCE, self.connection.return_to_pool()));
-        }
-    }
+    Postgres(Lease<Postgres>),
 }
 
 impl PooledConn {
     /// Lends the connection to a store function.
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(c) => Conn::Sqlite(c),
-            Self::Postgres(lent) => Conn::Postgres(&mut lent.connection),
+            Self::Sqlite(lease) => Conn::Sqlite(lease.borrow()),
+            Self::Postgres(lease) => Conn::Postgres(lease.borrow()),
         }
     }
 
-    /// Has the connection closed in place of returned.
+    /// Has the connection closed in place of given back.
     pub(super) fn spoil(&mut self) {
         match self {
-            Self::Sqlite(c) => c.close_on_drop(),
-            Self::Postgres(lent) => lent.is_spoilt = true,
+            Self::Sqlite(lease) => lease.spoil(),
+            Self::Postgres(lease) => lease.spoil(),
         }
     }
 }
@@ -240,31 +223,22 @@ impl Db {
                 .pragma("cache_size", CACHE),
             Mode::Read => read_only.clone(),
         };
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(writer_options)
-            .await
-            .map_err(OpenError::Connect)?;
+        let untested = || SqlitePoolOptions::new().test_before_acquire(false);
+        let one = untested().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let writer = Lender::new(one, writer_options);
+        let mut first = writer.lend().await.map_err(OpenError::Connect)?;
         if mode == Mode::Write {
-            SQLITE_MIGRATIONS.run(&writer).await.map_err(not_migrated)?;
+            SQLITE_MIGRATIONS.run(first.borrow().begin()).await.map_err(not_migrated)?;
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(readers())
-            .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .connect_lazy_with(read_only);
+        let readers = Lender::new(untested().max_connections(readers()), read_only);
         Ok(Self::Sqlite { writer, readers, lock })
     }
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name(APPLICATION).options(TIMEOUTS);
-        let pool =
-            PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE).connect_lazy_with(options.clone());
-        let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
+        let lender = Lender::new(PgPoolOptions::new().max_connections(16), options.clone());
+        let opened = future::join_all((0..AT_START).map(|_| lender.lend())).await;
         // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {
             Some(Ok(connection)) if mode == Mode::Write => migrate_postgres(connection).await?,
@@ -273,7 +247,7 @@ impl Db {
             Some(Err(error)) => return Err(OpenError::Connect(error)),
             Some(Ok(_)) | None => {}
         }
-        Ok(Self::Postgres(pool))
+        Ok(Self::Postgres(lender))
     }
 
     /// A connection for reads.
@@ -282,18 +256,16 @@ impl Db {
     /// When none can be had.
     pub async fn read(&self) -> Result<PooledConn, crate::domain::Error> {
         Ok(match self {
-            // Kilobytes of state, rarely needed: unboxed they are part of every future that may come to read, and are
-            // moved with each.
-            Self::Sqlite { readers, .. } => PooledConn::Sqlite(Box::pin(readers.acquire()).await?),
-            Self::Postgres(pool) => PooledConn::Postgres(Box::pin(pool.acquire()).await?.into()),
+            Self::Sqlite { readers, .. } => PooledConn::Sqlite(readers.lend().await?),
+            Self::Postgres(lender) => PooledConn::Postgres(lender.lend().await?),
         })
     }
 
     /// The connection that writes.
     pub(super) async fn writer(&self) -> sqlx::Result<PooledConn> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.acquire().await?),
-            Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?.into()),
+            Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.lend().await?),
+            Self::Postgres(lender) => PooledConn::Postgres(lender.lend().await?),
         })
     }
 
@@ -303,26 +275,32 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => drop(timeout(PATIENCE, pool.close()).await),
+            Self::Postgres(lender) => drop(timeout(PATIENCE, lender.close()).await),
         }
     }
 }
 
 /// Brings the schema up to date, however long that takes. Where it was not, the connections of nodes that run are cut: a statement
 /// that was prepared for a table as it was fails for as long as its connection lasts.
-async fn migrate_postgres(mut connection: PoolConnection<Postgres>) -> Result<(), OpenError> {
+async fn migrate_postgres(mut lease: Lease<Postgres>) -> Result<(), OpenError> {
     /// Of nodes that start at once one migrates and cuts, and no other is cut that has begun.
     const ALONE: &str = "SELECT pg_advisory_lock(hashtext('aims_migrations'))";
-    if migrations(&mut connection).await == i64::try_from(POSTGRES_MIGRATIONS.iter().count()).ok() {
-        return POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated);
+    let mut borrowed = lease.borrow();
+    let connection = borrowed.begin();
+    if migrations(connection).await == i64::try_from(POSTGRES_MIGRATIONS.iter().count()).ok() {
+        POSTGRES_MIGRATIONS.run(connection).await.map_err(not_migrated)?;
+        borrowed.end();
+        return Ok(());
     }
-    connection.close_on_drop();
+    lease.spoil();
+    let mut borrowed = lease.borrow();
+    let connection = borrowed.begin();
     connection.execute("SET statement_timeout = 0").await.map_err(OpenError::Connect)?;
     connection.execute(ALONE).await.map_err(OpenError::Connect)?;
-    let before = migrations(&mut connection).await;
+    let before = migrations(connection).await;
     POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
-    if migrations(&mut connection).await != before {
-        cut_others(&mut connection).await.map_err(OpenError::Connect)?;
+    if migrations(connection).await != before {
+        cut_others(connection).await.map_err(OpenError::Connect)?;
     }
     Ok(())
 }

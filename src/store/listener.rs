@@ -5,11 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::timeout;
 
-use super::{
-    Changes,
-    db::{Db, PATIENCE},
-    writer::CHANNEL,
-};
+use super::{Changes, db::Db, lender::PATIENCE, writer::CHANNEL};
 use crate::domain::{Error, Result};
 
 /// How long the connection may be silent before it is asked whether it lives, and may take to answer.
@@ -30,10 +26,10 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn listen(&self) -> Result<Option<Listener>> {
-        let Self::Postgres(pool) = self else { return Ok(None) };
+        let Self::Postgres(lender) = self else { return Ok(None) };
         // Of its own, and not of those that readers wait for: it is kept, and one that is lost is not given back soon.
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-        let mut listener = PgListener::connect_with(&own.connect_lazy_with((*pool.connect_options()).clone())).await?;
+        let mut listener = PgListener::connect_with(&own.connect_lazy_with((*lender.options()).clone())).await?;
         timeout(PATIENCE, listener.listen(CHANNEL)).await.map_err(|_| Error::Unavailable(None))??;
         // Else it connects again before it says that it was cut off; and where that takes longer than a heartbeat it never
         // says so, as it is the new connection which then answers.

@@ -15,6 +15,7 @@ pub mod delegated_tokens;
 pub mod delegations;
 pub mod factors;
 pub mod federated_identities;
+mod lender;
 pub mod listener;
 pub mod principals;
 pub mod public_keys;

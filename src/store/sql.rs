@@ -90,7 +90,7 @@ impl Sql {
 macro_rules! run {
     ($conn:expr, $query:path, $sql:expr, $fetch:ident) => {{
         let $crate::store::sql::Sql { text, values } = $sql;
-        let mut conn = $conn;
+        let mut conn = Conn::from($conn);
         // PostgreSQL would soon plan a prepared statement without regard to the values, which decide about the plan.
         let persistent = matches!(conn, Conn::Sqlite(_));
         on!(&mut conn, |c| {

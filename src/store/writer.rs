@@ -199,9 +199,9 @@ impl Tx {
             if let Some(pending) = pending {
                 pending.save(self.connection.conn()).await?;
             }
-            if let Conn::Postgres(c) = self.connection.conn() {
+            if let Conn::Postgres(mut c) = self.connection.conn() {
                 for message in self.changes.to_messages() {
-                    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&mut *c).await?;
+                    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(c.begin()).await?;
                 }
             }
             self.connection.commit(&mut records).await?;

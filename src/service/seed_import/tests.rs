@@ -323,8 +323,8 @@ async fn a_clash_of_identifiers_or_hashes_is_named() {
     // The mark gone, the next import meets what the first one left.
     let unmarked = house.services.store.write(|tx| {
         Box::pin(async move {
-            let Conn::Sqlite(conn) = tx.conn() else { return Err(Error::Unavailable(None)) };
-            sqlx::raw_sql("DELETE FROM imports").execute(conn).await?;
+            let Conn::Sqlite(mut conn) = tx.conn() else { return Err(Error::Unavailable(None)) };
+            sqlx::raw_sql("DELETE FROM imports").execute(conn.begin()).await?;
             Ok(())
         })
     });

@@ -40,7 +40,7 @@ const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.de
 /// # Errors
 /// When the database fails.
 pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
-    let Conn::Sqlite(c) = conn else { return Ok(()) };
+    let Conn::Sqlite(mut c) = conn else { return Ok(()) };
     // One text: each is a round trip to SQLite's thread.
     let sql = [
         "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index) AND ",
@@ -51,7 +51,7 @@ pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
         "; DELETE FROM agents_to_index WHERE ",
         ARE_ENOUGH,
     ];
-    sqlx::query(AssertSqlSafe(sql.concat())).execute(c).await?;
+    sqlx::query(AssertSqlSafe(sql.concat())).execute(c.begin()).await?;
     Ok(())
 }
 
@@ -89,15 +89,14 @@ fn questions(conn: &Conn<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
 }
 
 /// The agents that hold all of these texts, as [`Candidates::Few`] names them; `None` when more than `most` do.
-async fn holding_all(mut conn: Conn<'_>, parts: &[String], most: usize) -> Result<Option<String>> {
+async fn holding_all(conn: Conn<'_>, parts: &[String], most: usize) -> Result<Option<String>> {
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-    if let Conn::Sqlite(c) = &mut conn {
-        let sql = format!("{MAY_HOLD}$1 LIMIT +$2");
-        let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(full_text(parts)).bind(limit);
-        let numbers: Vec<i64> = query.fetch_all(&mut **c).await?;
+    let mut sql = Sql::default();
+    if matches!(conn, Conn::Sqlite(_)) {
+        sql.push(MAY_HOLD).bind(full_text(parts).as_str()).limit(limit);
+        let numbers: Vec<i64> = run!(conn, sqlx::query_scalar, sql, fetch_all);
         return Ok((numbers.len() <= most).then(|| format!("{numbers:?}")));
     }
-    let mut sql = Sql::default();
     sql.push("SELECT a.id FROM agents a WHERE 1 = 1");
     for part in parts {
         sql.push(" AND ").push(POSTGRES_TEXT).push(" ILIKE ").bind(containing(part).as_str());
@@ -113,14 +112,14 @@ async fn has_trigrams(conn: Conn<'_>, text: &str) -> Result<bool> {
     match conn {
         Conn::Sqlite(_) => Ok(text.chars().nth(2).is_some()),
         // PostgreSQL's are of letters and digits only.
-        Conn::Postgres(c) => {
+        Conn::Postgres(mut c) => {
             let words = text.split(|c: char| !c.is_alphanumeric());
             let Some(word) = words.filter(|word| word.chars().nth(2).is_some()).max_by_key(|word| word.is_ascii())
             else {
                 return Ok(false);
             };
             // What else is a letter depends on the database's locale.
-            Ok(word.is_ascii() || sqlx::query_scalar(SQL).bind(word).fetch_one(c).await?)
+            Ok(word.is_ascii() || sqlx::query_scalar(SQL).bind(word).fetch_one(c.begin()).await?)
         }
     }
 }

@@ -41,8 +41,9 @@ impl WriteConn {
         }
         self.in_transaction = true;
         let (seq, hash): (i64, Vec<u8>) = match self.conn() {
-            Conn::Sqlite(c) => sqlx::query_as(SQLITE).fetch_one(c).await?,
-            Conn::Postgres(c) => {
+            Conn::Sqlite(mut c) => sqlx::query_as(SQLITE).fetch_one(c.begin()).await?,
+            Conn::Postgres(mut c) => {
+                let c = c.begin();
                 sqlx::query("BEGIN").execute(&mut *c).await?;
                 sqlx::query_as(POSTGRES).fetch_one(c).await?
             }
@@ -61,14 +62,15 @@ impl WriteConn {
         let to = from.append(records);
         self.in_transaction = true;
         let appended = match self.conn() {
-            Conn::Sqlite(c) => {
-                let appended = audit::append_sqlite(c, records, from, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
+            Conn::Sqlite(mut c) => {
+                let appended =
+                    audit::append_sqlite(c.begin(), records, from, ("BEGIN IMMEDIATE; ", "; COMMIT")).await?;
                 if !appended {
-                    sqlx::query("ROLLBACK").execute(c).await?;
+                    sqlx::query("ROLLBACK").execute(c.begin()).await?;
                 }
                 appended
             }
-            Conn::Postgres(c) => audit::append_postgres(c, records, from).await?,
+            Conn::Postgres(mut c) => audit::append_postgres(c.begin(), records, from).await?,
         };
         self.in_transaction = false;
         if appended {
@@ -83,12 +85,12 @@ impl WriteConn {
         let from = self.begin().await?;
         let to = from.append(records);
         let appended = match self.conn() {
-            Conn::Sqlite(c) if records.is_empty() => sqlx::query(COMMIT).execute(c).await.map(|_| true)?,
-            Conn::Sqlite(c) => audit::append_sqlite(c, records, from, ("", "; COMMIT")).await?,
-            Conn::Postgres(c) => {
-                let appended = audit::append_postgres(&mut *c, records, from).await?;
+            Conn::Sqlite(mut c) if records.is_empty() => sqlx::query(COMMIT).execute(c.begin()).await.map(|_| true)?,
+            Conn::Sqlite(mut c) => audit::append_sqlite(c.begin(), records, from, ("", "; COMMIT")).await?,
+            Conn::Postgres(mut c) => {
+                let appended = audit::append_postgres(c.begin(), records, from).await?;
                 if appended {
-                    sqlx::query(COMMIT).execute(c).await?;
+                    sqlx::query(COMMIT).execute(c.begin()).await?;
                 }
                 appended
             }
@@ -106,9 +108,9 @@ impl WriteConn {
         const AGAIN: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
         let statements = if again { AGAIN } else { FIRST };
         match self.conn() {
-            Conn::Sqlite(c) => sqlx::query(statements).execute(c).await.map(drop),
+            Conn::Sqlite(mut c) => sqlx::query(statements).execute(c.begin()).await.map(drop),
             // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
-            Conn::Postgres(c) => sqlx::raw_sql(statements).execute(c).await.map(drop),
+            Conn::Postgres(mut c) => sqlx::raw_sql(statements).execute(c.begin()).await.map(drop),
         }
     }
 

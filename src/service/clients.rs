@@ -51,15 +51,13 @@ pub async fn authenticate(
     let Some(hash) = RawApiKey::parse(secret).map(|key| key.hash()) else {
         return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
     };
-    let Some((key, agent)) = services.principals.key_owner(&services.store, &hash).await? else {
+    let Some((key, principal)) = services.principals.by_key(&services.store, &hash, now).await? else {
         return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
     };
+    let agent = principal.id;
     if client_id.is_some_and(|id| AgentId::parse(id) != Some(agent)) {
         return services.refuse(origin, Some(agent), Some(key), AuthFailure::InvalidKey).await;
     }
-    let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
-    };
     let known = match principal.key(key) {
         Some(known) => Some(known.clone()),
         None => principals::key(services.store.read().await?.conn(), key).await?,

@@ -8,7 +8,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,8 @@ struct Inner {
     /// Counts invalidations; held while an entry is kept or forgotten, so that neither can overtake the other.
     generations: [Mutex<u64>; STRIPES],
     hasher: RandomState,
+    /// Counts invalidations for loads that do not know whom they load. It is first to change.
+    forgotten: AtomicU64,
     bypassed: AtomicBool,
 }
 
@@ -57,6 +59,7 @@ impl Default for Principals {
             owners: Cache::new(CAPACITY),
             generations: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
+            forgotten: AtomicU64::new(0),
             bypassed: AtomicBool::new(false),
         }))
     }
@@ -101,25 +104,39 @@ impl Principals {
         Ok(Some(loaded))
     }
 
-    /// The key with this hash and the agent it belongs to.
+    /// The key with this hash, which may have ended, and the authority of its agent.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn key_owner(&self, store: &Store, hash: &KeyHash) -> Result<Option<(ApiKeyId, AgentId)>> {
-        if let Some(known) = self.0.owners.get(hash) {
-            return Ok(Some(known));
+    pub async fn by_key(
+        &self,
+        store: &Store,
+        hash: &KeyHash,
+        now: Timestamp,
+    ) -> Result<Option<(ApiKeyId, Arc<Principal>)>> {
+        if let Some((key, agent)) = self.0.owners.get(hash) {
+            return Ok(self.agent(store, agent, now).await?.map(|principal| (key, principal)));
         }
+        let forgotten = self.0.forgotten.load(Ordering::SeqCst);
+        let loaded = principals::load_by_key(store.read().await?.conn(), hash, now).await?;
         // Unknown keys are not remembered: whoever guesses must not fill the memory.
-        let found = principals::key_owner(store.read().await?.conn(), hash).await?;
-        if let Some(owner) = found {
-            self.0.owners.insert(*hash, owner);
+        let Some((key, principal)) = loaded else { return Ok(None) };
+        let principal = Arc::new(principal);
+        self.0.owners.insert(*hash, (key, principal.id));
+        let keeping = self.generation(principal.id);
+        if self.0.forgotten.load(Ordering::SeqCst) == forgotten && !self.is_bypassed() {
+            self.0.agents.insert(principal.id, principal.clone());
         }
-        Ok(found)
+        drop(keeping);
+        Ok(Some((key, principal)))
     }
 
     /// Forgets what `changes` made untrue.
     pub fn forget(&self, changes: &Changes) {
         let Some(agents) = changes.agents() else { return self.forget_everything() };
+        if !agents.is_empty() {
+            self.0.forgotten.fetch_add(1, Ordering::SeqCst);
+        }
         for &id in agents {
             let mut generation = self.generation(id);
             *generation += 1;
@@ -129,6 +146,7 @@ impl Principals {
     }
 
     fn forget_everything(&self) {
+        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
         for stripe in &self.0.generations {
             *lock(stripe) += 1;
         }

@@ -117,38 +117,74 @@ impl TryFrom<KeyRow> for Key {
     }
 }
 
+/// All that an agent's authority is made of, as one statement: each is a round trip. `$agent` is whose, `$2` is now; `$with` and
+/// `$also` stand around it.
+macro_rules! standing {
+    ($with:literal, $agent:literal, $also:literal) => {
+        concat!(
+            $with,
+            "SELECT 'agent' AS what, id AS other, token_epoch AS number, id, status, CAST(NULL AS BIGINT) AS expires_at, \
+            CAST(NULL AS BIGINT) AS grace_ends_at, CAST(NULL AS TEXT) AS scope, CAST(NULL AS TEXT) AS networks, \
+            CAST(NULL AS BIGINT) AS token_life, CAST(NULL AS BIGINT) AS uses_left FROM agents WHERE id = ",
+            $agent,
+            " UNION ALL SELECT 'key', id, 0, id, status, expires_at, grace_ends_at, scope, networks, token_life, uses_left \
+            FROM api_keys WHERE (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
+            AND (expires_at IS NULL OR expires_at > $2) AND agent_id = ",
+            $agent,
+            " UNION ALL SELECT 'capability', c.id, 0, c.id, c.name, NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id WHERE g.agent_id = ",
+            $agent,
+            " UNION ALL SELECT 'public_key', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM public_keys WHERE agent_id = ",
+            $agent,
+            " UNION ALL SELECT 'federated_identity', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM federated_identities WHERE agent_id = ",
+            $agent,
+            " UNION ALL SELECT 'revoked', jti, 0, jti, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM revoked_tokens WHERE expires_at > $2 AND agent_id = ",
+            $agent,
+            " UNION ALL SELECT 'delegation', delegate_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
+            FROM delegations WHERE agent_id = ",
+            $agent,
+            $also
+        )
+    };
+}
+
 /// Loads an agent's authority as of `now`.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn load(conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
-    // One statement: each is a round trip.
-    const STANDING: &str = "SELECT 'agent' AS what, id AS other, token_epoch AS number, id, status, \
-            CAST(NULL AS BIGINT) AS expires_at, CAST(NULL AS BIGINT) AS grace_ends_at, CAST(NULL AS TEXT) AS scope, \
-            CAST(NULL AS TEXT) AS networks, CAST(NULL AS BIGINT) AS token_life, CAST(NULL AS BIGINT) AS uses_left \
-            FROM agents WHERE id = $1 \
-        UNION ALL SELECT 'key', id, 0, id, status, expires_at, grace_ends_at, scope, networks, token_life, uses_left \
-            FROM api_keys WHERE agent_id = $1 \
-            AND (status = 'active' OR (status = 'rotated' AND grace_ends_at > $2)) \
-            AND (expires_at IS NULL OR expires_at > $2) \
-        UNION ALL SELECT 'capability', c.id, 0, c.id, c.name, NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id WHERE g.agent_id = $1 \
-        UNION ALL SELECT 'public_key', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM public_keys WHERE agent_id = $1 \
-        UNION ALL SELECT 'federated_identity', id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM federated_identities WHERE agent_id = $1 \
-        UNION ALL SELECT 'revoked', jti, 0, jti, '', NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM revoked_tokens WHERE agent_id = $1 AND expires_at > $2 \
-        UNION ALL SELECT 'delegation', delegate_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM delegations WHERE agent_id = $1";
-    let rows: Vec<StandingRow> =
-        on!(conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?);
+    const STANDING: &str = standing!("", "$1", "");
+    principal(on!(conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?))
+}
+
+/// The key with this hash, which may have ended, and the authority of its agent as of `now`. Whose a key is never changes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn load_by_key(conn: Conn<'_>, hash: &KeyHash, now: Timestamp) -> Result<Option<(ApiKeyId, Principal)>> {
+    const STANDING: &str = standing!(
+        "WITH presented AS MATERIALIZED (SELECT id, agent_id FROM api_keys WHERE key_hash = $1) ",
+        "(SELECT agent_id FROM presented)",
+        " UNION ALL SELECT 'presented', agent_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL FROM presented"
+    );
+    let mut rows: Vec<StandingRow> =
+        on!(conn, |c| sqlx::query_as(STANDING).bind(hash.0.as_slice()).bind(now.as_micros()).fetch_all(c).await?);
+    let presented = rows.extract_if(.., |row| row.what == "presented").next().map(|row| ApiKeyId(row.key.id));
+    Ok(presented.zip(principal(rows)?))
+}
+
+fn principal(rows: Vec<StandingRow>) -> Result<Option<Principal>> {
     let (mut agent, mut keys) = (None, Vec::new());
     let (mut capabilities, mut public_keys, mut federated_identities) = (Vec::new(), Vec::new(), Vec::new());
     let (mut revoked, mut delegates) = (Vec::new(), Vec::new());
     for StandingRow { what, other, number, key: row } in rows {
         match what.as_str() {
-            "agent" => agent = Some((stored("agent status", AgentStatus::parse(&row.status))?, number)),
+            "agent" => {
+                agent = Some((AgentId(row.id), stored("agent status", AgentStatus::parse(&row.status))?, number));
+            }
             "key" => keys.push(Key::try_from(row)?),
             "capability" => capabilities.push(stored("capability name", CapabilityName::parse(&row.status))?),
             "public_key" => public_keys.push(PublicKeyId(row.id)),
@@ -157,7 +193,7 @@ pub async fn load(conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<
             _ => delegates.push((AgentId(other), DelegationId(row.id))),
         }
     }
-    let Some((status, token_epoch)) = agent else { return Ok(None) };
+    let Some((id, status, token_epoch)) = agent else { return Ok(None) };
     revoked.sort_unstable();
     Ok(Some(Principal {
         id,
@@ -170,17 +206,6 @@ pub async fn load(conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<
         revoked: revoked.into(),
         delegates: delegates.into(),
     }))
-}
-
-/// The key with this hash and the agent it belongs to. Neither ever changes.
-///
-/// # Errors
-/// When the database fails.
-pub async fn key_owner(conn: Conn<'_>, hash: &KeyHash) -> Result<Option<(ApiKeyId, AgentId)>> {
-    const SQL: &str = "SELECT id, agent_id FROM api_keys WHERE key_hash = $1";
-    let row: Option<(Uuid, Uuid)> =
-        on!(conn, |c| sqlx::query_as(SQL).bind(hash.0.as_slice()).fetch_optional(c).await?);
-    Ok(row.map(|(key, agent)| (ApiKeyId(key), AgentId(agent))))
 }
 
 /// A key, also when it has ended.

@@ -1,6 +1,6 @@
 //! Many at once do what one would.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde_json::json;
 
 use crate::{
@@ -12,6 +12,7 @@ both!(
     of_many_rotations_of_one_key_one_happens,
     of_many_grants_of_one_capability_one_happens,
     of_many_registrations_of_one_name_one_happens,
+    what_was_loaded_during_a_suspension_is_not_kept,
 );
 
 const MANY: usize = 50;
@@ -49,4 +50,18 @@ async fn of_many_registrations_of_one_name_one_happens(db: Database) {
     let answers = join_all((0..MANY).map(|_| server.admin.post("/agents", body.clone()))).await;
     assert_eq!((with_status(&answers, 201), with_status(&answers, 409)), (1, MANY - 1));
     assert_eq!(server.audited("agent.created").await.len(), 2, "the administrator and this one");
+}
+
+/// The first use of a key loads all about its agent, perhaps as it was before a suspension that is answered meanwhile.
+async fn what_was_loaded_during_a_suspension_is_not_kept(db: Database) {
+    let server = Server::start(db).await;
+    for round in 0..MANY {
+        let agent = server.agent(&format!("agent-{round}"), &[]).await;
+        let fresh = server.admin.post_empty(&format!("/agents/{}/keys", agent.id)).await.expect(201);
+        let fresh = fresh["raw_key"].as_str().unwrap();
+        let (anybody, suspend) = (server.anybody(), format!("/agents/{}/suspend", agent.id));
+        let uses = join_all((0..4).map(|_| anybody.exchange(fresh)));
+        join(uses, server.admin.post(&suspend, json!({}))).await.1.expect(200);
+        assert_eq!(anybody.exchange(fresh).await.status, 403, "round {round}");
+    }
 }

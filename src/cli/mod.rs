@@ -64,13 +64,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[must_use]
 pub fn main() -> ExitCode {
     // clap answers `--help` and wrong usage itself, with 0 and 2.
-    let cli = Cli::parse();
+    let command = Cli::parse().command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Serve) {
+        serve::warm_up();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
-        match cli.command.unwrap_or(Command::Serve) {
+        match command {
             Command::Serve => serve::run(config()?).await,
             Command::Bootstrap(arguments) => bootstrap::run(arguments, config()?).await,
             Command::Admin(command) => admin::run(command, config()?).await,

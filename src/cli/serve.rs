@@ -1,12 +1,17 @@
 //! `aims serve`
 
-use std::process::ExitCode;
+use std::{process::ExitCode, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, bootstrap::Reveal};
-use crate::{app::App, clock::Environment, config::Config, web::serve::listen};
+use crate::{
+    app::App,
+    clock::Environment,
+    config::Config,
+    web::{rate_limit::RateLimit, serve::listen},
+};
 
 /// Open files besides connections: the database, and what asks others.
 const FILES: u64 = 256;
@@ -39,6 +44,16 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     };
     app.serve(listener, shutdown).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has what takes its time once in a process be done beside the rest of the start, and not by whoever needs it first: the
+/// cryptographic library gathers entropy, some 40 ms, and the clock of the limits is calibrated, up to 200 ms.
+pub(super) fn warm_up() {
+    let gather = || {
+        let _ = Environment::system().random::<1>();
+    };
+    // Where there is no thread to be had, whoever needs it first waits.
+    let _ = (thread::Builder::new().spawn(gather), thread::Builder::new().spawn(RateLimit::calibrate));
 }
 
 /// A connection is an open file, of which most shells allow a process 1,024 until it asks for more.

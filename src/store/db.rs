@@ -6,7 +6,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future;
@@ -223,6 +223,7 @@ impl Db {
                 .pragma("cache_size", CACHE),
             Mode::Read => read_only.clone(),
         };
+        // Its thread cannot be lost.
         let untested = || SqlitePoolOptions::new().test_before_acquire(false);
         let one = untested().max_connections(1).idle_timeout(None).max_lifetime(None);
         let writer = Lender::new(one, writer_options);
@@ -230,14 +231,14 @@ impl Db {
         if mode == Mode::Write {
             SQLITE_MIGRATIONS.run(first.borrow().begin()).await.map_err(not_migrated)?;
         }
-        let readers = Lender::new(untested().max_connections(readers()), read_only);
+        let readers = Lender::new(untested().max_connections(readers()).acquire_timeout(PATIENCE), read_only);
         Ok(Self::Sqlite { writer, readers, lock })
     }
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name(APPLICATION).options(TIMEOUTS);
-        let lender = Lender::new(PgPoolOptions::new().max_connections(16), options.clone());
+        let lender = Lender::new(PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE), options.clone());
         let opened = future::join_all((0..AT_START).map(|_| lender.lend())).await;
         // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {
@@ -300,7 +301,10 @@ async fn migrate_postgres(mut lease: Lease<Postgres>) -> Result<(), OpenError> {
     let before = migrations(connection).await;
     POSTGRES_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
     if migrations(connection).await != before {
-        cut_others(connection).await.map_err(OpenError::Connect)?;
+        // The schema is as it should be, and others come to it in half an hour at the latest.
+        if let Err(error) = cut_others(connection).await {
+            tracing::warn!(%error, "nodes of an older version may fail to read until their connections are renewed");
+        }
     }
     Ok(())
 }
@@ -310,22 +314,23 @@ async fn migrations(connection: &mut PgConnection) -> Option<i64> {
     sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(connection).await.ok()
 }
 
-/// Ends the connections of other nodes, each as soon as it is idle, so that no request notices; one that is busy for longer than
-/// [`PATIENCE`] stays.
+/// Ends the connections of other nodes once nobody uses them, so that hardly a request notices. One that is always in use is ended
+/// between two statements, in the end, and one that is busy for longer than [`PATIENCE`] stays.
 async fn cut_others(connection: &mut PgConnection) -> sqlx::Result<()> {
     const OTHERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user \
         AND application_name = $1 AND pid <> pg_backend_pid() AND wait_event IS DISTINCT FROM 'advisory'";
-    const CUT: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) \
-        AND NOT CASE state WHEN 'idle' THEN pg_terminate_backend(pid) ELSE FALSE END";
+    const CUT: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND NOT CASE \
+        WHEN state = 'idle' AND state_change <= clock_timestamp() - make_interval(secs => $2) THEN pg_terminate_backend(pid) \
+        ELSE FALSE END";
+    const UNUSED: Duration = Duration::from_millis(50);
     let mut others: Vec<i32> = sqlx::query_scalar(OTHERS).bind(APPLICATION).fetch_all(&mut *connection).await?;
-    let cutting = async {
-        while !others.is_empty() {
-            others = sqlx::query_scalar(CUT).bind(&others).fetch_all(&mut *connection).await?;
-            time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    };
-    timeout(PATIENCE, cutting).await.unwrap_or(Ok(()))
+    let began = Instant::now();
+    while !others.is_empty() && began.elapsed() < PATIENCE {
+        let unused = if began.elapsed() < PATIENCE / 2 { UNUSED } else { Duration::ZERO };
+        others = sqlx::query_scalar(CUT).bind(&others).bind(unused.as_secs_f64()).fetch_all(&mut *connection).await?;
+        time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 fn not_migrated(error: MigrateError) -> OpenError {

@@ -31,7 +31,7 @@ pub struct Lender<D: Database>(Arc<Inner<D>>);
 
 struct Inner<D: Database> {
     pool: Pool<D>,
-    /// What is in order, that which was given back last at the end: it knows most of the pages that are asked for now.
+    /// What is in order, in the order in which it was given back: the last knows most of the pages that are asked for now.
     at_hand: Mutex<Vec<Held<D>>>,
     /// As many as the pool has connections: whoever has a place finds one at hand or gets one of the pool.
     places: Arc<Semaphore>,
@@ -64,9 +64,10 @@ enum State {
 }
 
 impl<D: Database> Lender<D> {
-    /// Lends the connections of a pool that is made with `options`; none is opened before it is needed.
+    /// Lends the connections of a pool that is made with `options`; none is opened before it is needed. What is tested before it
+    /// is acquired may be lost without a word, and is not waited for longer than [`PATIENCE`].
     pub(super) fn new(options: PoolOptions<D>, connecting: <D::Connection as Connection>::Options) -> Self {
-        let pool = options.acquire_timeout(PATIENCE).connect_lazy_with(connecting);
+        let pool = options.connect_lazy_with(connecting);
         let places = usize::try_from(pool.options().get_max_connections()).unwrap_or(Semaphore::MAX_PERMITS);
         Self(Arc::new(Inner { pool, at_hand: Mutex::default(), places: Arc::new(Semaphore::new(places)) }))
     }
@@ -77,9 +78,11 @@ impl<D: Database> Lender<D> {
     }
 
     /// # Errors
-    /// When none can be had within [`PATIENCE`].
+    /// When none can be had within the time that the pool's options allow.
     pub(super) async fn lend(&self) -> sqlx::Result<Lease<D>> {
-        timeout(PATIENCE, self.next()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(self.0.pool.options().get_acquire_timeout(), self.next())
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     async fn next(&self) -> sqlx::Result<Lease<D>> {
@@ -93,7 +96,7 @@ impl<D: Database> Lender<D> {
                 return Ok(self.lease(Held { connection, since: Instant::now() }, place));
             };
             let mut lease = self.lease(held, place);
-            if !self.0.pool.options().get_test_before_acquire() || lease.is_answering().await {
+            if !self.0.may_be_lost() || lease.is_answering().await {
                 return Ok(lease);
             }
             lease.spoil();
@@ -112,25 +115,56 @@ impl<D: Database> Lender<D> {
     }
 }
 
+impl<D: Database> Inner<D> {
+    fn may_be_lost(&self) -> bool {
+        self.pool.options().get_test_before_acquire()
+    }
+
+    /// Keeps a connection at hand, and gives the pool one that nobody has needed for long.
+    fn keep(&self, held: Held<D>) -> Option<Held<D>> {
+        let mut at_hand = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.pool.is_closed() {
+            return Some(held);
+        }
+        at_hand.push(held);
+        let has_rested = at_hand.first().is_some_and(|first| first.since.elapsed() >= ROUND);
+        has_rested.then(|| at_hand.remove(0))
+    }
+}
+
 fn give_back<D: Database>(lent: Lent<D>) {
-    let Lent { mut held, state, lender, place } = lent;
+    let Lent { held, state, lender, place } = lent;
+    let is_fresh = held.since.elapsed() < ROUND;
     match state {
-        State::InOrder if held.since.elapsed() < ROUND => {
-            let mut at_hand = lender.0.at_hand.lock().unwrap_or_else(PoisonError::into_inner);
-            if !lender.0.pool.is_closed() {
-                at_hand.push(held);
+        State::InOrder if is_fresh => {
+            if let Some(rested) = lender.0.keep(held) {
+                tokio::spawn(to_pool(rested, lender));
             }
         }
+        // The place is free only once the connection is: whoever has one must not wait for the pool.
         State::InOrder | State::Begun => {
             tokio::spawn(async move {
-                // A network may have fallen silent: the pool would wait for ever, and have a connection less for as long.
-                if !matches!(timeout(PATIENCE, held.connection.ping()).await, Ok(Ok(()))) {
-                    drop(held.connection.detach());
-                }
+                to_pool(held, lender).await;
                 drop(place);
             });
         }
-        State::Spoilt => held.connection.close_on_drop(),
+        State::Spoilt => {
+            tokio::spawn(async move {
+                let _ = timeout(PATIENCE, held.connection.close()).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Gives the pool a connection, which asks it whether it works. Where a network has fallen silent it would ask for ever, and have
+/// a connection less for as long.
+async fn to_pool<D: Database>(mut held: Held<D>, lender: Lender<D>) {
+    let returning = held.connection.return_to_pool();
+    if lender.0.may_be_lost() {
+        let _ = timeout(PATIENCE, returning).await;
+    } else {
+        returning.await;
     }
 }
 
@@ -146,7 +180,8 @@ impl<D: Database> Lease<D> {
         self.0.state = State::Spoilt;
     }
 
-    async fn is_answering(&mut self) -> bool {
+    /// Whether the connection still leads to the database.
+    pub(super) async fn is_answering(&mut self) -> bool {
         let mut borrowed = self.borrow();
         let is_answering = borrowed.begin().ping().await.is_ok();
         borrowed.end();

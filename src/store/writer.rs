@@ -404,7 +404,7 @@ async fn commit_batch(
     last: &mut Option<Answer>,
 ) -> sqlx::Result<Committed> {
     let connection = match kept {
-        Some(connection) => connection,
+        Some(connection) => connection.again(db).await?,
         None => WriteConn::open(db).await?,
     };
     let mut tx = Tx {

@@ -1,5 +1,7 @@
 //! The connection that writes, and the transactions on it.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     domain::audit::{Head, Record},
     store::{
@@ -7,6 +9,9 @@ use crate::{
         db::{Conn, Db, PooledConn, on},
     },
 };
+
+/// How long a connection to PostgreSQL may have been unused and is still taken to work.
+const TRUSTED: Duration = Duration::from_millis(10);
 
 /// The connection that writes. The writer keeps it: to return it to its pool after every batch costs a round trip to the
 /// database, and to fetch it again another.
@@ -17,11 +22,26 @@ pub(super) struct WriteConn {
     head: Option<Head>,
     /// Whether somebody else moved it when this connection last looked.
     is_shared: bool,
+    /// When it was last at work.
+    used: Instant,
 }
 
 impl WriteConn {
     pub(super) async fn open(db: &Db) -> sqlx::Result<Self> {
-        Ok(Self { connection: db.writer().await?, in_transaction: false, head: None, is_shared: false })
+        let connection = db.writer().await?;
+        Ok(Self { connection, in_transaction: false, head: None, is_shared: false, used: Instant::now() })
+    }
+
+    /// The same connection for another transaction, or another one in place of one that was cut while nobody used it.
+    pub(super) async fn again(mut self, db: &Db) -> sqlx::Result<Self> {
+        if let PooledConn::Postgres(lease) = &mut self.connection
+            && self.used.elapsed() >= TRUSTED
+            && !lease.is_answering().await
+        {
+            lease.spoil();
+            return Self::open(db).await;
+        }
+        Ok(self)
     }
 
     pub(super) fn conn(&mut self) -> Conn<'_> {
@@ -72,7 +92,7 @@ impl WriteConn {
             }
             Conn::Postgres(mut c) => audit::append_postgres(c.begin(), records, from).await?,
         };
-        self.in_transaction = false;
+        (self.in_transaction, self.used) = (false, Instant::now());
         if appended {
             self.head = Some(to);
         }
@@ -98,7 +118,7 @@ impl WriteConn {
         if !appended {
             return Err(sqlx::Error::RowNotFound);
         }
-        (self.in_transaction, self.head) = (false, Some(to));
+        (self.in_transaction, self.head, self.used) = (false, Some(to), Instant::now());
         Ok(())
     }
 

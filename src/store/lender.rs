@@ -77,6 +77,8 @@ impl<D: Database> Lender<D> {
         self.0.pool.connect_options()
     }
 
+    /// A connection in order: the one that was given back last, or one of the pool when none is at hand.
+    ///
     /// # Errors
     /// When none can be had within the time that the pool's options allow.
     pub(super) async fn lend(&self) -> sqlx::Result<Lease<D>> {
@@ -120,7 +122,8 @@ impl<D: Database> Inner<D> {
         self.pool.options().get_test_before_acquire()
     }
 
-    /// Keeps a connection at hand, and gives the pool one that nobody has needed for long.
+    /// Keeps a connection at hand. Gives what the pool is to have back: the one at hand that nobody needed since its round ended, so
+    /// that it does not stay open for ever after a rush; and the connection itself once the pool is closed.
     fn keep(&self, held: Held<D>) -> Option<Held<D>> {
         let mut at_hand = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner);
         if self.pool.is_closed() {

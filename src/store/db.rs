@@ -220,7 +220,9 @@ impl Db {
                 .journal_mode(SqliteJournalMode::Wal)
                 .statement_cache_capacity(STATEMENTS)
                 .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-                .pragma("cache_size", CACHE),
+                .pragma("cache_size", CACHE)
+                // What a savepoint may have to undo would else be written to a file that each larger batch makes anew.
+                .pragma("temp_store", "MEMORY"),
             Mode::Read => read_only.clone(),
         };
         // Its thread cannot be lost.
@@ -229,7 +231,12 @@ impl Db {
         let writer = Lender::new(one, writer_options);
         let mut first = writer.lend().await.map_err(OpenError::Connect)?;
         if mode == Mode::Write {
-            SQLITE_MIGRATIONS.run(first.borrow().begin()).await.map_err(not_migrated)?;
+            let mut borrowed = first.borrow();
+            let connection = borrowed.begin();
+            // Whoever makes an index sorts all of its rows.
+            connection.execute("PRAGMA temp_store = FILE").await.map_err(OpenError::Connect)?;
+            SQLITE_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
+            connection.execute("PRAGMA temp_store = MEMORY").await.map_err(OpenError::Connect)?;
         }
         let readers = Lender::new(untested().max_connections(readers()).acquire_timeout(PATIENCE), read_only);
         Ok(Self::Sqlite { writer, readers, lock })

@@ -32,6 +32,27 @@ async fn a_locked_file_is_told_and_got_over() {
     server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
 }
 
+/// Where nothing but the database's folder can be written, a batch that may have to be undone is written all the same.
+#[tokio::test]
+async fn a_batch_needs_no_temporary_file() {
+    let db = Database::sqlite();
+    let temporary = db.folder.path().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let aims = Aims::new(&db).with("SQLITE_TMPDIR", temporary.to_str().unwrap());
+    let key = aims.bootstrap().await;
+    let process = aims.serve().await;
+    let admin = process.client().login(&key).await;
+    let changed = || temporary.metadata().unwrap().modified().unwrap();
+    let before = changed();
+    for round in 0..3 {
+        let agent = |number| json!({ "name": format!("agent-{round}-{number}"), "owner": "o" });
+        for answer in join_all((0..200).map(|number| admin.post("/agents", agent(number)))).await {
+            answer.expect(201);
+        }
+    }
+    assert_eq!(changed(), before);
+}
+
 /// Who was told that nothing was changed may have tried again elsewhere, or changed their mind.
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_does_not_happen() {

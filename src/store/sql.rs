@@ -2,6 +2,8 @@
 //!
 //! Wherever a bound number follows `LIMIT`, here and in constant texts, it has a sign: see [`Sql::limit`].
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::db::Conn;
@@ -37,6 +39,8 @@ impl From<Uuid> for Value {
 pub(super) struct Sql {
     pub(super) text: String,
     pub(super) values: Vec<Value>,
+    /// Whether the plan is the same whatever the values are.
+    pub(super) is_one_plan: bool,
 }
 
 impl Sql {
@@ -60,7 +64,7 @@ impl Sql {
     }
 
     /// That a column is one of these numbers: one value and one text, however many there are.
-    pub(super) fn is_one_of(&mut self, conn: &Conn<'_>, column: &str, numbers: &[i64]) -> &mut Self {
+    pub(super) fn is_one_of(&mut self, conn: &Conn<'_>, column: &str, numbers: &BTreeSet<i64>) -> &mut Self {
         let list = numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
         match conn {
             Conn::Sqlite(_) => self
@@ -74,9 +78,10 @@ impl Sql {
         }
     }
 
-    /// All rows at once, in the order of a number. SQLite hands each row over as it finds it, and where it has to read a page for
+    /// All rows at once, in the order of the number by which they are looked up. SQLite hands each row over as it finds it, and where it has to read a page for
     /// each, whoever waits is woken for each; the sign hides from it that it could read in this order, so that it sorts first.
     pub(super) fn at_once(&mut self, number: &str) -> &mut Self {
+        self.is_one_plan = true;
         self.push(" ORDER BY +").push(number)
     }
 
@@ -89,10 +94,11 @@ impl Sql {
 /// Binds a statement's values: `run!(conn, sqlx::query_as, sql, fetch_all)`.
 macro_rules! run {
     ($conn:expr, $query:path, $sql:expr, $fetch:ident) => {{
-        let $crate::store::sql::Sql { text, values } = $sql;
+        let $crate::store::sql::Sql { text, values, is_one_plan } = $sql;
         let mut conn = Conn::from($conn);
-        // PostgreSQL would soon plan a prepared statement without regard to the values, which decide about the plan.
-        let persistent = matches!(conn, Conn::Sqlite(_));
+        // PostgreSQL would soon plan a prepared statement without regard to the values, which mostly decide about the plan. One that
+        // is not kept is a round trip more.
+        let persistent = is_one_plan || matches!(conn, Conn::Sqlite(_));
         on!(&mut conn, |c| {
             let mut query = $query(sqlx::AssertSqlSafe(text)).persistent(persistent);
             for value in values {

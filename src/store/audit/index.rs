@@ -10,7 +10,7 @@
 //! but not invent any.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     iter,
 };
 
@@ -18,7 +18,7 @@ use sqlx::QueryBuilder;
 
 use super::{
     Tail,
-    spans::{self, Extent},
+    spans::{self, Extent, Span},
     terms::{Described, Findable, Term, Wanted},
 };
 use crate::{
@@ -40,6 +40,9 @@ const BUCKET_STRIDE: i64 = 1 << 40;
 /// From this many records on a term is stored as one bit for each record of the run.
 const DENSE: usize = 512;
 const WORDS: usize = 128;
+
+/// Most runs after the last span that are looked up at once with the spans: usually fewer than a span has.
+const NEWEST: usize = 64;
 
 /// One bit for each record of a run.
 pub(super) type Bits = [u64; WORDS];
@@ -104,7 +107,7 @@ pub(super) async fn within(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64)
     Ok(ends.0.zip(ends.1))
 }
 
-/// A run that may have something to show, with what spans say of it.
+/// A run that may have something to show, with what is known of where.
 pub(super) type Candidate = (i64, Option<Box<Bits>>);
 
 /// Looks up some runs, which are in order; those with nothing to show are left out.
@@ -114,53 +117,67 @@ pub(super) async fn choose(conn: Conn<'_>, wanted: &Wanted, candidates: &[Candid
     if unknown.is_empty() || wanted.terms.is_empty() {
         return Ok(candidates.iter().map(all).collect());
     }
-    let buckets = load(conn, wanted, &unknown).await?;
+    let rows = load(conn, &wanted.terms, &unknown, &[]).await?;
     let chosen = candidates.iter().filter_map(|candidate| match candidate {
-        (run, None) => Some(Chosen { run: *run, bits: Some(common(wanted, *run, &buckets)?) }),
+        (run, None) => Some(Chosen { run: *run, bits: Some(common(wanted, *run, &rows)?) }),
         _ => Some(all(candidate)),
     });
     Ok(chosen.collect())
 }
 
 /// The records of a run that hold one term of each list; `None` when there are none.
-fn common(wanted: &Wanted, run: i64, buckets: &HashMap<i64, Vec<u8>>) -> Option<Box<Bits>> {
-    let mut common = Box::new([u64::MAX; WORDS]);
+fn common(wanted: &Wanted, run: i64, rows: &Rows) -> Option<Box<Bits>> {
+    let mut common: Option<Box<Bits>> = None;
     for alternatives in &wanted.terms {
-        let mut any = no_bits();
-        for term in alternatives {
-            if let Some(entry) = buckets.get(&place_of(*term, run)).and_then(|postings| find(postings, *term)) {
-                entry.add_to(&mut any);
-            }
+        let found = alternatives.iter().filter_map(|term| find(rows.get(&place_of(*term, run))?, *term));
+        let any = found.fold(None, |any, entry| {
+            let mut any = any.unwrap_or_else(no_bits);
+            entry.add_to(&mut any);
+            Some(any)
+        })?;
+        match &mut common {
+            Some(common) => common.iter_mut().zip(any.iter()).for_each(|(word, other)| *word &= other),
+            None => common = Some(any),
         }
-        common.iter_mut().zip(any.iter()).for_each(|(word, other)| *word &= other);
     }
-    common.iter().any(|word| *word != 0).then_some(common)
+    common.filter(|bits| bits.iter().any(|word| *word != 0))
 }
 
-/// The runs from `low` to `high` that may have something to show, in order.
+/// The runs from `low` to `high` that may have something to show, in order: those that spans sum up, and those that come after.
+/// What says so of the newest, and of the widest spans, is read at once.
 pub(super) async fn candidates(
     mut conn: Conn<'_>,
     wanted: &Wanted,
     (low, high): (i64, i64),
     extent: Extent,
-) -> Result<Vec<Candidate>> {
-    let mut runs = in_time(conn.reborrow(), wanted, low, high).await?;
-    let last = high.min(extent.spanned() - 1);
-    let mut holding = BTreeMap::new();
-    if low <= last && !wanted.terms.is_empty() {
-        holding = spans::holding(conn, &wanted.terms, (low, last), extent).await?;
-        runs.retain(|run| *run > last || holding.contains_key(run));
+) -> Result<[Vec<Candidate>; 2]> {
+    let spanned = extent.spanned();
+    let times = in_time(conn.reborrow(), wanted, low, high).await?;
+    let is_in_time = |run: i64| times.as_ref().is_none_or(|times| times.binary_search(&run).is_ok());
+    let unspanned = (low.max(spanned)..=high).filter(|run| is_in_time(*run));
+    if wanted.terms.is_empty() {
+        let older = (low..=high.min(spanned - 1)).filter(|run| is_in_time(*run));
+        return Ok([older.map(|run| (run, None)).collect(), unspanned.map(|run| (run, None)).collect()]);
     }
-    Ok(runs.into_iter().map(|run| (run, holding.remove(&run).flatten())).collect())
+    let unspanned: Vec<_> = unspanned.collect();
+    let (unknown, newest) = unspanned.split_at(unspanned.len().saturating_sub(NEWEST));
+    let cover = extent.cover(low, high.min(spanned - 1));
+    let rows = load(conn.reborrow(), &wanted.terms, newest, &cover).await?;
+    let newest = newest.iter().filter_map(|run| Some((*run, Some(common(wanted, *run, &rows)?))));
+    let newer = unknown.iter().map(|run| (*run, None)).chain(newest).collect();
+    let older = spans::holding(conn, &wanted.terms, cover, rows).await?.into_iter();
+    Ok([older.filter(|(run, _)| (low..=high).contains(run) && is_in_time(*run)).collect(), newer])
 }
 
-async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Vec<i64>> {
-    const SQL: &str = "SELECT run FROM audit_runs WHERE run >= $1 AND run <= $2 AND last_at >= $3 AND first_at <= $4";
+/// The runs that touch the span of time, in order; `None`: all do.
+async fn in_time(conn: Conn<'_>, wanted: &Wanted, low: i64, high: i64) -> Result<Option<Vec<i64>>> {
+    const SQL: &str = "SELECT run FROM audit_runs WHERE run >= $1 AND run <= $2 AND last_at >= $3 AND first_at <= $4 \
+        ORDER BY run";
     if wanted.from.is_none() && wanted.until.is_none() {
-        return Ok((low..=high).collect());
+        return Ok(None);
     }
     let (from, until) = (wanted.from.unwrap_or(i64::MIN), wanted.until.unwrap_or(i64::MAX));
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await?))
+    Ok(Some(on!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await?)))
 }
 
 /// Where the bucket is that a term would be in.
@@ -169,25 +186,35 @@ fn place_of(term: Term, run: i64) -> i64 {
     i64::from(bucket) * BUCKET_STRIDE + run
 }
 
-/// The buckets that the wanted terms would be in, of some runs, which are in order.
-async fn load(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
+/// What stands at which place, of a run or of a span: no place is both.
+pub(super) type Rows = HashMap<i64, Vec<u8>>;
+
+/// Reads where the terms would be, in some runs, which are in order, and in some spans.
+pub(super) async fn load(conn: Conn<'_>, lists: &[Vec<Term>], runs: &[i64], spans: &[Span]) -> Result<Rows> {
+    if runs.is_empty() && spans.is_empty() {
+        return Ok(Rows::new());
+    }
     let mut sql = Sql::default();
-    sql.push("SELECT place, postings FROM audit_index WHERE ");
-    match (runs.first(), runs.last()) {
-        (Some(low), Some(high)) if usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len()) => {
-            let ranges = wanted.terms.iter().flatten().map(|term| (place_of(*term, *low), place_of(*term, *high)));
+    sql.push("SELECT place, terms FROM (");
+    if let (Some(low), Some(high)) = (runs.first(), runs.last()) {
+        sql.push("SELECT place, postings AS terms FROM audit_index WHERE ");
+        if usize::try_from(high - low).is_ok_and(|gaps| gaps < runs.len()) {
+            let ranges = lists.iter().flatten().map(|term| (place_of(*term, *low), place_of(*term, *high)));
             for (number, (low, high)) in ranges.collect::<BTreeSet<_>>().into_iter().enumerate() {
                 sql.push(if number == 0 { "place >= " } else { " OR place >= " }).bind(low);
                 sql.push(" AND place <= ").bind(high);
             }
+        } else {
+            let places = lists.iter().flatten().flat_map(|term| runs.iter().map(|run| place_of(*term, *run)));
+            sql.is_one_of(&conn, "place", &places.collect());
         }
-        _ => {
-            let places = wanted.terms.iter().flatten().flat_map(|term| runs.iter().map(|run| place_of(*term, *run)));
-            let places: BTreeSet<i64> = places.collect();
-            sql.is_one_of(&conn, "place", &Vec::from_iter(places));
-        }
+        sql.push(if spans.is_empty() { "" } else { " UNION ALL " });
     }
-    sql.at_once("place");
+    if !spans.is_empty() {
+        let places = lists.iter().flatten().flat_map(|term| spans.iter().map(|span| span.place(*term)));
+        sql.push("SELECT place, holders AS terms FROM audit_spans WHERE ").is_one_of(&conn, "place", &places.collect());
+    }
+    sql.push(") AS found").at_once("place");
     let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
     Ok(rows.into_iter().collect())
 }

@@ -24,8 +24,6 @@ use crate::{
 const FEW: u32 = 256;
 /// Most records read at a time, however many are to be left out.
 const STRIDE: usize = 501;
-/// Runs that are looked up before any others are.
-const NEAR: i64 = 4;
 /// Runs that are looked up first, and at most, at a time.
 const WIDTH: (usize, usize) = (16, 512);
 
@@ -158,8 +156,7 @@ async fn look_through(
     scan(conn, filter, later, order, found).await
 }
 
-/// Goes through the runs `low` to `high`: the nearest few, which often suffice, and then what the index says of all others, more
-/// at a time the less is found.
+/// Goes through the runs `low` to `high` by what the index says of them, more at a time the less is found.
 async fn look_up(
     mut conn: Conn<'_>,
     filter: &Filter,
@@ -169,12 +166,11 @@ async fn look_up(
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let (near, others) = match order {
-        Order::NewestFirst => ((low.max(high - NEAR + 1), high), (low, high - NEAR)),
-        Order::OldestFirst => ((low, high.min(low + NEAR - 1)), (low + NEAR, high)),
-    };
-    for (low, high) in [near, others] {
-        let runs = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
+    let mut parts = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
+    if order == Order::NewestFirst {
+        parts.reverse();
+    }
+    for runs in parts {
         let mut rest = runs.as_slice();
         let (mut width, widest) = WIDTH;
         while !rest.is_empty() && !found.is_full() {
@@ -238,7 +234,9 @@ async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result
         let next;
         (next, rest) = rest.split_at(found.room().min(rest.len()));
         let mut sql = Sql::default();
-        sql.push("SELECT * FROM audit_log WHERE ").is_one_of(&conn, "seq", next).at_once("seq");
+        sql.push("SELECT * FROM audit_log WHERE ")
+            .is_one_of(&conn, "seq", &next.iter().copied().collect())
+            .at_once("seq");
         let rows: Vec<Row> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
         let mut records: Vec<_> = rows.into_iter().map(Record::from).collect();
         if !next.is_sorted() {

@@ -6,12 +6,12 @@
 //! after the last of those. Derived, as the index is, and immutable once complete.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
 
 use super::{
-    index::{self, BUCKETS, Bits, RUN, run_of},
+    index::{self, BUCKETS, Bits, RUN, Rows, run_of},
     terms::Term,
 };
 use crate::{
@@ -19,7 +19,6 @@ use crate::{
     store::{
         Store,
         db::{Conn, on},
-        sql::{Sql, run},
     },
 };
 
@@ -78,7 +77,7 @@ impl Level {
 
 /// One span, wide or not; they are counted from 0.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+pub(super) struct Span {
     level: Level,
     number: i64,
 }
@@ -88,7 +87,8 @@ impl Span {
         self.number * self.level.runs()
     }
 
-    fn place(self, term: Term) -> i64 {
+    /// Where the row is that a term would be in.
+    pub(super) fn place(self, term: Term) -> i64 {
         self.level.part_of(term) * STRIDE + self.number
     }
 
@@ -120,7 +120,7 @@ impl Extent {
     }
 
     /// The widest spans that cover the runs `low` to `high`, which all belong to spans.
-    fn cover(&self, low: i64, high: i64) -> Vec<Span> {
+    pub(super) fn cover(&self, low: i64, high: i64) -> Vec<Span> {
         let widely = self.wide * Level::Wide.runs();
         let mut cover = Vec::new();
         for (level, low, high) in [(Level::Wide, low, high.min(widely - 1)), (Level::Span, low.max(widely), high)] {
@@ -190,18 +190,16 @@ impl Holders {
     }
 }
 
-/// The runs from `low` to `high`, all of them in complete spans, that may hold one term of each list; with the records, where
-/// these are known.
+/// The runs of some spans that may hold one term of each list; with the records, where these are known. `rows` is what stands
+/// where the terms would be in these spans.
 pub(super) async fn holding(
     mut conn: Conn<'_>,
     lists: &[Vec<Term>],
-    (low, high): (i64, i64),
-    extent: Extent,
+    mut spans: Vec<Span>,
+    mut rows: Rows,
 ) -> Result<BTreeMap<i64, Option<Box<Bits>>>> {
     let mut runs: BTreeMap<i64, Option<Box<Bits>>> = BTreeMap::new();
-    let mut spans = extent.cover(low, high);
-    while !spans.is_empty() {
-        let rows = load(conn.reborrow(), lists, &spans).await?;
+    loop {
         for span in std::mem::take(&mut spans) {
             let holders =
                 |term: &Term| rows.get(&span.place(*term)).map_or(Holders::NONE, |row| find(row, span, *term));
@@ -226,21 +224,11 @@ pub(super) async fn holding(
                 }
             }
         }
+        if spans.is_empty() {
+            return Ok(runs);
+        }
+        rows = index::load(conn.reborrow(), lists, &[], &spans).await?;
     }
-    runs.retain(|run, _| (low..=high).contains(run));
-    Ok(runs)
-}
-
-/// The rows of some spans that the terms would be in.
-async fn load(conn: Conn<'_>, lists: &[Vec<Term>], spans: &[Span]) -> Result<HashMap<i64, Vec<u8>>> {
-    let places = lists.iter().flatten().flat_map(|term| spans.iter().map(|span| span.place(*term)));
-    let places: BTreeSet<i64> = places.collect();
-    let mut sql = Sql::default();
-    sql.push("SELECT place, holders FROM audit_spans WHERE ")
-        .is_one_of(&conn, "place", &Vec::from_iter(places))
-        .at_once("place");
-    let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
-    Ok(rows.into_iter().collect())
 }
 
 fn find(row: &[u8], span: Span, wanted: Term) -> Holders {

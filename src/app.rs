@@ -44,6 +44,8 @@ use crate::{
     },
 };
 
+/// For how many agents in memory one token is remembered, too.
+const AGENTS_PER_TOKEN: usize = 2;
 /// How often the counts of suppressed refusals are looked through.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 /// How often sessions that ended are removed.
@@ -111,7 +113,7 @@ impl App {
     }
 
     async fn over(db: Db, config: Config, env: Environment) -> Result<Self, StartError> {
-        let principals = Principals::default();
+        let principals = Principals::new(config.agents_in_memory);
         if db.is_shared() {
             principals.bypass();
         }
@@ -135,7 +137,7 @@ impl App {
         let services = Services {
             store,
             principals,
-            verified_tokens: VerifiedTokens::default(),
+            verified_tokens: VerifiedTokens::new(config.agents_in_memory / AGENTS_PER_TOKEN),
             foreign_keys: ForeignKeys::default(),
             refusals: Refusals::default(),
             keyring: CurrentKeyring::new(keyring),

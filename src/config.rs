@@ -56,6 +56,7 @@ settings! {
     "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
+    "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, at some 1.3 KiB each; whoever else comes is read from the database";
     "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; further ones wait";
     "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a sixteenth of it";
     "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
@@ -141,6 +142,8 @@ pub struct Config {
     pub rate_limit_api: NonZeroU32,
     /// Refusals recorded one by one per minute and client network.
     pub refusals_per_minute: NonZeroU32,
+    /// Most agents that the live view holds.
+    pub agents_in_memory: usize,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
     /// What bounds connections and requests.
@@ -193,6 +196,7 @@ impl Config {
         let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse_rate);
         let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse_rate);
         let master_key = reader.master_key(database.as_ref(), signing.as_ref());
+        let agents_in_memory = reader.number("AGENTS_IN_MEMORY", 1_024, 16_777_216);
         let max_connections = reader.number("MAX_CONNECTIONS", 1, 65_536);
         let max_requests = reader.number("MAX_REQUESTS", 1, 65_536);
         let header_timeout = reader.seconds("HEADER_TIMEOUT_SECONDS", 1);
@@ -232,6 +236,7 @@ impl Config {
                 rate_limit_auth: rate_limit_auth?,
                 rate_limit_api: rate_limit_api?,
                 refusals_per_minute: refusals_per_minute?,
+                agents_in_memory: usize::try_from(agents_in_memory?).ok()?,
                 master_key: master_key?,
                 serving: Limits {
                     header_timeout: header_timeout?,

@@ -24,10 +24,8 @@ use crate::{
     },
 };
 
-/// Most agents, and most keys, kept in memory; those used least are loaded again when needed.
-const CAPACITY: usize = 16_384;
-/// Most memory for what agents are described by, in bytes.
-const DETAILS_BYTES: u64 = 4 << 20;
+/// Most memory for what agents are described by: bytes for each agent that may be held.
+const DETAILS_BYTES: usize = 256;
 /// How many counters tell loads that they raced; more of them mean fewer false alarms.
 const STRIPES: usize = 64;
 /// How long to wait before listening again after the connection was lost.
@@ -51,21 +49,22 @@ struct Inner {
     bypassed: AtomicBool,
 }
 
-impl Default for Principals {
-    fn default() -> Self {
+impl Principals {
+    /// A view of at most `capacity` agents, and as many keys; those used least are loaded again when needed.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let details = u64::try_from(capacity.saturating_mul(DETAILS_BYTES)).unwrap_or(u64::MAX);
         Self(Arc::new(Inner {
-            agents: Cache::new(CAPACITY),
-            details: Cache::with_weighter(CAPACITY, DETAILS_BYTES, Bytes),
-            owners: Cache::new(CAPACITY),
+            agents: Cache::new(capacity),
+            details: Cache::with_weighter(capacity, details, Bytes),
+            owners: Cache::new(capacity),
             generations: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
             forgotten: AtomicU64::new(0),
             bypassed: AtomicBool::new(false),
         }))
     }
-}
 
-impl Principals {
     /// An agent's authority, from memory where it is known.
     ///
     /// # Errors

@@ -20,9 +20,6 @@ use crate::{
     store::delegated_tokens,
 };
 
-/// Most tokens remembered; those used least are checked again when needed.
-const CAPACITY: usize = 8_192;
-
 /// Remembers what verified tokens said. All clones are one.
 #[derive(Clone)]
 pub struct VerifiedTokens(Arc<Remembered>);
@@ -54,13 +51,13 @@ impl Verified {
     }
 }
 
-impl Default for VerifiedTokens {
-    fn default() -> Self {
-        Self(Arc::new(Remembered { tokens: Cache::new(CAPACITY), keys: AtomicU64::new(0) }))
-    }
-}
-
 impl VerifiedTokens {
+    /// Remembers at most `capacity` tokens; those used least are checked again when needed.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Arc::new(Remembered { tokens: Cache::new(capacity), keys: AtomicU64::new(0) }))
+    }
+
     /// Forgets every token, those as well that are being verified by the keys of before: to be called once others are in force.
     pub(super) fn forget_all(&self) {
         self.0.keys.fetch_add(1, Ordering::SeqCst);
@@ -126,7 +123,7 @@ mod tests {
     /// A request may wait for the database between the two, while a key that was lost to somebody is withdrawn.
     #[test]
     fn what_was_verified_by_keys_of_before_is_not_remembered() {
-        let tokens = VerifiedTokens::default();
+        let tokens = VerifiedTokens::new(16);
         let keys = tokens.keys();
         tokens.forget_all();
         tokens.remember([1; 32], keys, verified());

@@ -60,6 +60,9 @@ pub struct Options {
     /// Most agents that authenticate before memory is read.
     #[arg(long, default_value_t = 100_000)]
     authenticate: u64,
+    /// `AGENTS_IN_MEMORY`, where it is not to be what the service has by itself.
+    #[arg(long)]
+    agents_in_memory: Option<u64>,
     /// Stop after memory was read.
     #[arg(long)]
     memory: bool,
@@ -75,7 +78,7 @@ struct Served {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let mut all = Vec::new();
     for url in &options.database {
-        all.push(serve(url, options.authenticate)?);
+        all.push(serve(url, options)?);
     }
     if options.memory {
         return Ok(());
@@ -115,8 +118,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve(url: &str, authenticate: u64) -> Result<Served, Failure> {
-    let installation = Installation::new(Path::new(SCRATCH)).with("DATABASE_URL", url).with("MASTER_KEY", MASTER_KEY);
+fn serve(url: &str, options: &Options) -> Result<Served, Failure> {
+    let mut installation =
+        Installation::new(Path::new(SCRATCH)).with("DATABASE_URL", url).with("MASTER_KEY", MASTER_KEY);
+    if let Some(agents) = options.agents_in_memory {
+        installation = installation.with("AGENTS_IN_MEMORY", &agents.to_string());
+    }
     let mut made = installation.bootstrap(&[])?;
     if made.get("created") != Some(&Value::Bool(true)) {
         made = installation.bootstrap(&["--new-key"])?;
@@ -139,7 +146,7 @@ fn serve(url: &str, authenticate: u64) -> Result<Served, Failure> {
         say_memory("after start", &process)?;
         let mut connection = Connection::open(process.address).await?;
         let (admin, bearer) = operations::sign_in(&mut connection, &made).await?;
-        let (agents, elapsed) = authenticate_all(&process, fleet, &admin, authenticate).await?;
+        let (agents, elapsed) = authenticate_all(&process, fleet, &admin, options.authenticate).await?;
         say_memory(&format!("after {agents} agents authenticated, {:.1} s", elapsed.as_secs_f64()), &process)?;
         // The first connection was idle for longer than the service allows.
         let mut connection = Connection::open(process.address).await?;

@@ -96,13 +96,13 @@ impl House {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&Location::Sqlite(dir.path().join("aims.db")), Mode::Write).await.unwrap();
-        let principals = Principals::default();
+        let principals = Principals::new(1_024);
         let view = principals.clone();
         let store = Store::start(db, Arc::new(move |changes: &Changes| view.forget(changes)));
         let services = Services {
             store,
             principals,
-            verified_tokens: crate::service::verified_tokens::VerifiedTokens::default(),
+            verified_tokens: crate::service::verified_tokens::VerifiedTokens::new(1_024),
             foreign_keys: crate::service::foreign_keys::ForeignKeys::default(),
             refusals: Refusals::default(),
             master_key: None,

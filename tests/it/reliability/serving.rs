@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Aims, Database, Process};
+use crate::support::{Aims, Database, Process, Server};
 
 /// How long the tests wait for what must happen soon.
 const SOON: Duration = Duration::from_secs(20);
@@ -225,6 +226,31 @@ async fn however_many_sign_in_at_once_few_are_kept_waiting() {
     }
     assert!(turned_away > attempts / 2, "{turned_away} of {attempts}");
     assert_eq!(process.stop().await.code, Some(0));
+}
+
+/// What was changed behind the service's back shows whom it remembered.
+#[tokio::test]
+async fn as_many_agents_as_allowed_are_remembered() {
+    const AGENTS: usize = 1_500;
+    for (allowed, remembers_all) in [("1024", false), ("16384", true)] {
+        let server = Server::with(Database::sqlite(), &[("AGENTS_IN_MEMORY", allowed)]).await;
+        let create = |number| server.admin.post("/agents", json!({ "name": format!("agent-{number}"), "owner": "o" }));
+        let mut paths = Vec::new();
+        for numbers in (0..AGENTS).collect::<Vec<_>>().chunks(100) {
+            let created = join_all(numbers.iter().map(create)).await.into_iter().map(|answer| answer.expect(201));
+            paths.extend(created.map(|agent| format!("/agents/{}", agent["id"].as_str().unwrap())));
+        }
+        let mut as_before = 0;
+        for round in 0..2 {
+            for path in &paths {
+                let agent = server.admin.get(path).await.expect(200);
+                as_before += usize::from(round == 1 && agent["description"] != "changed");
+            }
+            server.db.execute("UPDATE agents SET description = 'changed'").await;
+        }
+        assert_eq!(as_before == AGENTS, remembers_all, "{as_before} with {allowed}");
+        assert!(as_before > 0);
+    }
 }
 
 async fn serving(settings: &[(&str, &str)]) -> (Database, Process, String) {

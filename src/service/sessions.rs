@@ -31,6 +31,9 @@ pub type KeyHash = [u8; 32];
 /// How exactly the last use of a session is kept: writing it down with every request would make every read a write.
 const TOUCH_EVERY: Duration = Duration::from_mins(1);
 
+/// How many rows of each kind are removed at once. What a savepoint may have to undo is kept in memory.
+const SWEPT_AT_ONCE: i64 = 500;
+
 /// Whoever is signed in with a session.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
@@ -154,7 +157,8 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
     Ok(sessions::of(services.store.read().await?.conn(), person, oldest).await?.len())
 }
 
-/// Removes what has ended, and counts that are no longer shown. For the background.
+/// Removes what has ended, and counts that are no longer shown, a little at a time, so that nobody waits long for the database.
+/// For the background.
 ///
 /// # Errors
 /// When the database fails.
@@ -162,16 +166,18 @@ pub async fn sweep(services: &Services) -> Result<()> {
     let now = services.env.now();
     let (oldest, forgiven) = (Oldest::at(now), now.minus(THROTTLE_FORGIVES));
     let expired = now.minus(KEPT_LONGER);
-    services
-        .store
-        .write(move |tx| {
+    loop {
+        let removing = services.store.write(move |tx| {
             Box::pin(async move {
-                sessions::sweep(tx.conn(), oldest, forgiven).await?;
-                api_keys::forget_old_uses(tx.conn(), now).await?;
-                public_keys::forget_spent(tx.conn(), expired).await?;
-                revoked_tokens::forget_expired(tx.conn(), expired).await?;
-                delegated_tokens::forget_expired(tx.conn(), expired).await
+                let mut removed = sessions::sweep(tx.conn(), oldest, forgiven, SWEPT_AT_ONCE).await?;
+                removed += api_keys::forget_old_uses(tx.conn(), now, SWEPT_AT_ONCE).await?;
+                removed += public_keys::forget_spent(tx.conn(), expired, SWEPT_AT_ONCE).await?;
+                removed += revoked_tokens::forget_expired(tx.conn(), expired, SWEPT_AT_ONCE).await?;
+                Ok(removed + delegated_tokens::forget_expired(tx.conn(), expired, SWEPT_AT_ONCE).await?)
             })
-        })
-        .await
+        });
+        if removing.await? == 0 {
+            return Ok(());
+        }
+    }
 }

@@ -241,15 +241,15 @@ pub async fn uses(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<Vec<
     Ok(rows.into_iter().map(|(key, uses)| (ApiKeyId(key), uses)).collect())
 }
 
-/// Forgets the counts of days that no page shows.
+/// Forgets some counts of days that no page shows, at most `most`; gives how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_old_uses(conn: Conn<'_>, now: Timestamp) -> Result<()> {
-    const SQL: &str = "DELETE FROM api_key_uses WHERE day <= $1";
+pub async fn forget_old_uses(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM api_key_uses WHERE (day, key_id) IN \
+        (SELECT day, key_id FROM api_key_uses WHERE day <= $1 ORDER BY day, key_id LIMIT +$2)";
     let before = now.as_micros().div_euclid(DAY) - COUNTED_DAYS;
-    on!(conn, |c| sqlx::query(SQL).bind(before).execute(c).await.map(drop))?;
-    Ok(())
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(before).bind(most).execute(c).await?.rows_affected()))
 }
 
 /// A page of the fleet's keys.

@@ -149,12 +149,12 @@ pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: u
         .collect())
 }
 
-/// Forgets the tokens that have expired by `now`.
+/// Forgets some of the tokens that have expired by `now`, at most `most`; gives how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_expired(conn: Conn<'_>, now: Timestamp) -> Result<()> {
-    const SQL: &str = "DELETE FROM delegated_tokens WHERE expires_at <= $1";
-    on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).execute(c).await.map(drop))?;
-    Ok(())
+pub async fn forget_expired(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM delegated_tokens WHERE jti IN \
+        (SELECT jti FROM delegated_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT +$2)";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).bind(most).execute(c).await?.rows_affected()))
 }

@@ -89,12 +89,12 @@ pub async fn spend(conn: Conn<'_>, hash: [u8; 32], expires_at: Timestamp) -> Res
     Ok(inserted == 1)
 }
 
-/// Forgets the assertions that have expired by `now`.
+/// Forgets some of the assertions that have expired by `now`, at most `most`; gives how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_spent(conn: Conn<'_>, now: Timestamp) -> Result<()> {
-    const SQL: &str = "DELETE FROM spent_assertions WHERE expires_at <= $1";
-    on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).execute(c).await.map(drop))?;
-    Ok(())
+pub async fn forget_spent(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM spent_assertions WHERE hash IN \
+        (SELECT hash FROM spent_assertions WHERE expires_at <= $1 ORDER BY expires_at LIMIT +$2)";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).bind(most).execute(c).await?.rows_affected()))
 }

@@ -20,12 +20,12 @@ pub async fn insert(conn: Conn<'_>, agent: AgentId, token: TokenId, expires_at: 
     Ok(inserted == 1)
 }
 
-/// Forgets the tokens that have expired by `now`.
+/// Forgets some of the tokens that have expired by `now`, at most `most`; gives how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_expired(conn: Conn<'_>, now: Timestamp) -> Result<()> {
-    const SQL: &str = "DELETE FROM revoked_tokens WHERE expires_at <= $1";
-    on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).execute(c).await.map(drop))?;
-    Ok(())
+pub async fn forget_expired(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM revoked_tokens WHERE (agent_id, jti) IN \
+        (SELECT agent_id, jti FROM revoked_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT +$2)";
+    Ok(on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).bind(most).execute(c).await?.rows_affected()))
 }

@@ -244,21 +244,29 @@ pub async fn end(conn: Conn<'_>, person: AdministratorId, ending: Ending) -> Res
     .rows_affected()))
 }
 
-/// Removes what no longer counts: sessions, and failures that are forgiven.
+/// Removes some of what no longer counts, at most `most` sessions, and as many failures that are forgiven; gives how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn sweep(mut conn: Conn<'_>, oldest: Oldest, forgiven: Timestamp) -> Result<()> {
-    const SESSIONS: &str = "DELETE FROM sessions WHERE last_seen_at <= $1 OR started_at <= $2";
-    const FAILURES: &str = "DELETE FROM sign_in_failures WHERE last_at <= $1";
-    on!(&mut conn, |c| sqlx::query(SESSIONS)
+pub async fn sweep(mut conn: Conn<'_>, oldest: Oldest, forgiven: Timestamp, most: i64) -> Result<u64> {
+    const SESSIONS: &str = "DELETE FROM sessions WHERE key_hash IN \
+        (SELECT key_hash FROM sessions WHERE last_seen_at <= $1 OR started_at <= $2 LIMIT +$3)";
+    const FAILURES: &str = "DELETE FROM sign_in_failures WHERE subject_hash IN \
+        (SELECT subject_hash FROM sign_in_failures WHERE last_at <= $1 ORDER BY last_at LIMIT +$2)";
+    let sessions = on!(&mut conn, |c| sqlx::query(SESSIONS)
         .bind(oldest.seen.as_micros())
         .bind(oldest.started.as_micros())
+        .bind(most)
         .execute(c)
-        .await
-        .map(drop))?;
-    on!(&mut conn, |c| sqlx::query(FAILURES).bind(forgiven.as_micros()).execute(c).await.map(drop))?;
-    Ok(())
+        .await?
+        .rows_affected());
+    let failures = on!(&mut conn, |c| sqlx::query(FAILURES)
+        .bind(forgiven.as_micros())
+        .bind(most)
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(sessions + failures)
 }
 
 /// How often something failed in a row, and when last.

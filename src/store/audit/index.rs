@@ -11,7 +11,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    iter,
+    iter, mem,
+    ops::RangeInclusive,
 };
 
 use sqlx::QueryBuilder;
@@ -143,30 +144,51 @@ fn common(wanted: &Wanted, run: i64, rows: &Rows) -> Option<Box<Bits>> {
     common.filter(|bits| bits.iter().any(|word| *word != 0))
 }
 
-/// The runs from `low` to `high` that may have something to show, in order: those that spans sum up, and those that come after.
-/// What says so of the newest, and of the widest spans, is read at once.
+/// The runs from `low` to `high` that may have something to show, in order: those that come after the spans, and what leads to
+/// those before. What says so of the newest, and of the widest spans, is read at once.
 pub(super) async fn candidates(
     mut conn: Conn<'_>,
     wanted: &Wanted,
     (low, high): (i64, i64),
     extent: Extent,
-) -> Result<[Vec<Candidate>; 2]> {
-    let spanned = extent.spanned();
+) -> Result<(Vec<Candidate>, Spanned)> {
     let times = in_time(conn.reborrow(), wanted, low, high).await?;
-    let is_in_time = |run: i64| times.as_ref().is_none_or(|times| times.binary_search(&run).is_ok());
-    let unspanned = (low.max(spanned)..=high).filter(|run| is_in_time(*run));
+    let last = high.min(extent.spanned() - 1);
+    let mut spanned = Spanned { runs: low..=last, times, cover: Vec::new(), rows: Rows::new() };
+    let unspanned: Vec<_> = (low.max(extent.spanned())..=high).filter(|run| spanned.is_in_time(*run)).collect();
     if wanted.terms.is_empty() {
-        let older = (low..=high.min(spanned - 1)).filter(|run| is_in_time(*run));
-        return Ok([older.map(|run| (run, None)).collect(), unspanned.map(|run| (run, None)).collect()]);
+        return Ok((unspanned.into_iter().map(|run| (run, None)).collect(), spanned));
     }
-    let unspanned: Vec<_> = unspanned.collect();
     let (unknown, newest) = unspanned.split_at(unspanned.len().saturating_sub(NEWEST));
-    let cover = extent.cover(low, high.min(spanned - 1));
-    let rows = load(conn.reborrow(), &wanted.terms, newest, &cover).await?;
-    let newest = newest.iter().filter_map(|run| Some((*run, Some(common(wanted, *run, &rows)?))));
+    spanned.cover = extent.cover(low, last);
+    spanned.rows = load(conn, &wanted.terms, newest, &spanned.cover).await?;
+    let newest = newest.iter().filter_map(|run| Some((*run, Some(common(wanted, *run, &spanned.rows)?))));
     let newer = unknown.iter().map(|run| (*run, None)).chain(newest).collect();
-    let older = spans::holding(conn, &wanted.terms, cover, rows).await?.into_iter();
-    Ok([older.filter(|(run, _)| (low..=high).contains(run) && is_in_time(*run)).collect(), newer])
+    Ok((newer, spanned))
+}
+
+/// Runs that spans sum up, and what was read of the spans.
+pub(super) struct Spanned {
+    runs: RangeInclusive<i64>,
+    times: Option<Vec<i64>>,
+    cover: Vec<Span>,
+    rows: Rows,
+}
+
+impl Spanned {
+    fn is_in_time(&self, run: i64) -> bool {
+        self.times.as_ref().is_none_or(|times| times.binary_search(&run).is_ok())
+    }
+
+    /// Those of them that may have something to show, in order.
+    pub(super) async fn candidates(mut self, conn: Conn<'_>, wanted: &Wanted) -> Result<Vec<Candidate>> {
+        if wanted.terms.is_empty() {
+            return Ok(self.runs.clone().filter(|run| self.is_in_time(*run)).map(|run| (run, None)).collect());
+        }
+        let (cover, rows) = (mem::take(&mut self.cover), mem::take(&mut self.rows));
+        let holding = spans::holding(conn, &wanted.terms, cover, rows).await?;
+        Ok(holding.into_iter().filter(|(run, _)| self.runs.contains(run) && self.is_in_time(*run)).collect())
+    }
 }
 
 /// The runs that touch the span of time, in order; `None`: all do.

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{
     Row, Tail,
-    index::{self, Chosen, RUN},
+    index::{self, Candidate, Chosen, RUN},
     spans::{self, Extent},
     terms::Wanted,
 };
@@ -166,23 +166,40 @@ async fn look_up(
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let mut parts = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
+    let (newer, spanned) = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
     if order == Order::NewestFirst {
-        parts.reverse();
+        look_in(conn.reborrow(), filter, wanted, between, &newer, order, found).await?;
     }
-    for runs in parts {
-        let mut rest = runs.as_slice();
-        let (mut width, widest) = WIDTH;
-        while !rest.is_empty() && !found.is_full() {
-            let group;
-            match order {
-                Order::NewestFirst => (rest, group) = rest.split_at(rest.len().saturating_sub(width)),
-                Order::OldestFirst => (group, rest) = rest.split_at(width.min(rest.len())),
-            }
-            let chosen = index::choose(conn.reborrow(), wanted, group).await?;
-            look_at(conn.reborrow(), filter, chosen, between, order, found).await?;
-            width = (width * 4).min(widest);
+    if !found.is_full() {
+        let spanned = spanned.candidates(conn.reborrow(), wanted).await?;
+        look_in(conn.reborrow(), filter, wanted, between, &spanned, order, found).await?;
+    }
+    if order == Order::OldestFirst {
+        look_in(conn, filter, wanted, between, &newer, order, found).await?;
+    }
+    Ok(())
+}
+
+/// Goes through some runs, which are in order.
+async fn look_in(
+    mut conn: Conn<'_>,
+    filter: &Filter,
+    wanted: &Wanted,
+    between: (i64, i64),
+    mut runs: &[Candidate],
+    order: Order,
+    found: &mut Found,
+) -> Result<()> {
+    let (mut width, widest) = WIDTH;
+    while !runs.is_empty() && !found.is_full() {
+        let group;
+        match order {
+            Order::NewestFirst => (runs, group) = runs.split_at(runs.len().saturating_sub(width)),
+            Order::OldestFirst => (group, runs) = runs.split_at(width.min(runs.len())),
         }
+        let chosen = index::choose(conn.reborrow(), wanted, group).await?;
+        look_at(conn.reborrow(), filter, chosen, between, order, found).await?;
+        width = (width * 4).min(widest);
     }
     Ok(())
 }

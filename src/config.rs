@@ -56,7 +56,7 @@ settings! {
     "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
-    "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, at some 1.3 KiB each; whoever else comes is read from the database";
+    "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, as a rule at 1.3 KiB each; whoever else comes is read from the database";
     "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; further ones wait";
     "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a sixteenth of it";
     "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";

@@ -231,7 +231,7 @@ async fn however_many_sign_in_at_once_few_are_kept_waiting() {
 /// What was changed behind the service's back shows whom it remembered.
 #[tokio::test]
 async fn as_many_agents_as_allowed_are_remembered() {
-    const AGENTS: usize = 1_500;
+    const AGENTS: usize = 2_500;
     for (allowed, remembers_all) in [("1024", false), ("16384", true)] {
         let server = Server::with(Database::sqlite(), &[("AGENTS_IN_MEMORY", allowed)]).await;
         let create = |number| server.admin.post("/agents", json!({ "name": format!("agent-{number}"), "owner": "o" }));

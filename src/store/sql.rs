@@ -78,8 +78,9 @@ impl Sql {
         }
     }
 
-    /// All rows at once, in the order of the number by which they are looked up. SQLite hands each row over as it finds it, and where it has to read a page for
-    /// each, whoever waits is woken for each; the sign hides from it that it could read in this order, so that it sorts first.
+    /// All rows at once, in the order of the number by which they are looked up. SQLite hands each row over as it finds it, and
+    /// where it has to read a page for each, whoever waits is woken for each; the sign hides from it that it could read in this
+    /// order, so that it sorts first.
     pub(super) fn at_once(&mut self, number: &str) -> &mut Self {
         self.is_one_plan = true;
         self.push(" ORDER BY +").push(number)
@@ -96,8 +97,8 @@ macro_rules! run {
     ($conn:expr, $query:path, $sql:expr, $fetch:ident) => {{
         let $crate::store::sql::Sql { text, values, is_one_plan } = $sql;
         let mut conn = Conn::from($conn);
-        // PostgreSQL would soon plan a prepared statement without regard to the values, which mostly decide about the plan. One that
-        // is not kept is a round trip more.
+        // PostgreSQL would soon plan a prepared statement without regard to the values, which mostly decide about the plan. One
+        // that is not kept is a round trip more.
         let persistent = is_one_plan || matches!(conn, Conn::Sqlite(_));
         on!(&mut conn, |c| {
             let mut query = $query(sqlx::AssertSqlSafe(text)).persistent(persistent);

@@ -2,6 +2,7 @@
 
 pub mod index;
 mod listing;
+mod lookup;
 mod spans;
 mod tail;
 mod terms;

@@ -80,7 +80,7 @@ impl Sql {
 
     /// All rows at once, in the order of the number by which they are looked up. SQLite hands each row over as it finds it, and
     /// where it has to read a page for each, whoever waits is woken for each; the sign hides from it that it could read in this
-    /// order, so that it sorts first.
+    /// order, so that it sorts first. To look rows up by their number there is one plan, whatever the numbers are.
     pub(super) fn at_once(&mut self, number: &str) -> &mut Self {
         self.is_one_plan = true;
         self.push(" ORDER BY +").push(number)

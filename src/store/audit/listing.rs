@@ -4,7 +4,8 @@ use std::mem;
 
 use super::{
     Row, Tail,
-    index::{self, Candidate, Chosen, RUN},
+    index::{self, RUN},
+    lookup::{self, Candidate, Chosen},
     spans::{self, Extent},
     terms::Wanted,
 };
@@ -120,7 +121,7 @@ async fn walk(
     if !found.is_full() {
         let low = index::run_of(after.saturating_add(1).max(1));
         let high = index::run_of(before.saturating_sub(1).max(0)).min(extent.runs - 1);
-        if let Some((low, high)) = index::within(conn.reborrow(), &wanted, low, high).await? {
+        if let Some((low, high)) = lookup::within(conn.reborrow(), &wanted, low, high).await? {
             look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high, extent), order, &mut found).await?;
         }
     }
@@ -166,7 +167,7 @@ async fn look_up(
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let (newer, spanned) = index::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
+    let (newer, spanned) = lookup::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
     if order == Order::NewestFirst {
         look_in(conn.reborrow(), filter, wanted, between, &newer, order, found).await?;
     }
@@ -197,7 +198,7 @@ async fn look_in(
             Order::NewestFirst => (runs, group) = runs.split_at(runs.len().saturating_sub(width)),
             Order::OldestFirst => (group, runs) = runs.split_at(width.min(runs.len())),
         }
-        let chosen = index::choose(conn.reborrow(), wanted, group).await?;
+        let chosen = lookup::choose(conn.reborrow(), wanted, group).await?;
         look_at(conn.reborrow(), filter, chosen, between, order, found).await?;
         width = (width * 4).min(widest);
     }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    index::{self, BUCKETS, Bits, RUN, Rows, run_of},
+    index::{self, BUCKETS, Bits, RUN, run_of},
+    lookup::{self, Rows},
     terms::Term,
 };
 use crate::{
@@ -227,7 +228,7 @@ pub(super) async fn holding(
         if spans.is_empty() {
             return Ok(runs);
         }
-        rows = index::load(conn.reborrow(), lists, &[], &spans).await?;
+        rows = lookup::load(conn.reborrow(), lists, &[], &spans).await?;
     }
 }
 

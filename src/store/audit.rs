@@ -79,8 +79,8 @@ const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192,
 const MOST_ROWS: usize = 256;
 
 /// Adds records that have their place in the chain after `from`, and moves its end behind them; `false`, with the transaction
-/// to be undone, when it ends elsewhere. `around` is what goes before and after with the same round trips, one for each 256
-/// records.
+/// to be undone, when it ends elsewhere. `around` are statements that go before and after with the same round trips, one for each
+/// 256 records; each of those before ends with a semicolon.
 pub(super) async fn append_sqlite(
     c: &mut SqliteConnection,
     records: &[Record],
@@ -127,7 +127,7 @@ pub(super) async fn append_sqlite(
             affected => affected?,
         };
         // Each statement says that it was carried out, the last above all: a connection that broke says nothing more.
-        let first = usize::from(!before.is_empty());
+        let first = before.matches(';').count();
         if affected.len() != statements || affected.get(first..first + 2) != Some(&[1, chunk.len() as u64]) {
             return Err(sqlx::Error::RowNotFound);
         }

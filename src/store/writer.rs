@@ -104,8 +104,6 @@ pub struct Tx {
     principals: HashMap<AgentId, Arc<Principal>>,
     /// How many agents more, or fewer, have a status.
     counted: Vec<(AgentStatus, i64)>,
-    /// Changes that were run; the savepoint of the last is still there.
-    units: usize,
 }
 
 impl Tx {
@@ -161,9 +159,7 @@ impl Tx {
     }
 
     async fn run(&mut self, unit: Unit) -> sqlx::Result<Answer> {
-        self.connection.begin().await?;
-        self.connection.savepoint(self.units > 0).await?;
-        self.units += 1;
+        self.connection.begin_unit().await?;
         let (events, imported, counted) = (self.events.len(), self.imported.len(), self.counted.len());
         let before = mem::take(&mut self.changes);
         let outcome = unit(self).await;
@@ -188,13 +184,12 @@ impl Tx {
             self.usage.note(action, record.at);
             records.push(record);
         }
-        let is_only_records = self.units == 0 && pending.is_none();
+        let is_only_records = !self.connection.has_units() && pending.is_none();
         let is_done = is_only_records && (records.is_empty() || self.connection.append(&mut records).await?);
         if !is_done {
             self.connection.begin().await?;
-            if self.units > 0 {
+            if self.connection.has_units() {
                 agents::count(self.connection.conn(), &self.counted).await?;
-                agents::index_text(self.connection.conn()).await?;
             }
             if let Some(pending) = pending {
                 pending.save(self.connection.conn()).await?;
@@ -415,7 +410,6 @@ async fn commit_batch(
         changes: Changes::default(),
         principals: HashMap::new(),
         counted: Vec::new(),
-        units: 0,
     };
     for work in batch {
         match work {

@@ -2,7 +2,6 @@
 
 use std::{cmp::Reverse, mem};
 
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
@@ -35,14 +34,10 @@ const LETTERS: &str = "etaoinsrhldcumfpgwybvkxjqz";
 /// PostgreSQL's index is over this, and is used for nothing else.
 const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.description) COLLATE \"default\")";
 
-/// Brings the text index up to date with what was done to agents, once that is enough agents. PostgreSQL does so by itself.
-///
-/// # Errors
-/// When the database fails.
-pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
-    let Conn::Sqlite(mut c) = conn else { return Ok(()) };
-    // One text: each is a round trip to SQLite's thread.
-    let sql = [
+/// Statements that bring SQLite's text index up to date with what was done to agents, once that is enough agents. PostgreSQL does
+/// so by itself.
+pub(in crate::store) fn index_text() -> String {
+    let parts = [
         "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index) AND ",
         ARE_ENOUGH,
         "; INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
@@ -50,9 +45,9 @@ pub(in crate::store) async fn index_text(conn: Conn<'_>) -> sqlx::Result<()> {
         ARE_ENOUGH,
         "; DELETE FROM agents_to_index WHERE ",
         ARE_ENOUGH,
+        "; ",
     ];
-    sqlx::query(AssertSqlSafe(sql.concat())).execute(c.begin()).await?;
-    Ok(())
+    parts.concat()
 }
 
 /// Which agents may hold a text, as far as the index can say.

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::AssertSqlSafe;
+
 use crate::{
     domain::audit::{Head, Record},
     store::{
-        audit,
+        agents, audit,
         db::{Conn, Db, PooledConn, on},
     },
 };
@@ -18,6 +20,8 @@ const TRUSTED: Duration = Duration::from_millis(10);
 pub(super) struct WriteConn {
     connection: PooledConn,
     in_transaction: bool,
+    /// Units that the transaction carries out, the last of them included.
+    units: usize,
     /// The end of the chain, as this connection last saw or left it.
     head: Option<Head>,
     /// Whether somebody else moved it when this connection last looked.
@@ -29,7 +33,7 @@ pub(super) struct WriteConn {
 impl WriteConn {
     pub(super) async fn open(db: &Db) -> sqlx::Result<Self> {
         let connection = db.writer().await?;
-        Ok(Self { connection, in_transaction: false, head: None, is_shared: false, used: Instant::now() })
+        Ok(Self { connection, in_transaction: false, units: 0, head: None, is_shared: false, used: Instant::now() })
     }
 
     /// The same connection for another transaction, or another one in place of one that was cut while nobody used it.
@@ -104,9 +108,12 @@ impl WriteConn {
         const COMMIT: &str = "COMMIT";
         let from = self.begin().await?;
         let to = from.append(records);
+        let before = if self.has_units() { agents::index_text() } else { String::new() };
         let appended = match self.conn() {
-            Conn::Sqlite(mut c) if records.is_empty() => sqlx::query(COMMIT).execute(c.begin()).await.map(|_| true)?,
-            Conn::Sqlite(mut c) => audit::append_sqlite(c.begin(), records, from, ("", "; COMMIT")).await?,
+            Conn::Sqlite(mut c) if records.is_empty() => {
+                sqlx::query(AssertSqlSafe(before + COMMIT)).execute(c.begin()).await.map(|_| true)?
+            }
+            Conn::Sqlite(mut c) => audit::append_sqlite(c.begin(), records, from, (&before, "; COMMIT")).await?,
             Conn::Postgres(mut c) => {
                 let appended = audit::append_postgres(c.begin(), records, from).await?;
                 if appended {
@@ -118,15 +125,21 @@ impl WriteConn {
         if !appended {
             return Err(sqlx::Error::RowNotFound);
         }
-        (self.in_transaction, self.head, self.used) = (false, Some(to), Instant::now());
+        (self.in_transaction, self.units, self.head, self.used) = (false, 0, Some(to), Instant::now());
         Ok(())
     }
 
-    /// Sets the mark to which [`WriteConn::undo`] returns; `again` when there is an earlier one, which is given up.
-    pub(super) async fn savepoint(&mut self, again: bool) -> sqlx::Result<()> {
-        const FIRST: &str = "SAVEPOINT unit";
-        const AGAIN: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
-        let statements = if again { AGAIN } else { FIRST };
+    /// Begins a unit, which [`WriteConn::undo`] takes back. The first of a transaction needs no savepoint: nothing is lost with it.
+    pub(super) async fn begin_unit(&mut self) -> sqlx::Result<()> {
+        const SECOND: &str = "SAVEPOINT unit";
+        const LATER: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
+        self.begin().await?;
+        self.units += 1;
+        let statements = match self.units {
+            1 => return Ok(()),
+            2 => SECOND,
+            _ => LATER,
+        };
         match self.conn() {
             Conn::Sqlite(mut c) => sqlx::query(statements).execute(c.begin()).await.map(drop),
             // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
@@ -134,9 +147,20 @@ impl WriteConn {
         }
     }
 
-    /// Undoes all since the mark.
+    /// Undoes what the last unit did.
     pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
-        on!(self.conn(), |c| sqlx::query("ROLLBACK TO SAVEPOINT unit").execute(c).await.map(drop))
+        let is_first = self.units == 1;
+        let statement = if is_first { "ROLLBACK" } else { "ROLLBACK TO SAVEPOINT unit" };
+        on!(self.conn(), |c| sqlx::query(statement).execute(c).await.map(drop))?;
+        if is_first {
+            (self.in_transaction, self.units) = (false, 0);
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction carries out units.
+    pub(super) const fn has_units(&self) -> bool {
+        self.units > 0
     }
 }
 

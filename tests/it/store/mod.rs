@@ -4,6 +4,7 @@ mod agents;
 mod audit;
 mod chain;
 mod nodes;
+mod units;
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);

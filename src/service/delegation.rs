@@ -162,12 +162,10 @@ async fn delegate(
         .chain([Link { acting: Some(Acting { delegation, obtained: jti }), ..own }])
         .collect();
     claims.act = Actor::chain(links.iter().skip(1).map(|link| link.agent));
-    let issuable = tokens::sign(services, &claims, grant.scope)?;
     let event = event(services, origin, &claims, &links, said.jti, now);
     let ends_at = Timestamp::from_secs(claims.exp);
-    let token = DelegatedToken { jti, audience: claims.aud, issued_at: now, expires_at: ends_at, links };
-    keep(services, token, event, actor.used).await?;
-    Ok(issuable)
+    let token = DelegatedToken { jti, audience: claims.aud.clone(), issued_at: now, expires_at: ends_at, links };
+    tokens::sign_recorded(services, &claims, grant.scope, keep(services, token, event, actor.used)).await
 }
 
 fn event(

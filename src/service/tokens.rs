@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future;
 use serde_json::json;
+use tokio::task;
 
 use super::{
     Services,
@@ -226,15 +228,16 @@ async fn issue(
         success: true,
         request_id: origin.request_id.clone(),
     };
-    let issuable = sign(services, &claims, grant.scope)?;
-    match client.key() {
-        Some((key, true)) => {
-            let spent = services.store.write(move |tx| Box::pin(use_key(tx, issued, key, true))).await;
-            services.usable_or_recorded(spent, origin, client).await?;
+    let recording = async {
+        match client.key() {
+            Some((key, true)) => {
+                let spent = services.store.write(move |tx| Box::pin(use_key(tx, issued, key, true))).await;
+                services.usable_or_recorded(spent, origin, client).await
+            }
+            key => services.store.record(issued, key.map(|(key, _)| key)).await,
         }
-        key => services.store.record(issued, key.map(|(key, _)| key)).await?,
-    }
-    Ok(issuable)
+    };
+    sign_recorded(services, &claims, grant.scope, recording).await
 }
 
 /// Records what was issued for an API key, which is one of the tokens that it is for if its uses are counted.
@@ -247,11 +250,22 @@ pub(super) async fn use_key(tx: &mut Tx, issued: Event, key: ApiKeyId, is_counte
     Ok(())
 }
 
-/// Signs a token, which must not leave before its record is durable.
-pub(super) fn sign(services: &Services, claims: &Claims, scope: CapabilitySet) -> Result<IssuedToken> {
-    let access_token = services.keyring.get().sign(claims).map_err(|error| Error::Internal(Box::new(error)))?;
+/// Signs a token while `recording` makes its record durable, before which it must not leave.
+pub(super) async fn sign_recorded(
+    services: &Services,
+    claims: &Claims,
+    scope: CapabilitySet,
+    recording: impl Future<Output = Result<()>>,
+) -> Result<IssuedToken> {
+    let signing = async {
+        // The writer is to have the record, and the database work, before the processor is kept busy here.
+        task::yield_now().await;
+        services.keyring.get().sign(claims).map_err(|error| Error::Internal(Box::new(error)))
+    };
+    let (recorded, access_token) = future::join(recording, signing).await;
+    recorded?;
     Ok(IssuedToken {
-        access_token: access_token.into(),
+        access_token: access_token?.into(),
         expires_in: claims.exp - claims.iat,
         scope,
         is_bound: claims.cnf.is_some(),

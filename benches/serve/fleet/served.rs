@@ -6,9 +6,9 @@
 //! authenticates as many different agents as asked for, has each one's token introspected, and prints the memory of the process
 //! before and after (`VmRSS`; `RssAnon`, without what is read from files; `VmHWM`, the most it was; of proc(5)).
 //!
-//! Then asks all of them, one database after another and three times over, for each operation on one connection for the given
-//! time, and prints the median of the mean times of a request in ms, each with its ratio to that of the first database, and the
-//! server's processor time for one request in µs. "1,000 agents" are spread over the whole fleet; "any" is every agent in an
+//! Then asks all of them for each operation on one connection, one database after another in nine turns of a third of the given
+//! time, and prints medians of the turns: of the mean time of a request in ms, of its ratio to that of the first database in the
+//! same turn, so that both are of the same moment, and of the server's processor time for one request in µs. "1,000 agents" are spread over the whole fleet; "any" is every agent in an
 //! order that visits each once: beyond what the caches hold, each is loaded from the database. A fleet whose agents are all
 //! awake costs that much, one that is large and mostly asleep does not.
 //!
@@ -39,8 +39,8 @@ use crate::{
 
 /// Starts that are timed.
 const STARTS: usize = 11;
-/// Times that each operation is measured.
-const ROUNDS: usize = 3;
+/// Times that each operation is measured: a machine's pace changes from one second to the next, and seldom all the time.
+const TURNS: usize = 9;
 /// Agents of a fleet that is mostly asleep.
 const AWAKE: u64 = 1_000;
 /// Connections that agents authenticate over.
@@ -54,7 +54,7 @@ pub struct Options {
     /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`; the smallest first.
     #[arg(long, required = true)]
     database: Vec<String>,
-    /// Measured time of each operation, in seconds.
+    /// Time of three turns of each operation, in seconds.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Most agents that authenticate before memory is read.
@@ -95,27 +95,34 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let names: Vec<_> = all.iter().flat_map(|served| &served.operations).map(|operation| operation.name).collect();
     let rows = names.len() / all.len();
     for (row, name) in names.into_iter().take(rows).enumerate() {
-        let mut times = vec![Vec::new(); all.len()];
-        for _ in 0..ROUNDS {
-            for (served, times) in all.iter().zip(&mut times) {
+        let mut turns = vec![[const { Vec::new() }; 3]; all.len()];
+        for _ in 0..TURNS {
+            let mut first = None;
+            for (served, [means, ratios, cpus]) in all.iter().zip(&mut turns) {
                 let operation = served.operations.get(row).ok_or("databases differ in their operations")?;
-                let measured = measure(&served.process, operation, 1, 1, Duration::from_secs(options.seconds))?;
+                let measured = measure(&served.process, operation, 1, 1, Duration::from_secs(options.seconds) / 3)?;
                 if let Some(example) = measured.example {
                     return Err(format!("{name}: {example}").into());
                 }
-                times.push((1_000.0 / measured.rate(), measured.per_request(measured.server_cpu)));
+                let mean = 1_000.0 / measured.rate();
+                means.push(mean);
+                ratios.push(mean / *first.get_or_insert(mean));
+                cpus.push(measured.per_request(measured.server_cpu));
             }
         }
         print!("{name:<34}");
-        let mut first = None;
-        for times in &mut times {
-            times.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
-            let (mean, cpu) = times.get(ROUNDS / 2).copied().unwrap_or_default();
-            print!(" | {mean:>12.3} {:>12.2} {cpu:>16.1}", mean / *first.get_or_insert(mean));
+        for figures in turns {
+            let [mean, ratio, cpu] = figures.map(median);
+            print!(" | {mean:>12.3} {ratio:>12.2} {cpu:>16.1}");
         }
         println!();
     }
     Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 fn serve(url: &str, options: &Options) -> Result<Served, Failure> {

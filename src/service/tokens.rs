@@ -250,7 +250,8 @@ pub(super) async fn use_key(tx: &mut Tx, issued: Event, key: ApiKeyId, is_counte
     Ok(())
 }
 
-/// Signs a token while `recording` makes its record durable, before which it must not leave.
+/// Signs a token while `recording` makes its record durable, before which it must not leave. Where the cryptographic library fails
+/// there is a record, and the use of a key, without a token.
 pub(super) async fn sign_recorded(
     services: &Services,
     claims: &Claims,

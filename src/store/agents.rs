@@ -16,7 +16,7 @@ use super::{
 use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp};
 
 pub use listing::{count_up_to, list, owners};
-pub(super) use search::index_text;
+pub(super) use search::INDEX_TEXT;
 
 #[derive(FromRow)]
 struct Row {

@@ -10,7 +10,10 @@ mod terms;
 use std::future::ready;
 
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection, SqliteConnection, error::ErrorKind};
+use sqlx::{
+    AssertSqlSafe, Executor, FromRow, PgConnection, Sqlite, SqliteConnection, error::ErrorKind, query::Query,
+    sqlite::SqliteArguments,
+};
 use uuid::Uuid;
 
 use super::db::{Conn, on};
@@ -80,7 +83,7 @@ const MOST_ROWS: usize = 256;
 
 /// Adds records that have their place in the chain after `from`, and moves its end behind them; `false`, with the transaction
 /// to be undone, when it ends elsewhere. `around` are statements that go before and after with the same round trips, one for each
-/// 256 records; each of those before ends with a semicolon.
+/// 256 records; there is a semicolon behind each of those before and in front of each of those after, and nowhere else.
 pub(super) async fn append_sqlite(
     c: &mut SqliteConnection,
     records: &[Record],
@@ -120,20 +123,29 @@ pub(super) async fn append_sqlite(
                 .bind(record.prev_hash.as_slice())
                 .bind(record.hash.as_slice());
         }
-        let affected =
-            c.fetch_many(query).try_filter_map(|step| ready(Ok(step.left().map(|done| done.rows_affected()))));
-        let affected: Vec<u64> = match affected.try_collect().await {
+        let affected = match carry_out(c, query, statements).await {
             Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::NotNullViolation => return Ok(false),
             affected => affected?,
         };
-        // Each statement says that it was carried out, the last above all: a connection that broke says nothing more.
         let first = before.matches(';').count();
-        if affected.len() != statements || affected.get(first..first + 2) != Some(&[1, chunk.len() as u64]) {
+        if affected.get(first..first + 2) != Some(&[1, chunk.len() as u64]) {
             return Err(sqlx::Error::RowNotFound);
         }
         (before, from) = ("", to);
     }
     Ok(true)
+}
+
+/// Carries out a text of so many statements; gives how many rows each affected.
+pub(super) async fn carry_out(
+    c: &mut SqliteConnection,
+    query: Query<'_, Sqlite, SqliteArguments>,
+    statements: usize,
+) -> sqlx::Result<Vec<u64>> {
+    let affected = c.fetch_many(query).try_filter_map(|step| ready(Ok(step.left().map(|done| done.rows_affected()))));
+    let affected: Vec<u64> = affected.try_collect().await?;
+    // Each statement says that it was carried out, the last above all: a connection that broke says nothing more.
+    if affected.len() == statements { Ok(affected) } else { Err(sqlx::Error::RowNotFound) }
 }
 
 /// Most records in one statement to PostgreSQL: about what fits into one record of TLS, which is one write to the connection.

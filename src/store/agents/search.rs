@@ -21,9 +21,15 @@ const FIRST: usize = 3;
 /// More agents than this hold these: then all trigrams are looked up.
 const FEW_AT_FIRST: usize = 500;
 
-/// Whether as many agents wait as SQLite's index takes up at once. To take up one alone costs as much as to take up several, and
-/// leaves a piece that has to be merged.
-const ARE_ENOUGH: &str = "(SELECT COUNT(*) FROM agents_to_index) >= 64";
+/// Statements that bring SQLite's text index up to date with what was done to agents, once 64 of them wait: to take up one alone
+/// costs as much as to take up several, and leaves a piece that has to be merged. PostgreSQL keeps its index by itself.
+pub(in crate::store) const INDEX_TEXT: &str = "\
+    DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index) \
+    AND (SELECT COUNT(*) FROM agents_to_index) >= 64; \
+    INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
+    FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number \
+    AND (SELECT COUNT(*) FROM agents_to_index) >= 64; \
+    DELETE FROM agents_to_index WHERE (SELECT COUNT(*) FROM agents_to_index) >= 64; ";
 /// The numbers of the agents that may hold what a full-text query asks for, each once. Those that wait may hold anything.
 const MAY_HOLD: &str = "SELECT number FROM agents_to_index UNION ALL SELECT rowid FROM agents_text \
     WHERE rowid NOT IN (SELECT number FROM agents_to_index) AND agents_text MATCH ";
@@ -33,22 +39,6 @@ const LETTERS: &str = "etaoinsrhldcumfpgwybvkxjqz";
 
 /// PostgreSQL's index is over this, and is used for nothing else.
 const POSTGRES_TEXT: &str = "((a.name || E'\\x01' || a.owner || E'\\x01' || a.description) COLLATE \"default\")";
-
-/// Statements that bring SQLite's text index up to date with what was done to agents, once that is enough agents. PostgreSQL does
-/// so by itself.
-pub(in crate::store) fn index_text() -> String {
-    let parts = [
-        "DELETE FROM agents_text WHERE rowid IN (SELECT number FROM agents_to_index) AND ",
-        ARE_ENOUGH,
-        "; INSERT INTO agents_text (rowid, name, owner, description) SELECT a.number, a.name, a.owner, a.description \
-            FROM agents_to_index i CROSS JOIN agents a WHERE a.number = i.number AND ",
-        ARE_ENOUGH,
-        "; DELETE FROM agents_to_index WHERE ",
-        ARE_ENOUGH,
-        "; ",
-    ];
-    parts.concat()
-}
 
 /// Which agents may hold a text, as far as the index can say.
 pub(super) enum Candidates {

@@ -194,3 +194,22 @@ pub(super) async fn load(conn: Conn<'_>, lists: &[Vec<Term>], runs: &[i64], span
     let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
     Ok(rows.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_records_are_told_by_their_positions() {
+        let offsets = [0, 1, 63, 64, 4_095, 8_191];
+        let mut bits = index::no_bits();
+        for offset in offsets {
+            index::set(&mut bits, offset);
+        }
+        let chosen = Chosen { run: 2, bits: Some(bits) };
+        assert_eq!(chosen.bounds(), (16_385, 24_576));
+        assert_eq!(chosen.few(6), Some(offsets.map(|offset| 16_385 + i64::from(offset)).to_vec()));
+        assert_eq!(chosen.few(5), None);
+        assert_eq!(Chosen { run: 2, bits: None }.few(u32::MAX), None);
+    }
+}

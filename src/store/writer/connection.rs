@@ -15,13 +15,25 @@ use crate::{
 /// How long a connection to PostgreSQL may have been unused and is still taken to work.
 const TRUSTED: Duration = Duration::from_millis(10);
 
+/// How far the transaction has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Transaction {
+    /// There is none.
+    None,
+    Begun,
+    /// Its first unit was begun, and no other.
+    Unit,
+    /// There is a savepoint in front of its last unit.
+    Savepoint,
+}
+
 /// The connection that writes. The writer keeps it: to return it to its pool after every batch costs a round trip to the
 /// database, and to fetch it again another.
 pub(super) struct WriteConn {
     connection: PooledConn,
-    in_transaction: bool,
-    /// Units that the transaction carries out, the last of them included.
-    units: usize,
+    transaction: Transaction,
+    /// Whether this batch had to begin again.
+    began_again: bool,
     /// The end of the chain, as this connection last saw or left it.
     head: Option<Head>,
     /// Whether somebody else moved it when this connection last looked.
@@ -33,10 +45,17 @@ pub(super) struct WriteConn {
 impl WriteConn {
     pub(super) async fn open(db: &Db) -> sqlx::Result<Self> {
         let connection = db.writer().await?;
-        Ok(Self { connection, in_transaction: false, units: 0, head: None, is_shared: false, used: Instant::now() })
+        Ok(Self {
+            connection,
+            transaction: Transaction::None,
+            began_again: false,
+            head: None,
+            is_shared: false,
+            used: Instant::now(),
+        })
     }
 
-    /// The same connection for another transaction, or another one in place of one that was cut while nobody used it.
+    /// The same connection for another batch, or another one in place of one that was cut while nobody used it.
     pub(super) async fn again(mut self, db: &Db) -> sqlx::Result<Self> {
         if let PooledConn::Postgres(lease) = &mut self.connection
             && self.used.elapsed() >= TRUSTED
@@ -45,6 +64,7 @@ impl WriteConn {
             lease.spoil();
             return Self::open(db).await;
         }
+        self.began_again = false;
         Ok(self)
     }
 
@@ -60,10 +80,10 @@ impl WriteConn {
     pub(super) async fn begin(&mut self) -> sqlx::Result<Head> {
         const SQLITE: &str = "BEGIN IMMEDIATE; SELECT seq, hash FROM audit_head WHERE id = 1";
         const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
-        if let Some(head) = self.head.filter(|_| self.in_transaction) {
+        if let Some(head) = self.head.filter(|_| self.in_transaction()) {
             return Ok(head);
         }
-        self.in_transaction = true;
+        self.transaction = Transaction::Begun;
         let (seq, hash): (i64, Vec<u8>) = match self.conn() {
             Conn::Sqlite(mut c) => sqlx::query_as(SQLITE).fetch_one(c.begin()).await?,
             Conn::Postgres(mut c) => {
@@ -81,10 +101,10 @@ impl WriteConn {
     /// chain; `false`, with nothing written, when somebody has.
     pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
         let is_one_statement = !matches!(self.conn(), Conn::Postgres(_)) || records.len() <= audit::POSTGRES_ROWS;
-        let is_sure = is_one_statement && !self.in_transaction && !self.is_shared;
+        let is_sure = is_one_statement && !self.in_transaction() && !self.is_shared;
         let Some(from) = self.head.filter(|_| is_sure) else { return Ok(false) };
         let to = from.append(records);
-        self.in_transaction = true;
+        self.transaction = Transaction::Begun;
         let appended = match self.conn() {
             Conn::Sqlite(mut c) => {
                 let appended =
@@ -96,7 +116,7 @@ impl WriteConn {
             }
             Conn::Postgres(mut c) => audit::append_postgres(c.begin(), records, from).await?,
         };
-        (self.in_transaction, self.used) = (false, Instant::now());
+        self.end();
         if appended {
             self.head = Some(to);
         }
@@ -108,12 +128,14 @@ impl WriteConn {
         const COMMIT: &str = "COMMIT";
         let from = self.begin().await?;
         let to = from.append(records);
-        let before = if self.has_units() { agents::index_text() } else { String::new() };
+        let before = if self.has_units() { agents::INDEX_TEXT } else { "" };
         let appended = match self.conn() {
             Conn::Sqlite(mut c) if records.is_empty() => {
-                sqlx::query(AssertSqlSafe(before + COMMIT)).execute(c.begin()).await.map(|_| true)?
+                let sql = [before, COMMIT].concat();
+                let statements = sql.split(';').count();
+                audit::carry_out(c.begin(), sqlx::query(AssertSqlSafe(sql)), statements).await.map(|_| true)?
             }
-            Conn::Sqlite(mut c) => audit::append_sqlite(c.begin(), records, from, (&before, "; COMMIT")).await?,
+            Conn::Sqlite(mut c) => audit::append_sqlite(c.begin(), records, from, (before, "; COMMIT")).await?,
             Conn::Postgres(mut c) => {
                 let appended = audit::append_postgres(c.begin(), records, from).await?;
                 if appended {
@@ -125,21 +147,24 @@ impl WriteConn {
         if !appended {
             return Err(sqlx::Error::RowNotFound);
         }
-        (self.in_transaction, self.units, self.head, self.used) = (false, 0, Some(to), Instant::now());
+        self.head = Some(to);
+        self.end();
         Ok(())
     }
 
-    /// Begins a unit, which [`WriteConn::undo`] takes back. The first of a transaction needs no savepoint: nothing is lost with it.
+    /// Begins a unit, which [`WriteConn::undo`] takes back. The first of a transaction needs no savepoint: nothing else is lost with
+    /// it. To undo it gives up the end of the chain, and to be given it again can take as long as other nodes please, so that this
+    /// is done once in a batch and not for each unit that is refused.
     pub(super) async fn begin_unit(&mut self) -> sqlx::Result<()> {
-        const SECOND: &str = "SAVEPOINT unit";
+        const FIRST: &str = "SAVEPOINT unit";
         const LATER: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
         self.begin().await?;
-        self.units += 1;
-        let statements = match self.units {
-            1 => return Ok(()),
-            2 => SECOND,
-            _ => LATER,
-        };
+        if self.transaction == Transaction::Begun && !self.began_again {
+            self.transaction = Transaction::Unit;
+            return Ok(());
+        }
+        let statements = if self.transaction == Transaction::Savepoint { LATER } else { FIRST };
+        self.transaction = Transaction::Savepoint;
         match self.conn() {
             Conn::Sqlite(mut c) => sqlx::query(statements).execute(c.begin()).await.map(drop),
             // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
@@ -149,25 +174,35 @@ impl WriteConn {
 
     /// Undoes what the last unit did.
     pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
-        let is_first = self.units == 1;
-        let statement = if is_first { "ROLLBACK" } else { "ROLLBACK TO SAVEPOINT unit" };
+        let has_savepoint = self.transaction == Transaction::Savepoint;
+        let statement = if has_savepoint { "ROLLBACK TO SAVEPOINT unit" } else { "ROLLBACK" };
         on!(self.conn(), |c| sqlx::query(statement).execute(c).await.map(drop))?;
-        if is_first {
-            (self.in_transaction, self.units) = (false, 0);
+        if !has_savepoint {
+            self.began_again = true;
+            self.end();
         }
         Ok(())
     }
 
-    /// Whether the transaction carries out units.
-    pub(super) const fn has_units(&self) -> bool {
-        self.units > 0
+    /// Notes that the transaction has ended.
+    fn end(&mut self) {
+        (self.transaction, self.used) = (Transaction::None, Instant::now());
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.transaction != Transaction::None
+    }
+
+    /// Whether units were begun in the transaction.
+    pub(super) fn has_units(&self) -> bool {
+        self.transaction >= Transaction::Unit
     }
 }
 
 impl Drop for WriteConn {
     /// A transaction that was not committed ends with its connection, in whatever state an error left the two.
     fn drop(&mut self) {
-        if self.in_transaction {
+        if self.in_transaction() {
             self.connection.spoil();
         }
     }

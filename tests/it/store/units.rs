@@ -1,16 +1,20 @@
 //! Units of work that share a transaction.
 
-use std::ops::RangeInclusive;
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 use aims::{
     domain::{
-        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp,
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Result, Timestamp,
+        agent::{Filter, Sort},
         audit::{AuditAction, Event, Resource},
     },
     service::audit::verify,
-    store::{Store, Tx, agents},
+    store::{Conn, Store, Tx, agents},
 };
-use futures_util::future::{join, join_all};
+use futures_util::future::{BoxFuture, join_all};
 use uuid::Uuid;
 
 use super::Dice;
@@ -20,8 +24,6 @@ use crate::{
 };
 
 both!(a_refused_unit_is_undone_and_no_other);
-
-const RECORDS: &str = "SELECT COUNT(*) FROM audit_log";
 
 /// How far a unit comes before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +67,15 @@ fn event(number: u128) -> Event {
     }
 }
 
-async fn unit(tx: &mut Tx, numbers: RangeInclusive<u128>, end: End) -> Result<()> {
+async fn unit(tx: &mut Tx, numbers: Range<u128>, end: End, is_recorded: bool) -> Result<()> {
     if end == End::Nowhere {
         return Err(Error::Refused("before anything"));
     }
     for number in numbers {
         assert!(agents::insert(tx, &agent(number)).await?);
-        tx.audit(event(number));
+        if is_recorded {
+            tx.audit(event(number));
+        }
         if end == End::AfterOne {
             return Err(Error::Refused("after one"));
         }
@@ -79,50 +83,89 @@ async fn unit(tx: &mut Tx, numbers: RangeInclusive<u128>, end: End) -> Result<()
     if end == End::Kept { Ok(()) } else { Err(Error::Refused("after all")) }
 }
 
-/// What is asked for at once shares transactions, wherever in them the refused units are.
+/// How many agents there are whose name holds this number.
+async fn found(store: &Store, number: u128) -> usize {
+    let filter = Filter { text: Some(format!("agent-{number}")), ..Filter::default() };
+    let mut read = store.read().await.unwrap();
+    agents::list(read.conn(), &filter, Sort::Name, None, Limit::of(10)).await.unwrap().items.len()
+}
+
+/// What is asked for at once shares transactions, wherever in them the refused units are, and whatever they are recorded with.
 async fn a_refused_unit_is_undone_and_no_other(db: Database) {
     let app = open(&db, &TestClock::new(), &[]).await;
     let store: &Store = &app.services().store;
     let mut dice = Dice(11);
-    let (mut number, mut kept, mut recorded) = (1_000, Vec::new(), db.count(RECORDS).await);
+    let (mut next, mut kept, mut refused) = (100_000, Vec::new(), Vec::new());
+    let mut recorded = db.count("SELECT COUNT(*) FROM audit_log").await;
     for round in 0..30 {
         let length = if round < 8 { 1 } else { 1 + dice.roll(12) };
-        let ends: Vec<_> = (0..length)
-            .map(|_| *dice.pick(&[End::Nowhere, End::AfterOne, End::AfterAll, End::Kept, End::Kept, End::Kept]))
-            .collect();
-        let first = number;
-        let units = ends.iter().zip((first..).step_by(2)).map(|(end, number)| {
-            let end = *end;
-            store.write(move |tx| Box::pin(unit(tx, number..=number + 1, end)))
-        });
-        let record = store.record(event(first + 1_000_000), None);
-        // Among the units, or after them.
-        let (answers, record) = if dice.roll(2) == 0 {
-            join(join_all(units), record).await
-        } else {
-            let (record, answers) = join(record, join_all(units)).await;
-            (answers, record)
-        };
-        record.unwrap();
-        recorded += 1;
+        // More agents than the text index takes up at once, and more records than a statement has room for.
+        let each = if round % 10 == 9 { 90 } else { 2 };
+        let is_recorded = dice.roll(4) > 0;
+        let ends = [End::Nowhere, End::AfterOne, End::AfterAll, End::Kept, End::Kept, End::Kept];
+        let ends: Vec<_> = (0..length).map(|_| *dice.pick(&ends)).collect();
+        let mut work: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
+        for end in &ends {
+            let (numbers, end) = (next..next + each, *end);
+            next += each;
+            if end == End::Kept { &mut kept } else { &mut refused }.extend(numbers.clone());
+            if end == End::Kept && is_recorded {
+                recorded += i64::try_from(each).unwrap();
+            }
+            work.push(Box::pin(store.write(move |tx| Box::pin(unit(tx, numbers, end, is_recorded)))));
+        }
+        let alone = dice.maybe(round % (work.len() + 1));
+        if let Some(place) = alone {
+            work.insert(place, Box::pin(store.record(event(next + 1_000_000), None)));
+            recorded += 1;
+        }
+        let mut answers = join_all(work).await;
+        if let Some(place) = alone {
+            answers.remove(place).unwrap();
+        }
         for (end, answer) in ends.iter().zip(answers) {
             assert_eq!(answer.is_ok(), *end == End::Kept, "{ends:?}: {answer:?}");
-            if answer.is_ok() {
-                kept.extend([number, number + 1]);
-                recorded += 2;
-            }
-            number += 2;
         }
         let there = db.count("SELECT COUNT(*) FROM agents WHERE owner = 'tests'").await;
         assert_eq!(usize::try_from(there).unwrap(), kept.len(), "{ends:?}");
-        assert_eq!(db.count(RECORDS).await, recorded, "{ends:?}");
+        assert_eq!(db.count("SELECT COUNT(*) FROM audit_log").await, recorded, "{ends:?}");
     }
-    for number in &kept {
+    for number in kept.iter().step_by(17) {
         let known = agents::find(store.read().await.unwrap().conn(), AgentId(Uuid::from_u128(*number))).await.unwrap();
         assert_eq!(known, Some(agent(*number)));
+        assert_eq!(found(store, *number).await, 1);
+    }
+    for number in refused.iter().step_by(17) {
+        assert_eq!(found(store, *number).await, 0);
     }
     let counts = agents::counts(store.read().await.unwrap().conn()).await.unwrap();
     let counted: i64 = counts.iter().map(|(_, agents)| agents).sum();
     assert_eq!(counted, db.count("SELECT COUNT(*) FROM agents").await);
     assert!(verify(store.db()).await.unwrap().broken.is_none());
+}
+
+/// Other nodes write between two transactions: whoever had to wait for them again for each refused unit would wait for long.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn refused_units_give_up_the_end_of_the_chain_once() {
+    let db = Database::postgres().await;
+    let app = open(&db, &TestClock::new(), &[]).await;
+    let store = &app.services().store;
+    let transactions: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let refused = (0..20).map(|_| {
+        let transactions = transactions.clone();
+        store.write(move |tx| {
+            Box::pin(async move {
+                let Conn::Postgres(mut c) = tx.conn() else { return Err(Error::Unavailable(None)) };
+                let this = sqlx::query_scalar("SELECT txid_current()").fetch_one(c.begin()).await?;
+                transactions.lock().unwrap().push(this);
+                Err::<(), _>(Error::Refused("no"))
+            })
+        })
+    });
+    assert!(join_all(refused).await.iter().all(Result::is_err));
+    let mut transactions = transactions.lock().unwrap().clone();
+    assert_eq!(transactions.len(), 20);
+    transactions.dedup();
+    assert_eq!(transactions.len(), 2);
 }

@@ -3,11 +3,13 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand};
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 /// How long a page may take to become what is waited for, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -27,22 +29,34 @@ impl Look {
 /// A browser of the test's own.
 pub struct Chrome {
     client: Client,
-    driver: Child,
+    _driver: Driver,
     url: String,
 }
 
-impl Drop for Chrome {
+/// A driver, which ends its browsers with itself.
+struct Driver {
+    process: Child,
+    port: String,
+    /// Ends with the last of those who write to the driver's output: the browser is one.
+    output: Option<JoinHandle<()>>,
+    /// What the browser would leave behind.
+    _temporary: TempDir,
+}
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        // The driver ends its browsers with itself.
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(output) = self.output.take() {
+            let _ = output.join();
+        }
     }
 }
 
 impl Chrome {
     /// Starts a browser that reads `url` and nothing else.
     pub async fn start(url: &str, look: Look) -> Self {
-        let (driver, port) = start_driver();
+        let driver = Driver::start();
         let mut arguments = vec![
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),
@@ -78,10 +92,10 @@ impl Chrome {
             .insert("timeouts".to_owned(), json!({ "script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis() }));
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities)
-            .connect(&format!("http://127.0.0.1:{port}"))
+            .connect(&format!("http://127.0.0.1:{}", driver.port))
             .await
             .expect("a browser");
-        Self { client, driver, url: url.to_owned() }
+        Self { client, _driver: driver, url: url.to_owned() }
     }
 
     pub async fn goto(&self, path: &str) {
@@ -220,30 +234,36 @@ impl Chrome {
     }
 }
 
-/// Starts a driver, and says where it listens.
-fn start_driver() -> (Child, String) {
-    let mut said = Vec::new();
-    // The driver asks for any free port of IPv4 and wants the same one of IPv6, which another may hold.
-    for _ in 0..20 {
-        let mut driver = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=SEVERE"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver; `tests/run` installs it");
-        said.clear();
-        for line in BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok) {
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                return (driver, port.trim_end_matches('.').to_owned());
+impl Driver {
+    fn start() -> Self {
+        let temporary = TempDir::new().unwrap();
+        let mut said = Vec::new();
+        // The driver asks for any free port of IPv4 and wants the same one of IPv6, which another may hold.
+        for _ in 0..20 {
+            let mut process = Command::new("chromedriver")
+                .args(["--port=0", "--log-level=SEVERE"])
+                .env("TMPDIR", temporary.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("chromedriver; `tests/run` installs it");
+            said.clear();
+            let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+            for line in lines.by_ref() {
+                if let Some((_, port)) = line.split_once("started successfully on port ") {
+                    let port = port.trim_end_matches('.').to_owned();
+                    let output = Some(thread::spawn(move || lines.for_each(drop)));
+                    return Self { process, port, output, _temporary: temporary };
+                }
+                said.push(line);
             }
-            said.push(line);
+            let _ = process.wait();
+            if !said.iter().any(|line| line.ends_with("port not available. Exiting...")) {
+                break;
+            }
         }
-        let _ = driver.wait();
-        if !said.iter().any(|line| line.ends_with("port not available. Exiting...")) {
-            break;
-        }
+        panic!("chromedriver does not start: {said:#?}");
     }
-    panic!("chromedriver does not start: {said:#?}");
 }
 
 fn quoted(text: &str) -> String {

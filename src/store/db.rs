@@ -57,13 +57,15 @@ const APPLICATION: &str = "aims";
 
 /// How long PostgreSQL lets a statement run, and a transaction wait for its next one: a node that is lost while it writes holds
 /// the end of the chain, and those that wait for it go on within the time that their statement has. And after how many seconds of
-/// silence it asks whether there is still somebody, so that lost nodes do not use up its connections.
-const TIMEOUTS: [(&str, &str); 5] = [
+/// silence it asks whether there is still somebody, so that lost nodes do not use up its connections. It compiles no statement:
+/// it would do so where it expects to read much, and all that is asked here ends after little.
+const SESSION: [(&str, &str); 6] = [
     ("statement_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
+    ("jit", "off"),
 ];
 
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
@@ -244,7 +246,7 @@ impl Db {
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
-        let options = options.application_name(APPLICATION).options(TIMEOUTS);
+        let options = options.application_name(APPLICATION).options(SESSION);
         let lender = Lender::new(PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE), options.clone());
         let opened = future::join_all((0..AT_START).map(|_| lender.lend())).await;
         // One is enough to go on with.

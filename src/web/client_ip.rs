@@ -6,8 +6,10 @@ use std::{
 };
 
 use axum::extract::{ConnectInfo, Request};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
+
+const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +34,14 @@ impl TrustedProxies {
     /// the left of it are the client's own claim and are never believed.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+        let lines = headers.get_all(FORWARDED).iter().rev();
+        // Byte by byte: what a client wrote in front must not make the hop unreadable that a proxy added to the same line.
+        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
             if !self.contain(client) {
                 break;
             }
-            let Some(ip) = parse_hop(hop.trim()) else { break };
+            let Some(ip) = str::from_utf8(hop).ok().and_then(|hop| parse_hop(hop.trim())) else { break };
             client = ip.to_canonical();
         }
         client
@@ -69,7 +72,7 @@ mod tests {
         let proxies = TrustedProxies::new(trusted.iter().map(|network| network.parse().unwrap()).collect());
         let mut headers = HeaderMap::new();
         for line in forwarded {
-            headers.append("x-forwarded-for", line.parse().unwrap());
+            headers.append(FORWARDED, line.parse().unwrap());
         }
         proxies.client(peer.parse().unwrap(), &headers).to_string()
     }
@@ -87,6 +90,18 @@ mod tests {
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &["1.1.1.1, junk"]), "10.0.0.2");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &["junk, 10.0.0.3"]), "10.0.0.3");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &[]), "10.0.0.2");
+    }
+
+    #[test]
+    fn what_no_text_can_hold_hides_no_hop() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let from = |line: &[u8]| {
+            let headers = HeaderMap::from_iter([(FORWARDED, http::HeaderValue::from_bytes(line).unwrap())]);
+            proxies.client([10, 0, 0, 2].into(), &headers).to_string()
+        };
+        assert_eq!(from(b"\xff, 203.0.113.9"), "203.0.113.9");
+        assert_eq!(from(b"1.1.1.1, \xff, 203.0.113.9, 10.0.0.3"), "203.0.113.9");
+        assert_eq!(from(b"203.0.113.9, \xff"), "10.0.0.2");
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub(super) struct List {
 
 #[derive(Args)]
 pub(super) struct Rotate {
-    /// Even if verifiers that keep a copy of the key set cannot know the next key yet: they may refuse good tokens for up
-    /// to 5 minutes.
+    /// The present key is lost to somebody: no token that it signed counts any more, and agents have to get new ones. Verifiers
+    /// that keep a copy of the key set may refuse good tokens, and take forged ones, for up to 5 minutes.
     #[arg(long)]
     now: bool,
 }
@@ -82,7 +82,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn rotate(app: &App, at_once: bool) -> Result<(), Failure> {
-    let key = signing_keys::rotate(app.services(), &Caller::system(), at_once).await?;
+async fn rotate(app: &App, is_lost: bool) -> Result<(), Failure> {
+    let key = signing_keys::rotate(app.services(), &Caller::system(), is_lost).await?;
     say(format_args!("The key {} signs from now on", key.kid))
 }

@@ -1,7 +1,8 @@
 //! The keys that sign access tokens: generated here, sealed under the master key, kept in the database.
 //!
 //! Of each algorithm one key signs and the next is published already, so that whoever keeps a copy of the key set knows a
-//! key before the first token names it. A key that signed stays published for as long as a token of it may live.
+//! key before the first token names it. A key that signed stays published for as long as a token of it may live, unless it is lost
+//! to somebody.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -228,18 +229,19 @@ enum When {
     Due(Duration),
     /// As soon as every verifier knows the next key.
     Known,
-    /// At once, whoever knows the next key.
-    Now,
+    /// At once, whoever knows the next key: the present one is lost to somebody.
+    Lost,
 }
 
-/// Has the next key sign from now on, and publishes another next one. With `at_once` even if verifiers with a copy of the
-/// key set cannot know the next key yet, for when the present one is lost to somebody.
+/// Has the next key sign from now on, and publishes another next one. With `is_lost`, the present one is lost to somebody: the
+/// next one signs even if verifiers with a copy of the key set cannot know it yet, and what the present one signed counts no
+/// more, whoever had it sign. Other nodes follow within 30 seconds, verifiers with a copy within [`PUBLISHED_FOR`].
 ///
 /// # Errors
 /// [`Error::Refused`] when the next key was published less than [`PUBLISHED_FOR`] ago, and when a shared secret signs;
 /// [`Error::ProofNeeded`].
-pub async fn rotate(services: &Services, caller: &Caller, at_once: bool) -> Result<KeyInfo> {
-    let when = if at_once { When::Now } else { When::Known };
+pub async fn rotate(services: &Services, caller: &Caller, is_lost: bool) -> Result<KeyInfo> {
+    let when = if is_lost { When::Lost } else { When::Known };
     let rotated = rotate_when(services, caller, when).await?;
     rotated.ok_or(Error::Refused("Verifiers may not know the next key yet; try again in 5 minutes"))
 }
@@ -275,13 +277,17 @@ async fn exchange(
     let is_time = match when {
         When::Due(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= act.now),
         When::Known => is_known,
-        When::Now => true,
+        When::Lost => true,
     };
     if !is_time {
         return Ok(None);
     }
     let now = act.now;
-    signing_keys::retire(act.conn(), &current.kid, now).await?;
+    if when == When::Lost {
+        withdraw(act, &current.kid).await?;
+    } else {
+        signing_keys::retire(act.conn(), &current.kid, now).await?;
+    }
     signing_keys::activate(act.conn(), &next.kid, now).await?;
     signing_keys::insert(act.conn(), &coming).await?;
     let details = json!({ "from": current.kid, "to": next.kid, "next": coming.kid, "algorithm": algorithm.as_str() });
@@ -306,11 +312,17 @@ pub async fn maintain(services: &Services) -> Result<()> {
             rotate_when(services, &Caller::system(), When::Due(period)).await?;
         }
     }
-    withdraw(services).await?;
+    withdraw_ended(services).await?;
     reload(services).await
 }
 
-async fn withdraw(services: &Services) -> Result<()> {
+async fn withdraw(act: &mut Act<'_>, kid: &str) -> Result<()> {
+    signing_keys::delete(act.conn(), kid).await?;
+    act.audit(AuditAction::SigningKeyWithdrawn, None, None, json!({ "kid": kid }));
+    Ok(())
+}
+
+async fn withdraw_ended(services: &Services) -> Result<()> {
     let ended = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LONGEST_TOKEN_LIFE) <= now);
     let keys = signing_keys::list(services.store.read().await?.conn()).await?;
     let now = services.env.now();
@@ -322,8 +334,7 @@ async fn withdraw(services: &Services) -> Result<()> {
             Box::pin(async move {
                 let now = act.now;
                 for key in signing_keys::list(act.conn()).await?.iter().filter(|key| ended(key, now)) {
-                    signing_keys::delete(act.conn(), &key.kid).await?;
-                    act.audit(AuditAction::SigningKeyWithdrawn, None, None, json!({ "kid": key.kid }));
+                    withdraw(act, &key.kid).await?;
                 }
                 Ok(())
             })

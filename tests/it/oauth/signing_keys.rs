@@ -96,10 +96,22 @@ async fn keys_rotate_by_themselves_and_are_withdrawn(db: Database) {
 
 async fn a_lost_key_is_replaced_at_once(db: Database) {
     let server = Server::start(db).await;
-    let agent = server.agent("worker", &[]).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
     let before = published(&server.anybody()).await;
+    // What its thief would sign differs from it in nothing.
+    let old = token(&server, &agent, &[]).await;
+    server.anybody().with_token(&old).get("/agents").await.expect(200);
     signing_keys::rotate(&server.services, &Caller::system(), true).await.unwrap();
-    assert_eq!(kid(&token(&server, &agent, &[]).await), before[1]);
+    server.anybody().with_token(&old).get("/agents").await.expect(401);
+    let new = token(&server, &agent, &[]).await;
+    assert_eq!(kid(&new), before[1]);
+    server.anybody().with_token(&new).get("/agents").await.expect(200);
+    let after = published(&server.anybody()).await;
+    assert!(after.len() == 2 && !after.contains(&before[0]));
+    let withdrawn = "SELECT COUNT(*) FROM audit_log WHERE action = 'signing_key.withdrawn'";
+    assert_eq!(server.db.count(withdrawn).await, 1);
+    let server = server.restart(&[]).await;
+    server.anybody().with_token(&old).get("/agents").await.expect(401);
 
     let shared =
         Server::with(Database::sqlite(), &[("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")]).await;

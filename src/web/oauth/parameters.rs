@@ -11,6 +11,9 @@ use crate::domain::{Error, token::TokenRefusal};
 
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
+/// Most parameters of a request: more than any extension of OAuth asks for.
+const MOST: usize = 64;
+
 /// The parameters that have a value; those without count as left out.
 pub struct Parameters(Vec<(String, String)>);
 
@@ -39,6 +42,10 @@ impl Parameters {
             .and_then(|text| serde_urlencoded::from_str(text).ok())
             .ok_or_else(|| invalid("The body is no valid encoding".to_owned()))?;
         let pairs: Vec<_> = pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        // Each is compared with each, before anybody knows who asks.
+        if pairs.len() > MOST {
+            return Err(invalid(format!("There are more than {MOST} parameters")));
+        }
         for (at, (name, _)) in pairs.iter().enumerate() {
             if pairs.iter().skip(at + 1).any(|(other, _)| other == name) {
                 // RFC 8707 lets `resource` be repeated; a token for several would be as good at each of them.

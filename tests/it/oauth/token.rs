@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, header::AUTHORIZATION};
 use serde_json::json;
 
-use super::{ISSUER, ask, claims, post, refused, token};
+use super::{ISSUER, as_client, ask, claims, post, refused, token};
 use crate::{
     both,
     support::{Database, Server, details},
@@ -19,6 +19,7 @@ both!(
     whoever_may_not_act_gets_nothing,
     what_is_malformed_is_told_as_the_rfc_does,
     refusals_are_on_the_record,
+    a_request_has_few_parameters,
 );
 
 async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
@@ -207,4 +208,19 @@ async fn refusals_are_on_the_record(db: Database) {
     let failed = server.audited("auth.failed").await;
     assert_eq!(details(&failed[0]), json!({ "reason": "invalid_key" }));
     assert!(!failed[0].to_string().contains("aims_wrong"));
+}
+
+/// Each is compared with each other, before anybody knows who asks.
+async fn a_request_has_few_parameters(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("reader", &["agents:read"]).await;
+    let names: Vec<_> = (0..64).map(|n| format!("extension_{n}")).collect();
+    let with = |count: usize| {
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(names[..count].iter().map(|name| (name.as_str(), "x")));
+        form
+    };
+    as_client(&server, &agent, "/oauth/token", &with(63)).await.expect(200);
+    refused(&as_client(&server, &agent, "/oauth/token", &with(64)).await, 400, "invalid_request");
+    refused(&post(&server.anybody(), "/oauth/introspect", &with(64)).await, 400, "invalid_request");
 }

@@ -98,6 +98,8 @@ words! {
 impl ApiKey {
     /// Longest name, in characters.
     pub const NAME_MAX: usize = 128;
+    /// Most keys of an agent that work: all of them are looked through when it authenticates.
+    pub const MAX_PER_AGENT: usize = 1_000;
 
     /// Checks a key's name: one line of 1 to 128 characters.
     ///

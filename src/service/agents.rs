@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::{
     Services,
@@ -16,6 +17,8 @@ use crate::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, CapabilitySet, Error, Limit, Page, Result, Timestamp,
         agent::{Filter, Position, Sort},
         audit::{AuditAction, Resource},
+        capability::builtin,
+        token::Credential,
     },
     store::{agents, api_keys, capabilities},
 };
@@ -322,19 +325,41 @@ pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl 
     Ok(agent)
 }
 
-/// Refuses to take away the last active agent that holds `admin:*`: nobody could give that capability again.
+/// Refuses to take away the last active agent that holds `admin:*` and can authenticate: nobody could give that capability again.
 pub(super) async fn keep_an_administrator(act: &mut Act<'_>, id: AgentId) -> Result<()> {
     if is_last_administrator(act, id).await? {
-        return Err(Error::Refused("This is the last active agent that holds admin:*"));
+        return Err(Error::Refused("This is the last active agent that holds admin:* and can authenticate"));
     }
     Ok(())
 }
 
-pub(super) async fn is_last_administrator(act: &mut Act<'_>, id: AgentId) -> Result<bool> {
-    let held = capabilities::held_by(act.conn(), id).await?;
-    let administers =
-        held.iter().any(|capability| capability.name.as_str() == crate::domain::capability::builtin::ADMIN);
-    Ok(administers && !capabilities::has_other_administrator(act.conn(), id).await?)
+/// Refuses to take away the last credential of that agent, for the same reason.
+pub(super) async fn keep_a_way_in(act: &mut Act<'_>, id: AgentId, without: Credential) -> Result<()> {
+    if is_last_administrator(act, id).await? && !has_way_in(act, id, Some(without)).await? {
+        return Err(Error::Refused(
+            "This is the last usable credential of the last active agent that holds admin:*; create another first",
+        ));
+    }
+    Ok(())
+}
+
+async fn is_last_administrator(act: &mut Act<'_>, id: AgentId) -> Result<bool> {
+    if !held(act, id).await?.iter().any(|name| name == builtin::ADMIN) {
+        return Ok(false);
+    }
+    let mut last = AgentId(Uuid::nil());
+    while let Some(other) = capabilities::next_administrator(act.conn(), last).await? {
+        if other != id && has_way_in(act, other, None).await? {
+            return Ok(false);
+        }
+        last = other;
+    }
+    Ok(true)
+}
+
+async fn has_way_in(act: &mut Act<'_>, id: AgentId, without: Option<Credential>) -> Result<bool> {
+    let principal = act.tx.principal(id, act.now).await?;
+    Ok(principal.is_some_and(|principal| principal.has_way_in(without)))
 }
 
 /// An act upon many agents at once.

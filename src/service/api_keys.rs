@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Services,
     act::Act,
-    agents::{self, is_last_administrator},
+    agents::{self, keep_a_way_in},
     caller::Caller,
     policy::Action,
 };
@@ -18,6 +18,7 @@ use crate::{
         Timestamp,
         api_key::{Position, Selection},
         audit::{AuditAction, Resource},
+        token::Credential,
     },
     store::api_keys,
 };
@@ -57,7 +58,7 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 ///
 /// # Errors
 /// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
-/// revoked agent; [`Error::Invalid`] for an expiry that is not in the future.
+/// revoked agent; [`Error::Invalid`] for an expiry that is not in the future; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
     create_as(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
 }
@@ -101,7 +102,7 @@ pub(super) async fn make(
     raw_key: RawApiKey,
     new: NewApiKey,
 ) -> Result<CreatedApiKey> {
-    require_no_elevation(act, agent).await?;
+    require_no_elevation(act, agent, None).await?;
     let created = insert(act, agent, id, raw_key, new).await?;
     let mut details = json!({ "target_agent": agent, "key_name": created.key.name });
     if let (true, Some(members)) = (created.key.limits.is_limited(), details.as_object_mut()) {
@@ -185,7 +186,7 @@ pub async fn rotate(
     services
         .change(caller, Action::RotateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent).await?;
+                require_no_elevation(act, agent, Some(old)).await?;
                 let mut key = find(act, agent, old).await?;
                 let now = act.now;
                 if key.status != ApiKeyStatus::Active {
@@ -227,11 +228,7 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
                 if key.status == ApiKeyStatus::Revoked {
                     return Err(Error::Refused("Key already revoked"));
                 }
-                if is_last_administrator(act, agent).await? && !has_other_usable_key(act, &key).await? {
-                    return Err(Error::Refused(
-                        "This is the last usable key of the last active agent that holds admin:*; create another first",
-                    ));
-                }
+                keep_a_way_in(act, agent, Credential::ApiKey(id)).await?;
                 let from = key.status;
                 key.status = ApiKeyStatus::Revoked;
                 key.revoked_at = Some(act.now);
@@ -247,12 +244,19 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
         .await
 }
 
-/// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority.
-pub(super) async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+/// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority, and to those
+/// who have it by a limited key: one without limits would be theirs. The key `replaced` hands its own limits on.
+pub(super) async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId, replaced: Option<ApiKeyId>) -> Result<()> {
     let target = agents::find(act, agent).await?;
     let held = agents::held(act, agent).await?;
     act.authority.require_all(&held)?;
     act.authority.require_recent_proof_for(&held, act.now)?;
+    if let Some(key) = act.caller.key_of(agent).filter(|key| replaced != Some(*key))
+        && let Some(principal) = act.tx.principal(agent, act.now).await?
+        && principal.key(key).is_some_and(|key| key.limits.is_limited())
+    {
+        return Err(Error::Refused("A limited key makes no other credential for its own agent"));
+    }
     if target.status == crate::domain::AgentStatus::Revoked {
         return Err(Error::Refused("Agent has been revoked"));
     }
@@ -285,17 +289,14 @@ async fn insert(
         last_used_at: None,
         last_used_ip: None,
     };
+    let principal = act.tx.principal(agent, act.now).await?;
+    if principal.is_some_and(|principal| principal.keys.len() >= ApiKey::MAX_PER_AGENT) {
+        let most = ApiKey::MAX_PER_AGENT;
+        return Err(Error::Conflict(format!("An agent has at most {most} keys that work; revoke some first").into()));
+    }
     if !api_keys::insert(act.conn(), &key, &raw_key.hash()).await? {
         return Err(Error::internal("a generated API key exists already"));
     }
     act.tx.changed(agent);
     Ok(CreatedApiKey { key, raw_key })
-}
-
-async fn has_other_usable_key(act: &mut Act<'_>, key: &ApiKey) -> Result<bool> {
-    let now = act.now;
-    let keys = api_keys::list(act.conn(), key.agent_id).await?;
-    // A key that is limited may be unable to let anybody back in.
-    let is_full = |other: &ApiKey| other.validity().check(now).is_ok() && !other.limits.is_limited();
-    Ok(keys.iter().any(|other| other.id != key.id && is_full(other)))
 }

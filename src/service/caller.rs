@@ -3,7 +3,8 @@
 use std::{iter, net::IpAddr, sync::Arc};
 
 use crate::domain::{
-    ActorId, AdministratorId, AgentId, CapabilitySet, RequestId, Role, SessionId, Timestamp, token::Link,
+    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp,
+    token::{Credential, Link},
 };
 
 /// Where a request came from, known before who sent it is.
@@ -103,6 +104,15 @@ impl Caller {
     #[must_use]
     pub fn involves(&self, id: AgentId) -> bool {
         matches!(&self.principal, Principal::Agent(agent) if agent.links().any(|link| link.agent == id))
+    }
+
+    /// The API key by which the caller has this agent's authority, if it has it by one.
+    pub(super) fn key_of(&self, id: AgentId) -> Option<ApiKeyId> {
+        let Principal::Agent(agent) = &self.principal else { return None };
+        agent.links().filter(|link| link.agent == id).find_map(|link| match link.credential {
+            Credential::ApiKey(key) => Some(key),
+            Credential::PublicKey(_) | Credential::FederatedIdentity(_) => None,
+        })
     }
 
     /// The administrator who calls, if it is one.

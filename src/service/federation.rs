@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Services, agents,
+    Services,
+    agents::{self, keep_a_way_in},
     api_keys::require_no_elevation,
     caller::{Caller, Origin},
     clients::Client,
@@ -48,7 +49,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
     services
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent).await?;
+                require_no_elevation(act, agent, None).await?;
                 if federated_identities::of_agent(act.conn(), agent).await?.len() >= FederatedIdentity::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} federated identities", FederatedIdentity::MAX_PER_AGENT)
@@ -88,13 +89,15 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// Trusts an issuer no more; tokens that were issued at its word end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`].
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last usable credential of the last
+/// active agent that holds `admin:*`.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: FederatedIdentityId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
                 act.authority.require_recent_proof(act.now)?;
                 agents::find(act, agent).await?;
+                keep_a_way_in(act, agent, Credential::FederatedIdentity(id)).await?;
                 let removed = federated_identities::delete(act.conn(), agent, id).await?;
                 let identity = removed.ok_or(Error::NotFound("Federated identity"))?;
                 act.tx.changed(agent);

@@ -2,12 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{Services, act::Act, agents, api_keys::require_no_elevation, caller::Caller, policy::Action};
+use super::{
+    Services,
+    act::Act,
+    agents::{self, keep_a_way_in},
+    api_keys::require_no_elevation,
+    caller::Caller,
+    policy::Action,
+};
 use crate::{
     domain::{
         AgentId, Error, Invalid, PublicKeyId, Result,
         audit::{AuditAction, Resource},
         public_key::PublicKey,
+        token::Credential,
     },
     store::public_keys,
 };
@@ -43,7 +51,7 @@ pub async fn register(
     services
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent).await?;
+                require_no_elevation(act, agent, None).await?;
                 if public_keys::of_agent(act.conn(), agent).await?.len() + keys.len() > PublicKey::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} public keys", PublicKey::MAX_PER_AGENT).into(),
@@ -91,13 +99,15 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// Removes a public key; tokens that were issued for it end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`].
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last usable credential of the last
+/// active agent that holds `admin:*`.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: PublicKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
                 act.authority.require_recent_proof(act.now)?;
                 agents::find(act, agent).await?;
+                keep_a_way_in(act, agent, Credential::PublicKey(id)).await?;
                 let removed = public_keys::delete(act.conn(), agent, id).await?;
                 let key = removed.ok_or(Error::NotFound("Public key"))?;
                 let details = json!({ "target_agent": agent, "kid": key.kid, "thumbprint": key.thumbprint });

@@ -194,18 +194,20 @@ macro_rules! holders {
     };
 }
 
-/// Whether an active agent other than `except` holds `admin:*`.
+/// The active agent that holds `admin:*` with the next identifier after this one.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn has_other_administrator(conn: Conn<'_>, except: AgentId) -> Result<bool> {
+pub async fn next_administrator(conn: Conn<'_>, after: AgentId) -> Result<Option<AgentId>> {
     const SQL: &str = concat!(
-        "SELECT COUNT(*) FROM (SELECT h.agent_id FROM ",
+        "SELECT h.agent_id FROM ",
         holders!(),
-        " WHERE h.agent_id <> $2 AND (SELECT status FROM agents WHERE id = h.agent_id) = 'active' LIMIT 1) AS others"
+        " WHERE h.agent_id > $2 AND (SELECT status FROM agents WHERE id = h.agent_id) = 'active' \
+         ORDER BY h.agent_id LIMIT 1"
     );
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).bind(except.0).fetch_one(c).await?);
-    Ok(count > 0)
+    let id: Option<Uuid> =
+        on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).bind(after.0).fetch_optional(c).await?);
+    Ok(id.map(AgentId))
 }
 
 /// Whether any agent, in whatever status, holds `admin:*`: the mark of a database that was set up.

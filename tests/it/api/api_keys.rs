@@ -29,6 +29,7 @@ both!(
     keys_are_found_under_their_own_agent_only,
     every_change_is_recorded,
     the_last_key_of_the_last_administrator_stays,
+    an_agent_has_so_many_keys_that_work,
     uses_are_counted_for_30_days,
 );
 
@@ -352,15 +353,40 @@ async fn the_last_key_of_the_last_administrator_stays(db: Database) {
     let admin = server.admin.login(text(&other["raw_key"])).await;
     admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(400);
 
-    // Nor is it the last one when there is another administrator.
+    // Nor is it the last one when there is another administrator, who can come in.
     let second = admin.post("/agents", json!({ "name": "second", "owner": "o" })).await.expect(201);
     let id = text(&second["id"]);
     let known = admin.get("/capabilities").await.expect(200);
     let power = known.as_array().unwrap().iter().find(|capability| capability["name"] == "admin:*").unwrap();
     let body = json!({ "capability_id": power["id"] });
     admin.post(&format!("/agents/{id}/capabilities"), body).await.expect(201);
+    admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(400);
     admin.post_empty(&format!("/agents/{id}/keys")).await.expect(201);
     admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
+}
+
+async fn an_agent_has_so_many_keys_that_work(db: Database) {
+    const REFUSAL: &str = "An agent has at most 1000 keys that work; revoke some first";
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let (id, hash) = if server.db.is_sqlite() {
+        ("randomblob(16)", "randomblob(32)")
+    } else {
+        ("gen_random_uuid()", "decode(md5(random()::text) || md5(random()::text), 'hex')")
+    };
+    let copies = format!(
+        "INSERT INTO api_keys (id, agent_id, key_hash, key_prefix, name, status, created_at, idle_since) \
+         SELECT {id}, agent_id, {hash}, key_prefix, name, status, created_at, idle_since FROM api_keys CROSS JOIN \
+         (WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 998) SELECT n FROM n) AS many \
+         WHERE agent_id = (SELECT id FROM agents WHERE name = 'a')"
+    );
+    server.db.execute(&copies).await;
+    let path = format!("/agents/{}/keys", agent.id);
+    server.admin.post(&path, json!({})).await.expect(201);
+    server.admin.post(&path, json!({})).await.refused(409, REFUSAL);
+    server.admin.post(&format!("{}/rotate", key(&agent)), json!({})).await.refused(409, REFUSAL);
+    server.admin.delete(&key(&agent)).await.expect(204);
+    server.admin.post(&path, json!({})).await.expect(201);
 }
 
 async fn uses_are_counted_for_30_days(db: Database) {

@@ -14,6 +14,7 @@ both!(
     a_key_is_used_up,
     fifty_uses_at_once_are_counted,
     a_rotation_hands_the_limits_on,
+    a_limited_key_makes_no_other_credential_for_its_agent,
     bad_limits_are_refused,
     a_limited_key_is_no_way_back_in,
 );
@@ -169,6 +170,42 @@ async fn a_rotation_hands_the_limits_on(db: Database) {
         assert_eq!(claims(body["access_token"].as_str().unwrap())["scope"], "agents:read");
     }
     refused(&ask(&server, &new, &[]).await, 401, "invalid_client");
+}
+
+/// It would have no limits, and be whoever's who has the limited one.
+async fn a_limited_key_makes_no_other_credential_for_its_agent(db: Database) {
+    const REFUSAL: &str = "A limited key makes no other credential for its own agent";
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["keys:manage", "agents:read"]).await;
+    let equal = server.agent("equal", &["keys:manage"]).await;
+    let jwk = json!({
+        "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    let trust = json!({
+        "issuer": "https://issuer.example.com", "jwks_uri": "https://issuer.example.com/keys", "audience": "aims",
+        "claims": { "sub": "worker" },
+    });
+    for limits in
+        [json!({ "allowed_networks": "127.0.0.0/8" }), json!({ "token_life_seconds": 30 }), json!({ "max_uses": 9 })]
+    {
+        let (bound, made) = limited(&server, &agent, limits).await;
+        let token = server.anybody().exchange(&bound.raw_key).await.expect(200)["access_token"].clone();
+        let bearer = server.anybody().with_token(token.as_str().unwrap());
+        let own = format!("/agents/{}", agent.id);
+        bearer.post(&format!("{own}/keys"), json!({})).await.refused(400, REFUSAL);
+        bearer.post(&format!("{own}/keys/{}/rotate", agent.key_id), json!({})).await.refused(400, REFUSAL);
+        bearer.post(&format!("{own}/public-keys"), jwk.clone()).await.refused(400, REFUSAL);
+        bearer.post(&format!("{own}/federated-identities"), trust.clone()).await.refused(400, REFUSAL);
+        // What it may do for others is a matter of its capabilities alone.
+        bearer.post(&format!("/agents/{}/keys", equal.id), json!({})).await.expect(201);
+        let rotated = bearer.post(&format!("{own}/keys/{}/rotate", bound.key_id), json!({})).await.expect(200);
+        let listed = server.admin.get(&format!("{own}/keys")).await.expect(200);
+        let new = listed.as_array().unwrap().iter().find(|key| key["id"] == rotated["new_key"]["id"]).unwrap();
+        let networks = |key: &Value| key["limits"]["allowed_networks"].clone();
+        assert_eq!(networks(new), networks(&made));
+    }
+    // An agent whose key has no limits serves itself, as ever.
+    agent.client.post(&format!("/agents/{}/keys", agent.id), json!({})).await.expect(201);
 }
 
 async fn bad_limits_are_refused(db: Database) {

@@ -1,5 +1,9 @@
 //! Nobody obtains authority that they lack, by any road.
 
+use aims::{
+    domain::AgentId,
+    service::{Caller, agents},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,6 +17,7 @@ both!(
     only_administrators_grant,
     administrators_cannot_all_be_removed,
     the_last_way_in_stays,
+    who_cannot_authenticate_is_no_way_in,
 );
 
 async fn a_key_manager_cannot_become_somebody_more_powerful(db: Database) {
@@ -131,7 +136,8 @@ async fn the_last_way_in_stays(db: Database) {
     let server = Server::start(db).await;
     let keys = format!("/agents/{}/keys", server.admin_id);
     let only = bootstrap_key(&server).await;
-    let refusal = "This is the last usable key of the last active agent that holds admin:*; create another first";
+    let refusal =
+        "This is the last usable credential of the last active agent that holds admin:*; create another first";
     server.admin.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
     // A key manager cannot lock everybody out either.
     let manager = server.agent("manager", &["keys:manage"]).await;
@@ -140,4 +146,45 @@ async fn the_last_way_in_stays(db: Database) {
     let admin = server.admin.login(other["raw_key"].as_str().unwrap()).await;
     admin.delete(&format!("{keys}/{only}")).await.expect(204);
     admin.get("/agents").await.expect(200);
+}
+
+/// That another agent holds `admin:*`, or another key still works, is not enough: in the end somebody must be able to come in.
+async fn who_cannot_authenticate_is_no_way_in(db: Database) {
+    let server = Server::start(db).await;
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    let power = server.capability("admin:*").await;
+    let other = sibling(
+        &Agent {
+            id: server.admin_id.clone(),
+            key_id: String::new(),
+            raw_key: server.admin_key.clone(),
+            client: server.admin.clone(),
+        },
+        "other",
+        &power,
+    )
+    .await;
+    let end = async |agent: &str, key: &str| manager.client.delete(&format!("/agents/{agent}/keys/{key}")).await;
+    end(&other.id, &other.key_id).await.expect(204);
+    let only = bootstrap_key(&server).await;
+    end(&server.admin_id, &only).await.expect(400);
+    let admin = AgentId::parse(&server.admin_id).unwrap();
+    let refused = agents::suspend(&server.services, &Caller::system(), admin, None).await.unwrap_err();
+    assert_eq!(refused.to_string(), "This is the last active agent that holds admin:* and can authenticate");
+
+    let keys = format!("/agents/{}/keys", server.admin_id);
+    let rotated = server.admin.post(&format!("{keys}/{only}/rotate"), json!({})).await.expect(200);
+    let newer = rotated["new_key"]["id"].as_str().unwrap();
+    end(&server.admin_id, newer).await.expect(400);
+    end(&server.admin_id, &only).await.expect(204);
+
+    // A public key lets it in as well, until it is the last.
+    let jwk = json!({
+        "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    let admin = server.admin.login(rotated["new_key"]["raw_key"].as_str().unwrap()).await;
+    let public = admin.post(&format!("/agents/{}/public-keys", server.admin_id), jwk).await.expect(201);
+    end(&server.admin_id, newer).await.expect(204);
+    let public = format!("/agents/{}/public-keys/{}", server.admin_id, public[0]["id"].as_str().unwrap());
+    manager.client.delete(&public).await.expect(400);
 }

@@ -137,6 +137,15 @@ pub mod builtin {
 pub struct CapabilitySet(Arc<str>);
 
 impl CapabilitySet {
+    /// Longest scope that a token carries, in bytes.
+    pub const TOKEN_MAX: usize = 4_096;
+
+    /// Whether a token can carry all of it.
+    #[must_use]
+    pub fn fits_a_token(&self) -> bool {
+        self.0.len() <= Self::TOKEN_MAX
+    }
+
     /// Whether the set satisfies a demand for `wanted`.
     #[must_use]
     pub fn covers(&self, wanted: &str) -> bool {

@@ -49,8 +49,9 @@ pub enum Error {
         /// Seconds to wait, at least 1.
         retry_after: u64,
     },
-    /// Nothing was changed because the work could not be made durable now; trying again may succeed.
-    #[error("The service is temporarily unavailable; nothing was changed")]
+    /// The work was not taken up, or it is not known to be durable; trying again may succeed. A change whose time was over, or whose
+    /// commit was not answered, may have been made all the same.
+    #[error("The service is temporarily unavailable")]
     Unavailable(#[source] Option<Box<dyn StdError + Send + Sync>>),
     /// A defect. The source is for the log only.
     #[error("Internal server error")]

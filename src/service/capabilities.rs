@@ -134,8 +134,8 @@ pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Re
 /// Grants a capability to an agent.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself; [`Error::NotFound`]; [`Error::Conflict`] when it is held already; [`Error::Denied`]
-/// when the caller lacks it.
+/// [`Error::Refused`] for oneself; [`Error::NotFound`]; [`Error::Conflict`] when it is held already, and when the agent would hold
+/// more than a token can carry; [`Error::Denied`] when the caller lacks it.
 pub async fn grant(
     services: &Services,
     caller: &Caller,
@@ -162,6 +162,15 @@ pub(super) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capabil
     let (granted_by, now) = (act.caller.actor(), act.now);
     if !capabilities::grant(act.conn(), agent, capability.id, granted_by, now).await? {
         return Err(Error::Conflict("Capability already granted".into()));
+    }
+    if !agents::held(act, agent).await?.fits_a_token() {
+        return Err(Error::Conflict(
+            format!(
+                "The names of what an agent holds may have {} characters together; grant what covers several",
+                CapabilitySet::TOKEN_MAX
+            )
+            .into(),
+        ));
     }
     act.tx.changed(agent);
     act.audit(AuditAction::CapabilityGranted, Resource::Agent(agent), Some(agent), details(capability));

@@ -71,11 +71,13 @@ pub(super) struct Grant {
 /// Exchanges an API key for an access token with all that its agent holds, once the audit record is durable.
 ///
 /// # Errors
-/// As [`clients::authenticate`].
+/// As [`clients::authenticate`]; [`TokenRefusal::InvalidScope`] for more than a token can carry.
 pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Result<IssuedToken> {
     let client = clients::authenticate(services, origin, None, raw_key).await?;
+    let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+    let scope = fitting(client.authority()).map_err(Error::from);
     let grant = Grant {
-        scope: client.authority(),
+        scope: services.granted_or_recorded(scope, origin, by, Some(client.credential)).await?,
         audience: services.settings.issuer.clone(),
         life: services.settings.token_life,
         may_act: None,
@@ -150,6 +152,7 @@ pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wa
         Some(scope) => narrowed(scope, &allowed)?,
         None => allowed,
     };
+    let scope = fitting(scope)?;
     let life = wanted.life.unwrap_or(services.settings.token_life).min(services.settings.token_life);
     let mut jkt = None;
     if let Some(proof) = &wanted.proof {
@@ -158,6 +161,14 @@ pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wa
         jkt = Some(proven.jkt);
     }
     Ok(Grant { scope, audience, life, may_act: wanted.may_act, jkt })
+}
+
+/// Refuses more than a token can carry. Nobody is granted that much, but a database may hold it from before.
+fn fitting(scope: CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
+    if scope.fits_a_token() {
+        return Ok(scope);
+    }
+    Err(TokenRefusal::InvalidScope("The agent holds more than a token can carry; ask for a part of it".into()))
 }
 
 /// Reads a scope that must stay within what is allowed.

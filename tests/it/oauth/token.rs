@@ -19,6 +19,7 @@ both!(
     whoever_may_not_act_gets_nothing,
     what_is_malformed_is_told_as_the_rfc_does,
     refusals_are_on_the_record,
+    every_token_that_is_issued_counts,
     a_request_has_few_parameters,
 );
 
@@ -208,6 +209,51 @@ async fn refusals_are_on_the_record(db: Database) {
     let failed = server.audited("auth.failed").await;
     assert_eq!(details(&failed[0]), json!({ "reason": "invalid_key" }));
     assert!(!failed[0].to_string().contains("aims_wrong"));
+}
+
+/// However much an agent holds: a token that AIMS would find too long must not be issued, nor the agent be locked out by a grant.
+async fn every_token_that_is_issued_counts(db: Database) {
+    const LONG: usize = 128;
+    let server = Server::start(db).await;
+    let agent = server.agent("holder", &["agents:read"]).await;
+    let grants = format!("/agents/{}/capabilities", agent.id);
+    let mut granted = 0;
+    let refused_one = loop {
+        let name = format!("c{granted:0>width$}", width = LONG - 1);
+        let id = server.capability(&name).await;
+        let answer = server.admin.post(&grants, json!({ "capability_id": id })).await;
+        if answer.status != 201 {
+            answer.refused(
+                409,
+                "The names of what an agent holds may have 4096 characters together; grant what covers several",
+            );
+            break id;
+        }
+        granted += 1;
+    };
+    assert_eq!(granted, 31);
+    let token = server.anybody().exchange(&agent.raw_key).await.expect(200)["access_token"].clone();
+    server.anybody().with_token(token.as_str().unwrap()).get("/agents").await.expect(200);
+
+    // What a database holds from before.
+    let blob = |id: &str| if server.db.is_sqlite() { format!("x'{}'", id.replace('-', "")) } else { format!("'{id}'") };
+    let grant = format!(
+        "INSERT INTO agent_capabilities (agent_id, capability_id, granted_by, granted_at) VALUES ({}, {}, NULL, 0)",
+        blob(&agent.id),
+        blob(&refused_one)
+    );
+    server.db.execute(&grant).await;
+    let server = server.restart(&[]).await;
+    let issued = server.audited("auth.token_issued").await.len();
+    server.anybody().exchange(&agent.raw_key).await.expect(400);
+    refused(&ask(&server, &agent, &[]).await, 400, "invalid_scope");
+    assert_eq!(server.audited("auth.token_issued").await.len(), issued);
+    let token = token_of(&ask(&server, &agent, &[("scope", "agents:read")]).await.expect(200));
+    server.anybody().with_token(&token).get("/agents").await.expect(200);
+}
+
+fn token_of(body: &serde_json::Value) -> String {
+    body["access_token"].as_str().unwrap().to_owned()
 }
 
 /// Each is compared with each other, before anybody knows who asks.

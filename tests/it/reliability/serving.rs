@@ -186,7 +186,7 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
     // Busy is not broken.
     late.send(WHOLE).await;
     late.read_until("\"ok\"").await;
-    process.client().exchange(&key).await.refused(503, "The service is temporarily unavailable; nothing was changed");
+    process.client().exchange(&key).await.refused(503, "The service is temporarily unavailable");
     drop((agent, browser));
     // Polled: the service notices at some moment after the connections ended.
     let served = async { while process.client().get("/agents").await.status == 503 {} };

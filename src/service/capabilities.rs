@@ -1,5 +1,7 @@
 //! Capabilities: registering them, granting them, taking them back.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::{
@@ -71,13 +73,18 @@ pub async fn get(services: &Services, caller: &Caller, id: CapabilityId) -> Resu
     capabilities::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// How many agents hold a capability, counted no further than `most`.
+/// How many agents hold each of these capabilities, counted no further than `most`.
 ///
 /// # Errors
 /// [`Error::Denied`].
-pub async fn count_holders(services: &Services, caller: &Caller, id: CapabilityId, most: i64) -> Result<i64> {
+pub async fn count_holders(
+    services: &Services,
+    caller: &Caller,
+    ids: &[CapabilityId],
+    most: i64,
+) -> Result<HashMap<CapabilityId, i64>> {
     services.permit(caller, Action::ListGrants).await?;
-    capabilities::count_holders(services.store.read().await?.conn(), id, most).await
+    capabilities::count_holders(services.store.read().await?.conn(), ids, most).await
 }
 
 /// A page of the agents that hold a capability.

@@ -134,6 +134,28 @@ pub async fn find_by_name(conn: Conn<'_>, name: &AgentName) -> Result<Option<Age
     row.map(Agent::try_from).transpose()
 }
 
+/// Those of these agents that there are, in the order of the identifiers if that is theirs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn those(mut conn: Conn<'_>, ids: &[AgentId]) -> Result<Vec<Agent>> {
+    let mut agents = Vec::with_capacity(ids.len());
+    for chunk in even_chunks(ids) {
+        let rows: Vec<Row> = on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new("SELECT * FROM agents WHERE id IN (");
+            let mut list = query.separated(", ");
+            for id in chunk {
+                list.push_bind(id.0);
+            }
+            query.push(") ORDER BY id").build_query_as().fetch_all(c).await?
+        });
+        for row in rows {
+            agents.push(row.try_into()?);
+        }
+    }
+    Ok(agents)
+}
+
 /// The names of those of these agents that there are.
 ///
 /// # Errors

@@ -1,11 +1,13 @@
 //! Capabilities and who holds them, as stored.
 
-use sqlx::FromRow;
+use std::collections::HashMap;
+
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
     db::{Conn, on},
-    stored,
+    even_chunks, stored,
 };
 use crate::domain::{
     ActorId, Agent, AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp,
@@ -109,14 +111,28 @@ pub async fn describe(conn: Conn<'_>, id: CapabilityId, description: &str) -> Re
     Ok(())
 }
 
-/// How many agents hold a capability, counted no further than `most`.
+/// How many agents hold each of these capabilities, counted no further than `most`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_holders(conn: Conn<'_>, id: CapabilityId, most: i64) -> Result<i64> {
-    const SQL: &str =
-        "SELECT COUNT(*) FROM (SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 LIMIT +$2) AS holders";
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).bind(most).fetch_one(c).await?))
+pub async fn count_holders(mut conn: Conn<'_>, ids: &[CapabilityId], most: i64) -> Result<HashMap<CapabilityId, i64>> {
+    let mut counts = HashMap::with_capacity(ids.len());
+    for chunk in even_chunks(ids) {
+        let rows: Vec<(Uuid, i64)> = on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new(
+                "SELECT c.id, (SELECT COUNT(*) FROM \
+                 (SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = c.id LIMIT +",
+            );
+            query.push_bind(most).push(") AS holders) FROM capabilities c WHERE c.id IN (");
+            let mut list = query.separated(", ");
+            for id in chunk {
+                list.push_bind(id.0);
+            }
+            query.push(")").build_query_as().fetch_all(c).await?
+        });
+        counts.extend(rows.into_iter().map(|(id, count)| (CapabilityId(id), count)));
+    }
+    Ok(counts)
 }
 
 /// How many agents hold anything, counted no further than `most`.
@@ -144,12 +160,9 @@ pub async fn holders(
     let ids: Vec<Uuid> = on!(&mut conn, |c| {
         sqlx::query_scalar(SQL).bind(id.0).bind(after).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
     });
-    let page = Page::cut(ids, limit, |id| AgentId(*id));
-    let mut items = Vec::with_capacity(page.items.len());
-    for id in page.items {
-        items.extend(super::agents::find(conn.reborrow(), AgentId(id)).await?);
-    }
-    Ok(Page { items, next: page.next })
+    let ids: Vec<_> = ids.into_iter().map(AgentId).collect();
+    let page = Page::cut(ids, limit, |id| *id);
+    Ok(Page { items: super::agents::those(conn, &page.items).await?, next: page.next })
 }
 
 /// Grants a capability; `false` when the agent holds it already.

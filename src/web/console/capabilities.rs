@@ -86,11 +86,10 @@ pub(super) async fn list(
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let page = capabilities::list(&services, &admin, after, PER_PAGE).await?;
     let now = services.env.now();
-    let mut rows = Vec::with_capacity(page.items.len());
-    for capability in &page.items {
-        let holders = capabilities::count_holders(&services, &admin, capability.id, overview::MOST).await?;
-        rows.push(Row::of(capability, holders, now));
-    }
+    let ids: Vec<_> = page.items.iter().map(|capability| capability.id).collect();
+    let holders = capabilities::count_holders(&services, &admin, &ids, overview::MOST).await?;
+    let count = |capability: &Capability| holders.get(&capability.id).copied().unwrap_or_default();
+    let rows = page.items.iter().map(|capability| Row::of(capability, count(capability), now)).collect();
     let next = page.next.map(|next| params.with("cursor", &next.encode()).href("/console/capabilities"));
     Ok(Page(ListPage { frame: frame.at("capabilities"), capabilities: rows, next }))
 }
@@ -174,7 +173,8 @@ impl ShowPage {
         after: Option<AgentId>,
     ) -> Result<Self> {
         let holders = capabilities::holders(services, caller, capability.id, after, PER_PAGE).await?;
-        let count = capabilities::count_holders(services, caller, capability.id, overview::MOST).await?;
+        let counts = capabilities::count_holders(services, caller, &[capability.id], overview::MOST).await?;
+        let count = counts.get(&capability.id).copied().unwrap_or_default();
         let agent =
             |agent: &crate::domain::Agent| (agent.id.to_string(), agent.name.to_string(), agent.status.as_str());
         let frame = frame.at("capabilities");

@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::signing::{KeyError, PrivateKey, PublicKey, jws_algorithm};
 use crate::domain::{
-    CapabilitySet, Timestamp,
+    Timestamp,
     token::{Claims, SigningAlgorithm},
 };
 
-/// Longest token that is looked at, in bytes: one with a scope of [`CapabilitySet::TOKEN_MAX`] is shorter, of whatever names and
+/// Longest token that is looked at, in bytes: one with a scope of [`crate::domain::CapabilitySet::TOKEN_MAX`] is shorter, of whatever names and
 /// through however many hands. A request's head may have 32 KiB.
 const TOKEN_MAX: usize = 24 * 1024;
 /// How far another node's clock may run ahead of this one's, in seconds.

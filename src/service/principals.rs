@@ -214,3 +214,50 @@ impl Weighter<AgentId, Arc<Agent>> for Bytes {
 fn lock(counter: &Mutex<u64>) -> MutexGuard<'_, u64> {
     counter.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{AgentName, AgentStatus, AgentType};
+
+    fn agent() -> Agent {
+        let at = Timestamp::from_micros(1);
+        Agent {
+            id: AgentId(Uuid::from_u128(1)),
+            name: AgentName::parse("agent").unwrap(),
+            description: String::new(),
+            owner: "tests".to_owned(),
+            status: AgentStatus::Active,
+            agent_type: AgentType::ALL[0],
+            metadata_json: "{}".to_owned(),
+            created_at: at,
+            updated_at: at,
+            suspended_at: None,
+            revoked_at: None,
+            token_epoch: 0,
+        }
+    }
+
+    /// Whether an agent is kept that was loaded while `meanwhile` happened.
+    async fn is_kept(meanwhile: impl FnOnce(&Principals)) -> bool {
+        let (view, agent) = (Principals::new(16), agent());
+        let id = agent.id;
+        let load = async {
+            meanwhile(&view);
+            Ok(Some(agent))
+        };
+        let loaded = view.known(&view.0.details, id, load).await.unwrap();
+        assert!(loaded.is_some(), "whoever asked is answered");
+        view.0.details.get(&id).is_some()
+    }
+
+    #[tokio::test]
+    async fn what_raced_with_a_change_is_not_kept() {
+        assert!(is_kept(|_| {}).await);
+        assert!(!is_kept(|view| view.forget(&Changes::from_message(&agent().id.to_string()))).await);
+        assert!(!is_kept(|view| view.forget(&Changes::EVERYTHING)).await);
+        assert!(!is_kept(Principals::bypass).await);
+    }
+}

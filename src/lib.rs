@@ -9,7 +9,7 @@
 //! | [`crypto`] | API keys, hashes, signatures, sealing |
 //! | [`store`] | all SQL, and the one write path |
 //! | [`service`] | the use cases: authorise, change, audit, commit, effects |
-//! | [`web`] | the faces: JSON API, documents, and how they are served |
+//! | [`web`] | the faces: console, JSON API, OAuth endpoints, documents, and how they are served |
 //! | [`app`] | wires the rooms together and owns the background tasks |
 //! | [`cli`] | the commands |
 

@@ -13,7 +13,8 @@ const VERSION: u8 = 1;
 
 /// The key that seals the others: 256 bits, used with AES-256-GCM (NIST SP 800-38D).
 ///
-/// Nonces are random, which is safe up to 2^32 sealings under one key; AIMS seals a handful of signing keys.
+/// Nonces are random, which is safe up to 2^32 sealings under one key; AIMS seals a handful of signing keys, and a secret for each
+/// administrator with an authenticator app.
 #[derive(Clone)]
 pub struct MasterKey(Arc<SecretBox<[u8; 32]>>);
 

@@ -29,7 +29,8 @@ pub struct Agent {
     pub suspended_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// Which generation of its tokens is valid; every suspension and revocation starts a new one.
+    /// Which generation of its tokens is valid; every suspension, every revocation, and the end of all
+    /// its tokens start a new one.
     pub token_epoch: i64,
 }
 

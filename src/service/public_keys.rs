@@ -1,4 +1,4 @@
-//! Agents' public keys: registered, listed and removed under the same rules as API keys.
+//! Agents' public keys: registered, listed and removed under the rules of API keys, but without expiry and limits.
 
 use serde_json::{Value, json};
 

@@ -89,8 +89,8 @@ impl fmt::Display for Counts {
 /// Imports the predecessor's SQLite file at `path`.
 ///
 /// Agents, keys, capabilities and records keep their identifiers where those are UUIDs; any other identifier is
-/// replaced by a UUID that follows from it. A capability whose name exists already is not added again, and what was
-/// granted of it is granted of the one that exists.
+/// replaced by a UUID that follows from it. Where a capability of that name exists already, its grants are imported as grants of
+/// the existing one.
 ///
 /// # Errors
 /// [`ImportError`], having changed nothing.

@@ -32,7 +32,7 @@ struct Remembered {
 
 type TokenHash = [u8; 32];
 
-/// The how many-th keys since the start: those that a token was verified by.
+/// Which set of keys verified a token: they are counted from the start of the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Keys(u64);
 

@@ -198,8 +198,8 @@ pub async fn ungrant(conn: Conn<'_>, agent: AgentId, capability: CapabilityId) -
     Ok(on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(capability.0).execute(c).await?.rows_affected()) == 1)
 }
 
-/// The agents that hold the capability `$1`, in the order of the index that finds them. PostgreSQL would take an average part of the
-/// fleet to hold any capability, and go through all agents instead.
+/// The agents that hold the capability `$1`, in the order of the index that finds them. PostgreSQL takes every capability to have
+/// about as many holders as any other, and would scan all agents.
 macro_rules! holders {
     () => {
         "(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = (SELECT id FROM capabilities WHERE name = $1) \

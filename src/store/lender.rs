@@ -64,8 +64,9 @@ enum State {
 }
 
 impl<D: Database> Lender<D> {
-    /// Lends the connections of a pool that is made with `options`; none is opened before it is needed. What is tested before it
-    /// is acquired may be lost without a word, and is not waited for longer than [`PATIENCE`].
+    /// Lends the connections of a pool that is made with `options`; none is opened before it is needed. Where the pool tests
+    /// connections before it gives them out, a connection can be lost without a word: then no answer is waited for longer than
+    /// [`PATIENCE`].
     pub(super) fn new(options: PoolOptions<D>, connecting: <D::Connection as Connection>::Options) -> Self {
         let pool = options.connect_lazy_with(connecting);
         let places = usize::try_from(pool.options().get_max_connections()).unwrap_or(Semaphore::MAX_PERMITS);

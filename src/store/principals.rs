@@ -21,9 +21,9 @@ use crate::{
 pub struct Key {
     /// The key.
     pub id: ApiKeyId,
-    /// How long it does.
+    /// Until when it authenticates.
     pub validity: Validity,
-    /// For what it does; how many uses are left is as of when it was loaded.
+    /// What it may be used for; `uses_left` is as of when this was loaded.
     pub limits: KeyLimits,
 }
 

@@ -78,9 +78,9 @@ impl Sql {
         }
     }
 
-    /// All rows at once, in the order of the number by which they are looked up. SQLite hands each row over as it finds it, and
-    /// where it has to read a page for each, whoever waits is woken for each; the sign hides from it that it could read in this
-    /// order, so that it sorts first. To look rows up by their number there is one plan, whatever the numbers are.
+    /// All rows at once, ordered by the number that they are looked up by. SQLite hands each row over as it finds it, and wakes
+    /// whoever waits for each that it had to read a page for. The sign keeps it from reading in this order, so that it sorts, and
+    /// hands over nothing before it has all. The plan is the same whatever the numbers are.
     pub(super) fn at_once(&mut self, number: &str) -> &mut Self {
         self.is_one_plan = true;
         self.push(" ORDER BY +").push(number)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::{ApiKeyId, Timestamp, api_key::Use, audit::AuditAction};
 
-/// How long it may wait: what a crash can lose.
+/// How long it may wait: what a crash can lose, as long as the database takes what is saved.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How many keys may wait, so that writing them keeps nobody waiting for long.
 const MOST: usize = 1_024;

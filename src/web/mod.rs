@@ -1,4 +1,4 @@
-//! The faces: the JSON API and the documents, and how they are served.
+//! The faces: the console, the JSON API, the OAuth endpoints and the documents, and how they are served.
 
 mod admission;
 pub mod api;

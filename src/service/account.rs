@@ -26,7 +26,7 @@ pub async fn change_password(
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let proof = sign_in::again_with_password(services, caller, present).await?;
     let hash = PasswordHash::of(&services.env, password).await?;
-    services
+    let password_set_at = services
         .change(caller, Action::ManageAccount, move |act| {
             Box::pin(async move {
                 let person = find(act, id).await?;
@@ -35,9 +35,9 @@ pub async fn change_password(
                 sign_in::end_all(act, id).await?;
                 let details = json!({ "username": person.username.as_str() });
                 act.audit(AuditAction::PasswordChanged, Resource::Administrator(id), None, details);
-                Ok(())
+                Ok(now)
             })
         })
         .await?;
-    Ok(proof)
+    Ok(sign_in::Proof { password_set_at: Some(password_set_at), ..proof })
 }

@@ -9,7 +9,7 @@ use super::{
     administrators::find,
     caller::{Caller, Origin},
     policy::Action,
-    sign_in::{Proof, Throttle},
+    sign_in::{Pending, Proof, Throttle},
 };
 use crate::{
     crypto::{MasterKey, OpaqueSecret},
@@ -53,7 +53,8 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
 ///
 /// # Errors
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
-pub async fn check_code(services: &Services, origin: &Origin, id: AdministratorId, code: &str) -> Result<Proof> {
+pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
+    let id = pending.administrator();
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.filter(crate::domain::Administrator::is_enabled);
     let person = person.ok_or(AuthFailure::WrongCredentials)?;
@@ -83,7 +84,7 @@ pub async fn check_code(services: &Services, origin: &Origin, id: AdministratorI
     match method {
         Some(method) => {
             throttle.forgive(services).await?;
-            Ok(Proof { administrator: id, method })
+            Ok(Proof { administrator: id, method, password_set_at: Some(pending.password_set_at()) })
         }
         None => throttle.refuse(services, origin, Some(id), "code").await,
     }

@@ -262,7 +262,7 @@ async fn used(services: &Services, passkey: &Passkey, credential: &Credential) -
             })
         })
         .await?;
-    Ok(may.then_some(Proof { administrator: person, method: "passkey" }))
+    Ok(may.then_some(Proof { administrator: person, method: "passkey", password_set_at: None }))
 }
 
 fn credentials(stored: &[(Passkey, String)]) -> Result<Vec<Credential>> {

@@ -78,7 +78,7 @@ pub async fn complete(services: &Services, origin: Origin, token: &str, new: New
     let password = PasswordHash::of(&services.env, new.password).await?;
     let id = AdministratorId(services.env.uuid());
     let (username, display_name) = (new.username, new.display_name);
-    services
+    let password_set_at = services
         .change(&Caller::host(origin), Action::ManageAdministrators, move |act| {
             Box::pin(async move {
                 if administrators::any(act.conn()).await? {
@@ -93,9 +93,9 @@ pub async fn complete(services: &Services, origin: Origin, token: &str, new: New
                     return Err(GONE);
                 }
                 add(act, id, username, display_name, Role::Owner, &password).await?;
-                Ok(())
+                Ok(now)
             })
         })
         .await?;
-    Ok(Proof { administrator: id, method: "setup" })
+    Ok(Proof { administrator: id, method: "setup", password_set_at: Some(password_set_at) })
 }

@@ -6,6 +6,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -34,6 +35,8 @@ use crate::{
 
 /// How long a failure counts.
 pub const THROTTLE_FORGIVES: Duration = Duration::from_hours(24);
+/// How long a right password waits for its second factor.
+const SECOND_FACTOR_WITHIN: Duration = Duration::from_mins(5);
 /// How long a network that an administrator signed in from is known.
 const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 /// Longest wait between two tries.
@@ -54,7 +57,48 @@ pub enum Outcome {
     /// Nothing more is needed.
     Proved(Proof),
     /// A second factor is needed.
-    SecondFactor(AdministratorId),
+    SecondFactor(Pending),
+}
+
+/// Somebody gave the right password and still owes the second factor: for the session, and for nobody else.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Pending {
+    administrator: Uuid,
+    /// When the password that was given was set, in microseconds since the epoch: another one than that counts for nothing.
+    password_set_at: i64,
+    /// When it was given, in microseconds since the epoch.
+    given_at: i64,
+}
+
+impl Pending {
+    fn of(person: &Administrator, now: Timestamp) -> Self {
+        let (password_set_at, given_at) = (person.password_changed_at.as_micros(), now.as_micros());
+        Self { administrator: person.id.0, password_set_at, given_at }
+    }
+
+    /// Who gave the password.
+    #[must_use]
+    pub const fn administrator(&self) -> AdministratorId {
+        AdministratorId(self.administrator)
+    }
+
+    /// When the password that was given was set.
+    pub(super) const fn password_set_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.password_set_at)
+    }
+
+    /// Whether it still counts: the password was given at most 5 minutes ago, and is still the same.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn counts(&self, services: &Services) -> Result<bool> {
+        let given_at = Timestamp::from_micros(self.given_at);
+        if services.env.now() > given_at.plus(SECOND_FACTOR_WITHIN) {
+            return Ok(false);
+        }
+        let found = administrators::find(services.store.read().await?.conn(), self.administrator()).await?;
+        Ok(found.is_some_and(|person| person.password_changed_at == self.password_set_at()))
+    }
 }
 
 /// Somebody proved who they are. Made only here and by the other factors.
@@ -62,6 +106,15 @@ pub enum Outcome {
 pub struct Proof {
     pub(super) administrator: AdministratorId,
     pub(super) method: &'static str,
+    /// When the password was set that this rests on; `None` where it rests on none.
+    pub(super) password_set_at: Option<Timestamp>,
+}
+
+impl Proof {
+    fn by_password(person: &Administrator) -> Self {
+        let password_set_at = Some(person.password_changed_at);
+        Self { administrator: person.id, method: "password", password_set_at }
+    }
 }
 
 /// Checks a username and a password.
@@ -83,10 +136,12 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
     throttle.check(services, id).await?;
     let right = hash.matches(password, turn).await?;
     match person.filter(|person| right && person.is_enabled()) {
-        Some(person) if person.totp_enabled_at.is_some() => Ok(Outcome::SecondFactor(person.id)),
+        Some(person) if person.totp_enabled_at.is_some() => {
+            Ok(Outcome::SecondFactor(Pending::of(&person, services.env.now())))
+        }
         Some(person) => {
             throttle.forgive(services).await?;
-            Ok(Outcome::Proved(Proof { administrator: person.id, method: "password" }))
+            Ok(Outcome::Proved(Proof::by_password(&person)))
         }
         None => throttle.refuse(services, origin, id, "password").await,
     }
@@ -106,7 +161,7 @@ pub async fn again_with_password(services: &Services, caller: &Caller, password:
     throttle.check(services, Some(id)).await?;
     if hash.matches(password, PasswordTurn::line_up()?).await? {
         throttle.forgive(services).await?;
-        Ok(Proof { administrator: id, method: "password" })
+        Ok(Proof::by_password(&person))
     } else {
         throttle.refuse(services, &caller.origin, Some(id), "password").await
     }
@@ -125,7 +180,7 @@ pub struct Keys {
 ///
 /// # Errors
 /// [`AuthFailure::NoSession`] when the session is gone; [`AuthFailure::WrongCredentials`] when they may no longer sign
-/// in.
+/// in, or not with the password that they gave.
 pub async fn begin(
     services: &Services,
     origin: &Origin,
@@ -144,6 +199,9 @@ pub async fn begin(
             Box::pin(async move {
                 let found = administrators::find(tx.conn(), proof.administrator).await?;
                 let mut administrator = found.filter(Administrator::is_enabled).ok_or(AuthFailure::WrongCredentials)?;
+                if proof.password_set_at.is_some_and(|at| at != administrator.password_changed_at) {
+                    return Err(AuthFailure::WrongCredentials.into());
+                }
                 let session = Session {
                     id: session,
                     administrator: administrator.id,

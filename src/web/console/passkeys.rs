@@ -15,11 +15,11 @@ use super::{
     form::Form,
     frame::{Frame, back_to, html, refused},
     guard::{Admin, user_agent},
-    session::{failed, renew},
-    sign_in::{PENDING, carry_on, in_words, proved_again},
+    session::{failed, pending, renew},
+    sign_in::{carry_on, in_words, proved_again},
 };
 use crate::{
-    domain::{AdministratorId, AuthFailure, Error, PasskeyId, Result, administrator::Passkey},
+    domain::{AuthFailure, Error, PasskeyId, Result, administrator::Passkey},
     service::{
         Origin,
         passkeys::{self, Begun},
@@ -41,16 +41,10 @@ async fn answered(session: &Session) -> Result<String> {
     Ok(session.remove(CEREMONY).await.map_err(failed)?.unwrap_or_default())
 }
 
-/// Who gave the right password and still owes the second factor.
-async fn pending(session: &Session) -> Result<Option<AdministratorId>> {
-    let pending: Option<String> = session.get(PENDING).await.map_err(failed)?;
-    Ok(pending.as_deref().and_then(AdministratorId::parse))
-}
-
 /// Asks for a passkey in the place of a password, or of a code.
 pub(super) async fn sign_in_options(State(services): Shared, session: Session) -> Result<Json<Value>, Failure> {
-    let begun = match pending(&session).await? {
-        Some(id) => passkeys::begin_proof(&services, id).await?,
+    let begun = match pending(&services, &session).await? {
+        Some(pending) => passkeys::begin_proof(&services, pending.administrator()).await?,
         None => passkeys::begin_sign_in(&services)?,
     };
     Ok(ask(&session, begun).await?)
@@ -65,14 +59,14 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Failure> {
-    let (pending, state) = (pending(&session).await?, answered(&session).await?);
+    let (pending, state) = (pending(&services, &session).await?, answered(&session).await?);
+    let answer = form.get("credential");
     let proved = match pending {
-        Some(id) => passkeys::finish_proof(&services, &origin, id, &state, form.get("credential")).await,
-        None => passkeys::finish_sign_in(&services, &origin, &state, form.get("credential")).await,
+        Some(pending) => passkeys::finish_proof(&services, &origin, pending.administrator(), &state, answer).await,
+        None => passkeys::finish_sign_in(&services, &origin, &state, answer).await,
     };
     match proved {
         Ok(proof) => {
-            session.remove_value(PENDING).await.map_err(failed)?;
             let keys = renew(&session).await?;
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
             Ok(carry_on(&frame, &form))

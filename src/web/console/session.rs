@@ -14,7 +14,10 @@ use tower_sessions::{
 
 use crate::{
     domain::{Error, Result},
-    service::{Services, sessions, sign_in::Keys},
+    service::{
+        Services, sessions,
+        sign_in::{Keys, Pending},
+    },
 };
 
 /// The layer that reads and sets the cookie. How long a session lasts is decided where it is kept, so the cookie itself
@@ -36,8 +39,29 @@ pub(super) fn key(id: &Id) -> sessions::KeyHash {
     Sha256::digest(id.0.to_be_bytes()).into()
 }
 
-/// Gives the session another cookie: whoever knew the one from before the sign-in knows nothing.
+/// Who gave the right password and still owes the second factor.
+const PENDING: &str = "second_factor_of";
+
+/// Keeps who still owes the second factor, under another cookie.
+pub(super) async fn await_second_factor(session: &Session, pending: Pending) -> Result<()> {
+    session.cycle_id().await.map_err(failed)?;
+    session.insert(PENDING, pending).await.map_err(failed)
+}
+
+/// Who still owes the second factor, and may give it.
+pub(super) async fn pending(services: &Services, session: &Session) -> Result<Option<Pending>> {
+    // What an earlier version kept is taken for nothing.
+    let Some(kept) = session.get_value(PENDING).await.map_err(failed)? else { return Ok(None) };
+    match serde_json::from_value::<Pending>(kept) {
+        Ok(pending) if pending.counts(services).await? => Ok(Some(pending)),
+        _ => Ok(None),
+    }
+}
+
+/// Gives the session another cookie: whoever knew the one from before the sign-in knows nothing. Nobody owes it a second factor
+/// any more: it would turn the session of whoever signs in now into another's.
 pub(super) async fn renew(session: &Session) -> Result<Keys> {
+    session.remove_value(PENDING).await.map_err(failed)?;
     let old = session.id().map(|id| key(&id));
     session.cycle_id().await.map_err(failed)?;
     session.save().await.map_err(failed)?;

@@ -15,19 +15,16 @@ use super::{
     form::Form,
     frame::{Frame, Page, html, see_other},
     guard::{Admin, user_agent},
-    session::{failed, renew},
+    session::{await_second_factor, failed, pending, renew},
 };
 use crate::{
-    domain::{AdministratorId, Error, Result},
+    domain::{AuthFailure, Error, Result},
     service::{
         Origin, factors,
         sign_in::{self, Outcome, Proof},
     },
     web::failure::Failure,
 };
-
-/// Who gave the right password and still owes the second factor.
-pub(super) const PENDING: &str = "second_factor_of";
 
 #[derive(Template)]
 #[template(path = "sign_in/code.html")]
@@ -76,9 +73,8 @@ pub(super) async fn submit(
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
             Ok(carry_on(&frame, &form))
         }
-        Ok(Outcome::SecondFactor(id)) => {
-            session.cycle_id().await.map_err(failed)?;
-            session.insert(PENDING, id.to_string()).await.map_err(failed)?;
+        Ok(Outcome::SecondFactor(pending)) => {
+            await_second_factor(&session, pending).await?;
             let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
             Ok(Page(CodePage { frame, next, waiting, problem: None }).into_response())
         }
@@ -99,13 +95,14 @@ pub(super) async fn submit_code(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Failure> {
-    let pending: Option<String> = session.get(PENDING).await.map_err(failed)?;
-    let Some(id) = pending.as_deref().and_then(AdministratorId::parse) else {
-        return Ok(see_other("/console/sign-in"));
+    let Some(pending) = pending(&services, &session).await? else {
+        let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
+        let problem = Some("Give your password again: too much time has passed, or it was changed.".to_owned());
+        let page = SignInPage { frame, username: String::new(), next, waiting, problem };
+        return Ok(html(StatusCode::UNAUTHORIZED, &page));
     };
-    match factors::check_code(&services, &origin, id, form.get("code")).await {
+    match factors::check_code(&services, &origin, &pending, form.get("code")).await {
         Ok(proof) => {
-            session.remove_value(PENDING).await.map_err(failed)?;
             let keys = renew(&session).await?;
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
             Ok(carry_on(&frame, &form))
@@ -169,9 +166,7 @@ pub(super) fn carry_on(frame: &Frame, form: &Form) -> Response {
 /// What whoever signs in is told; an error that they cannot mend goes on as it is.
 pub(super) fn in_words(error: Error) -> Result<(StatusCode, String)> {
     match error {
-        Error::Unauthenticated(crate::domain::AuthFailure::WrongCredentials) => {
-            Ok((StatusCode::UNAUTHORIZED, error.to_string()))
-        }
+        Error::Unauthenticated(AuthFailure::WrongCredentials) => Ok((StatusCode::UNAUTHORIZED, error.to_string())),
         Error::RateLimited { retry_after } => {
             let wait = if retry_after < 90 {
                 format!("{retry_after} seconds")

@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use aims::{clock::Clock, domain::Role};
+use aims::{
+    clock::Clock,
+    domain::{AuthFailure, Error, Role, Username, password::NewPassword},
+    service::{
+        Caller, Origin, administrators, factors, sessions,
+        sign_in::{self, Keys, Outcome},
+    },
+};
 use totp_rs::{Algorithm, Builder, Secret};
 
 use crate::{
@@ -17,6 +24,9 @@ both!(
     a_recovery_code_works_once,
     guessing_codes_is_slowed_down,
     a_second_factor_is_removed_with_a_proof,
+    a_half_done_sign_in_ends_with_its_password,
+    a_half_done_sign_in_ends_when_somebody_else_signs_in,
+    no_session_begins_once_the_password_is_another,
 );
 
 const OTHER: &str = "a lighthouse in the fog";
@@ -124,7 +134,7 @@ async fn a_code_is_asked_for_and_works_once(db: Database) {
     third.post("/console/sign-in/code", &[("code", &fresh)]).await.expect(401);
     // Without the password there is no second step.
     let form = [("code", fresh.as_str())];
-    server.browser().post("/console/sign-in/code", &form).await.leads_to("/console/sign-in");
+    server.browser().post("/console/sign-in/code", &form).await.expect(401).shows("Give your password again");
     let method = server.audited("console.signed_in").await[0]["details_json"].to_string();
     assert!(method.contains("authenticator"), "{method}");
 }
@@ -185,4 +195,74 @@ async fn a_second_factor_is_removed_with_a_proof(db: Database) {
     browser.post("/console/account/authenticator/remove", &[]).await.leads_to("/console/account");
     server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
     assert_eq!(server.db.count("SELECT COUNT(*) FROM recovery_codes").await, 0);
+}
+
+async fn a_half_done_sign_in_ends_with_its_password(db: Database) {
+    let server = Server::start(db).await;
+    let id = server.person("zoe", Role::Owner).await;
+    let browser = server.sign_in("zoe").await;
+    let (secret, recovery_codes) = enable(&server, &browser).await;
+    let (changed, reset, late) = (server.browser(), server.browser(), server.browser());
+    let path = "/console/sign-in/code";
+
+    changed.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+    let form = [("present_password", PASSWORD), ("new_password", OTHER), ("repeat_password", OTHER)];
+    browser.post("/console/account/password", &form).await.leads_to("/console/account");
+    server.clock.advance(Duration::from_secs(30));
+    let fresh = code(&server, &secret);
+    for code in [&fresh, &recovery_codes[0]] {
+        changed.post(path, &[("code", code)]).await.expect(401).shows("Give your password again");
+    }
+    assert!(!is_in(&changed).await);
+    // Nothing was used up for whoever knows the new password.
+    let form = [("username", "zoe"), ("password", OTHER)];
+    reset.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    reset.post(path, &[("code", &recovery_codes[0])]).await.leads_to("/console");
+
+    reset.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    let password = NewPassword::parse("another river at dusk", &Username::parse("zoe").unwrap()).unwrap();
+    administrators::reset_password(&server.services, &Caller::system(), id, password, false).await.unwrap();
+    reset.post(path, &[("code", &fresh)]).await.expect(401);
+    assert!(!is_in(&reset).await);
+
+    let form = [("username", "zoe"), ("password", "another river at dusk")];
+    late.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    server.clock.advance(Duration::from_secs(301));
+    let fresh = code(&server, &secret);
+    let page = late.post(path, &[("code", &fresh), ("next", "/console/keys")]).await.expect(401);
+    assert_eq!(page.hidden("next"), "/console/keys");
+    assert!(!is_in(&late).await);
+    late.post("/console/sign-in/passkey/options", &[]).await.expect(200);
+    late.post("/console/sign-in", &form).await.expect(200);
+    late.post(path, &[("code", &fresh)]).await.leads_to("/console");
+}
+
+async fn a_half_done_sign_in_ends_when_somebody_else_signs_in(db: Database) {
+    let server = Server::start(db).await;
+    let (secret, _) = enable(&server, &server.signed_in("zoe", Role::Owner).await).await;
+    server.person("ada", Role::Viewer).await;
+    server.clock.advance(Duration::from_secs(30));
+    let browser = server.browser();
+    browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+    browser.post("/console/sign-in", &[("username", "ada"), ("password", PASSWORD)]).await.leads_to("/console");
+    browser.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.expect(401);
+    let page = browser.get("/console/account").await.expect(200);
+    assert!(page.text.contains("ada") && !page.text.contains("zoe"), "{}", page.text);
+}
+
+async fn no_session_begins_once_the_password_is_another(db: Database) {
+    let server = Server::start(db).await;
+    let id = server.person("zoe", Role::Owner).await;
+    let (_, recovery_codes) = enable(&server, &server.sign_in("zoe").await).await;
+    let (services, origin, key) = (&server.services, Origin::default(), [7; 32]);
+    let proved = sign_in::with_password(services, &origin, "zoe", PASSWORD.to_owned()).await.unwrap();
+    let Outcome::SecondFactor(pending) = proved else { panic!("{proved:?}") };
+    let proof = factors::check_code(services, &origin, &pending, &recovery_codes[0]).await.unwrap();
+    assert!(sessions::create(services, key, "{}".to_owned()).await.unwrap());
+    // In between, as another request may.
+    let password = NewPassword::parse(OTHER, &Username::parse("zoe").unwrap()).unwrap();
+    administrators::reset_password(services, &Caller::system(), id, password, false).await.unwrap();
+    let begun = sign_in::begin(services, &origin, None, Keys { old: None, new: key }, proof).await;
+    assert!(matches!(begun, Err(Error::Unauthenticated(AuthFailure::WrongCredentials))), "{begun:?}");
+    assert!(sessions::authenticate(services, origin, key).await.is_err());
 }

@@ -9,7 +9,8 @@ use super::{
     administrators::find,
     caller::{Caller, Origin},
     policy::Action,
-    sign_in::{Pending, Proof, Throttle},
+    sign_in::{Pending, Proof},
+    throttle::Throttle,
 };
 use crate::{
     crypto::{MasterKey, OpaqueSecret},
@@ -61,7 +62,7 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
     let totp = factors::totp(read.conn(), id).await?;
     drop(read);
     let throttle = Throttle::of(origin, person.username.as_str());
-    throttle.check(services, Some(id)).await?;
+    let counted = throttle.count(services, Some(id)).await?;
     let secret = match (&services.master_key, totp) {
         (Some(master), Some(totp)) => Some(open(master, id, &totp)?),
         _ => None,
@@ -73,19 +74,19 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
         .store
         .write(move |tx| {
             Box::pin(async move {
-                if let Some(step) = step {
-                    let fresh = factors::use_totp_step(tx.conn(), id, step).await?;
-                    return Ok(fresh.then_some("authenticator"));
+                let (method, fresh) = match step {
+                    Some(step) => ("authenticator", factors::use_totp_step(tx.conn(), id, step).await?),
+                    None => ("recovery code", factors::use_recovery_code(tx.conn(), id, recovery, now).await?),
+                };
+                if fresh {
+                    counted.forgive(tx).await?;
                 }
-                Ok(factors::use_recovery_code(tx.conn(), id, recovery, now).await?.then_some("recovery code"))
+                Ok(fresh.then_some(method))
             })
         })
         .await?;
     match method {
-        Some(method) => {
-            throttle.forgive(services).await?;
-            Ok(Proof { administrator: id, method, password_set_at: Some(pending.password_set_at()) })
-        }
+        Some(method) => Ok(Proof { administrator: id, method, password_set_at: Some(pending.password_set_at()) }),
         None => throttle.refuse(services, origin, Some(id), "code").await,
     }
 }

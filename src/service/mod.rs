@@ -33,6 +33,7 @@ pub mod sessions;
 pub mod setup;
 pub mod sign_in;
 pub mod signing_keys;
+pub mod throttle;
 pub mod tokens;
 pub mod updates;
 pub mod verified_tokens;

@@ -15,7 +15,8 @@ use super::{
     administrators::find,
     caller::{Caller, Origin},
     policy::Action,
-    sign_in::{Proof, Throttle},
+    sign_in::Proof,
+    throttle::Throttle,
 };
 use crate::{
     domain::{
@@ -166,9 +167,12 @@ pub fn begin_sign_in(services: &Services) -> Result<Begun> {
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
 pub async fn finish_sign_in(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
     let throttle = Throttle::of(origin, "");
-    throttle.check(services, None).await?;
+    let counted = throttle.count(services, None).await?;
     match check_any(services, state, answer).await? {
-        Some(proof) => Ok(proof),
+        Some(proof) => {
+            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
+            Ok(proof)
+        }
         None => throttle.refuse(services, origin, None, "passkey").await,
     }
 }
@@ -217,9 +221,12 @@ pub async fn finish_proof(
     let found = administrators::find(services.store.read().await?.conn(), id).await?;
     let person = found.ok_or(AuthFailure::WrongCredentials)?;
     let throttle = Throttle::of(origin, person.username.as_str());
-    throttle.check(services, Some(id)).await?;
+    let counted = throttle.count(services, Some(id)).await?;
     match check_of(services, id, state, answer).await? {
-        Some(proof) => Ok(proof),
+        Some(proof) => {
+            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
+            Ok(proof)
+        }
         None => throttle.refuse(services, origin, Some(id), "passkey").await,
     }
 }

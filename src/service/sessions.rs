@@ -9,7 +9,7 @@ use super::{
     caller::{AdministratorCaller, Caller, Origin, Principal},
     dpop::KEPT_LONGER,
     policy::Action,
-    sign_in::THROTTLE_FORGIVES,
+    throttle::FORGIVES,
 };
 use crate::{
     domain::{
@@ -164,7 +164,7 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
 /// When the database fails.
 pub async fn sweep(services: &Services) -> Result<()> {
     let now = services.env.now();
-    let (oldest, forgiven) = (Oldest::at(now), now.minus(THROTTLE_FORGIVES));
+    let (oldest, forgiven) = (Oldest::at(now), now.minus(FORGIVES));
     let expired = now.minus(KEPT_LONGER);
     loop {
         let removing = services.store.write(move |tx| {

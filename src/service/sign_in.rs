@@ -1,14 +1,11 @@
 //! Signing in to the console, and proving again who one is: with a password, and a second factor where there is one.
 //!
-//! Guessing is slowed down per account and network, per network, and per account; the last does not count for networks
-//! that the administrator signed in from before, so that a stranger cannot keep them out. Nobody is told whether a
-//! username exists: the answer, its time and its limits are the same.
+//! Nobody is told whether a username exists: the answer, its time and its limits are the same.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -16,40 +13,25 @@ use super::{
     act::Act,
     caller::{AdministratorCaller, Caller, Origin, Principal},
     policy::Action,
-    refusals::By,
     sessions::KeyHash,
+    throttle::Throttle,
 };
 use crate::{
     crypto::{PasswordHash, PasswordTurn},
     domain::{
-        Administrator, AdministratorId, AuthFailure, Error, Result, SessionId, Timestamp, Username,
+        Administrator, AdministratorId, AuthFailure, Result, SessionId, Timestamp, Username,
         administrator::Session,
         audit::{AuditAction, Event, Resource},
         network::network,
     },
     store::{
         administrators,
-        sessions::{self, Ending, Failures},
+        sessions::{self, Ending},
     },
 };
 
-/// How long a failure counts.
-pub const THROTTLE_FORGIVES: Duration = Duration::from_hours(24);
 /// How long a right password waits for its second factor.
 const SECOND_FACTOR_WITHIN: Duration = Duration::from_mins(5);
-/// How long a network that an administrator signed in from is known.
-const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
-/// Longest wait between two tries.
-const LONGEST_WAIT: Duration = Duration::from_mins(15);
-/// Failures in a row that cost nothing: of one account from one network, of one network, of one account.
-const FREE: [(Counted, i64); 3] = [(Counted::Pair, 5), (Counted::Network, 30), (Counted::Account, 30)];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
-    Pair,
-    Network,
-    Account,
-}
 
 /// What a right password led to.
 #[derive(Debug)]
@@ -133,14 +115,15 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
     };
     let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
     let id = person.as_ref().map(|person| person.id);
-    throttle.check(services, id).await?;
+    let counted = throttle.count(services, id).await?;
     let right = hash.matches(password, turn).await?;
     match person.filter(|person| right && person.is_enabled()) {
         Some(person) if person.totp_enabled_at.is_some() => {
+            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
             Ok(Outcome::SecondFactor(Pending::of(&person, services.env.now())))
         }
         Some(person) => {
-            throttle.forgive(services).await?;
+            services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;
             Ok(Outcome::Proved(Proof::by_password(&person)))
         }
         None => throttle.refuse(services, origin, id, "password").await,
@@ -152,15 +135,16 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
 /// # Errors
 /// As [`with_password`].
 pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
+    let turn = PasswordTurn::line_up()?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     let hash = administrators::password(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     drop(read);
     let throttle = Throttle::of(&caller.origin, person.username.as_str());
-    throttle.check(services, Some(id)).await?;
-    if hash.matches(password, PasswordTurn::line_up()?).await? {
-        throttle.forgive(services).await?;
+    let counted = throttle.count(services, Some(id)).await?;
+    if hash.matches(password, turn).await? {
+        services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;
         Ok(Proof::by_password(&person))
     } else {
         throttle.refuse(services, &caller.origin, Some(id), "password").await
@@ -290,98 +274,4 @@ pub async fn end(services: &Services, caller: &Caller) -> Result<()> {
 /// Ends every session of an administrator inside a change that makes them lose their way in.
 pub(super) async fn end_all(act: &mut Act<'_>, person: AdministratorId) -> Result<()> {
     sessions::end(act.conn(), person, Ending::All).await.map(drop)
-}
-
-/// What slows down guessing.
-pub(super) struct Throttle {
-    network: Option<IpAddr>,
-    subjects: [[u8; 32]; 3],
-    name: String,
-}
-
-impl Throttle {
-    pub(super) fn of(origin: &Origin, username: &str) -> Self {
-        let network = origin.ip.map(network);
-        let place = network.map(|network| network.to_string()).unwrap_or_default();
-        let subjects = FREE.map(|(counted, _)| {
-            let text = match counted {
-                Counted::Pair => format!("pair\n{username}\n{place}"),
-                Counted::Network => format!("network\n{place}"),
-                Counted::Account => format!("account\n{username}"),
-            };
-            Sha256::digest(text).into()
-        });
-        Self { network, subjects, name: username.to_owned() }
-    }
-
-    /// Refuses whoever has to wait.
-    pub(super) async fn check(&self, services: &Services, person: Option<AdministratorId>) -> Result<()> {
-        let now = services.env.now();
-        let mut read = services.store.read().await?;
-        // Asked for nobody, too: the answer takes as long whether there is such a name or not.
-        let person = person.unwrap_or(AdministratorId(Uuid::nil()));
-        let network = self.network.map(|network| network.to_string()).unwrap_or_default();
-        let known = sessions::knows_network(read.conn(), person, &network, now.minus(KNOWN_FOR)).await?;
-        for ((counted, free), subject) in FREE.into_iter().zip(self.subjects) {
-            if known && counted == Counted::Account {
-                continue;
-            }
-            if let Some(failures) = sessions::failures(read.conn(), subject).await? {
-                let wait = wait_after(failures, free, now);
-                if wait > 0 {
-                    return Err(Error::RateLimited { retry_after: wait });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgives the account its failures from this network: whoever signs in is no guesser.
-    pub(super) async fn forgive(&self, services: &Services) -> Result<()> {
-        let [pair, ..] = self.subjects;
-        services.store.write(move |tx| Box::pin(async move { sessions::forgive(tx.conn(), pair).await })).await
-    }
-
-    /// Counts a failure and refuses, on the record.
-    pub(super) async fn refuse<T>(
-        &self,
-        services: &Services,
-        origin: &Origin,
-        person: Option<AdministratorId>,
-        factor: &'static str,
-    ) -> Result<T> {
-        let (subjects, now) = (self.subjects, services.env.now());
-        services
-            .store
-            .write(move |tx| {
-                Box::pin(async move {
-                    for subject in subjects {
-                        let before = sessions::failures(tx.conn(), subject).await?;
-                        let before = before.filter(|failures| failures.last_at.plus(THROTTLE_FORGIVES) > now);
-                        let count = before.map_or(0, |failures| failures.count) + 1;
-                        sessions::put_failures(tx.conn(), subject, Failures { count, last_at: now }).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await?;
-        let failure = AuthFailure::WrongCredentials;
-        // A name that nobody has may be a password that was typed into the wrong field: it is not recorded.
-        let name = person.map(|_| self.name.as_str());
-        let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
-        let (by, resource) = (By { actor: None, subject: None }, person.map(Resource::Administrator));
-        services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;
-        Err(failure.into())
-    }
-}
-
-/// Seconds to wait: one after the first failure that is not free, then twice as long after each.
-fn wait_after(failures: Failures, free: i64, now: Timestamp) -> u64 {
-    let Ok(beyond) = u32::try_from(failures.count - free) else { return 0 };
-    if beyond == 0 {
-        return 0;
-    }
-    let wait = Duration::from_secs(1 << (beyond - 1).min(20)).min(LONGEST_WAIT);
-    let micros = failures.last_at.plus(wait).as_micros() - now.as_micros();
-    u64::try_from(micros).map_or(0, |micros| micros.div_ceil(1_000_000))
 }

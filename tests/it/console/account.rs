@@ -10,6 +10,7 @@ use aims::{
         sign_in::{self, Keys, Outcome},
     },
 };
+use futures_util::future::join_all;
 use totp_rs::{Algorithm, Builder, Secret};
 
 use crate::{
@@ -27,6 +28,8 @@ both!(
     a_half_done_sign_in_ends_with_its_password,
     a_half_done_sign_in_ends_when_somebody_else_signs_in,
     no_session_begins_once_the_password_is_another,
+    codes_that_come_at_once_are_not_all_judged,
+    a_right_password_counts_for_nothing_until_its_code_is_given,
 );
 
 const OTHER: &str = "a lighthouse in the fog";
@@ -265,4 +268,50 @@ async fn no_session_begins_once_the_password_is_another(db: Database) {
     let begun = sign_in::begin(services, &origin, None, Keys { old: None, new: key }, proof).await;
     assert!(matches!(begun, Err(Error::Unauthenticated(AuthFailure::WrongCredentials))), "{begun:?}");
     assert!(sessions::authenticate(services, origin, key).await.is_err());
+}
+
+async fn codes_that_come_at_once_are_not_all_judged(db: Database) {
+    let server = Server::start(db).await;
+    let (secret, recovery_codes) = enable(&server, &server.signed_in("zoe", Role::Owner).await).await;
+    server.clock.advance(Duration::from_secs(30));
+    let other = server.browser();
+    other.post("/console/sign-in", &GOOD).await.expect(200);
+    let guesses: Vec<_> = (0..16).map(|n| format!("{:06}", 100_000 + n)).collect();
+    let tries = guesses.iter().map(|guess| {
+        let browser = other.copy();
+        async move { browser.post("/console/sign-in/code", &[("code", guess)]).await.status.as_u16() }
+    });
+    let told = join_all(tries).await;
+    assert_eq!(told.iter().filter(|status| **status == 401).count(), 6, "{told:?}");
+    assert_eq!(told.iter().filter(|status| **status == 429).count(), 10, "{told:?}");
+    assert_eq!(server.audited("console.sign_in_failed").await.len(), 6);
+    // Right ones wait as well, and are not used up meanwhile.
+    let right = code(&server, &secret);
+    for code in [&right, &recovery_codes[0]] {
+        other.post("/console/sign-in/code", &[("code", code)]).await.expect(429);
+    }
+    server.clock.advance(Duration::from_secs(2));
+    other.copy().post("/console/sign-in/code", &[("code", &right)]).await.leads_to("/console");
+    // Whoever got in is no guesser.
+    server.clock.advance(Duration::from_secs(30));
+    other.post("/console/sign-in", &GOOD).await.expect(200);
+    other.post("/console/sign-in/code", &[("code", "123456")]).await.expect(401);
+    other.post("/console/sign-in/code", &[("code", &recovery_codes[0])]).await.leads_to("/console");
+}
+
+async fn a_right_password_counts_for_nothing_until_its_code_is_given(db: Database) {
+    let server = Server::start(db).await;
+    let (secret, _) = enable(&server, &server.signed_in("zoe", Role::Owner).await).await;
+    server.clock.advance(Duration::from_secs(30));
+    let other = server.browser();
+    other.post("/console/sign-in", &GOOD).await.expect(200);
+    for _ in 0..5 {
+        other.post("/console/sign-in/code", &[("code", "123456")]).await.expect(401);
+    }
+    // Nor does it make the wrong codes be forgotten.
+    for _ in 0..32 {
+        other.post("/console/sign-in", &GOOD).await.expect(200);
+    }
+    other.post("/console/sign-in/code", &[("code", "123456")]).await.expect(401);
+    other.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.expect(429);
 }

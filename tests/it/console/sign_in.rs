@@ -6,6 +6,7 @@ use aims::{
     domain::{Role, Username, password::NewPassword},
     service::{Caller, administrators},
 };
+use futures_util::future::join_all;
 use reqwest::Method;
 
 use crate::{
@@ -25,6 +26,8 @@ both!(
     what_was_typed_survives_the_end_of_a_session,
     where_somebody_wanted_to_go_is_kept_within_the_console,
     the_cookie_is_not_in_the_database,
+    tries_that_come_at_once_are_not_all_judged,
+    right_tries_count_for_nothing,
 );
 
 const BAD: [(&str, &str); 2] = [("username", "zoe"), ("password", "not the password at all")];
@@ -248,4 +251,54 @@ async fn the_cookie_is_not_in_the_database(db: Database) {
     assert!(!rows[0].contains(&cookie), "{rows:?}");
     let passwords = server.db.texts("SELECT password_hash FROM administrators").await;
     assert!(passwords[0].starts_with("$argon2id$") && !passwords[0].contains(PASSWORD));
+}
+
+async fn tries_that_come_at_once_are_not_all_judged(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Owner).await;
+    let ways: [(&str, &[(&str, &str)]); 4] = [
+        ("/console/sign-in", &BAD),
+        ("/console/sign-in/passkey", &[("credential", "junk")]),
+        ("/console/confirm", &[("password", "not the password at all")]),
+        ("/console/confirm/passkey", &[("credential", "junk")]),
+    ];
+    for (path, form) in ways {
+        // What was counted before is forgiven.
+        server.clock.advance(Duration::from_hours(25));
+        let browser = server.sign_in("zoe").await;
+        let tries = (0..10).map(|_| async { browser.copy().post(path, form).await.status.as_u16() });
+        let told = join_all(tries).await;
+        assert_eq!(told.iter().filter(|status| **status == 401).count(), 6, "{path}: {told:?}");
+        assert_eq!(told.iter().filter(|status| **status == 429).count(), 4, "{path}: {told:?}");
+    }
+}
+
+async fn right_tries_count_for_nothing(db: Database) {
+    let server = Server::with(db, &[("TRUSTED_PROXIES", "127.0.0.1"), ("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    server.person("zoe", Role::Owner).await;
+    let post = |name: String, password: &'static str| {
+        let browser = server.browser();
+        async move {
+            let request = browser.request(Method::POST, "/console/sign-in").header("sec-fetch-site", "same-origin");
+            let form = [("username", name.as_str()), ("password", password)];
+            browser.send(request.header("x-forwarded-for", "198.51.100.7").form(&form)).await.status.as_u16()
+        }
+    };
+    // As many as a network may have wrong without a wait.
+    for n in 0..30 {
+        assert_eq!(post(format!("nobody-{}", n % 6), "wrong").await, 401);
+    }
+    server.clock.advance(Duration::from_hours(23));
+    for _ in 0..3 {
+        assert_eq!(post("zoe".to_owned(), PASSWORD).await, 303);
+    }
+    assert_eq!(post("somebody".to_owned(), "wrong").await, 401, "the first that has to wait is the next");
+    assert_eq!(post("somebody".to_owned(), "wrong").await, 429);
+    // A day after the last wrong one all are forgiven, whoever came in meanwhile.
+    server.clock.advance(Duration::from_hours(23));
+    assert_eq!(post("zoe".to_owned(), PASSWORD).await, 303);
+    server.clock.advance(Duration::from_hours(2));
+    for n in 0..5 {
+        assert_eq!(post(format!("anybody-{n}"), "wrong").await, 401);
+    }
 }

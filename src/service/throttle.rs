@@ -1,0 +1,160 @@
+//! What slows down guessing: per account and network, per network, and per account; the last does not count for networks that the
+//! administrator signed in from before, so that a stranger cannot keep them out.
+//!
+//! A try is counted before it is judged, in the same transaction that looks whether it has to wait: of many at once no more
+//! are judged than of as many in a row. A right one is taken back.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{Services, caller::Origin, refusals::By};
+use crate::{
+    domain::{
+        AdministratorId, AuthFailure, Error, Result, Timestamp,
+        audit::{AuditAction, Resource},
+        network::network,
+    },
+    store::{
+        Tx,
+        sessions::{self, Failures},
+    },
+};
+
+/// How long a failure counts.
+pub const FORGIVES: Duration = Duration::from_hours(24);
+/// How long a network that an administrator signed in from is known.
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
+/// Failures in a row that cost nothing: of one account from one network, of one network, of one account.
+const FREE: [(Counted, i64); 3] = [(Counted::Pair, 5), (Counted::Network, 30), (Counted::Account, 30)];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Pair,
+    Network,
+    Account,
+}
+
+/// Where somebody tries to prove who they are, and who they say to be.
+pub(super) struct Throttle {
+    network: Option<IpAddr>,
+    name: String,
+}
+
+impl Throttle {
+    pub(super) fn of(origin: &Origin, username: &str) -> Self {
+        Self { network: origin.ip.map(network), name: username.to_owned() }
+    }
+
+    fn place(&self) -> String {
+        self.network.map(|network| network.to_string()).unwrap_or_default()
+    }
+
+    fn subject(&self, counted: Counted) -> [u8; 32] {
+        let (name, place) = (&self.name, self.place());
+        let text = match counted {
+            Counted::Pair => format!("pair\n{name}\n{place}"),
+            Counted::Network => format!("network\n{place}"),
+            Counted::Account => format!("account\n{name}"),
+        };
+        Sha256::digest(text).into()
+    }
+
+    /// Counts a try that is about to be judged, or refuses it if it has to wait.
+    pub(super) async fn count(&self, services: &Services, person: Option<AdministratorId>) -> Result<Try> {
+        let subjects = FREE.map(|(counted, free)| (counted, free, self.subject(counted)));
+        // Asked for nobody, too: the answer takes as long whether there is such a name or not.
+        let (person, network) = (person.unwrap_or(AdministratorId(Uuid::nil())), self.place());
+        let (pair, env) = (self.subject(Counted::Pair), services.env.clone());
+        let counting = services.store.write(move |tx| {
+            Box::pin(async move {
+                let now = env.now();
+                let known = sessions::knows_network(tx.conn(), person, &network, now.minus(KNOWN_FOR)).await?;
+                let mut counted_before = Vec::with_capacity(subjects.len());
+                for (counted, free, subject) in subjects {
+                    let before = sessions::failures(tx.conn(), subject).await?;
+                    let before = before.filter(|failures| failures.last_at.plus(FORGIVES) > now);
+                    let spared = known && counted == Counted::Account;
+                    let wait = before.filter(|_| !spared).map_or(0, |failures| wait_after(failures, free, now));
+                    if wait > 0 {
+                        return Err(Error::RateLimited { retry_after: wait });
+                    }
+                    counted_before.push((subject, before));
+                }
+                for (subject, before) in &counted_before {
+                    let count = before.map_or(0, |failures| failures.count) + 1;
+                    sessions::put_failures(tx.conn(), *subject, Failures { count, last_at: now }).await?;
+                }
+                Ok(Try { at: now, pair, counted_before })
+            })
+        });
+        counting.await
+    }
+
+    /// Refuses a try that was wrong, on the record.
+    pub(super) async fn refuse<T>(
+        &self,
+        services: &Services,
+        origin: &Origin,
+        person: Option<AdministratorId>,
+        factor: &'static str,
+    ) -> Result<T> {
+        let failure = AuthFailure::WrongCredentials;
+        // A name that nobody has may be a password that was typed into the wrong field: it is not recorded.
+        let name = person.map(|_| self.name.as_str());
+        let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
+        let (by, resource) = (By { actor: None, subject: None }, person.map(Resource::Administrator));
+        services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;
+        Err(failure.into())
+    }
+}
+
+/// A try that was counted as if it were wrong.
+pub(super) struct Try {
+    at: Timestamp,
+    /// What is counted of the account and network.
+    pair: [u8; 32],
+    /// What was counted of each before.
+    counted_before: Vec<([u8; 32], Option<Failures>)>,
+}
+
+impl Try {
+    /// Takes back the try, which was right.
+    pub(super) async fn take_back(self, tx: &mut Tx) -> Result<()> {
+        for (subject, before) in self.counted_before {
+            let Some(counted) = sessions::failures(tx.conn(), subject).await? else { continue };
+            let count = counted.count - 1;
+            if count <= 0 {
+                sessions::forgive(tx.conn(), subject).await?;
+                continue;
+            }
+            // A right try must not lengthen how long wrong ones count, either.
+            let is_last = counted.last_at == self.at;
+            let last_at = before.filter(|_| is_last).map_or(counted.last_at, |before| before.last_at);
+            sessions::put_failures(tx.conn(), subject, Failures { count, last_at }).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the try, and forgives the account its failures from this network: whoever signs in is no guesser.
+    pub(super) async fn forgive(self, tx: &mut Tx) -> Result<()> {
+        let pair = self.pair;
+        self.take_back(tx).await?;
+        sessions::forgive(tx.conn(), pair).await
+    }
+}
+
+/// Seconds to wait: one after the first failure that is not free, then twice as long after each.
+fn wait_after(failures: Failures, free: i64, now: Timestamp) -> u64 {
+    let Ok(beyond) = u32::try_from(failures.count - free) else { return 0 };
+    if beyond == 0 {
+        return 0;
+    }
+    let wait = Duration::from_secs(1 << (beyond - 1).min(20)).min(LONGEST_WAIT);
+    let micros = failures.last_at.plus(wait).as_micros() - now.as_micros();
+    u64::try_from(micros).map_or(0, |micros| micros.div_ceil(1_000_000))
+}

@@ -61,7 +61,7 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
     let person = person.ok_or(AuthFailure::WrongCredentials)?;
     let totp = factors::totp(read.conn(), id).await?;
     drop(read);
-    let throttle = Throttle::of(origin, person.username.as_str());
+    let throttle = Throttle::of(origin, Some(&person.username));
     let counted = throttle.count(services, Some(id)).await?;
     let secret = match (&services.master_key, totp) {
         (Some(master), Some(totp)) => Some(open(master, id, &totp)?),

@@ -166,7 +166,7 @@ pub fn begin_sign_in(services: &Services) -> Result<Begun> {
 /// # Errors
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
 pub async fn finish_sign_in(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
-    let throttle = Throttle::of(origin, "");
+    let throttle = Throttle::of(origin, None);
     let counted = throttle.count(services, None).await?;
     match check_any(services, state, answer).await? {
         Some(proof) => {
@@ -220,7 +220,7 @@ pub async fn finish_proof(
 ) -> Result<Proof> {
     let found = administrators::find(services.store.read().await?.conn(), id).await?;
     let person = found.ok_or(AuthFailure::WrongCredentials)?;
-    let throttle = Throttle::of(origin, person.username.as_str());
+    let throttle = Throttle::of(origin, Some(&person.username));
     let counted = throttle.count(services, Some(id)).await?;
     match check_of(services, id, state, answer).await? {
         Some(proof) => {

@@ -107,8 +107,7 @@ impl Proof {
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
     let turn = PasswordTurn::line_up()?;
     let username = Username::parse(username).ok();
-    let name = username.as_ref().map_or("", Username::as_str);
-    let throttle = Throttle::of(origin, name);
+    let throttle = Throttle::of(origin, username.as_ref());
     let found = match &username {
         Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
         None => None,
@@ -141,7 +140,7 @@ pub async fn again_with_password(services: &Services, caller: &Caller, password:
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     let hash = administrators::password(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     drop(read);
-    let throttle = Throttle::of(&caller.origin, person.username.as_str());
+    let throttle = Throttle::of(&caller.origin, Some(&person.username));
     let counted = throttle.count(services, Some(id)).await?;
     if hash.matches(password, turn).await? {
         services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;

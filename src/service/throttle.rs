@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Services, caller::Origin, refusals::By};
 use crate::{
     domain::{
-        AdministratorId, AuthFailure, Error, Result, Timestamp,
+        AdministratorId, AuthFailure, Error, Result, Timestamp, Username,
         audit::{AuditAction, Resource},
         network::network,
     },
@@ -42,12 +42,13 @@ enum Counted {
 /// Where somebody tries to prove who they are, and who they say to be.
 pub(super) struct Throttle {
     network: Option<IpAddr>,
-    name: String,
+    name: Option<Username>,
 }
 
 impl Throttle {
-    pub(super) fn of(origin: &Origin, username: &str) -> Self {
-        Self { network: origin.ip.map(network), name: username.to_owned() }
+    /// Tries that name nobody are counted of no account: all would be of one, which a stranger could close for everybody.
+    pub(super) fn of(origin: &Origin, name: Option<&Username>) -> Self {
+        Self { network: origin.ip.map(network), name: name.cloned() }
     }
 
     fn place(&self) -> String {
@@ -55,7 +56,7 @@ impl Throttle {
     }
 
     fn subject(&self, counted: Counted) -> [u8; 32] {
-        let (name, place) = (&self.name, self.place());
+        let (name, place) = (self.name.as_ref().map_or("", Username::as_str), self.place());
         let text = match counted {
             Counted::Pair => format!("pair\n{name}\n{place}"),
             Counted::Network => format!("network\n{place}"),
@@ -66,7 +67,8 @@ impl Throttle {
 
     /// Counts a try that is about to be judged, or refuses it if it has to wait.
     pub(super) async fn count(&self, services: &Services, person: Option<AdministratorId>) -> Result<Try> {
-        let subjects = FREE.map(|(counted, free)| (counted, free, self.subject(counted)));
+        let mut subjects = FREE.map(|(counted, free)| (counted, free, self.subject(counted))).to_vec();
+        subjects.retain(|(counted, ..)| self.name.is_some() || *counted != Counted::Account);
         // Asked for nobody, too: the answer takes as long whether there is such a name or not.
         let (person, network) = (person.unwrap_or(AdministratorId(Uuid::nil())), self.place());
         let (pair, env) = (self.subject(Counted::Pair), services.env.clone());
@@ -105,7 +107,7 @@ impl Throttle {
     ) -> Result<T> {
         let failure = AuthFailure::WrongCredentials;
         // A name that nobody has may be a password that was typed into the wrong field: it is not recorded.
-        let name = person.map(|_| self.name.as_str());
+        let name = person.and(self.name.as_ref()).map(Username::as_str);
         let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
         let (by, resource) = (By { actor: None, subject: None }, person.map(Resource::Administrator));
         services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;

@@ -28,6 +28,7 @@ both!(
     the_cookie_is_not_in_the_database,
     tries_that_come_at_once_are_not_all_judged,
     right_tries_count_for_nothing,
+    a_stranger_keeps_nobody_from_a_passkey,
 );
 
 const BAD: [(&str, &str); 2] = [("username", "zoe"), ("password", "not the password at all")];
@@ -300,5 +301,31 @@ async fn right_tries_count_for_nothing(db: Database) {
     server.clock.advance(Duration::from_hours(2));
     for n in 0..5 {
         assert_eq!(post(format!("anybody-{n}"), "wrong").await, 401);
+    }
+}
+
+async fn a_stranger_keeps_nobody_from_a_passkey(db: Database) {
+    let server = Server::with(db, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    server.person("zoe", Role::Owner).await;
+    let post = |address: String, path: &'static str, form: [(&'static str, &'static str); 2]| {
+        let browser = server.browser();
+        async move {
+            let request = browser.request(Method::POST, path).header("sec-fetch-site", "same-origin");
+            browser.send(request.header("x-forwarded-for", address).form(&form)).await.status.as_u16()
+        }
+    };
+    let passkey = ("/console/sign-in/passkey", [("credential", "junk"), ("next", "")]);
+    let no_name = ("/console/sign-in", [("username", "a b"), ("password", "wrong")]);
+    for n in 0..40 {
+        let (path, form) = if n % 2 == 0 { passkey } else { no_name };
+        assert_eq!(post(format!("192.0.2.{n}"), path, form).await, 401, "{n}");
+    }
+    for (path, form) in [passkey, no_name] {
+        assert_eq!(post("198.51.100.7".to_owned(), path, form).await, 401, "{path}");
+    }
+    // One network has to wait all the same.
+    for n in 0..8 {
+        let status = post("203.0.113.9".to_owned(), passkey.0, passkey.1).await;
+        assert_eq!(status, if n < 6 { 401 } else { 429 }, "{n}");
     }
 }

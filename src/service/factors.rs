@@ -91,14 +91,24 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
     }
 }
 
-/// Begins with a new authenticator: makes its secret, which counts once [`enable_totp`] was given a code of it.
+/// Begins with a new authenticator: makes its secret, which counts once [`enable_totp`] was given a code of it. Until then the
+/// session keeps it, sealed for the administrator who asks.
 ///
 /// # Errors
 /// [`Error::Refused`] where nothing can seal it; [`Error::ProofNeeded`].
-pub async fn new_totp(services: &Services, caller: &Caller) -> Result<TotpSecret> {
+pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecret, Vec<u8>)> {
     services.permit_with_proof(caller, Action::ManageAccount).await?;
-    services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
-    Ok(TotpSecret::generate(&services.env))
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let secret = TotpSecret::generate(&services.env);
+    let sealed = seal(services, id, &secret)?;
+    Ok((secret, sealed))
+}
+
+/// Opens what [`new_totp`] sealed; `None` when it was sealed for somebody else, or under another key.
+#[must_use]
+pub fn open_new_totp(services: &Services, caller: &Caller, sealed: &[u8]) -> Option<TotpSecret> {
+    let (master, id) = (services.master_key.as_ref()?, caller.administrator()?);
+    TotpSecret::open(master, &id.to_string(), sealed).ok()
 }
 
 /// Takes an authenticator in use that gave a right code; returns fresh recovery codes.
@@ -112,12 +122,10 @@ pub async fn enable_totp(
     code: &str,
 ) -> Result<Vec<OpaqueSecret>> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
-    let master = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
     let wrong =
         || Error::field(&["code"], Invalid::new("code_wrong", "This is not the app's present code; try the next"));
     let last_step = secret.step_of(code, services.env.now()).ok_or_else(wrong)?;
-    let sealed_secret =
-        secret.seal(master, &services.env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))?;
+    let sealed_secret = seal(services, id, secret)?;
     let codes = new_codes(services);
     let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
     services
@@ -190,6 +198,11 @@ pub async fn disable_totp(services: &Services, caller: &Caller) -> Result<()> {
 
 fn new_codes(services: &Services) -> Vec<OpaqueSecret> {
     std::iter::repeat_with(|| OpaqueSecret::for_people(&services.env)).take(RECOVERY_CODES).collect()
+}
+
+fn seal(services: &Services, id: AdministratorId, secret: &TotpSecret) -> Result<Vec<u8>> {
+    let master = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
+    secret.seal(master, &services.env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))
 }
 
 fn open(master: &MasterKey, id: AdministratorId, totp: &Totp) -> Result<TotpSecret> {

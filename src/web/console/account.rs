@@ -30,7 +30,7 @@ use crate::{
     web::failure::Failure,
 };
 
-/// The secret of an authenticator that was not taken in use yet, while its first code is awaited.
+/// The sealed secret of an authenticator that was not taken in use yet, while its first code is awaited.
 const NEW_SECRET: &str = "new_totp_secret";
 
 #[derive(Template)]
@@ -229,8 +229,8 @@ pub(super) async fn authenticator_page(
     session: Session,
     admin: Admin,
 ) -> Result<impl IntoResponse + use<>, Failure> {
-    let secret = factors::new_totp(&services, &admin).await?;
-    session.insert(NEW_SECRET, secret.to_base32().expose_secret()).await.map_err(failed)?;
+    let (secret, sealed) = factors::new_totp(&services, &admin).await?;
+    session.insert(NEW_SECRET, sealed).await.map_err(failed)?;
     Ok(Page(show_secret(frame, &admin, &secret, Problems::default())?))
 }
 
@@ -257,8 +257,9 @@ pub(super) async fn enable_authenticator(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let secret: Option<String> = session.get(NEW_SECRET).await.map_err(failed)?;
-    let Some(secret) = secret.as_deref().and_then(factors::TotpSecret::from_base32) else {
+    let kept = session.get_value(NEW_SECRET).await.map_err(failed)?;
+    let sealed: Option<Vec<u8>> = kept.and_then(|kept| serde_json::from_value(kept).ok());
+    let Some(secret) = sealed.and_then(|sealed| factors::open_new_totp(&services, &admin, &sealed)) else {
         return Ok(see_other("/console/account/authenticator"));
     };
     match factors::enable_totp(&services, &admin, &secret, form.get("code")).await {

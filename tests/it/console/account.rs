@@ -30,6 +30,7 @@ both!(
     no_session_begins_once_the_password_is_another,
     codes_that_come_at_once_are_not_all_judged,
     a_right_password_counts_for_nothing_until_its_code_is_given,
+    the_secret_of_a_new_authenticator_is_sealed,
 );
 
 const OTHER: &str = "a lighthouse in the fog";
@@ -314,4 +315,17 @@ async fn a_right_password_counts_for_nothing_until_its_code_is_given(db: Databas
     }
     other.post("/console/sign-in/code", &[("code", "123456")]).await.expect(401);
     other.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.expect(429);
+}
+
+async fn the_secret_of_a_new_authenticator_is_sealed(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let page = browser.get("/console/account/authenticator").await.expect(200);
+    let stored = server.db.texts("SELECT data FROM sessions").await.join(" ");
+    assert!(stored.contains("new_totp_secret") && !stored.contains(&secret(&page)), "{stored}");
+    // It is still the one that was shown.
+    let path = "/console/account/authenticator";
+    let again = browser.post(path, &[("code", "000000")]).await.expect(422);
+    assert_eq!(secret(&again), secret(&page));
+    browser.post(path, &[("code", &code(&server, &secret(&page)))]).await.expect(200);
 }

@@ -78,12 +78,11 @@ impl Throttle {
                 let known = sessions::knows_network(tx.conn(), person, &network, now.minus(KNOWN_FOR)).await?;
                 let mut counted_before = Vec::with_capacity(subjects.len());
                 for (counted, free, subject) in subjects {
-                    let before = sessions::failures(tx.conn(), subject).await?;
-                    let before = before.filter(|failures| failures.last_at.plus(FORGIVES) > now);
+                    let before = present(tx, subject, now).await?;
                     let spared = known && counted == Counted::Account;
                     let wait = before.filter(|_| !spared).map_or(0, |failures| wait_after(failures, free, now));
                     if wait > 0 {
-                        return Err(Error::RateLimited { retry_after: wait });
+                        return Ok(Err(Error::RateLimited { retry_after: wait }));
                     }
                     counted_before.push((subject, before));
                 }
@@ -91,10 +90,10 @@ impl Throttle {
                     let count = before.map_or(0, |failures| failures.count) + 1;
                     sessions::put_failures(tx.conn(), *subject, Failures { count, last_at: now }).await?;
                 }
-                Ok(Try { at: now, pair, counted_before })
+                Ok(Ok(Try { at: now, pair, counted_before }))
             })
         });
-        counting.await
+        counting.await?
     }
 
     /// Refuses a try that was wrong, on the record.
@@ -148,6 +147,19 @@ impl Try {
         self.take_back(tx).await?;
         sessions::forgive(tx.conn(), pair).await
     }
+}
+
+/// What is counted of `subject` and not forgiven yet.
+async fn present(tx: &mut Tx, subject: [u8; 32], now: Timestamp) -> Result<Option<Failures>> {
+    let counted = sessions::failures(tx.conn(), subject).await?;
+    let Some(counted) = counted.filter(|failures| failures.last_at.plus(FORGIVES) > now) else { return Ok(None) };
+    if counted.last_at <= now {
+        return Ok(Some(counted));
+    }
+    // The clock was set back: a wait runs from now on, and not from a moment that is yet to come.
+    let counted = Failures { last_at: now, ..counted };
+    sessions::put_failures(tx.conn(), subject, counted).await?;
+    Ok(Some(counted))
 }
 
 /// Seconds to wait: one after the first failure that is not free, then twice as long after each.

@@ -29,6 +29,7 @@ both!(
     tries_that_come_at_once_are_not_all_judged,
     right_tries_count_for_nothing,
     a_stranger_keeps_nobody_from_a_passkey,
+    a_clock_that_is_set_back_lengthens_no_wait,
 );
 
 const BAD: [(&str, &str); 2] = [("username", "zoe"), ("password", "not the password at all")];
@@ -328,4 +329,16 @@ async fn a_stranger_keeps_nobody_from_a_passkey(db: Database) {
         let status = post("203.0.113.9".to_owned(), passkey.0, passkey.1).await;
         assert_eq!(status, if n < 6 { 401 } else { 429 }, "{n}");
     }
+}
+
+async fn a_clock_that_is_set_back_lengthens_no_wait(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Owner).await;
+    for _ in 0..6 {
+        server.browser().post("/console/sign-in", &BAD).await.expect(401);
+    }
+    server.clock.set_back(Duration::from_hours(23));
+    server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second");
+    server.clock.advance(Duration::from_secs(1));
+    server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
 }

@@ -94,7 +94,7 @@ words! {
         AdministratorEnabled = "administrator.enabled",
         /// An administrator's password was set.
         PasswordChanged = "administrator.password_changed",
-        /// A second factor was added, replaced or removed.
+        /// A second factor was added, replaced or removed, or a recovery code was used up.
         FactorChanged = "administrator.factor_changed",
         /// An administrator signed in to the console.
         SignedIn = "console.signed_in",

@@ -16,7 +16,7 @@ use crate::{
     crypto::{MasterKey, OpaqueSecret},
     domain::{
         AdministratorId, AuthFailure, Error, Invalid, Result,
-        audit::{AuditAction, Resource},
+        audit::{AuditAction, Event, Resource},
     },
     store::{
         administrators,
@@ -70,6 +70,7 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
     let now = services.env.now();
     let step = secret.and_then(|secret| secret.step_of(code, now));
     let recovery = OpaqueSecret::typed(code).hash();
+    let (env, from) = (services.env.clone(), origin.clone());
     let method = services
         .store
         .write(move |tx| {
@@ -80,6 +81,22 @@ pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending,
                 };
                 if fresh {
                     counted.forgive(tx).await?;
+                }
+                if fresh && step.is_none() {
+                    // Whether or not a session begins: a code that is gone has a record that tells where it went.
+                    let left = factors::recovery_codes_left(tx.conn(), id).await?;
+                    tx.audit(Event {
+                        id: env.uuid(),
+                        at: now,
+                        actor: Some(id.into()),
+                        subject: None,
+                        action: AuditAction::FactorChanged,
+                        resource: Some(Resource::Administrator(id)),
+                        details: json!({ "factor": "recovery codes", "change": "used", "left": left }),
+                        ip: from.ip,
+                        success: true,
+                        request_id: from.request_id,
+                    });
                 }
                 Ok(fresh.then_some(method))
             })

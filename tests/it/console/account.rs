@@ -31,6 +31,7 @@ both!(
     codes_that_come_at_once_are_not_all_judged,
     a_right_password_counts_for_nothing_until_its_code_is_given,
     the_secret_of_a_new_authenticator_is_sealed,
+    a_recovery_code_is_used_up_on_the_record,
 );
 
 const OTHER: &str = "a lighthouse in the fog";
@@ -328,4 +329,18 @@ async fn the_secret_of_a_new_authenticator_is_sealed(db: Database) {
     let again = browser.post(path, &[("code", "000000")]).await.expect(422);
     assert_eq!(secret(&again), secret(&page));
     browser.post(path, &[("code", &code(&server, &secret(&page)))]).await.expect(200);
+}
+
+async fn a_recovery_code_is_used_up_on_the_record(db: Database) {
+    let server = Server::start(db).await;
+    let (_, recovery_codes) = enable(&server, &server.signed_in("zoe", Role::Owner).await).await;
+    let origin = Origin::default();
+    let proved = sign_in::with_password(&server.services, &origin, "zoe", PASSWORD.to_owned()).await.unwrap();
+    let Outcome::SecondFactor(pending) = proved else { panic!("{proved:?}") };
+    // No session begins: it is as if the browser had hung up.
+    factors::check_code(&server.services, &origin, &pending, &recovery_codes[0]).await.unwrap();
+    let changed = server.audited("administrator.factor_changed").await;
+    let details: serde_json::Value = serde_json::from_str(changed[0]["details_json"].as_str().unwrap()).unwrap();
+    assert_eq!(details, serde_json::json!({ "factor": "recovery codes", "change": "used", "left": 9 }));
+    assert!(!changed[0]["agent_id"].is_null());
 }

@@ -168,6 +168,7 @@ async fn many_agents_are_suspended_after_the_number_is_confirmed(db: Database) {
     make(&browser, "bulk-late").await;
     let form: Vec<_> = all.into_iter().chain([("count", "5")]).collect();
     browser.post(apply, &form).await.leads_to("/console/agents");
+    browser.get("/console/agents").await.shows("The number of agents is 6 by now. Nothing was changed");
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 2);
     let form: Vec<_> = all.into_iter().chain([("count", "6")]).collect();
     browser.post(apply, &form).await.leads_to("/console/agents");
@@ -177,6 +178,13 @@ async fn many_agents_are_suspended_after_the_number_is_confirmed(db: Database) {
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 0);
     assert_eq!(server.audited("agent.suspended").await.len(), 8);
     browser.post("/console/agents/bulk", &[("act", "suspend")]).await.leads_to("/console/agents");
+    // An act that nobody knows is none.
+    for act in ["", "Reactivate", "delete"] {
+        let form = [("act", act), ("id", &ids[0]), ("count", "1")];
+        browser.post("/console/agents/bulk", &form).await.expect(422);
+        browser.post(apply, &form).await.expect(422);
+    }
+    assert_eq!(server.audited("agent.suspended").await.len(), 8);
 }
 
 async fn an_operator_cannot_reach_past_their_role(db: Database) {

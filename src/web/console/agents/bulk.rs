@@ -11,13 +11,13 @@ use super::{
     super::{
         Shared,
         form::Form,
-        frame::{Frame, Page, back_to, see_other},
+        frame::{Frame, Page, back_to, refused},
         guard::Admin,
     },
     list::read_filter,
 };
 use crate::{
-    domain::{AgentId, AgentStatus, Result, agent::Filter},
+    domain::{AgentId, AgentStatus, Error, Invalid, Result, agent::Filter},
     service::{
         Caller, Services,
         agents::{self, BULK_MOST, Bulk},
@@ -45,7 +45,8 @@ pub(in crate::web::console) async fn confirm(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let ids = meant(&services, &admin, &form).await?;
+    let bulk = wanted(&form)?;
+    let ids = meant(&services, &admin, bulk, &form).await?;
     if ids.is_empty() {
         return back_to(&session, "/console/agents", "Tick the agents that you mean first.").await;
     }
@@ -55,7 +56,7 @@ pub(in crate::web::console) async fn confirm(
     names.sort_unstable();
     Ok(Page(BulkPage {
         frame: frame.at("agents"),
-        act: match wanted(&form) {
+        act: match bulk {
             Bulk::Suspend => "suspend",
             Bulk::Reactivate => "reactivate",
         },
@@ -74,12 +75,13 @@ pub(in crate::web::console) async fn apply(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let ids = meant(&services, &admin, &form).await?;
-    if form.get("count") != ids.len().to_string() {
-        // More or fewer agents match than when the number was confirmed.
-        return Ok(see_other("/console/agents"));
+    let bulk = wanted(&form)?;
+    let ids = meant(&services, &admin, bulk, &form).await?;
+    let count = ids.len().to_string();
+    if form.get("count") != count {
+        let changed = format!("The number of agents is {count} by now. Nothing was changed; look again");
+        return refused(&session, "/console/agents", &Error::Conflict(changed.into())).await;
     }
-    let bulk = wanted(&form);
     let tally = agents::bulk(&services, &admin, bulk, ids, None).await?;
     let did = match bulk {
         Bulk::Suspend => "suspended",
@@ -93,12 +95,16 @@ pub(in crate::web::console) async fn apply(
     back_to(&session, "/console/agents", format!("{} {did}.{kept}", tally.done)).await
 }
 
-fn wanted(form: &Form) -> Bulk {
-    if form.get("act") == "reactivate" { Bulk::Reactivate } else { Bulk::Suspend }
+fn wanted(form: &Form) -> Result<Bulk> {
+    match form.get("act") {
+        "suspend" => Ok(Bulk::Suspend),
+        "reactivate" => Ok(Bulk::Reactivate),
+        _ => Err(Error::field(&["act"], Invalid::new("enum", "Agents can be suspended or reactivated"))),
+    }
 }
 
 /// The agents that a form means: those that were ticked, or all that its filter shows and the act would change.
-async fn meant(services: &Services, caller: &Caller, form: &Form) -> Result<Vec<AgentId>> {
+async fn meant(services: &Services, caller: &Caller, bulk: Bulk, form: &Form) -> Result<Vec<AgentId>> {
     if form.get("all") != "matching" {
         let mut ids: Vec<_> = form.all("id").filter_map(AgentId::parse).collect();
         ids.sort_unstable();
@@ -106,7 +112,7 @@ async fn meant(services: &Services, caller: &Caller, form: &Form) -> Result<Vec<
         return Ok(ids);
     }
     let filter = form.read(|fields| Some(read_filter(fields)))?;
-    let status = match wanted(form) {
+    let status = match bulk {
         Bulk::Suspend => AgentStatus::Active,
         Bulk::Reactivate => AgentStatus::Suspended,
     };

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Services,
     act::Act,
-    caller::{AdministratorCaller, Caller, Origin, Principal},
+    caller::{Caller, Origin},
     policy::Action,
     sessions::KeyHash,
     throttle::Throttle,
@@ -172,10 +172,7 @@ pub async fn begin(
     proof: Proof,
 ) -> Result<()> {
     let (session, now) = (SessionId(services.env.uuid()), services.env.now());
-    let person =
-        AdministratorCaller { id: proof.administrator, session, role: crate::domain::Role::Viewer, proved_at: now };
-    let caller = Caller { principal: Principal::Administrator(person), origin: origin.clone() };
-    let (env, ip) = (services.env.clone(), origin.ip);
+    let (env, ip, request_id) = (services.env.clone(), origin.ip, origin.request_id.clone());
     services
         .store
         .write(move |tx| {
@@ -208,14 +205,14 @@ pub async fn begin(
                 tx.audit(Event {
                     id: env.uuid(),
                     at: now,
-                    actor: caller.actor(),
+                    actor: Some(administrator.id.into()),
                     subject: None,
                     action: AuditAction::SignedIn,
                     resource: Some(Resource::Administrator(administrator.id)),
                     details: json!({ "method": proof.method, "username": administrator.username.as_str() }),
                     ip,
                     success: true,
-                    request_id: caller.origin.request_id,
+                    request_id,
                 });
                 Ok(())
             })

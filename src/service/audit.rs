@@ -76,13 +76,18 @@ pub struct Verification {
 /// When the database fails.
 pub async fn verify(db: &Db) -> Result<Verification> {
     let mut read = db.read().await?;
-    // Read first: records that a running service appends meanwhile lie beyond it.
-    let recorded = audit::head(read.conn()).await?;
-    let start = audit::start(read.conn()).await?;
-    let mut walk = Walk::from(start);
-    let outcome = walk_to(&mut walk, recorded, &mut read).await?;
-    let broken = outcome.and_then(|()| walk.check_start()).err();
-    Ok(Verification { start, head: walk.head(), broken })
+    loop {
+        let start = audit::start(read.conn()).await?;
+        // Read second: it lies beyond the record of the archive that moved the start, and before what is appended meanwhile.
+        let recorded = audit::head(read.conn()).await?;
+        let mut walk = Walk::from(start);
+        let outcome = walk_to(&mut walk, recorded, &mut read).await?;
+        let broken = outcome.and_then(|()| walk.check_start()).err();
+        // What was archived meanwhile is not there to be met.
+        if broken.is_none() || audit::start(read.conn()).await? == start {
+            return Ok(Verification { start, head: walk.head(), broken });
+        }
+    }
 }
 
 async fn walk_to(walk: &mut Walk, recorded: Head, read: &mut PooledConn) -> Result<Result<(), Break>> {

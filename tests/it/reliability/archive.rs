@@ -1,8 +1,22 @@
 //! Old records move to a file, and whatever somebody does to the file or to the database afterwards is found.
 
-use std::{fs, io::Read, io::Write, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    future::poll_fn,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
+use aims::{
+    service::audit,
+    store::{Db, Location, Mode},
+};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -15,6 +29,7 @@ both!(
     old_records_move_and_the_chain_still_holds,
     a_second_archive_goes_on_from_the_first,
     an_interrupted_archive_is_no_break,
+    an_archive_that_is_made_meanwhile_is_no_break,
     an_altered_archive_is_found,
     an_altered_start_is_found,
     nothing_is_archived_that_should_not_be,
@@ -129,6 +144,57 @@ async fn an_interrupted_archive_is_no_break(db: Database) {
     assert_eq!((&found["valid"], &found["archived"]), (&json!(true), &json!(last)));
     assert_eq!(scene.archive("2026-01-20", "b.gz").await.json(), json!({ "records": 0 }));
     assert_eq!(scene.first_seq().await, last + 1);
+}
+
+/// At whatever point of the walk it comes.
+async fn an_archive_that_is_made_meanwhile_is_no_break(db: Database) {
+    const TABLES: [&str; 3] = ["audit_log", "audit_head", "audit_start"];
+    /// More than are read at a time.
+    const RECORDS: usize = 1_050;
+    let mut scene = Scene::set(db).await;
+    let (anybody, key) = (scene.server.anybody(), scene.server.admin_key.clone());
+    for _ in 0..RECORDS / 50 {
+        join_all((0..50).map(|_| anybody.exchange(&key))).await;
+    }
+    scene.later("young").await;
+    let keep = async |when: &str| {
+        for table in TABLES {
+            scene.server.db.execute(&format!("CREATE TABLE {when}_{table} AS SELECT * FROM {table}")).await;
+        }
+    };
+    keep("before").await;
+    let last = scene.archive("2026-01-20", "a.gz").await.json()["last_seq"].clone();
+    keep("after").await;
+    let db = scene.server.stop().await;
+    let location =
+        if db.is_sqlite() { Location::Sqlite(db.sqlite_file()) } else { Location::Postgres(db.url.clone().into()) };
+    let log = Db::open(&location, Mode::Read).await.unwrap();
+    let put = async |when: &str| {
+        let put = TABLES.map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM {when}_{table};"));
+        db.execute(&format!("BEGIN; {} COMMIT", put.concat())).await;
+    };
+    for turns in 1.. {
+        put("before").await;
+        let mut walk = pin!(audit::verify(&log));
+        let mut turn = 0;
+        let ended = poll_fn(|context| {
+            turn += 1;
+            match walk.as_mut().poll(context) {
+                Poll::Ready(found) => Poll::Ready(Some(found)),
+                Poll::Pending if turn == turns => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Some(found) = ended.await {
+            assert_eq!(found.unwrap().start.seq, 0);
+            assert!(turns > 3, "the walk never waited");
+            break;
+        }
+        put("after").await;
+        let found = walk.await.unwrap();
+        assert_eq!(found.broken, None, "after {turns} turns");
+        assert!([json!(0), last.clone()].contains(&json!(found.start.seq)), "{found:?}");
+    }
 }
 
 async fn an_altered_archive_is_found(db: Database) {

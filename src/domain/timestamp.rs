@@ -8,6 +8,10 @@ use time::{
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
+/// The first and the last moment that RFC 3339 can write, in microseconds: of the years 0 and 9999.
+const FIRST: i64 = -62_167_219_200_000_000;
+const LAST: i64 = 253_402_300_799_999_999;
+
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -43,6 +47,12 @@ impl Timestamp {
         OffsetDateTime::parse(text, &Rfc3339).ok().and_then(Self::from_datetime)
     }
 
+    /// Parses a day, as the date fields of forms send it; gives the first moment of it in UTC.
+    #[must_use]
+    pub fn parse_day(text: &str) -> Option<Self> {
+        Self::parse_rfc3339(&format!("{text}T00:00:00Z"))
+    }
+
     /// Parses ISO 8601 as filters and imports use it: RFC 3339, or a date or date-time without offset, taken as UTC.
     #[must_use]
     pub fn parse_lenient(text: &str) -> Option<Self> {
@@ -61,22 +71,24 @@ impl Timestamp {
         i64::try_from(utc.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
-    /// This point in time moved forward, saturating.
+    /// This point in time moved forward, as far as the end of the year 9999.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)).min(LAST))
     }
 
-    /// This point in time moved back, saturating.
+    /// This point in time moved back, as far as the beginning of the year 0.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)).max(FIRST))
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let datetime = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000).map_err(|_| fmt::Error)?;
+        // What is stored may be anything, and whoever shows it must not panic.
+        let nanos = i128::from(self.0.clamp(FIRST, LAST)) * 1_000;
+        let datetime = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
@@ -124,6 +136,21 @@ mod tests {
             "0000-01-01T00:00:00+01:00",
         ] {
             assert_eq!(Timestamp::parse_lenient(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_moment_leaves_the_years_that_can_be_written() {
+        let (first, last) = ("0000-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z");
+        let noon = Timestamp::parse_rfc3339("9999-12-31T12:00:00Z").unwrap();
+        assert_eq!(noon.plus(Duration::from_hours(12)).to_string(), last);
+        assert_eq!(noon.plus(Duration::MAX).to_string(), last);
+        assert_eq!(noon.minus(Duration::MAX).to_string(), first);
+        assert_eq!(Timestamp::from_secs(i64::MAX).to_string(), last);
+        // What is stored may be anything.
+        for (micros, shown) in [(i64::MAX, last), (i64::MIN, first)] {
+            assert_eq!(Timestamp::from_micros(micros).to_string(), shown);
+            assert_eq!(serde_json::to_value(Timestamp::from_micros(micros)).unwrap(), shown);
         }
     }
 }

@@ -247,7 +247,7 @@ fn read_new(fields: &mut Fields, form: &Form, now: Timestamp) -> Option<NewApiKe
         "date" => fields.required("expires_on", |text| {
             let wrong = || Invalid::new("date_parsing", "Choose a day");
             // The whole of the day that was chosen still counts.
-            let day = Timestamp::parse_lenient(text).ok_or_else(wrong)?.plus(Duration::from_secs(DAY - 1));
+            let day = Timestamp::parse_day(text).ok_or_else(wrong)?.plus(Duration::from_secs(DAY - 1));
             if day <= now { Err(Invalid::new("datetime_future", "")) } else { Ok(Some(day)) }
         }),
         _ => fields.required("life", |text| match text {

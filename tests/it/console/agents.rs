@@ -14,6 +14,7 @@ both!(
     the_second_of_two_editors_is_told,
     a_form_comes_back_with_what_was_typed,
     a_key_is_shown_once_however_often_its_form_is_sent,
+    a_key_works_through_the_day_that_was_chosen,
     a_key_is_rotated_with_the_grace_that_was_chosen,
     many_agents_are_suspended_after_the_number_is_confirmed,
     an_operator_cannot_reach_past_their_role,
@@ -121,6 +122,27 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
     for limit in ["only agents:read", "only from 10.0.0.0/8", "tokens live 60 s at most", "5 more uses"] {
         page.shows(limit);
     }
+}
+
+async fn a_key_works_through_the_day_that_was_chosen(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("ada", Role::Operator).await;
+    let id = make(&browser, "lasting").await;
+    let path = format!("/console/agents/{id}/keys");
+    let send = async |day: &str| {
+        let form_id = browser.get(&format!("{path}/new")).await.expect(200).hidden("id");
+        browser.post(&path, &[("id", &form_id), ("name", "k"), ("life", "date"), ("expires_on", day)]).await
+    };
+    for wrong in ["9999-12-31T12:00", "9999-12-31T12:00:00Z", "2026-02-01T12:00", "10000-01-01", "2026-02-30", "soon"] {
+        send(wrong).await.expect(422).shows("Choose a day");
+    }
+    for day in ["2026-02-01", "9999-12-31"] {
+        send(day).await.expect(200);
+        let keys = server.admin.get(&format!("/agents/{id}/keys")).await.expect(200);
+        let ends: Vec<_> = keys.as_array().unwrap().iter().map(|key| key["expires_at"].as_str().unwrap()).collect();
+        assert!(ends.contains(&format!("{day}T23:59:59.000000Z").as_str()), "{ends:?}");
+    }
+    browser.get("/console/keys").await.expect(200);
 }
 
 async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -27,6 +28,10 @@ use crate::{
 
 /// Longest time that a foreign token may still be valid.
 const LIFE_MAX: Duration = Duration::from_hours(24);
+/// Most identities that are looked at for a token that does not come with its agent's identifier. Anybody can have them looked at.
+const LOOKED_AT: i64 = 1_000;
+/// Most places that are asked for keys because of one token.
+const PLACES: usize = 8;
 /// How far another's clock may differ, in seconds.
 const CLOCK_SKEW: i64 = 5;
 
@@ -139,26 +144,36 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
     let Some(token) = ForeignToken::read(assertion) else { return Ok(Err((None, "federation_malformed"))) };
     let claims = &token.claims;
     let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-    let trusting = federated_identities::of_issuer(services.store.read().await?.conn(), issuer).await?;
+    let mut trusting = match (Trust::parse_issuer(issuer), client_id.map(AgentId::parse)) {
+        (Err(_), _) | (_, Some(None)) => Vec::new(),
+        (Ok(issuer), Some(Some(agent))) => {
+            let mut own = federated_identities::of_agent(services.store.read().await?.conn(), agent).await?;
+            own.retain(|one| one.trust.issuer == issuer);
+            own
+        }
+        (Ok(issuer), None) => {
+            federated_identities::of_issuer(services.store.read().await?.conn(), &issuer, LOOKED_AT + 1).await?
+        }
+    };
     if trusting.is_empty() {
         return Ok(Err((None, "federation_unknown_issuer")));
     }
-    // Nobody is asked for keys because of a token that would be refused with the right signature.
-    let named = client_id.map(AgentId::parse);
-    let mut matching = trusting
-        .into_iter()
-        .filter(|one| named.is_none_or(|agent| agent == Some(one.agent)) && one.trust.matches(claims));
-    let Some(identity) = matching.next() else { return Ok(Err((None, "federation_no_match"))) };
-    if matching.any(|other| other.agent != identity.agent) {
+    if i64::try_from(trusting.len()).is_ok_and(|count| count > LOOKED_AT) {
         return Ok(Err((None, "federation_ambiguous")));
+    }
+    // Nobody is asked for keys because of a token that would be refused with the right signature.
+    trusting.retain(|one| one.trust.matches(claims));
+    if trusting.is_empty() {
+        return Ok(Err((None, "federation_no_match")));
     }
     let expires_at = match check_times(claims, now) {
         Ok(expires_at) => expires_at,
         Err(reason) => return Ok(Err((None, reason))),
     };
-    let keys = services.foreign_keys_of(&identity.trust, token.kid.as_deref()).await;
-    if !keys.iter().any(|key| key.has_signed(assertion)) {
-        return Ok(Err((None, "federation_signature")));
+    let believing = believing(services, trusting, &token, assertion).await;
+    let Some(identity) = believing.first() else { return Ok(Err((None, "federation_signature"))) };
+    if believing.iter().any(|other| other.agent != identity.agent) {
+        return Ok(Err((None, "federation_ambiguous")));
     }
     let agent = identity.agent;
     let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
@@ -169,6 +184,31 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
         return Ok(Err((Some(agent), failure.reason())));
     }
     Ok(Ok(Client { principal, credential, ends_at: Some(expires_at), limits: KeyLimits::default() }))
+}
+
+/// Those of the identities whose keys of their issuer signed the token, the oldest first. They may look for the keys in different
+/// places, and each is asked once.
+async fn believing(
+    services: &Services,
+    mut trusting: Vec<FederatedIdentity>,
+    token: &ForeignToken,
+    assertion: &str,
+) -> Vec<FederatedIdentity> {
+    trusting.sort_by_key(|one| (one.created_at, one.id.0));
+    let mut places: Vec<Trust> = Vec::new();
+    for FederatedIdentity { trust, .. } in &trusting {
+        // Whoever adds more of them makes nobody wait who was there before.
+        if places.len() < PLACES && !places.iter().any(|known| known.jwks_uri == trust.jwks_uri) {
+            places.push(trust.clone());
+        }
+    }
+    let has_signed = |place: Trust| async move {
+        let keys = services.foreign_keys_of(&place, token.kid.as_deref()).await;
+        keys.iter().any(|key| key.has_signed(assertion)).then_some(place.jwks_uri)
+    };
+    let signed = join_all(places.into_iter().map(has_signed)).await;
+    trusting.retain(|one| signed.iter().flatten().any(|jwks_uri| *jwks_uri == one.trust.jwks_uri));
+    trusting
 }
 
 fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, &'static str> {

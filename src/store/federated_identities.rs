@@ -74,13 +74,13 @@ pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<FederatedIde
     rows.into_iter().map(FederatedIdentity::try_from).collect()
 }
 
-/// All that trust an issuer.
+/// Some of those that trust an issuer, `limit` at most: all agents of a fleet may trust the same.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_issuer(conn: Conn<'_>, issuer: &str) -> Result<Vec<FederatedIdentity>> {
-    const SQL: &str = "SELECT * FROM federated_identities WHERE issuer = $1";
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).fetch_all(c).await?);
+pub async fn of_issuer(conn: Conn<'_>, issuer: &str, limit: i64) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str = "SELECT * FROM federated_identities WHERE issuer = $1 LIMIT +$2";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(FederatedIdentity::try_from).collect()
 }
 

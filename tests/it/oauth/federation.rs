@@ -26,6 +26,8 @@ both!(
     issuers_that_do_not_behave_are_not_believed,
     nobody_is_sent_into_the_network_of_the_host,
     several_agents_may_trust_one_issuer,
+    who_trusts_others_keys_is_not_confused_with_anybody,
+    an_issuer_of_many_costs_no_more_than_one_of_few,
     trust_is_managed_like_other_credentials,
 );
 
@@ -423,6 +425,71 @@ async fn several_agents_may_trust_one_issuer(db: Database) {
     }
     let third = server.agent("third", &[]).await;
     refused(&present(&server, &assertion, &[("client_id", &third.id)]).await, 400, "invalid_grant");
+}
+
+async fn who_trusts_others_keys_is_not_confused_with_anybody(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
+    let (cluster, elsewhere) = (Issuer::start().await, Issuer::start().await);
+    let (key, others) = (cluster.key("a", SigningAlgorithm::Es256), elsewhere.key("a", SigningAlgorithm::Es256));
+    trust(&server, &agent, of_cluster(&cluster)).await;
+    let mut of_elsewhere = of_cluster(&cluster);
+    of_elsewhere["jwks_uri"] = json!(format!("{}/keys", elsewhere.url));
+    trust(&server, &other, of_elsewhere).await;
+    // The same words, of which each of the two believes one speaker alone.
+    for (key, agent) in [(&key, &agent), (&others, &other)] {
+        let body = present(&server, &key.sign(&good(&server, &cluster)), &[]).await.expect(200);
+        assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
+    }
+    let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
+    refused(&present(&server, &forged, &[]).await, 400, "invalid_grant");
+    assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_signature");
+    // However many keys somebody else trusts.
+    for number in 1..20 {
+        let mut one_more = of_cluster(&cluster);
+        one_more["jwks_uri"] = json!(format!("{}/keys?{number}", elsewhere.url));
+        trust(&server, &other, one_more).await;
+    }
+    let asked = elsewhere.asked();
+    let body = present(&server, &key.sign(&good(&server, &cluster)), &[]).await.expect(200);
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
+    assert!(elsewhere.asked() - asked <= 8, "{}", elsewhere.asked() - asked);
+}
+
+async fn an_issuer_of_many_costs_no_more_than_one_of_few(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
+    let cluster = Issuer::start().await;
+    let assertion = cluster.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
+    let identity = trust(&server, &agent, of_cluster(&cluster)).await;
+    let (other_id, new_id) = if server.db.is_sqlite() {
+        (format!("X'{}'", other.id.replace('-', "")), "randomblob(16)")
+    } else {
+        (format!("'{}'::UUID", other.id), "gen_random_uuid()")
+    };
+    let add = async |count: u32| {
+        let sql = format!(
+            "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at) \
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+             SELECT {new_id}, {other_id}, issuer, jwks_uri, audience, '{{\"sub\":\"another\"}}', created_at \
+             FROM federated_identities, n WHERE claims LIKE '%summariser%'"
+        );
+        server.db.execute(&sql).await;
+    };
+    let send = async |more: &[(&str, &str)]| present(&server, &assertion, more).await;
+    add(999).await;
+    send(&[]).await.expect(200);
+    add(1).await;
+    refused(&send(&[]).await, 400, "invalid_grant");
+    let record = server.audited("auth.failed").await.remove(0);
+    assert_eq!(details(&record)["reason"], "federation_ambiguous");
+    // Whoever says who it is meets nobody else's.
+    server.db.execute("UPDATE federated_identities SET claims = '-' WHERE claims LIKE '%another%'").await;
+    let body = send(&[("client_id", &agent.id)]).await.expect(200);
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["federated_identity_id"], identity["id"]);
+    for unknown in [&other.key_id, "nobody"] {
+        refused(&send(&[("client_id", unknown)]).await, 400, "invalid_grant");
+    }
 }
 
 async fn trust_is_managed_like_other_credentials(db: Database) {

@@ -21,10 +21,21 @@ use crate::{
 
 /// Most tokens that are counted.
 pub const COUNTED: usize = 1_000;
+/// Most pages of records that are read to count: an agent with short tokens leaves more of them in a day than anybody waits for.
+const PAGES: usize = 4;
 /// What tells of a token that an agent was issued for a credential of its own.
 const ISSUED: [AuditAction; 2] = [AuditAction::TokenIssued, AuditAction::TokenGranted];
 /// What tells of any token that it obtained.
 const OBTAINED: [AuditAction; 3] = [AuditAction::TokenIssued, AuditAction::TokenGranted, AuditAction::TokenExchanged];
+
+/// How many tokens count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// As many as were met, [`COUNTED`] at most.
+    pub tokens: usize,
+    /// Whether not all was looked at.
+    pub may_be_more: bool,
+}
 
 /// A token that counts.
 #[derive(Clone, Debug)]
@@ -73,19 +84,24 @@ pub async fn list(
     Ok(page)
 }
 
-/// How many tokens of an agent count, and of those that descend from them, as far as [`COUNTED`].
+/// How many tokens of an agent count, and of those that descend from them.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`].
-pub async fn count(services: &Services, caller: &Caller, agent: AgentId) -> Result<usize> {
+pub async fn count(services: &Services, caller: &Caller, agent: AgentId) -> Result<Count> {
     services.permit(caller, Action::ListTokens).await?;
-    let (mut counted, mut before) = (through(services, agent).await?.len(), Some(i64::MAX));
-    while let Some(place) = before.filter(|_| counted < COUNTED) {
+    counted(services, agent).await
+}
+
+pub(super) async fn counted(services: &Services, agent: AgentId) -> Result<Count> {
+    let (mut tokens, mut before) = (through(services, agent).await?.len(), Some(i64::MAX));
+    for _ in 0..PAGES {
+        let Some(place) = before.filter(|_| tokens < COUNTED) else { break };
         let page = page(services, agent, place, Limit::of(Limit::MAX), &ISSUED).await?;
-        counted += page.items.len();
+        tokens += page.items.len();
         before = page.next;
     }
-    Ok(counted.min(COUNTED))
+    Ok(Count { tokens: tokens.min(COUNTED), may_be_more: tokens >= COUNTED || before.is_some() })
 }
 
 /// How many tokens end with this one, as far as [`COUNTED`]: itself, if it counts, and what descends from it.

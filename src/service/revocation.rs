@@ -6,7 +6,7 @@ use super::{
     Services, agents,
     caller::{Caller, Origin},
     clients::Client,
-    live_tokens,
+    live_tokens::{self, Count},
     policy::Action,
 };
 use crate::{
@@ -69,20 +69,28 @@ async fn end(
 }
 
 /// Revokes every token that an agent has, with all that descend from them, and leaves its keys as they are. Says how many
-/// counted just before, as far as [`live_tokens::COUNTED`].
+/// counted just before.
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].
-pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<usize> {
+pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<Count> {
     services.permit(caller, Action::RevokeTokens).await?;
-    let ended = live_tokens::count(services, caller, id).await?;
+    let ended = live_tokens::counted(services, id).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "tokens are revoked that could not be counted");
+        Count { tokens: 0, may_be_more: true }
+    });
     services
         .change(caller, Action::RevokeTokens, move |act| {
             Box::pin(async move {
                 let agent = agents::find(act, id).await?;
                 agents::require_power_over(act, id).await?;
                 agents::transition(act, agent, |agent| agent.token_epoch += 1).await?;
-                act.audit(AuditAction::TokensRevoked, Resource::Agent(id), Some(id), json!({ "ended": ended }));
+                act.audit(
+                    AuditAction::TokensRevoked,
+                    Resource::Agent(id),
+                    Some(id),
+                    json!({ "ended": ended.tokens, "may_be_more": ended.may_be_more }),
+                );
                 Ok(())
             })
         })

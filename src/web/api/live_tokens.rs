@@ -46,14 +46,15 @@ pub async fn revoke(
     caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Json<TokensEnded>, Failure> {
-    let tokens_ended = revocation::revoke_all(&services, &caller, agent_id(&id)?).await?;
-    Ok(Json(TokensEnded { tokens_ended }))
+    let ended = revocation::revoke_all(&services, &caller, agent_id(&id)?).await?;
+    Ok(Json(TokensEnded { tokens_ended: ended.tokens }))
 }
 
 /// What a revocation of tokens did.
 #[derive(Serialize, ToSchema)]
 pub struct TokensEnded {
-    /// How many tokens counted until then, with those that descend from them; 1,000 also for more.
+    /// How many tokens counted until then, with those that descend from them. There may have been more than 1,000, and more than
+    /// are found among the 2,000 that the agent was issued last.
     pub tokens_ended: usize,
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     service::{
         Services, agents, delegates,
-        live_tokens::{self, LiveToken},
+        live_tokens::{self, Count, LiveToken},
         revocation,
     },
     web::{api::paging::Cursor, failure::Failure},
@@ -150,8 +150,11 @@ pub(super) async fn end(
     let agent = parse_id(&id)?;
     let ended = revocation::revoke_all(&services, &admin, agent).await?;
     let message = match ended {
-        1 => "One token has ended. Its keys work as before.".to_owned(),
-        ended => format!("{ended} tokens have ended. Its keys work as before."),
+        Count { tokens, may_be_more: true } => {
+            format!("All tokens have ended, {tokens} or more. Its keys work as before.")
+        }
+        Count { tokens: 1, .. } => "One token has ended. Its keys work as before.".to_owned(),
+        Count { tokens, .. } => format!("{tokens} tokens have ended. Its keys work as before."),
     };
     back_to(&session, &path_of(agent), message).await
 }

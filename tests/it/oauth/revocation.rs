@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aims::domain::Role;
 use serde_json::json;
 
 use super::{as_client, ask, post, refused, token};
@@ -15,6 +16,7 @@ both!(
     nobody_revokes_the_token_of_another,
     all_tokens_of_an_agent_end_and_its_keys_stay,
     what_has_expired_is_forgotten,
+    a_revocation_does_not_wait_for_its_count,
     the_tokens_that_count_are_listed,
 );
 
@@ -71,6 +73,36 @@ async fn all_tokens_of_an_agent_end_and_its_keys_stay(db: Database) {
     let fresh = ask(&server, &agent, &[]).await.expect(200);
     server.anybody().with_token(fresh["access_token"].as_str().unwrap()).get("/agents").await.expect(200);
     assert_eq!(server.audited("agent.tokens_revoked").await[0]["resource_id"], json!(agent.id));
+}
+
+async fn a_revocation_does_not_wait_for_its_count(db: Database) {
+    const ENDED: u32 = 2_000;
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let path = format!("/agents/{}", agent.id);
+    let key = server.admin.post(&format!("{path}/keys"), json!({})).await.expect(201);
+    server.anybody().login(key["raw_key"].as_str().unwrap()).await;
+    server.admin.delete(&format!("{path}/keys/{}", key["id"].as_str().unwrap())).await.expect(204);
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>1</dd>");
+    // As if the key had been at it all day until it was revoked.
+    let copies = format!(
+        "INSERT INTO audit_log WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ENDED}) \
+         SELECT (SELECT seq FROM audit_head) + n.i, id, at, actor, subject, action, resource_type, resource_id, details, ip, \
+         success, request_id, prev_hash, hash FROM audit_log, n \
+         WHERE seq = (SELECT MAX(seq) FROM audit_log WHERE action = 'auth.token_issued'); \
+         UPDATE audit_head SET seq = seq + {ENDED}"
+    );
+    server.db.execute(&copies).await;
+    let server = server.restart(&[]).await;
+    let browser = server.signed_in("ada", Role::Operator).await;
+    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>0 or more</dd>");
+    let client = server.anybody().with_token(agent.client.token());
+    client.get("/agents").await.expect(200);
+    // What cannot be counted at all ends, too.
+    server.db.execute("ALTER TABLE delegated_tokens RENAME TO lost").await;
+    server.admin.post_empty(&format!("{path}/revoke-tokens")).await.expect(200);
+    client.get("/agents").await.refused(401, "Invalid or expired token");
 }
 
 async fn what_has_expired_is_forgotten(db: Database) {

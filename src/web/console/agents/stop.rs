@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     domain::{Agent, Error, Result},
-    service::{Services, agents, api_keys, live_tokens},
+    service::{
+        Services, agents, api_keys,
+        live_tokens::{self, Count},
+    },
     web::failure::Failure,
 };
 
@@ -67,7 +70,7 @@ struct StopPage {
     head: Head,
     /// `revoke` or `delete`.
     act: &'static str,
-    live_tokens: usize,
+    live_tokens: Count,
     keys: usize,
     last_used: Option<Moment>,
     reason: String,

@@ -235,7 +235,11 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
     if begun {
         let services = services.clone();
         tokio::spawn(async move {
-            let found = verify(services.store.db()).await;
+            let mut ending = services.ending.subscribe();
+            let found = tokio::select! {
+                found = verify(services.store.db()) => found,
+                _ = ending.wait_for(|ending| *ending) => return,
+            };
             let at = services.env.now();
             services.checker.0.send_replace(match found {
                 Ok(verification) => Check::Done { at, verification },

@@ -279,10 +279,11 @@ impl Db {
         })
     }
 
+    /// Closes the connections. What reads for somebody who is gone is not waited for any longer than [`PATIENCE`].
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite { writer, readers, .. } => {
-                readers.close().await;
+                let _ = timeout(PATIENCE, readers.close()).await;
                 writer.close().await;
             }
             Self::Postgres(lender) => drop(timeout(PATIENCE, lender.close()).await),

@@ -177,3 +177,21 @@ async fn settled(browser: &Browser) -> String {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// What the database computes for somebody who is gone is not waited for.
+#[tokio::test]
+async fn the_service_ends_while_the_chain_is_walked() {
+    const SOON: Duration = Duration::from_secs(30);
+    let server = Server::start(Database::sqlite()).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    // A log that takes minutes to read.
+    let slow = "ALTER TABLE audit_log RENAME TO real_log; \
+        CREATE VIEW audit_log AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+        SELECT seq, id, at, actor, subject, action, resource_type, resource_id, details, ip, success, request_id, prev_hash, \
+        hash, (WITH RECURSIVE m(j) AS (SELECT n.i UNION ALL SELECT j + 1 FROM m WHERE j < 1000000) SELECT MAX(j) FROM m) \
+        FROM real_log CROSS JOIN n";
+    server.db.execute(slow).await;
+    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
+    browser.get("/console/audit/chain").await.expect(200).shows("verifying");
+    tokio::time::timeout(SOON, server.stop()).await.expect("the service ends");
+}

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, Result, Timestamp, TokenId,
+        AgentId, AgentStatus, ApiKeyId, AuthFailure, CapabilityName, CapabilitySet, Error, ResourceUri, Result,
+        Timestamp, TokenId,
         api_key::Use,
         audit::{AuditAction, Event},
         token::{Claims, Confirmation, Credential, MayAct, TokenRefusal},
@@ -142,8 +143,10 @@ pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wa
     let issuer = &services.settings.issuer;
     let (audience, allowed) = match &wanted.resource {
         Some(identifier) if identifier != issuer => {
-            let found = resources::find_by_identifier(services.store.read().await?.conn(), identifier).await?;
-            let resource = found.ok_or(TokenRefusal::InvalidTarget("The resource is not registered"))?;
+            const UNKNOWN: TokenRefusal = TokenRefusal::InvalidTarget("The resource is not registered");
+            let identifier = ResourceUri::parse(identifier).map_err(|_| UNKNOWN)?;
+            let found = resources::find_by_identifier(services.store.read().await?.conn(), &identifier).await?;
+            let resource = found.ok_or(UNKNOWN)?;
             (resource.identifier.to_string(), held.intersection(&resource.capabilities))
         }
         _ => (issuer.clone(), held.clone()),

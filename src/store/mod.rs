@@ -31,6 +31,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 use tokio::sync::watch;
 
 use crate::domain::{ApiKeyId, Error, Result, audit::Event};
@@ -136,16 +137,29 @@ impl std::fmt::Debug for Store {
 }
 
 impl From<sqlx::Error> for Error {
-    /// A database that fails to answer is an outage; an answer that cannot be understood is a defect.
+    /// A database that fails to answer is an outage; an answer that cannot be understood is a defect, and so is a question that the
+    /// database will refuse however often it is asked.
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match error {
             E::ColumnDecode { .. } | E::ColumnNotFound(_) | E::Decode(_) | E::Encode(_) | E::TypeNotFound { .. } => {
                 Self::Internal(Box::new(error))
             }
+            E::Database(ref refusal) if is_final(refusal.as_ref()) => Self::Internal(Box::new(error)),
             _ => Self::Unavailable(Some(Box::new(error))),
         }
     }
+}
+
+/// Whether the same question meets the same refusal again: it holds what cannot be stored (SQLSTATE class 22), breaks a
+/// constraint (23) or is wrong in itself (42).
+fn is_final(refusal: &dyn DatabaseError) -> bool {
+    /// SQLite's primary result code, which the lowest byte of the others repeats.
+    const CONSTRAINT: i32 = 19;
+    if let Some(refusal) = refusal.try_downcast_ref::<PgDatabaseError>() {
+        return ["22", "23", "42"].iter().any(|class| refusal.code().starts_with(class));
+    }
+    refusal.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xFF == CONSTRAINT)
 }
 
 /// Reads a stored word into its domain type.

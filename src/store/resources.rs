@@ -71,9 +71,9 @@ pub async fn find(conn: Conn<'_>, id: ProtectedResourceId) -> Result<Option<Prot
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_by_identifier(conn: Conn<'_>, identifier: &str) -> Result<Option<ProtectedResource>> {
+pub async fn find_by_identifier(conn: Conn<'_>, identifier: &ResourceUri) -> Result<Option<ProtectedResource>> {
     const SQL: &str = "SELECT * FROM resources WHERE identifier = $1";
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(identifier).fetch_optional(c).await?);
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(identifier.as_str()).fetch_optional(c).await?);
     row.map(ProtectedResource::try_from).transpose()
 }
 

@@ -226,6 +226,7 @@ async fn the_word_of_nobody_else_counts(db: Database) {
         ("an unknown key", unknown.sign(&good)),
         ("another issuer", with("iss", json!("https://other.example"))),
         ("no issuer", with("iss", Value::Null)),
+        ("an issuer that nobody can trust", with("iss", json!("\0"))),
         ("another audience", with("aud", json!(["https://other.example"]))),
         ("no audience", with("aud", Value::Null)),
         ("another workload", with("sub", json!("system:serviceaccount:agents:other"))),

@@ -34,9 +34,11 @@ async fn a_token_is_for_the_resource_that_was_asked_for(db: Database) {
     // AIMS itself needs no registration.
     let own = token(&server, &agent, &[("resource", ISSUER)]).await;
     server.anybody().with_token(&own).get("/agents").await.expect(200);
-    for unknown in ["https://mcp.example/tools/", "https://MCP.example/tools", "https://other.example", "x", "#"] {
+    for unknown in ["https://mcp.example/tools/", "https://MCP.example/tools", "https://other.example", "x", "#", "\0"]
+    {
         refused(&ask(&server, &agent, &[("resource", unknown)]).await, 400, "invalid_target");
     }
+    assert_eq!(server.audited("token.refused").await.len(), 8);
     refused(&ask(&server, &agent, &[("resource", uri), ("resource", ISSUER)]).await, 400, "invalid_target");
 }
 

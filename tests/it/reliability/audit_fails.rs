@@ -14,7 +14,8 @@ both!(
     without_its_record_nothing_changes,
     without_its_record_no_refusal_leaves,
     a_refused_neighbour_hurts_nobody,
-    a_failing_batch_answers_everybody
+    a_failing_batch_answers_everybody,
+    what_can_never_be_carried_out_is_not_to_be_tried_again,
 );
 
 async fn without_its_record_nothing_changes(db: Database) {
@@ -94,6 +95,20 @@ async fn a_failing_batch_answers_everybody(db: Database) {
     assert_eq!(dump(&server.db).await, before);
     mend_audit(&server.db).await;
     server.admin.post("/agents", json!({ "name": "a0", "owner": "o" })).await.expect(201);
+}
+
+async fn what_can_never_be_carried_out_is_not_to_be_tried_again(db: Database) {
+    let server = Server::start(db).await;
+    let sql = if server.db.is_sqlite() {
+        "CREATE TRIGGER broken BEFORE INSERT ON agents WHEN NEW.name = 'broken' BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    } else {
+        "ALTER TABLE agents ADD CONSTRAINT broken CHECK (name <> 'broken')"
+    };
+    server.db.execute(sql).await;
+    let answer = server.admin.post("/agents", json!({ "name": "broken", "owner": "o" })).await;
+    answer.refused(500, "Internal server error");
+    assert_eq!(answer.header("retry-after"), None);
+    server.admin.post("/agents", json!({ "name": "whole", "owner": "o" })).await.expect(201);
 }
 
 /// Every route that changes something, those that take the most away last.

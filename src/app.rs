@@ -233,7 +233,7 @@ impl App {
         let services = self.services.clone();
         tasks.spawn(async move { services.principals.follow(&services.store).await });
         let services = self.services.clone();
-        tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals were lost", move || {
+        tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals wait to be recorded", move || {
             let services = services.clone();
             async move { services.record_suppressed(false).await }
         }));

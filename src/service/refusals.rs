@@ -53,11 +53,25 @@ impl Refusals {
         false
     }
 
-    /// Ends the windows that began before `before`; returns those in which refusals were suppressed.
-    fn end(&self, before: Timestamp) -> Vec<(Option<IpAddr>, Window)> {
+    /// The addresses of which refusals were suppressed in windows that began before `before`. Forgets windows in which none were.
+    fn ended(&self, before: Timestamp) -> Vec<Option<IpAddr>> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = windows.extract_if(|_, window| window.since <= before);
-        ended.filter(|(_, window)| window.suppressed > 0).collect()
+        windows.retain(|_, window| window.since > before || window.suppressed > 0);
+        windows.iter().filter(|(_, window)| window.since <= before).map(|(address, _)| *address).collect()
+    }
+
+    /// Ends the window of an address.
+    fn end(&self, address: Option<IpAddr>) -> Option<Window> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&address)
+    }
+
+    /// Counts on with a window that could not be recorded, and with what was refused meanwhile.
+    fn go_on(&self, address: Option<IpAddr>, window: Window) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = windows.insert(address, window);
+        if let (Some(recent), Some(window)) = (recent, windows.get_mut(&address)) {
+            window.suppressed += recent.suppressed;
+        }
     }
 }
 
@@ -176,11 +190,13 @@ impl Services {
     /// Records how many refusals were only counted, for every minute that is over. For the background.
     ///
     /// # Errors
-    /// When the database fails; the counts are then lost.
+    /// When the database fails; what was not recorded counts on.
     pub async fn record_suppressed(&self, everything: bool) -> Result<(), Error> {
         let now = self.env.now();
         let before = if everything { now } else { now.minus(WINDOW) };
-        for (address, window) in self.refusals.end(before) {
+        let mut outcome = Ok(());
+        for address in self.refusals.ended(before) {
+            let Some(window) = self.refusals.end(address) else { continue };
             let event = Event {
                 id: self.env.uuid(),
                 at: now,
@@ -193,8 +209,11 @@ impl Services {
                 success: false,
                 request_id: None,
             };
-            self.store.record(event, None).await?;
+            if let Err(error) = self.store.record(event, None).await {
+                self.refusals.go_on(address, window);
+                outcome = Err(error);
+            }
         }
-        Ok(())
+        outcome
     }
 }

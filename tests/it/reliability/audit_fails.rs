@@ -1,5 +1,7 @@
 //! The audit log cannot be written: nothing changes, and callers are told to try again.
 
+use std::time::Duration;
+
 use aims::web::routes::{self, Demand, Listed};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     both,
-    support::{Agent, Answer, Database, Server},
+    support::{Agent, Answer, Database, Server, details},
 };
 
 both!(
@@ -16,6 +18,7 @@ both!(
     a_refused_neighbour_hurts_nobody,
     a_failing_batch_answers_everybody,
     what_can_never_be_carried_out_is_not_to_be_tried_again,
+    counts_of_refusals_wait_until_they_can_be_recorded,
 );
 
 async fn without_its_record_nothing_changes(db: Database) {
@@ -109,6 +112,40 @@ async fn what_can_never_be_carried_out_is_not_to_be_tried_again(db: Database) {
     answer.refused(500, "Internal server error");
     assert_eq!(answer.header("retry-after"), None);
     server.admin.post("/agents", json!({ "name": "whole", "owner": "o" })).await.expect(201);
+}
+
+async fn counts_of_refusals_wait_until_they_can_be_recorded(db: Database) {
+    let settings = [("AUDIT_REFUSALS_PER_MINUTE", "5"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let server = Server::with(db, &settings).await;
+    let refused = async |times: u32| {
+        for address in ["203.0.113.1", "203.0.113.2"] {
+            for _ in 0..times {
+                let request = server.anybody().request(Method::POST, "/auth/token").header("X-API-Key", "junk");
+                server.anybody().send(request.header("X-Forwarded-For", address)).await.expect(401);
+            }
+        }
+    };
+    refused(8).await;
+    server.clock.advance(Duration::from_mins(1));
+    break_audit(&server.db).await;
+    server.services.record_suppressed(false).await.unwrap_err();
+    mend_audit(&server.db).await;
+    refused(1).await;
+    server.services.record_suppressed(false).await.unwrap();
+    let counts = async || {
+        let records = server.audited("audit.refusals_suppressed").await;
+        let mut counts: Vec<_> = records
+            .iter()
+            .map(|record| (record["ip_address"].clone(), details(record)["suppressed"].clone()))
+            .collect();
+        counts.sort_by_key(|(address, _)| address.to_string());
+        counts
+    };
+    let expected = [(json!("203.0.113.1"), json!(4)), (json!("203.0.113.2"), json!(4))];
+    assert_eq!(counts().await, expected);
+    server.clock.advance(Duration::from_mins(1));
+    server.services.record_suppressed(false).await.unwrap();
+    assert_eq!(counts().await, expected);
 }
 
 /// Every route that changes something, those that take the most away last.

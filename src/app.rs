@@ -83,6 +83,11 @@ pub enum StartError {
     Store(#[from] Error),
 }
 
+/// Why the service ended though nobody told it to; the message is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} ended by itself, and nothing is as it should be without; start the service again")]
+pub struct Stopped(&'static str);
+
 /// The service, ready to be served.
 pub struct App {
     services: Arc<Services>,
@@ -204,19 +209,26 @@ impl App {
     }
 
     /// Serves until `shutdown` completes, then finishes what was begun and closes the database.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
-        let background = self.start_background();
+    ///
+    /// # Errors
+    /// [`Stopped`] when it did all that by itself, as it cannot go on.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Stopped> {
+        let mut background = self.start_background();
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
         let service = web::service(&self.services, &self.limits, proxies, &limits);
-        let ending = self.services.ending.clone();
-        let shutdown = async move {
-            shutdown.await;
-            ending.send_replace(true);
+        let mut outcome = Ok(());
+        let end = async {
+            tokio::select! {
+                () = shutdown => {}
+                stopped = stopped(&mut background, &self.services.store) => outcome = Err(stopped),
+            }
+            self.services.ending.send_replace(true);
         };
-        serve(listener, service, &limits, shutdown).await;
+        serve(listener, service, &limits, end).await;
         drop(background);
         self.close().await;
+        outcome
     }
 
     /// Finishes what was begun and closes the database.
@@ -230,8 +242,10 @@ impl App {
     /// Starts what runs beside the requests; it ends when the set is dropped.
     fn start_background(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let services = self.services.clone();
-        tasks.spawn(async move { services.principals.follow(&services.store).await });
+        if self.services.store.db().is_shared() {
+            let services = self.services.clone();
+            tasks.spawn(async move { services.principals.follow(&services.store).await });
+        }
         let services = self.services.clone();
         tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals wait to be recorded", move || {
             let services = services.clone();
@@ -258,6 +272,14 @@ impl App {
             }
         });
         tasks
+    }
+}
+
+/// Waits until something has ended that lasts as long as the service, which is a defect: a panic, as a rule, that was told of.
+async fn stopped(background: &mut JoinSet<()>, store: &Store) -> Stopped {
+    tokio::select! {
+        Some(_) = background.join_next() => Stopped("a task in the background"),
+        () = store.ended() => Stopped("the task that writes to the database"),
     }
 }
 
@@ -343,4 +365,53 @@ fn write_master_key(path: &Path, key: &MasterKey) -> io::Result<()> {
     writeln!(file, "{}", key.to_hex().expose_secret())?;
     // On disk before anything is sealed with it: a key that a crash loses takes what it sealed along.
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, future::pending};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn open(folder: &TempDir) -> App {
+        let settings = HashMap::from([
+            ("DATABASE_URL", format!("sqlite:///{}", folder.path().join("aims.db").display())),
+            ("MASTER_KEY", "0f".repeat(32)),
+        ]);
+        App::open(Config::load(|name| settings.get(name).cloned()).unwrap(), Environment::system()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_service_that_cannot_write_any_more_ends() {
+        let folder = TempDir::new().unwrap();
+        let App { services, limits, config } = open(&folder).await;
+        let mut services = Arc::into_inner(services).unwrap();
+        services.store = Store::start(services.store.db().clone(), Arc::new(|_| panic!("a defect")));
+        let store = services.store.clone();
+        let app = App { services: Arc::new(services), limits, config };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let writing = store.write(|_| Box::pin(async { Ok(()) }));
+        let (served, written) = tokio::join!(app.serve(listener, pending()), writing);
+        assert!(served.unwrap_err().to_string().starts_with("the task that writes to the database ended"));
+        assert!(written.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_service_without_its_background_ends() {
+        let folder = TempDir::new().unwrap();
+        let app = open(&folder).await;
+        let mut background = app.start_background();
+        background.spawn(async { panic!("a defect") });
+        let stopped = stopped(&mut background, &app.services.store).await;
+        assert!(stopped.to_string().starts_with("a task in the background ended"));
+    }
+
+    #[tokio::test]
+    async fn a_service_ends_when_it_is_told_to() {
+        let folder = TempDir::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        open(&folder).await.serve(listener, async {}).await.unwrap();
+    }
 }

@@ -42,7 +42,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
         }
         tracing::info!("finishing the requests that are under way");
     };
-    app.serve(listener, shutdown).await;
+    app.serve(listener, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 

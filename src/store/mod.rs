@@ -117,6 +117,11 @@ impl Store {
         self.writer.record(event, used).await
     }
 
+    /// Returns when nothing can be written any more: after [`Store::close`], or because of a defect.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
     /// Finishes the work that is waiting, then closes every connection.
     pub async fn close(self) {
         self.writer.finish().await;

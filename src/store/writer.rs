@@ -299,6 +299,11 @@ impl Writer {
         self.queue.try_send(work).map_err(|_| Error::Unavailable(Some("too much work is waiting".into())))
     }
 
+    /// Returns when nobody takes work any more.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Returns when everything that was waiting is done; work that comes later is refused.
     pub(super) async fn finish(&self) {
         let (sender, answered) = oneshot::channel();

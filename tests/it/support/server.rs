@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aims::{
-    app::App,
+    app::{App, Stopped},
     clock::{Environment, SystemRng},
     config::Config,
     service::Services,
@@ -29,7 +29,7 @@ pub struct Server {
     /// The use cases, for what only the host's operator does.
     pub services: Arc<Services>,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<()>>,
+    served: Option<JoinHandle<Result<(), Stopped>>>,
 }
 
 impl Server {
@@ -69,7 +69,7 @@ impl Server {
     /// Stops the service and leaves its database.
     pub async fn stop(mut self) -> Database {
         drop(self.stop.take());
-        self.served.take().unwrap().await.unwrap();
+        self.served.take().unwrap().await.unwrap().unwrap();
         drop(self.services);
         self.db
     }
@@ -77,7 +77,7 @@ impl Server {
     /// Stops the service and starts it again on the same database, at the same time of its clock.
     pub async fn restart(mut self, options: Options<'_>) -> Self {
         drop(self.stop.take());
-        self.served.take().unwrap().await.unwrap();
+        self.served.take().unwrap().await.unwrap().unwrap();
         drop(self.services);
         let app = open(&self.db, &self.clock, options).await;
         assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not make another administrator");

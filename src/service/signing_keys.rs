@@ -10,7 +10,7 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::{Services, act::Act, caller::Caller, policy::Action};
@@ -72,7 +72,7 @@ pub enum KeyringError {
     Store(#[from] Error),
 }
 
-/// Loads the signing keys, and generates those of `algorithm` that there are not.
+/// Loads the signing keys, and generates those of `algorithm` that there are not. Those of other algorithms sign no more.
 ///
 /// # Errors
 /// See [`KeyringError`].
@@ -85,7 +85,7 @@ pub async fn load(
     let present = signing_keys::list(store.read().await?.conn()).await?;
     // Opening what is there before adding to it: a key sealed under a wrong master key must not join the others.
     let opened = open_all(master, &present)?;
-    if is_complete(&present, algorithm) {
+    if is_complete(&present, algorithm) && given_up(&present, algorithm).next().is_none() {
         return assemble(algorithm, &present, opened);
     }
     let candidates = [generate(master, env, algorithm)?, generate(master, env, algorithm)?];
@@ -110,8 +110,12 @@ fn assemble(
     present: &[SealedKey],
     mut keys: Vec<PrivateKey>,
 ) -> Result<Keyring, KeyringError> {
-    let current =
-        current(present, algorithm).and_then(|current| keys.iter().position(|key| key.public().kid() == current.kid));
+    // A node that was not told yet of another algorithm, as the one that retired its keys was, goes on with what it has.
+    let current = current(present, algorithm).or_else(|| {
+        let signed = present.iter().filter(|key| key.algorithm == algorithm && key.activated_at.is_some());
+        signed.max_by_key(|key| key.activated_at)
+    });
+    let current = current.and_then(|current| keys.iter().position(|key| key.public().kid() == current.kid));
     let current = current.ok_or_else(|| Error::internal("the signing key that was just made is gone"))?;
     let current = keys.remove(current);
     Ok(Keyring::asymmetric(current, keys.into_iter().map(PrivateKey::into_public)))
@@ -125,7 +129,12 @@ fn current(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey
 
 /// The key that signs after the next rotation.
 fn next(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey> {
-    keys.iter().find(|key| key.algorithm == algorithm && key.activated_at.is_none())
+    keys.iter().find(|key| key.algorithm == algorithm && key.activated_at.is_none() && key.retired_at.is_none())
+}
+
+/// The keys of other algorithms that nobody told yet to sign no more.
+fn given_up(keys: &[SealedKey], algorithm: SigningAlgorithm) -> impl Iterator<Item = &SealedKey> {
+    keys.iter().filter(move |key| key.algorithm != algorithm && key.retired_at.is_none())
 }
 
 fn is_complete(keys: &[SealedKey], algorithm: SigningAlgorithm) -> bool {
@@ -155,31 +164,43 @@ async fn complete(
 ) -> Result<()> {
     let present = signing_keys::list(tx.conn()).await?;
     let [mut first, second] = candidates;
-    if current(&present, algorithm).is_none() {
+    let current = current(&present, algorithm).map(|current| current.kid.clone());
+    if current.is_none() {
         first.activated_at = Some(first.created_at);
         add(tx, &env, &first).await?;
     }
     if next(&present, algorithm).is_none() {
         add(tx, &env, &second).await?;
     }
+    let current = current.unwrap_or(first.kid);
+    for key in given_up(&present, algorithm) {
+        signing_keys::retire(tx.conn(), &key.kid, env.now()).await?;
+        let details = json!({ "from": key.kid, "to": current, "algorithm": algorithm.as_str() });
+        record(tx, &env, AuditAction::SigningKeyRotated, details);
+    }
     Ok(())
 }
 
 async fn add(tx: &mut Tx, env: &Environment, key: &SealedKey) -> Result<()> {
     signing_keys::insert(tx.conn(), key).await?;
+    let details = json!({ "kid": key.kid, "algorithm": key.algorithm.as_str() });
+    record(tx, env, AuditAction::SigningKeyCreated, details);
+    Ok(())
+}
+
+fn record(tx: &mut Tx, env: &Environment, action: AuditAction, details: Value) {
     tx.audit(Event {
         id: env.uuid(),
         at: env.now(),
         actor: None,
         subject: None,
-        action: AuditAction::SigningKeyCreated,
+        action,
         resource: None,
-        details: json!({ "kid": key.kid, "algorithm": key.algorithm.as_str() }),
+        details,
         ip: None,
         success: true,
         request_id: None,
     });
-    Ok(())
 }
 
 /// A signing key as administrators see it.

@@ -16,13 +16,14 @@ use serde_json::Value;
 use super::token;
 use crate::{
     both,
-    support::{Client, Database, Server},
+    support::{Client, Database, Server, open, start},
 };
 
 both!(
     a_key_is_published_before_it_signs,
     keys_rotate_by_themselves_and_are_withdrawn,
     a_lost_key_is_replaced_at_once,
+    keys_of_an_algorithm_that_was_given_up_are_withdrawn,
     nobody_meets_an_unknown_key,
 );
 
@@ -119,6 +120,57 @@ async fn a_lost_key_is_replaced_at_once(db: Database) {
     assert!(refused.to_string().contains("JWT_SECRET_KEY"));
     assert!(published(&shared.anybody()).await.is_empty());
     signing_keys::maintain(&shared.services).await.unwrap();
+}
+
+async fn keys_of_an_algorithm_that_was_given_up_are_withdrawn(db: Database) {
+    let server = Server::start(db).await;
+    let given_up = published(&server.anybody()).await;
+    let old = server.admin.clone();
+    let server = server.restart(&[("JWT_ALGORITHM", "EdDSA")]).await;
+    assert_eq!(published(&server.anybody()).await.len(), 4);
+    server.admin.with_token(old.token()).get("/agents").await.expect(200);
+    let keys = signing_keys::list(&server.services, &Caller::system()).await.unwrap();
+    assert!(keys.iter().all(|key| key.retired_at.is_some() == given_up.contains(&key.kid)), "{keys:?}");
+    let records = "SELECT COUNT(*) FROM audit_log WHERE action = 'signing_key.rotated'";
+    assert_eq!(server.db.count(records).await, 2);
+
+    // Once is enough, also where nothing but the algorithm's own keys is left.
+    server.clock.advance(ALMOST_A_DAY);
+    let server = server.restart(&[("JWT_ALGORITHM", "EdDSA")]).await;
+    signing_keys::maintain(&server.services).await.unwrap();
+    assert_eq!(published(&server.anybody()).await.len(), 4);
+    assert_eq!(server.db.count(records).await, 2);
+    server.clock.advance(Duration::from_secs(2));
+    signing_keys::maintain(&server.services).await.unwrap();
+    let left = published(&server.anybody()).await;
+    assert!(left.len() == 2 && !left.iter().any(|kid| given_up.contains(kid)), "{left:?}");
+
+    // Who goes back begins with new keys.
+    let server = server.restart(&[]).await;
+    assert_eq!(published(&server.anybody()).await.len(), 4);
+    let given_up = left;
+    let keys = signing_keys::list(&server.services, &Caller::system()).await.unwrap();
+    assert!(keys.iter().all(|key| key.retired_at.is_some() == given_up.contains(&key.kid)), "{keys:?}");
+}
+
+/// As while the nodes of a cluster are told one after another to use another algorithm.
+async fn nodes_with_two_algorithms_know_each_others_keys(db: Database) {
+    let server = Server::start(db).await;
+    let settings = [("JWT_ALGORITHM", "EdDSA")];
+    let other = start(open(&server.db, &server.clock, &settings).await).await;
+    signing_keys::maintain(&server.services).await.unwrap();
+    let other = Client::new(other).login(&server.admin_key).await;
+    server.anybody().with_token(other.token()).get("/agents").await.expect(200);
+    // It goes on with what it has.
+    let own = server.anybody().login(&server.admin_key).await;
+    own.get("/agents").await.expect(200);
+    other.with_token(own.token()).get("/agents").await.expect(200);
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn nodes_may_have_two_algorithms_for_a_while() {
+    nodes_with_two_algorithms_know_each_others_keys(Database::postgres().await).await;
 }
 
 async fn nobody_meets_an_unknown_key(db: Database) {

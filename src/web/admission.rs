@@ -15,7 +15,6 @@ use std::{
 use http::Uri;
 use tokio::time;
 
-use super::api::health;
 use crate::domain::{Error, Result};
 
 /// For how long it is counted who was turned away.
@@ -23,12 +22,15 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// The part of the places that is given while most are turned away: enough for a few batches of records at a time.
 const PART: usize = 16;
 
-/// What bounds how many requests are under way. Clones count together.
-#[derive(Clone)]
-pub(super) struct Admission(Arc<Mutex<Places>>);
+/// What bounds how many requests are under way.
+pub(super) struct Admission {
+    places: Arc<Mutex<Places>>,
+    /// What is always taken up: whoever asks whether the service runs must not take a busy one for a broken one.
+    health_paths: Vec<String>,
+}
 
 /// A request's place among those under way, until its answer begins.
-pub(super) struct Place(Admission);
+pub(super) struct Place(Arc<Mutex<Places>>);
 
 struct Places {
     most: usize,
@@ -45,21 +47,21 @@ struct Window {
 }
 
 impl Admission {
-    /// At most `requests` at a time.
-    pub(super) fn new(requests: usize) -> Self {
+    /// At most `requests` at a time, but for those to `health_paths`.
+    pub(super) fn new(requests: usize, health_paths: Vec<String>) -> Self {
         let window = Window::beginning(Instant::now());
-        Self(Arc::new(Mutex::new(Places { most: requests, taken: 0, window, is_overrun: false })))
+        let places = Places { most: requests, taken: 0, window, is_overrun: false };
+        Self { places: Arc::new(Mutex::new(places)), health_paths }
     }
 
     /// A place for a request that came at `now`, if there is one.
     pub(super) fn place(&self, uri: &Uri, now: Instant) -> Result<Place> {
-        // Whoever asks whether the service runs must not take a busy one for a broken one.
-        let is_always_taken_up = uri.path().ends_with(health::PATH);
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_always_taken_up = self.health_paths.iter().any(|path| path == uri.path());
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.take(now) || is_always_taken_up {
             places.taken += 1;
             drop(places);
-            return Ok(Place(self.clone()));
+            return Ok(Place(self.places.clone()));
         }
         Err(Error::Unavailable(None))
     }
@@ -67,7 +69,7 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
     }
 }
 
@@ -112,6 +114,10 @@ impl TimeLimit {
 mod tests {
     use super::*;
 
+    fn admission() -> Admission {
+        Admission::new(32, vec!["/api/v1/_health".to_owned()])
+    }
+
     /// How many of `requests` at the same moment are taken up; they stay under way.
     fn taken_up(admission: &Admission, now: Instant, requests: usize, under_way: &mut Vec<Place>) -> usize {
         let before = under_way.len();
@@ -121,9 +127,10 @@ mod tests {
 
     #[test]
     fn many_at_once_find_their_places_and_give_them_back() {
-        let (admission, now, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
+        let (admission, now, mut under_way) = (admission(), Instant::now(), Vec::new());
         assert_eq!(taken_up(&admission, now, 70, &mut under_way), 32);
         assert!(admission.place(&Uri::from_static("/api/v1/_health"), now).is_ok());
+        assert!(admission.place(&Uri::from_static("/agents/_health"), now).is_err());
         under_way.truncate(5);
         assert_eq!(taken_up(&admission, now, 70, &mut under_way), 27);
         under_way.clear();
@@ -133,7 +140,7 @@ mod tests {
 
     #[test]
     fn while_most_are_turned_away_few_are_taken_up() {
-        let (admission, start, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
+        let (admission, start, mut under_way) = (admission(), Instant::now(), Vec::new());
         let moments = [0, 100, 200, 300].map(|millis| start + Duration::from_millis(millis));
         let taken_up = moments.map(|now| {
             under_way.clear();
@@ -144,7 +151,7 @@ mod tests {
 
     #[test]
     fn once_most_are_taken_up_all_places_are_given_again() {
-        let (admission, start, mut under_way) = (Admission::new(32), Instant::now(), Vec::new());
+        let (admission, start, mut under_way) = (admission(), Instant::now(), Vec::new());
         let rush = [(0, 70, 32), (100, 70, 2), (200, 3, 2), (300, 60, 32), (400, 60, 32)];
         for (millis, requests, expected) in rush {
             under_way.clear();

@@ -20,7 +20,7 @@ pub mod serve;
 
 use std::{any::Any, convert::Infallible, sync::Arc};
 
-use api::error::Asked;
+use api::{error::Asked, health};
 use axum::{
     Router,
     body::Body,
@@ -55,7 +55,7 @@ pub fn service(
     let front = Arc::new(Front {
         env: services.env.clone(),
         proxies,
-        admission: Admission::new(bounds.max_requests),
+        admission: Admission::new(bounds.max_requests, health_paths(&services.settings.issuer)),
         router: router(services, limits, bounds),
     });
     service_fn(move |request: Request<Incoming>| {
@@ -97,6 +97,12 @@ fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Rou
     );
     let api = (from_fn_with_state((hint, limit), api::error::render), bounds).layer(api);
     console::router(services, limits).layer((from_fn_with_state(limit, console::finish), bounds)).fallback_service(api)
+}
+
+/// Where the service says that it runs: as often as the API is mounted.
+fn health_paths(public_url: &str) -> Vec<String> {
+    let mounts = [metadata::path_of(public_url), String::new()];
+    mounts.iter().flat_map(|path| ["", API_PREFIX].map(|prefix| format!("{path}{prefix}{}", health::PATH))).collect()
 }
 
 /// What every request and every answer goes through.

@@ -27,8 +27,8 @@ use super::{
         description = "Agent Identity Management System: registers agents, issues API keys, exchanges a key for a \
             short-lived access token, decides by capability what each agent may do, and keeps an audit log that can be \
             proven.\n\nEvery path below `/api/v1` is also served without that prefix. Errors are `{\"detail\": …}`; with \
-            `Accept: application/problem+json` they are problem details (RFC 9457). Times are RFC 3339 in UTC. Every \
-            response carries `X-Request-Id` and `X-Request-Duration-Ms`.",
+            `Accept: application/problem+json` they are problem details (RFC 9457). Below `/oauth/` they are \
+            those of RFC 6749. Times are RFC 3339 in UTC. Every response carries `X-Request-Id` and `X-Request-Duration-Ms`.",
     ),
     components(schemas(ErrorBody, ValidationErrorBody)),
     tags(

@@ -21,7 +21,7 @@ use super::{
         resources, tokens,
     },
     guard::Guard,
-    oauth::{endpoints, jwks, metadata},
+    oauth::{self, endpoints, jwks, metadata},
     rate_limit::RateLimit,
 };
 use crate::service::{Action, Services};
@@ -195,7 +195,7 @@ pub(super) fn described(prefix: &str) -> OpenApi {
 
 /// Writes into the description what the table decided.
 fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
-    for item in paths.paths.values_mut() {
+    for (path, item) in &mut paths.paths {
         for (_, operation) in operations(item) {
             let refusals: &[(&str, &str)] = match demand {
                 Demand::Nothing => {
@@ -229,18 +229,22 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
             for &(status, text) in refusals.iter().chain(&limit) {
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
             }
-            describe_errors(operation);
+            describe_errors(operation, oauth::owns(path));
         }
     }
 }
 
-/// Every error has one of two bodies.
-fn describe_errors(operation: &mut Operation) {
+/// Every error has one of three bodies.
+fn describe_errors(operation: &mut Operation, is_oauth: bool) {
     for (status, response) in &mut operation.responses.responses {
         if let (true, RefOr::T(response)) = (status.starts_with('4'), response)
             && response.content.is_empty()
         {
-            let schema = if status == "422" { "ValidationError" } else { "Error" };
+            let schema = match status.as_str() {
+                _ if is_oauth => "OAuthError",
+                "422" => "ValidationError",
+                _ => "Error",
+            };
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
             response.content.insert("application/json".to_owned(), RefOr::T(content));
         }

@@ -21,6 +21,7 @@ use crate::{
     web::{
         admission::TimeLimit,
         failure::{self, Failure},
+        oauth::{self, error::NOT_STORED},
     },
 };
 
@@ -55,7 +56,8 @@ impl Asked {
         }
     }
 
-    /// Writes the body of an error: `{"detail": …}`, or problem details (RFC 9457) where the client asks for them.
+    /// Writes the body of an error: `{"detail": …}`, or problem details (RFC 9457) where the client asks for them; at the
+    /// endpoints of OAuth what RFC 6749 demands.
     pub(in crate::web) fn describe(self, response: Response) -> Response {
         let status = response.status();
         if !status.is_client_error() && !status.is_server_error() {
@@ -69,6 +71,11 @@ impl Asked {
         if response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json") {
             // A handler wrote this body itself, in the form that its own standard demands.
             return response;
+        }
+        if let Some(error) = error.filter(|_| oauth::owns(self.uri.path())) {
+            let (mut parts, _) = response.into_parts();
+            parts.headers.remove(CONTENT_LENGTH);
+            return (parts, NOT_STORED, Json(oauth::error::ErrorBody::from(error))).into_response();
         }
         let body = if self.problem_details {
             let request_id = self.request_id.map(|id| id.as_str().to_owned());

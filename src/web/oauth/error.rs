@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// What a client sends to have answers to secrets kept nowhere (RFC 6749 §5.1).
-pub(super) const NOT_STORED: [(http::HeaderName, &str); 2] = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+pub(in crate::web) const NOT_STORED: [(http::HeaderName, &str); 2] =
+    [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+
+const INVALID_CLIENT: &str = "invalid_client";
 
 /// An error of an OAuth endpoint.
 #[derive(Serialize, ToSchema)]
@@ -27,6 +30,27 @@ pub struct ErrorBody {
     error: &'static str,
     /// What is wrong, for people.
     error_description: String,
+}
+
+impl From<&Error> for ErrorBody {
+    fn from(error: &Error) -> Self {
+        Self { error: code(error), error_description: error.to_string() }
+    }
+}
+
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Token(refusal) => refusal.code(),
+        Error::Unauthenticated(AuthFailure::InvalidToken | AuthFailure::MissingToken) => "invalid_token",
+        Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => "invalid_dpop_proof",
+        Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => "use_dpop_nonce",
+        Error::Unauthenticated(_) => INVALID_CLIENT,
+        Error::Denied(Denial::MissingCapability(_)) => "insufficient_scope",
+        Error::Denied(_) => "unauthorized_client",
+        Error::Unavailable(_) | Error::RateLimited { .. } => "temporarily_unavailable",
+        Error::Internal(_) => "server_error",
+        _ => "invalid_request",
+    }
 }
 
 /// An error on its way to an OAuth client.
@@ -62,20 +86,8 @@ impl OAuthFailure {
 
 impl IntoResponse for OAuthFailure {
     fn into_response(self) -> Response {
-        let code = match &self.error {
-            Error::Token(refusal) => refusal.code(),
-            Error::Unauthenticated(AuthFailure::InvalidToken | AuthFailure::MissingToken) => "invalid_token",
-            Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => "invalid_dpop_proof",
-            Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => "use_dpop_nonce",
-            Error::Unauthenticated(_) => "invalid_client",
-            Error::Denied(Denial::MissingCapability(_)) => "insufficient_scope",
-            Error::Denied(_) => "unauthorized_client",
-            Error::Unavailable(_) | Error::RateLimited { .. } => "temporarily_unavailable",
-            Error::Internal(_) => "server_error",
-            _ => "invalid_request",
-        };
-        let body = ErrorBody { error: code, error_description: self.error.to_string() };
-        let is_client = code == "invalid_client";
+        let body = ErrorBody::from(&self.error);
+        let is_client = body.error == INVALID_CLIENT;
         // The status, and the challenge of RFC 6750 §3 for bearers; the body is this endpoint's own.
         let (mut parts, _) = Failure(self.error).into_response().into_parts();
         if is_client {

@@ -8,3 +8,9 @@ pub mod error;
 pub mod jwks;
 pub mod metadata;
 mod parameters;
+
+/// Whether an error is told here in the form of RFC 6749 §5.2, also one that no endpoint made: libraries take whatever has no
+/// `error` for what they asked for. The path may begin with that of the public URL.
+pub(super) fn owns(path: &str) -> bool {
+    ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"].iter().any(|own| path.ends_with(own))
+}

@@ -56,6 +56,33 @@ fn every_route_is_described_with_what_it_demands() {
     assert_eq!((&schemes["bearer"]["scheme"], &schemes["apiKey"]["name"]), (&json!("bearer"), &json!("X-API-Key")));
 }
 
+/// Whether a request is of OAuth, whose errors have a body of their own.
+fn is_oauth(path: &str) -> bool {
+    path.starts_with("/oauth/")
+}
+
+fn operations(description: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
+    let paths = description["paths"].as_object().unwrap().iter();
+    paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, it)| (path, method, it)))
+}
+
+#[test]
+fn errors_have_the_body_that_is_described() {
+    let description = description();
+    for (path, method, operation) in operations(&description) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let schema = &response["content"]["application/json"]["schema"]["$ref"];
+            let expected = match status.as_str() {
+                "422" => "ValidationError",
+                other if !other.starts_with(['4', '5']) => continue,
+                _ if is_oauth(path) => "OAuthError",
+                _ => "Error",
+            };
+            assert_eq!(schema, &json!(format!("#/components/schemas/{expected}")), "{method} {path} {status}");
+        }
+    }
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {

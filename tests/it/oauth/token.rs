@@ -21,6 +21,7 @@ both!(
     refusals_are_on_the_record,
     every_token_that_is_issued_counts,
     a_request_has_few_parameters,
+    who_asks_too_often_is_told_as_the_rfc_does,
 );
 
 async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
@@ -269,4 +270,29 @@ async fn a_request_has_few_parameters(db: Database) {
     as_client(&server, &agent, "/oauth/token", &with(63)).await.expect(200);
     refused(&as_client(&server, &agent, "/oauth/token", &with(64)).await, 400, "invalid_request");
     refused(&post(&server.anybody(), "/oauth/introspect", &with(64)).await, 400, "invalid_request");
+}
+
+async fn who_asks_too_often_is_told_as_the_rfc_does(db: Database) {
+    let limits = [("RATE_LIMIT_AUTH_PER_MINUTE", "2"), ("RATE_LIMIT_API_PER_MINUTE", "1")];
+    let options = [limits.as_slice(), &[("PUBLIC_URL", "https://id.example/tenant")]].concat();
+    // The administrator's login was the first of two.
+    let server = Server::with(db, &options).await;
+    let anybody = server.anybody();
+    let form = [("grant_type", "client_credentials")];
+    refused(&post(&anybody, "/oauth/token", &form).await, 401, "invalid_client");
+    anybody.get("/oauth/authorize").await.expect(400);
+    let problem = anybody.request(Method::POST, "/oauth/token").header("accept", "application/problem+json");
+    for answer in [
+        post(&anybody, "/oauth/token", &form).await,
+        post(&anybody, "/oauth/revoke", &form).await,
+        post(&anybody, "/tenant/oauth/token", &form).await,
+        anybody.get("/oauth/authorize").await,
+        anybody.send(problem.form(&form)).await,
+    ] {
+        refused(&answer, 429, "temporarily_unavailable");
+        assert_eq!(answer.json()["error_description"], "Rate limit exceeded");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{answer:?}");
+    }
+    anybody.exchange("junk").await.refused(429, "Rate limit exceeded");
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -147,11 +148,17 @@ async fn a_body_that_never_arrives_is_given_up() {
     agent.begin_post(admin.token()).await;
     let mut browser = Connection::open(&process).await;
     browser.begin_form().await;
-    for mut connection in [agent, browser] {
-        let answer = timeout(SOON, connection.read_until("\r\n\r\n")).await.expect("it is given up");
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    let mut client = Connection::open(&process).await;
+    client.begin_grant().await;
+    for (mut connection, is_oauth) in [(agent, false), (browser, false), (client, true)] {
         // The connection is of no use any more, and is closed rather than kept.
-        connection.read_to_end().await;
+        let answer = timeout(SOON, connection.read_to_end()).await.expect("it is given up");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        assert_eq!(
+            answer.contains("{\"error\":\"temporarily_unavailable\",\"error_description\":\""),
+            is_oauth,
+            "{answer}"
+        );
     }
     admin.get("/agents").await.expect(200);
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
@@ -170,6 +177,7 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
         ("/agents", "application/json"),
         ("/api/v1/agents", "application/json"),
         ("/.well-known/jwks.json", "application/json"),
+        ("/oauth/token", "application/json"),
         ("/", "text/html; charset=utf-8"),
         ("/console/sign-in", "text/html; charset=utf-8"),
     ] {
@@ -186,7 +194,14 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
     // Busy is not broken.
     late.send(WHOLE).await;
     late.read_until("\"ok\"").await;
-    process.client().exchange(&key).await.refused(503, "The service is temporarily unavailable");
+    let unavailable = "The service is temporarily unavailable";
+    process.client().exchange(&key).await.refused(503, unavailable);
+    for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
+        let anybody = process.client();
+        let answer = anybody.send(anybody.request(Method::POST, path).form(&[("token", "junk")])).await;
+        let body = json!({ "error": "temporarily_unavailable", "error_description": unavailable });
+        assert_eq!((answer.status.as_u16(), answer.json()), (503, body), "{path}");
+    }
     drop((agent, browser));
     // Polled: the service notices at some moment after the connections ended.
     let served = async { while process.client().get("/agents").await.status == 503 {} };
@@ -294,6 +309,15 @@ impl Connection {
         self.send(head).await;
         self.read_until("100 Continue\r\n\r\n").await;
         self.send("userna").await;
+    }
+
+    /// The same of a request for a token.
+    async fn begin_grant(&mut self) {
+        let head = "POST /oauth/token HTTP/1.1\r\nHost: aims\r\nContent-Length: 100\r\n\
+                    Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\r\n";
+        self.send(head).await;
+        self.read_until("100 Continue\r\n\r\n").await;
+        self.send("grant_").await;
     }
 
     /// Reads until `end` has been read; gives what was read, and forgets it.

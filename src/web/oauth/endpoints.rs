@@ -232,25 +232,20 @@ pub struct TokenToExamine {
 }
 
 /// What a token is worth now (RFC 7662 section 2.2).
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 #[schema(as = Introspection)]
 pub struct IntrospectionBody {
     /// Whether it counts at this moment. When it does not, nothing else is said.
     active: bool,
-    #[serde(flatten)]
-    #[schema(inline)]
-    token: Option<ActiveBody>,
-}
-
-/// What an active token says.
-#[derive(Serialize, ToSchema)]
-struct ActiveBody {
     /// The capabilities that it carries and its agent still holds, separated by spaces.
-    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     /// The agent that obtained the token.
-    client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
     /// The agent whose authority it carries.
-    sub: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
     /// Who acts for it, and within that who did so before (RFC 8693 section 4.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -260,41 +255,49 @@ struct ActiveBody {
     #[schema(value_type = Option<Object>)]
     may_act: Option<MayAct>,
     /// Who the token is for.
-    aud: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
     /// AIMS's public URL.
-    iss: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
     /// Expires at, in seconds since the epoch.
-    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
     /// Issued at, in seconds since the epoch.
-    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
     /// Not valid before, in seconds since the epoch.
-    nbf: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     /// Identifier of the token.
-    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
     /// `DPoP` for a token that is bound to a key, else `Bearer`.
-    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
     /// The key that it is bound to: its thumbprint is `jkt` (RFC 9449 section 6.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     cnf: Option<Confirmation>,
 }
 
-impl From<Active> for ActiveBody {
+impl From<Active> for IntrospectionBody {
     fn from(Active { claims, scope }: Active) -> Self {
         let claims = Arc::unwrap_or_clone(claims);
         Self {
-            scope: scope.as_scope().to_owned(),
-            client_id: claims.client_id,
-            sub: claims.sub,
+            active: true,
+            scope: Some(scope.as_scope().to_owned()),
+            client_id: Some(claims.client_id),
+            sub: Some(claims.sub),
             act: claims.act,
             may_act: claims.may_act,
-            aud: claims.aud,
-            iss: claims.iss,
-            exp: claims.exp,
-            iat: claims.iat,
-            nbf: claims.nbf,
-            jti: claims.jti,
-            token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+            aud: Some(claims.aud),
+            iss: Some(claims.iss),
+            exp: Some(claims.exp),
+            iat: Some(claims.iat),
+            nbf: Some(claims.nbf),
+            jti: Some(claims.jti),
+            token_type: Some(if claims.cnf.is_some() { "DPoP" } else { "Bearer" }),
             cnf: claims.cnf,
         }
     }
@@ -328,8 +331,8 @@ pub async fn introspect(
         client::authenticate(&services, &origin, &headers, &parameters).await?.into_caller(origin)
     };
     let token = parameters.required("token")?;
-    let found = introspection::introspect(&services, &caller, token).await?.map(ActiveBody::from);
-    Ok((NOT_STORED, Json(IntrospectionBody { active: found.is_some(), token: found })))
+    let found = introspection::introspect(&services, &caller, token).await?;
+    Ok((NOT_STORED, Json(found.map(IntrospectionBody::from).unwrap_or_default())))
 }
 
 /// Revoke an access token

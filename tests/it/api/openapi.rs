@@ -84,6 +84,17 @@ fn errors_have_the_body_that_is_described() {
 }
 
 #[test]
+fn a_token_that_is_not_active_fits_the_description() {
+    let introspection = &description()["components"]["schemas"]["Introspection"];
+    assert_eq!(introspection["required"], json!(["active"]), "{introspection}");
+    assert!(["allOf", "oneOf", "anyOf"].iter().all(|name| introspection.get(name).is_none()), "{introspection}");
+    let described: BTreeSet<_> = introspection["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let said = ["active", "scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "token_type"];
+    let may_be_said = ["act", "may_act", "cnf"];
+    assert_eq!(described, said.into_iter().chain(may_be_said).collect());
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {

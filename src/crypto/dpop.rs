@@ -4,9 +4,11 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{AssertionKey, MasterKey, assertion::seconds};
+use super::{
+    AssertionKey, MasterKey,
+    assertion::{Header, seconds},
+};
 use crate::domain::Timestamp;
 
 /// Longest proof that is looked at, in bytes.
@@ -15,17 +17,6 @@ const PROOF_MAX: usize = 8 * 1_024;
 const NONCE_PURPOSE: &[u8] = b"AIMS DPoP nonce";
 /// How long one nonce is given out, in seconds; it is accepted for as long again.
 const NONCE_SLOT: i64 = 300;
-
-/// The algorithms that proofs are signed with, all asymmetric.
-pub const ALGORITHMS: [&str; 3] = ["ES256", "EdDSA", "RS256"];
-
-#[derive(Deserialize)]
-struct Header {
-    typ: String,
-    alg: String,
-    jwk: Value,
-    crit: Option<Value>,
-}
 
 /// The claims of a proof (RFC 9449 §4.2).
 #[derive(Debug, Deserialize)]
@@ -58,19 +49,18 @@ impl Proof {
     /// Reads a proof (RFC 9449 §4.3); `None` for what is none, names a key that is private or weak, or was not signed by it.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
-        let mut parts = text.split('.').map(|part| URL_SAFE_NO_PAD.decode(part));
         if text.len() > PROOF_MAX {
             return None;
         }
-        let header: Header = serde_json::from_slice(&parts.next()?.ok()?).ok()?;
-        if header.typ != "dpop+jwt" || !ALGORITHMS.contains(&header.alg.as_str()) || header.crit.is_some() {
+        let header = Header::read(text)?;
+        if header.typ.as_deref() != Some("dpop+jwt") || header.crit.is_some() {
             return None;
         }
-        let key = AssertionKey::from_jwk(&header.jwk).ok()?;
+        let key = AssertionKey::from_jwk(&header.jwk?).ok()?;
         if !key.has_signed(text) {
             return None;
         }
-        let claims = serde_json::from_slice(&parts.next()?.ok()?).ok()?;
+        let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text.split('.').nth(1)?).ok()?).ok()?;
         Some(Self { claims, thumbprint: key.thumbprint().to_owned() })
     }
 }

@@ -12,7 +12,7 @@ use super::{
     tokens::check_status,
 };
 use crate::{
-    crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims},
+    crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims, public_key},
     domain::{
         AgentId, ApiKeyId, AuthFailure, CapabilitySet, KeyLimits, PublicKeyId, Result, Timestamp,
         token::{Credential, Link},
@@ -20,6 +20,8 @@ use crate::{
     store::{principals, public_keys},
 };
 
+/// The algorithms that assertions may be signed with.
+pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
 /// Longest time that an assertion may still be valid.
 pub const ASSERTION_LIFE: Duration = Duration::from_mins(5);
 /// How far a client's clock may differ from this one's.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Services;
 use crate::{
-    crypto::dpop::{self, Proof},
+    crypto::{dpop::Proof, public_key},
     domain::{AuthFailure, Result, Timestamp, token::TokenRefusal},
     store::public_keys,
 };
@@ -24,7 +24,7 @@ const CLOCK_SKEW: i64 = 5;
 const JTI_MAX: usize = 256;
 
 /// The algorithms that proofs may be signed with (RFC 9449 §5.1).
-pub const ALGORITHMS: [&str; 3] = dpop::ALGORITHMS;
+pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
 
 /// A proof as it came with a request.
 #[derive(Clone, Debug)]

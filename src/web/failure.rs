@@ -8,7 +8,10 @@ use http::{
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::domain::{AuthFailure, Denial, Error, RequestId};
+use crate::{
+    domain::{AuthFailure, Denial, Error, RequestId},
+    service::dpop,
+};
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -73,12 +76,8 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
             HeaderValue::try_from(challenge).ok()
         }
         Error::Unauthenticated(AuthFailure::AgentSuspended | AuthFailure::AgentRevoked) => None,
-        Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => {
-            Some(HeaderValue::from_static("DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA RS256\""))
-        }
-        Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => {
-            Some(HeaderValue::from_static("DPoP error=\"use_dpop_nonce\", algs=\"ES256 EdDSA RS256\""))
-        }
+        Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => dpop_challenge("invalid_dpop_proof"),
+        Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => dpop_challenge("use_dpop_nonce"),
         Error::Unauthenticated(_) => Some(HeaderValue::from_static("Bearer")),
         // A capability's name is a scope token, so it needs no escaping within quotes.
         Error::Denied(Denial::MissingCapability(name)) => {
@@ -86,6 +85,11 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
         }
         _ => None,
     }
+}
+
+/// The same for proofs of possession (RFC 9449 §7.1).
+fn dpop_challenge(error: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("DPoP error=\"{error}\", algs=\"{}\"", dpop::ALGORITHMS.join(" "))).ok()
 }
 
 /// Logs what is never sent, and of which request.

@@ -56,7 +56,8 @@ impl FromBody for JsonWebKeys {
 
 /// Register public keys of an agent
 ///
-/// A JSON Web Key or a set of them (RFC 7517): ES256, `EdDSA`, or RS256 from 2048 bits, at most 20 for an agent, all or none.
+/// A JSON Web Key or a set of them (RFC 7517): ES256, Ed25519 (`alg` may also be `EdDSA`), or RS256 from 2048 bits, at most 20
+/// for an agent, all or none.
 /// The agent then authenticates with assertions that it signs (`private_key_jwt`, RFC 7523), and needs no API key at all.
 /// Nothing private is accepted.
 #[utoipa::path(

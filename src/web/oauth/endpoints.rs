@@ -114,7 +114,7 @@ pub struct TokenForm {
 /// actors in `act`, of which there are at most `DELEGATION_DEPTH_MAX`. It ends at once when any token, credential, agent or
 /// permission that it was made with does.
 ///
-/// A request with a proof of possession in the header `DPoP` (RFC 9449; ES256, `EdDSA` or RS256) gets a token that is bound to the
+/// A request with a proof of possession in the header `DPoP` (RFC 9449; ES256, Ed25519 or RS256) gets a token that is bound to the
 /// proof's key, and is refused with `use_dpop_nonce` until the proof carries the nonce of the header `DPoP-Nonce`.
 #[utoipa::path(
     post, path = "/oauth/token", tag = "OAuth", operation_id = "token",

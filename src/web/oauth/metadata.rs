@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::capability::builtin,
-    service::{Services, Settings, dpop},
+    service::{Services, Settings, clients, dpop},
 };
 
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -47,7 +47,7 @@ pub fn protected_resource_url(public_url: &str) -> String {
 fn server(settings: &Settings, algorithm: &str) -> Value {
     let issuer = &settings.issuer;
     let methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
-    let algorithms = ["ES256", "EdDSA", "RS256"];
+    let algorithms = clients::ALGORITHMS;
     json!({
         "issuer": issuer,
         // There is no interactive grant, but clients exist that refuse a document without this.

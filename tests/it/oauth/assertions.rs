@@ -6,7 +6,7 @@ use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{ISSUER, claims, key_pair, post, refused};
+use super::{ISSUER, claims, headed, key_pair, post, refused};
 use crate::{
     both,
     support::{Agent, Answer, Database, Server, details},
@@ -18,6 +18,7 @@ both!(
     forged_assertions_are_refused,
     public_keys_are_registered_like_other_credentials,
     removing_a_key_ends_its_tokens,
+    a_key_of_ed25519_signs_by_either_name,
 );
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -215,6 +216,7 @@ fn forgeries(server: &Server, [agent, other]: [&Agent; 2], [pair, foreign]: [&Pa
             jsonwebtoken::encode(&Header::default(), &right, &shared).unwrap(),
         ),
         ("alg EdDSA".to_owned(), header("alg", json!("EdDSA"))),
+        ("alg Ed25519".to_owned(), header("alg", json!("Ed25519"))),
         ("critical header".to_owned(), header("crit", json!(["exp"]))),
         ("key in the header".to_owned(), header("jwk", foreign.public.clone())),
         ("no signature".to_owned(), format!("{signed}.")),
@@ -329,4 +331,43 @@ async fn removing_a_key_ends_its_tokens(db: Database) {
     // The agent's other credentials are as they were.
     agent.client.get("/agents").await.expect(200);
     assert_eq!(server.audited("public_key.removed").await.len(), 1);
+}
+
+async fn a_key_of_ed25519_signs_by_either_name(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let path = format!("/agents/{}/public-keys", agent.id);
+    let (pair, other) = (Pair::new(SigningAlgorithm::EdDsa), Pair::new(SigningAlgorithm::Es256));
+    let named = |pair: &Pair, alg: &str| changed(&pair.public, &json!({ "alg": alg }));
+    for (pair, alg) in [(&pair, "Ed448"), (&pair, "ES256"), (&pair, "ed25519"), (&other, "Ed25519"), (&other, "EdDSA")]
+    {
+        server.admin.post(&path, named(pair, alg)).await.expect(422);
+    }
+    server.admin.post(&path, named(&pair, "Ed25519")).await.expect(201);
+    // It is one key, whatever its algorithm is called.
+    server.admin.post(&path, named(&pair, "EdDSA")).await.refused(409, "The agent has this public key already");
+    register(&server, &agent, &other).await;
+    let signed = |pair: &Pair, alg: &str, jti: &str| {
+        headed(&json!({ "alg": alg, "typ": "JWT" }), &good(&server, &agent, jti), &pair.private, pair.algorithm)
+    };
+    for alg in ["Ed25519", "EdDSA"] {
+        present(&server, &signed(&pair, alg, alg)).await.expect(200);
+    }
+    for (pair, alg) in [
+        (&pair, "ES256"),
+        (&pair, "RS256"),
+        (&pair, "HS256"),
+        (&pair, "none"),
+        (&pair, "Ed448"),
+        (&pair, "ed25519"),
+        (&other, "Ed25519"),
+        (&other, "EdDSA"),
+    ] {
+        refused(&present(&server, &signed(pair, alg, "x")).await, 401, "invalid_client");
+    }
+    let document = server.anybody().get("/.well-known/oauth-authorization-server").await.expect(200);
+    for endpoint in ["token", "introspection", "revocation"] {
+        let algorithms = &document[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
+        assert_eq!(algorithms, &json!(["ES256", "Ed25519", "EdDSA", "RS256"]));
+    }
 }

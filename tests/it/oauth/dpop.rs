@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ISSUER, claims, delegation::allow, key_pair, post, refused};
+use super::{ISSUER, claims, delegation::allow, headed, key_pair, post, refused};
 use crate::{
     both,
     support::{Agent, Answer, Client, Database, Server, details},
@@ -26,6 +26,7 @@ both!(
     an_issuer_with_a_path_has_its_own_urls,
     a_shared_secret_knows_its_nonces_again,
     an_assertion_is_not_used_up_before_the_nonce_is_known,
+    a_key_of_ed25519_signs_by_either_name,
 );
 
 const TOKEN: &str = "https://aims.test/oauth/token";
@@ -56,9 +57,7 @@ impl Pair {
     }
 
     fn sign_as(&self, header: &Value, claims: &Value) -> String {
-        let message = format!("{}.{}", encoded(header), encoded(claims));
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.private, self.algorithm).unwrap();
-        format!("{message}.{signature}")
+        headed(header, claims, &self.private, self.algorithm)
     }
 }
 
@@ -115,7 +114,7 @@ fn challenged(answer: &Answer, error: &str) {
     assert_eq!(answer.status, 401, "{answer:?}");
     let challenge = answer.header("www-authenticate").unwrap();
     assert!(challenge.starts_with(&format!("DPoP error=\"{error}\"")), "{challenge}");
-    assert!(challenge.contains("algs=\"ES256 EdDSA RS256\""), "{challenge}");
+    assert!(challenge.contains("algs=\"ES256 Ed25519 EdDSA RS256\""), "{challenge}");
     assert!(answer.header("dpop-nonce").is_some());
 }
 
@@ -157,7 +156,7 @@ async fn a_token_is_bound_to_a_key_and_needs_proofs_by_it(db: Database) {
 
     for document in ["oauth-authorization-server", "oauth-protected-resource"] {
         let document = server.anybody().get(&format!("/.well-known/{document}")).await.expect(200);
-        assert_eq!(document["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "RS256"]));
+        assert_eq!(document["dpop_signing_alg_values_supported"], json!(["ES256", "Ed25519", "EdDSA", "RS256"]));
     }
 }
 
@@ -476,4 +475,36 @@ async fn an_assertion_is_not_used_up_before_the_nonce_is_known(db: Database) {
     refused(&send(&proof).await, 400, "use_dpop_nonce");
     proof["nonce"] = nonce;
     assert_eq!(send(&proof).await.expect(200)["token_type"], "DPoP");
+}
+
+async fn a_key_of_ed25519_signs_by_either_name(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read"]).await;
+    let (pair, other) = (Pair::new(SigningAlgorithm::EdDsa), Pair::new(SigningAlgorithm::Es256));
+    let headed = |pair: &Pair, alg: &str| json!({ "typ": "dpop+jwt", "alg": alg, "jwk": pair.jwk });
+    for (number, alg) in ["Ed25519", "EdDSA"].into_iter().enumerate() {
+        let proof = pair.sign_as(&headed(&pair, alg), &for_token(&server, &format!("a{number}")).await);
+        let body = ask(&server, &agent, &proof).await.expect(200);
+        let token = body["access_token"].as_str().unwrap();
+        assert_eq!(claims(token)["cnf"], json!({ "jkt": pair.thumbprint }));
+        let proof = pair.sign_as(&headed(&pair, alg), &for_agents(&server, token, &format!("b{number}")).await);
+        list(&server.anybody(), &format!("DPoP {token}"), Some(&proof)).await.expect(200);
+    }
+    // The key may say by which name it goes.
+    let mut named = headed(&pair, "Ed25519");
+    named["jwk"]["alg"] = json!("Ed25519");
+    ask(&server, &agent, &pair.sign_as(&named, &for_token(&server, "c").await)).await.expect(200);
+    for (pair, alg) in [
+        (&pair, "ES256"),
+        (&pair, "RS256"),
+        (&pair, "HS256"),
+        (&pair, "none"),
+        (&pair, "Ed448"),
+        (&pair, "ed25519"),
+        (&other, "Ed25519"),
+        (&other, "EdDSA"),
+    ] {
+        let proof = pair.sign_as(&headed(pair, alg), &for_token(&server, "d").await);
+        refused(&ask(&server, &agent, &proof).await, 400, "invalid_dpop_proof");
+    }
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use super::{claims, key_pair, post, refused};
+use super::{claims, headed, key_pair, post, refused};
 use crate::{
     both,
     support::{Agent, Answer, Database, Server, details},
@@ -175,9 +175,22 @@ async fn a_workload_needs_no_secret(db: Database) {
     let record = server.audited("token.issued").await.remove(0);
     assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("federated_identity"), &identity["id"]));
 
+    // RFC 9864 has another name for EdDSA with this curve.
+    let mut key = cluster.key("d", SigningAlgorithm::EdDsa);
+    cluster.behave(|behaviour| behaviour.keys.last_mut().unwrap()["alg"] = json!("Ed25519"));
+    let header = |alg: &str| json!({ "alg": alg, "kid": "d" });
+    for alg in ["Ed25519", "EdDSA"] {
+        let assertion = headed(&header(alg), &good(&server, &cluster), &key.private, key.algorithm);
+        present(&server, &assertion, &[]).await.expect(200);
+    }
+    for alg in ["RS256", "HS256", "none", "Ed448"] {
+        let assertion = headed(&header(alg), &good(&server, &cluster), &key.private, key.algorithm);
+        refused(&present(&server, &assertion, &[]).await, 400, "invalid_grant");
+    }
+
     // A pipeline, whose keys are where it is said that they are, and whose issuer is no URL.
     let pipeline = Issuer::start().await;
-    let key = pipeline.key("p", SigningAlgorithm::Rs256);
+    key = pipeline.key("p", SigningAlgorithm::Rs256);
     let claims = json!({ "repository": "example/summariser", "ref": "refs/heads/main" });
     let jwks_uri = format!("{}/keys", pipeline.url);
     let issuer = "spiffe://pipelines.example";

@@ -63,6 +63,14 @@ fn key_pair(key: &PrivateKey) -> (Algorithm, EncodingKey, Value) {
     (algorithm, private, key.public().jwk().clone())
 }
 
+/// A JWT whose header says what the test likes.
+fn headed(header: &Value, claims: &Value, private: &EncodingKey, algorithm: Algorithm) -> String {
+    let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let message = format!("{}.{}", encoded(header), encoded(claims));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), private, algorithm).unwrap();
+    format!("{message}.{signature}")
+}
+
 /// What a token says.
 fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap();

@@ -19,6 +19,7 @@ both!(
     public_keys_are_registered_like_other_credentials,
     removing_a_key_ends_its_tokens,
     a_key_of_ed25519_signs_by_either_name,
+    every_endpoint_is_an_audience,
 );
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -170,8 +171,11 @@ fn forgeries(server: &Server, [agent, other]: [&Agent; 2], [pair, foreign]: [&Pa
         json!({ "sub": other.id, "iss": other.id }),
         json!({ "sub": "nobody", "iss": "nobody" }),
         json!({ "aud": "https://other.example" }),
-        json!({ "aud": format!("{ISSUER}/") }),
-        json!({ "aud": format!("{ISSUER}/oauth/introspect") }),
+        json!({ "aud": format!("{ISSUER}//") }),
+        json!({ "aud": format!("{ISSUER}/oauth/authorize") }),
+        json!({ "aud": format!("{ISSUER}/oauth/token/x") }),
+        json!({ "aud": "/oauth/token" }),
+        json!({ "aud": "/" }),
         json!({ "aud": format!("{ISSUER}.evil.example") }),
         json!({ "aud": [ISSUER, "https://other.example"] }),
         json!({ "aud": [] }),
@@ -369,5 +373,27 @@ async fn a_key_of_ed25519_signs_by_either_name(db: Database) {
     for endpoint in ["token", "introspection", "revocation"] {
         let algorithms = &document[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &json!(["ES256", "Ed25519", "EdDSA", "RS256"]));
+    }
+}
+
+async fn every_endpoint_is_an_audience(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &["tokens:introspect"]).await;
+    let pair = Pair::new(SigningAlgorithm::Es256);
+    register(&server, &agent, &pair).await;
+    let paths = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];
+    for asked in paths {
+        for named in paths {
+            let mut claims = good(&server, &agent, &format!("{asked} {named}"));
+            claims["aud"] = json!(format!("{ISSUER}{named}"));
+            let assertion = pair.sign(&claims);
+            let form = [
+                ("grant_type", "client_credentials"),
+                ("token", "junk"),
+                ("client_assertion_type", JWT_BEARER),
+                ("client_assertion", &assertion),
+            ];
+            post(&server.anybody(), asked, &form).await.expect(200);
+        }
     }
 }

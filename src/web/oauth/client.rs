@@ -8,7 +8,7 @@ use super::{
     parameters::{Parameters, invalid},
 };
 use crate::{
-    domain::AuthFailure,
+    domain::{AgentId, AuthFailure},
     service::{
         Origin, Services,
         clients::{self, Client},
@@ -37,7 +37,8 @@ pub(super) async fn authenticate(
     let (client_id, secret) = match (basic, parameters.get("client_secret")) {
         (Some(_), Some(_)) => return Err(invalid("The client authenticates in two ways at once".to_owned())),
         (Some((client_id, secret)), None) => {
-            if parameters.get("client_id").is_some_and(|other| other != client_id) {
+            let other = parameters.get("client_id").filter(|_| !client_id.is_empty());
+            if other.is_some_and(|other| !is_same(other, &client_id)) {
                 return Err(invalid("The parameter client_id names another client".to_owned()));
             }
             (Some(client_id), secret)
@@ -47,6 +48,11 @@ pub(super) async fn authenticate(
     };
     let client = clients::authenticate(services, origin, client_id.as_deref(), &secret).await;
     client.map_err(|error| OAuthFailure::from(error).tried_basic(tried_basic))
+}
+
+/// Whether two texts name the same client: an identifier may be written in capitals, too.
+fn is_same(one: &str, other: &str) -> bool {
+    one == other || AgentId::parse(one).is_some_and(|id| AgentId::parse(other) == Some(id))
 }
 
 /// Whether a request tries to authenticate a client, well or badly.

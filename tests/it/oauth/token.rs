@@ -22,6 +22,8 @@ both!(
     every_token_that_is_issued_counts,
     a_request_has_few_parameters,
     who_asks_too_often_is_told_as_the_rfc_does,
+    a_header_that_names_nobody_is_refused_and_recorded,
+    an_identifier_is_known_in_either_case,
 );
 
 async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
@@ -295,4 +297,39 @@ async fn who_asks_too_often_is_told_as_the_rfc_does(db: Database) {
         assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{answer:?}");
     }
     anybody.exchange("junk").await.refused(429, "Rate limit exceeded");
+}
+
+async fn a_header_that_names_nobody_is_refused_and_recorded(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let anybody = server.anybody();
+    let form = [("grant_type", "client_credentials"), ("client_id", &agent.id), ("token", "junk")];
+    let headers = ["Basic !!!", "Bearer x", "Negotiate", "Basic Og=="];
+    for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
+        for header in headers {
+            // At this endpoint a bearer authenticates as one.
+            if (path, header) == ("/oauth/introspect", "Bearer x") {
+                continue;
+            }
+            let request = anybody.request(Method::POST, path).header(AUTHORIZATION, header);
+            let answer = anybody.send(request.form(&form)).await;
+            refused(&answer, 401, "invalid_client");
+            assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""), "{path} {header}");
+        }
+    }
+    let failed = server.audited("auth.failed").await;
+    assert_eq!(failed.len(), 3 * headers.len() - 1);
+    assert!(failed.iter().all(|record| details(record) == json!({ "reason": "invalid_key" })), "{failed:?}");
+}
+
+async fn an_identifier_is_known_in_either_case(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let anybody = server.anybody();
+    let upper = agent.id.to_ascii_uppercase();
+    for (basic, parameter) in [(&upper, &agent.id), (&agent.id, &upper)] {
+        let form = [("grant_type", "client_credentials"), ("client_id", parameter)];
+        let request = anybody.request(Method::POST, "/oauth/token").basic_auth(basic, Some(&agent.raw_key));
+        anybody.send(request.form(&form)).await.expect(200);
+    }
 }

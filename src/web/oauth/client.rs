@@ -26,28 +26,37 @@ pub(super) async fn authenticate(
     parameters: &Parameters,
 ) -> Result<Client, OAuthFailure> {
     let basic = basic(headers)?;
-    if let Some(assertion) = assertion(parameters)? {
-        if basic.is_some() || parameters.get("client_secret").is_some() {
-            return Err(invalid("The client authenticates in two ways at once".to_owned()));
-        }
-        let client_id = parameters.get("client_id");
+    let client_id = identifier(basic.as_ref(), parameters)?;
+    let secret = parameters.get("client_secret");
+    let authenticates = basic.as_ref().is_some_and(Basic::authenticates);
+    let assertion = assertion(parameters)?;
+    if [authenticates, secret.is_some(), assertion.is_some()].into_iter().filter(|tried| *tried).count() > 1 {
+        return Err(invalid("The client authenticates in two ways at once".to_owned()));
+    }
+    if let Some(assertion) = assertion {
         return Ok(clients::authenticate_assertion(services, origin, client_id, assertion).await?);
     }
-    let tried_basic = basic.is_some();
-    let (client_id, secret) = match (basic, parameters.get("client_secret")) {
-        (Some(_), Some(_)) => return Err(invalid("The client authenticates in two ways at once".to_owned())),
-        (Some((client_id, secret)), None) => {
-            let other = parameters.get("client_id").filter(|_| !client_id.is_empty());
-            if other.is_some_and(|other| !is_same(other, &client_id)) {
-                return Err(invalid("The parameter client_id names another client".to_owned()));
-            }
-            (Some(client_id), secret)
-        }
-        (None, Some(secret)) => (parameters.get("client_id").map(str::to_owned), secret.to_owned()),
-        (None, None) => return Err(AuthFailure::InvalidClient.into()),
+    let Some(secret) = secret.or(basic.as_ref().map(|basic| basic.secret.as_str())) else {
+        return Err(AuthFailure::InvalidClient.into());
     };
-    let client = clients::authenticate(services, origin, client_id.as_deref(), &secret).await;
-    client.map_err(|error| OAuthFailure::from(error).tried_basic(tried_basic))
+    let client = clients::authenticate(services, origin, client_id, secret).await;
+    client.map_err(|error| OAuthFailure::from(error).tried_basic(basic.is_some()))
+}
+
+/// The client that a request names, in whatever way.
+pub(super) fn named(headers: &HeaderMap, parameters: &Parameters) -> Result<Option<String>, OAuthFailure> {
+    let basic = basic(headers)?;
+    Ok(identifier(basic.as_ref(), parameters)?.map(str::to_owned))
+}
+
+fn identifier<'r>(basic: Option<&'r Basic>, parameters: &'r Parameters) -> Result<Option<&'r str>, OAuthFailure> {
+    let parameter = parameters.get("client_id");
+    let Some(basic) = basic.filter(|basic| !basic.is_blank()) else { return Ok(parameter) };
+    let other = parameter.filter(|_| !basic.client_id.is_empty());
+    if other.is_some_and(|other| !is_same(other, &basic.client_id)) {
+        return Err(invalid("The parameter client_id names another client".to_owned()));
+    }
+    Ok(Some(&basic.client_id))
 }
 
 /// Whether two texts name the same client: an identifier may be written in capitals, too.
@@ -57,7 +66,7 @@ fn is_same(one: &str, other: &str) -> bool {
 
 /// Whether a request tries to authenticate a client, well or badly.
 pub(super) fn is_tried(headers: &HeaderMap, parameters: &Parameters) -> bool {
-    headers.contains_key(AUTHORIZATION)
+    basic(headers).map_or(true, |basic| basic.is_some_and(|basic| basic.authenticates()))
         || ["client_secret", "client_assertion", "client_assertion_type"]
             .iter()
             .any(|name| parameters.get(name).is_some())
@@ -72,12 +81,25 @@ fn assertion(parameters: &Parameters) -> Result<Option<&str>, OAuthFailure> {
     }
 }
 
-/// An identifier and a secret.
-type Credentials = (String, String);
+/// What the header `Authorization` holds. What cannot be read is blank: as wrong as any other secret, and recorded like it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Basic {
+    client_id: String,
+    secret: String,
+}
 
-/// What the header `Authorization` holds, if there is one. What cannot be read becomes an empty secret: as wrong as any
-/// other, and recorded like it.
-fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, OAuthFailure> {
+impl Basic {
+    const fn is_blank(&self) -> bool {
+        self.client_id.is_empty() && self.secret.is_empty()
+    }
+
+    /// Whether it is more than an identifier, which libraries send in this way where there is no secret (RFC 6749 §2.3.1).
+    const fn authenticates(&self) -> bool {
+        self.client_id.is_empty() || !self.secret.is_empty()
+    }
+}
+
+fn basic(headers: &HeaderMap) -> Result<Option<Basic>, OAuthFailure> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -87,14 +109,14 @@ fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, OAuthFailure> {
 }
 
 /// Reads `Basic …`, of which both halves are form-encoded (RFC 6749 §2.3.1).
-fn credentials(value: &str) -> Option<Credentials> {
+fn credentials(value: &str) -> Option<Basic> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (client_id, secret) = decoded.split_once(':')?;
-    Some((form_decoded(client_id)?, form_decoded(secret)?))
+    Some(Basic { client_id: form_decoded(client_id)?, secret: form_decoded(secret)? })
 }
 
 fn form_decoded(text: &str) -> Option<String> {
@@ -110,7 +132,10 @@ mod tests {
 
     #[test]
     fn both_halves_of_basic_are_form_encoded() {
-        let header = |text: &str| credentials(&format!("Basic {}", STANDARD.encode(text)));
+        let header = |text: &str| {
+            let basic = credentials(&format!("Basic {}", STANDARD.encode(text)));
+            basic.map(|Basic { client_id, secret }| (client_id, secret))
+        };
         assert_eq!(header("id:secret"), Some(("id".to_owned(), "secret".to_owned())));
         assert_eq!(header("a%3Ab:c%20d+e%2B:f"), Some(("a:b".to_owned(), "c d e+:f".to_owned())));
         assert_eq!(header("a:b&c=d"), Some(("a".to_owned(), "b&c=d".to_owned())));

@@ -179,7 +179,8 @@ async fn vouched_for(
         return Err(invalid("The assertion authenticates the client; leave the other authentication out".to_owned()));
     }
     let assertion = parameters.required("assertion")?;
-    Ok(federation::authenticate(services, origin, parameters.get("client_id"), assertion).await?)
+    let client_id = client::named(headers, parameters)?;
+    Ok(federation::authenticate(services, origin, client_id.as_deref(), assertion).await?)
 }
 
 fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {

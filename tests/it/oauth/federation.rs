@@ -8,6 +8,7 @@ use std::{
 use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::yield_now};
 
@@ -29,6 +30,7 @@ both!(
     who_trusts_others_keys_is_not_confused_with_anybody,
     an_issuer_of_many_costs_no_more_than_one_of_few,
     trust_is_managed_like_other_credentials,
+    basic_without_a_secret_says_who_the_client_is,
 );
 
 const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
@@ -544,4 +546,31 @@ async fn trust_is_managed_like_other_credentials(db: Database) {
     let id = added["id"].as_str().unwrap();
     server.admin.delete(&format!("{path}/{id}")).await.expect(204);
     assert_eq!(server.audited("federated_identity.removed").await[0]["resource_id"], json!(id));
+}
+
+async fn basic_without_a_secret_says_who_the_client_is(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
+    let cluster = Issuer::start().await;
+    let key = cluster.key("a", SigningAlgorithm::Rs256);
+    for agent in [&agent, &other] {
+        trust(&server, agent, of_cluster(&cluster)).await;
+    }
+    let assertion = key.sign(&good(&server, &cluster));
+    let grant = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", &assertion)];
+    let send = async |id: &str, secret: &str, more: &[(&str, &str)]| {
+        let anybody = server.anybody();
+        let request = anybody.request(Method::POST, "/oauth/token").basic_auth(id, Some(secret));
+        anybody.send(request.form(&[grant.as_slice(), more].concat())).await
+    };
+    for agent in [&agent, &other] {
+        for more in [vec![], vec![("client_id", agent.id.as_str())]] {
+            let body = send(&agent.id, "", &more).await.expect(200);
+            assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], agent.id.as_str());
+        }
+    }
+    refused(&send(&agent.id, "", &[("client_id", &other.id)]).await, 400, "invalid_request");
+    refused(&send("nobody", "", &[]).await, 400, "invalid_grant");
+    // With a secret it is an authentication, of which there is one already.
+    refused(&send(&agent.id, &agent.raw_key, &[]).await, 400, "invalid_request");
 }

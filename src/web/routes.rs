@@ -207,14 +207,12 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
                     &[("401", "The key is unknown or has ended."), ("403", "The agent may not act.")]
                 }
                 Demand::Client => {
-                    operation.security = Some(vec![SecurityRequirement::new::<_, _, &str>("client", [])]);
+                    operation.security = Some(by_client().into());
                     &[]
                 }
                 Demand::ClientOr(action) => {
-                    operation.security = Some(vec![
-                        SecurityRequirement::new("bearer", [action.demands()]),
-                        SecurityRequirement::new::<_, _, &str>("client", []),
-                    ]);
+                    let bearer = SecurityRequirement::new("bearer", [action.demands()]);
+                    operation.security = Some([bearer].into_iter().chain(by_client()).collect());
                     &[]
                 }
                 Demand::Action(action) => {
@@ -226,7 +224,16 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
                 }
             };
             let limit = (limited != Limited::Never).then_some(("429", "Too many requests; see `Retry-After`."));
-            for &(status, text) in refusals.iter().chain(&limit) {
+            // Whoever asks whether the service runs is never turned away.
+            let busy = (!path.ends_with(health::PATH)).then_some((
+                "503",
+                "Too much is under way, or the database fails; see `Retry-After`. Nothing was changed.",
+            ));
+            let body = operation.request_body.as_ref();
+            let large = body.map(|_| ("413", "The body is too large."));
+            let is_json = matches!(body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
+            let no_json = is_json.then_some(("415", "The body is described as something other than JSON."));
+            for &(status, text) in refusals.iter().chain(&large).chain(&no_json).chain(&limit).chain(&busy) {
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
             }
             describe_errors(operation, oauth::owns(path));
@@ -234,10 +241,15 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
     }
 }
 
+/// By HTTP Basic, or within the form, which no scheme describes.
+fn by_client() -> [SecurityRequirement; 2] {
+    [SecurityRequirement::new::<_, _, &str>("client", []), SecurityRequirement::default()]
+}
+
 /// Every error has one of three bodies.
 fn describe_errors(operation: &mut Operation, is_oauth: bool) {
     for (status, response) in &mut operation.responses.responses {
-        if let (true, RefOr::T(response)) = (status.starts_with('4'), response)
+        if let (true, RefOr::T(response)) = (status.starts_with(['4', '5']), response)
             && response.content.is_empty()
         {
             let schema = match status.as_str() {

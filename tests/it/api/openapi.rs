@@ -35,8 +35,9 @@ fn every_route_is_described_with_what_it_demands() {
         let wanted = match route.demand {
             Demand::Nothing => json!([]),
             Demand::ApiKey => json!([{ "apiKey": [] }]),
-            Demand::Client => json!([{ "client": [] }]),
-            Demand::ClientOr(action) => json!([{ "bearer": [action.demands()] }, { "client": [] }]),
+            // A client may as well authenticate within the form.
+            Demand::Client => json!([{ "client": [] }, {}]),
+            Demand::ClientOr(action) => json!([{ "bearer": [action.demands()] }, { "client": [] }, {}]),
             Demand::Action(action) => json!([{ "bearer": [action.demands()] }]),
         };
         assert_eq!(operation["security"], wanted, "{method} {path}");
@@ -80,6 +81,18 @@ fn errors_have_the_body_that_is_described() {
             };
             assert_eq!(schema, &json!(format!("#/components/schemas/{expected}")), "{method} {path} {status}");
         }
+    }
+}
+
+#[test]
+fn what_can_happen_to_every_request_is_described() {
+    let description = description();
+    for (path, method, operation) in operations(&description) {
+        let described = |status: &str| operation["responses"].get(status).is_some();
+        assert_eq!(described("503"), !path.ends_with("/_health"), "{method} {path}");
+        let body = &operation["requestBody"]["content"];
+        assert_eq!(described("413"), body.is_object(), "{method} {path}");
+        assert_eq!(described("415"), body.get("application/json").is_some(), "{method} {path}");
     }
 }
 

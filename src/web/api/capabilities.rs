@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Shared,
     agents::agent_id,
-    paging::{self, DEFAULT_LIMIT, parse_cursor},
+    paging::{self, parse_cursor},
 };
 use crate::{
     domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp, capability::Position},
@@ -92,7 +92,7 @@ impl FromBody for GrantCapability {
 #[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
 pub struct ListCapabilities {
     /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
+    #[param(minimum = 1, maximum = 500, default = 500)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
     cursor: Option<String>,
@@ -107,7 +107,8 @@ pub struct Listing {
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            limit: fields.optional("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
+            // Clients that know no pages are to find by name what they look for.
+            limit: fields.optional("limit", Limit::parse).unwrap_or(Limit::of(Limit::MAX)),
             after: fields.optional("cursor", parse_cursor),
         })
     }

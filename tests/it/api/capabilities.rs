@@ -15,6 +15,7 @@ both!(
     names_are_scope_tokens,
     descriptions_are_plain_text,
     listing_pages_through_everything_once,
+    who_asks_for_no_page_gets_a_large_one,
     a_grant_takes_effect_and_ends,
     a_grant_needs_its_agent_and_its_capability,
     nobody_changes_their_own_capabilities,
@@ -118,6 +119,20 @@ async fn listing_pages_through_everything_once(db: Database) {
     // A page that is exactly full is the last one all the same.
     assert_eq!(next(&server.admin.get("/capabilities?limit=6").await), None);
     assert_eq!(next(&server.admin.get("/capabilities").await), None);
+}
+
+async fn who_asks_for_no_page_gets_a_large_one(db: Database) {
+    let server = Server::start(db).await;
+    let register = |n: usize| server.admin.post("/capabilities", json!({ "name": format!("c:{n}") }));
+    futures_util::future::join_all((0..495).map(register))
+        .await
+        .into_iter()
+        .for_each(|answer| drop(answer.expect(201)));
+    let all = server.admin.get("/capabilities").await;
+    assert_eq!(next(&all), None);
+    assert_eq!(all.expect(200).as_array().unwrap().len(), 500);
+    register(495).await.expect(201);
+    assert!(next(&server.admin.get("/capabilities").await).is_some());
 }
 
 async fn a_grant_takes_effect_and_ends(db: Database) {

@@ -52,7 +52,9 @@ fn server(settings: &Settings, algorithm: &str) -> Value {
         "issuer": issuer,
         // There is no interactive grant, but clients exist that refuse a document without this.
         "authorization_endpoint": format!("{issuer}/oauth/authorize"),
-        "response_types_supported": [],
+        // RFC 8414 demands this one (section 2), and that it be not empty (section 3.2). `none` is the registered type that promises
+        // neither code nor token, so that clients of interactive grants still see that there are none.
+        "response_types_supported": ["none"],
         "token_endpoint": format!("{issuer}/oauth/token"),
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": algorithms,

@@ -42,6 +42,9 @@ async fn the_documents_tell_the_truth(db: Database) {
             "urn:ietf:params:oauth:grant-type:jwt-bearer"
         ])
     );
+    // RFC 8414 demands this one (section 2), and no member may be an empty array (section 3.2).
+    assert_eq!(document["response_types_supported"], json!(["none"]));
+    assert!(document.as_object().unwrap().values().all(|member| *member != json!([])), "{document}");
     for name in ["token", "introspection", "revocation"] {
         let methods = &document[format!("{name}_endpoint_auth_methods_supported")];
         assert_eq!(methods, &json!(["client_secret_basic", "client_secret_post", "private_key_jwt"]));

@@ -175,11 +175,11 @@ fn check(
 /// Whether an audience is this issuer or one of its endpoints, and nobody else besides: what is meant for several could be
 /// passed on by one of them. The endpoints are one server, which takes an assertion once, so that each stands for all of them.
 fn is_for_us(services: &Services, audience: &Value) -> bool {
-    let issuer = services.settings.issuer.as_str();
+    let settings = &services.settings;
     let is_ours = |audience: &Value| {
         let audience = audience.as_str().unwrap_or_default();
-        let endpoint = audience.strip_prefix(issuer);
-        matches!(endpoint, Some("" | "/oauth/token" | "/oauth/introspect" | "/oauth/revoke"))
+        let endpoint = audience.strip_prefix(&settings.issuer);
+        settings.is_issuer(audience) || matches!(endpoint, Some("/oauth/token" | "/oauth/introspect" | "/oauth/revoke"))
     };
     match audience {
         Value::Array(several) => !several.is_empty() && several.iter().all(is_ours),

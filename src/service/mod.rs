@@ -101,3 +101,11 @@ pub struct Settings {
     /// How many refusals one address may have recorded per minute.
     pub refusals_per_minute: u32,
 }
+
+impl Settings {
+    /// Whether a URL is the issuer's, which many write with a slash at its end (RFC 3986 §6.2.3).
+    #[must_use]
+    pub fn is_issuer(&self, url: &str) -> bool {
+        url.strip_suffix('/').unwrap_or(url) == self.issuer
+    }
+}

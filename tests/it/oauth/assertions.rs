@@ -20,6 +20,7 @@ both!(
     removing_a_key_ends_its_tokens,
     a_key_of_ed25519_signs_by_either_name,
     every_endpoint_is_an_audience,
+    an_audience_may_end_with_a_slash,
 );
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -396,4 +397,14 @@ async fn every_endpoint_is_an_audience(db: Database) {
             post(&server.anybody(), asked, &form).await.expect(200);
         }
     }
+}
+
+async fn an_audience_may_end_with_a_slash(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let pair = Pair::new(SigningAlgorithm::Es256);
+    register(&server, &agent, &pair).await;
+    let mut claims = good(&server, &agent, "slash");
+    claims["aud"] = json!(format!("{ISSUER}/"));
+    present(&server, &pair.sign(&claims)).await.expect(200);
 }

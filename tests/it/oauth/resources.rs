@@ -31,14 +31,18 @@ async fn a_token_is_for_the_resource_that_was_asked_for(db: Database) {
     let looked_at = post(&asking.client, "/oauth/introspect", &[("token", token_for_it)]).await.expect(200);
     assert_eq!((&looked_at["active"], &looked_at["aud"]), (&json!(true), &json!(uri)));
 
-    // AIMS itself needs no registration.
-    let own = token(&server, &agent, &[("resource", ISSUER)]).await;
-    server.anybody().with_token(&own).get("/agents").await.expect(200);
+    // AIMS itself needs no registration, and many write a URL without a path with a slash.
+    for own in [ISSUER.to_owned(), format!("{ISSUER}/")] {
+        let own = token(&server, &agent, &[("resource", &own)]).await;
+        assert_eq!(claims(&own)["aud"], ISSUER);
+        server.anybody().with_token(&own).get("/agents").await.expect(200);
+    }
+    refused(&ask(&server, &agent, &[("resource", &format!("{ISSUER}//"))]).await, 400, "invalid_target");
     for unknown in ["https://mcp.example/tools/", "https://MCP.example/tools", "https://other.example", "x", "#", "\0"]
     {
         refused(&ask(&server, &agent, &[("resource", unknown)]).await, 400, "invalid_target");
     }
-    assert_eq!(server.audited("token.refused").await.len(), 8);
+    assert_eq!(server.audited("token.refused").await.len(), 9);
     refused(&ask(&server, &agent, &[("resource", uri), ("resource", ISSUER)]).await, 400, "invalid_target");
 }
 
@@ -48,6 +52,7 @@ async fn resources_are_registered_edited_and_removed(db: Database) {
     let made = server.admin.post("/resources", new("https://a.example")).await.expect(201);
     server.admin.post("/resources", new("https://a.example")).await.refused(409, "Resource identifier already exists");
     server.admin.post("/resources", new(ISSUER)).await.expect(409);
+    server.admin.post("/resources", new(&format!("{ISSUER}/"))).await.expect(409);
     let unknown = json!({ "identifier": "https://b.example", "name": "B", "scope": "not:registered" });
     server.admin.post("/resources", unknown).await.refused(404, "Capability not found");
     for (field, value) in [("identifier", "/relative"), ("identifier", "https://x/#y"), ("name", ""), ("scope", "a\"b")]

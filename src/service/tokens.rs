@@ -24,6 +24,9 @@ use crate::{
     store::{Tx, api_keys, resources},
 };
 
+/// Most capabilities that a request may name: the answer, and some records, repeat them.
+const SCOPE_MAX: usize = 100;
+
 /// A fresh access token.
 pub struct IssuedToken {
     /// The token: a secret.
@@ -179,6 +182,9 @@ fn fitting(scope: CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
 
 /// Reads a scope that must stay within what is allowed.
 fn narrowed(scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
+    if scope.split(' ').nth(SCOPE_MAX).is_some() {
+        return Err(TokenRefusal::InvalidScope(format!("A scope names at most {SCOPE_MAX} capabilities").into()));
+    }
     let parse = |name: &str| {
         CapabilityName::parse(name).map_err(|_| TokenRefusal::InvalidScope("The scope is malformed".into()))
     };

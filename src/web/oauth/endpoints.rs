@@ -64,7 +64,7 @@ pub struct TokenBody {
 pub struct TokenForm {
     /// `client_credentials`, `urn:ietf:params:oauth:grant-type:jwt-bearer`, or `urn:ietf:params:oauth:grant-type:token-exchange`.
     grant_type: String,
-    /// Capabilities, separated by spaces: some of those that may be had. All of them when left out.
+    /// Capabilities, separated by spaces: some of those that may be had, at most 100. All of them when left out.
     scope: Option<String>,
     /// The identifier of the protected resource that the token is for (RFC 8707). AIMS itself when left out.
     resource: Option<String>,

@@ -24,6 +24,7 @@ both!(
     who_asks_too_often_is_told_as_the_rfc_does,
     a_header_that_names_nobody_is_refused_and_recorded,
     an_identifier_is_known_in_either_case,
+    a_scope_names_a_hundred_capabilities_at_most,
 );
 
 async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
@@ -331,5 +332,20 @@ async fn an_identifier_is_known_in_either_case(db: Database) {
         let form = [("grant_type", "client_credentials"), ("client_id", parameter)];
         let request = anybody.request(Method::POST, "/oauth/token").basic_auth(basic, Some(&agent.raw_key));
         anybody.send(request.form(&form)).await.expect(200);
+    }
+}
+
+async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    server.capability("t:*").await;
+    server.grant(&agent.id, "t:*").await;
+    let scope = |names: usize| (0..names).map(|name| format!("t:{name}")).collect::<Vec<_>>().join(" ");
+    let body = ask(&server, &agent, &[("scope", &scope(100))]).await.expect(200);
+    assert_eq!(body["scope"].as_str().unwrap().split(' ').count(), 100);
+    for names in [101, 10_000] {
+        let answer = ask(&server, &agent, &[("scope", &scope(names))]).await;
+        refused(&answer, 400, "invalid_scope");
+        assert!(answer.text.len() < 200, "{answer:?}");
     }
 }

@@ -20,9 +20,9 @@ use tokio::{
 
 use crate::{
     clock::Environment,
-    config::{Config, MasterKeySource, Signing},
+    config::{Config, MasterKeySource, Signing, default_master_key},
     crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret},
-    domain::Error,
+    domain::{Error, audit::Head},
     service::{
         Services, Settings,
         audit::Checker,
@@ -34,7 +34,7 @@ use crate::{
         signing_keys::{self, CurrentKeyring, KeyringError},
         verified_tokens::VerifiedTokens,
     },
-    store::{Db, Mode, Store, db::OpenError},
+    store::{Db, Location, Mode, Store, audit, db::OpenError},
     web::{
         self,
         client_ip::TrustedProxies,
@@ -93,6 +93,7 @@ pub struct App {
     services: Arc<Services>,
     limits: RateLimits,
     config: Config,
+    has_lost_database: bool,
 }
 
 impl App {
@@ -105,11 +106,12 @@ impl App {
         Self::over(db, config, env).await
     }
 
-    /// Opens the database also where a running service uses it, for changes that no process keeps in memory.
+    /// Opens the database also where a running service uses it, for changes that no process keeps in memory. Makes none.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn open_beside(config: Config, env: Environment) -> Result<Self, StartError> {
+        config.database.require()?;
         let db = match Db::open(&config.database, Mode::Write).await {
             Err(OpenError::InUse(_)) => Db::open(&config.database, Mode::Beside).await?,
             opened => opened?,
@@ -124,6 +126,7 @@ impl App {
         }
         let forgetful = principals.clone();
         let store = Store::start(db, Arc::new(move |changes| forgetful.forget(changes)));
+        let has_lost_database = has_lost_database(&config, &store).await?;
         let master_key = load_master_key(&config, &store, &env).await?;
         let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {
@@ -157,7 +160,24 @@ impl App {
             auth: RateLimit::new("auth", config.rate_limit_auth),
             api: RateLimit::new("api", config.rate_limit_api),
         };
-        Ok(Self { services: Arc::new(services), limits, config })
+        Ok(Self { services: Arc::new(services), limits, config, has_lost_database })
+    }
+
+    /// What the operator must know of the files that were found.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let (Location::Sqlite(database), MasterKeySource::File { path: key, .. }) =
+            (&self.config.database, &self.config.master_key)
+        else {
+            return None;
+        };
+        let (database, key) = (database.display(), key.display());
+        self.has_lost_database.then(|| {
+            format!(
+                "the database {database} is new, but its master key {key} was there already. If AIMS ran here before, stop it now \
+                 and restore the database: {database} alone, without {database}-wal, is no copy of it. If it did not, all is well"
+            )
+        })
     }
 
     /// The use cases.
@@ -297,6 +317,17 @@ where
             tracing::warn!(%error, "{failure}");
         }
     }
+}
+
+/// Whether nothing is in the database, though the file that its first start makes beside it is there.
+async fn has_lost_database(config: &Config, store: &Store) -> Result<bool, StartError> {
+    let (Location::Sqlite(database), MasterKeySource::File { path, .. }) = (&config.database, &config.master_key)
+    else {
+        return Ok(false);
+    };
+    Ok(*path == default_master_key(database)
+        && path.exists()
+        && audit::head(store.read().await?.conn()).await? == Head::EMPTY)
 }
 
 async fn load_keyring(

@@ -325,7 +325,7 @@ impl Reader<'_> {
             (None, file) => {
                 let may_create = matches!(database?, Location::Sqlite(_));
                 let beside = match database? {
-                    Location::Sqlite(path) => Some(path.with_extension("master-key")),
+                    Location::Sqlite(path) => Some(default_master_key(path)),
                     // A shared secret signs without a master key, so the file that is named here is never opened.
                     Location::Postgres(_) if matches!(signing, None | Some(Signing::SharedSecret(_))) => {
                         Some(PathBuf::from("aims.master-key"))
@@ -348,6 +348,12 @@ impl Reader<'_> {
             (None, _) => format!("{} (default)", setting.default),
         }
     }
+}
+
+/// Where the master key of an SQLite database is when nothing else is said.
+#[must_use]
+pub fn default_master_key(database: &Path) -> PathBuf {
+    database.with_extension("master-key")
 }
 
 /// A password may stand before the host or, as a parameter, behind it.

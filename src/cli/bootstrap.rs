@@ -37,7 +37,14 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode
         say_nothing_was_changed(&arguments)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if arguments.new_key {
+        database.require()?;
+    }
     let app = App::open(config, Environment::system()).await?;
+    if let Some(warning) = app.warning() {
+        // Where nobody reads it, the key is still to be shown.
+        let _ = writeln!(io::stderr(), "aims: warning: {warning}");
+    }
     let outcome = make(&app, &arguments, &public_url, &database).await;
     app.close().await;
     outcome.map(|()| ExitCode::SUCCESS)

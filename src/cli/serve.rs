@@ -1,11 +1,15 @@
 //! `aims serve`
 
-use std::{process::ExitCode, thread};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    thread,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, bootstrap::Reveal};
+use super::{Failure, bootstrap::Reveal, say};
 use crate::{
     app::App,
     clock::Environment,
@@ -26,6 +30,12 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let app = App::open(config, Environment::system()).await?;
+    if let Some(warning) = app.warning() {
+        tracing::warn!("{warning}");
+        if io::stdout().is_terminal() {
+            say(format_args!("Warning: {warning}.\n"))?;
+        }
+    }
     if !app.is_set_up().await? {
         let reveal = Reveal::prepare(&database)?;
         if let Some(made) = app.bootstrap().await? {

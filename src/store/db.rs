@@ -93,6 +93,21 @@ pub enum Location {
     Postgres(SecretString),
 }
 
+impl Location {
+    /// Whether there is something to be opened, as far as files tell: only what sets AIMS up makes a database.
+    ///
+    /// # Errors
+    /// [`OpenError::Missing`].
+    pub fn require(&self) -> Result<(), OpenError> {
+        match self {
+            Self::Sqlite(path) if !path.exists() => {
+                Err(OpenError::Missing(std::path::absolute(path).unwrap_or_else(|_| path.clone())))
+            }
+            Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+        }
+    }
+}
+
 /// What the database is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -110,6 +125,11 @@ pub enum OpenError {
     /// Another process writes to it.
     #[error("{0} is in use by another AIMS process")]
     InUse(PathBuf),
+    /// There is no such file, and what it is asked for makes none.
+    #[error(
+        "cannot find the database {0}; run this in the folder of the service, or set DATABASE_URL as the service has it"
+    )]
+    Missing(PathBuf),
     /// The file or its folder cannot be used.
     #[error("cannot use the database file {0}: {1}")]
     File(PathBuf, #[source] io::Error),
@@ -199,6 +219,9 @@ impl Db {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(location: &Location, mode: Mode) -> Result<Self, OpenError> {
+        if mode != Mode::Write {
+            location.require()?;
+        }
         match location {
             Location::Sqlite(path) if is_foreign(path).await => Err(OpenError::Predecessor(path.clone())),
             Location::Sqlite(path) => Self::open_sqlite(path, mode).await,

@@ -123,6 +123,54 @@ async fn what_is_secret_is_for_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn a_new_database_beside_an_old_master_key_is_told() {
+    const TOLD: &str = "was there already";
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("MASTER_KEY", "");
+    let process = aims.serve().await;
+    assert!(!process.log().contains(TOLD), "{}", process.log());
+    // A copy without the write-ahead log, in which everything is.
+    for command in ["serve", "bootstrap"] {
+        let copy = Database::sqlite();
+        for file in ["aims.db", "aims.master-key"] {
+            fs::copy(db.folder.path().join(file), copy.folder.path().join(file)).unwrap();
+        }
+        let copied = Aims::new(&copy).with("MASTER_KEY", "");
+        let told = if command == "serve" {
+            copied.serve().await.stop().await
+        } else {
+            let told = copied.run(&["bootstrap", "--json"]).await;
+            told.json();
+            told
+        };
+        assert!(told.stderr.contains(TOLD) && told.stderr.contains("aims.master-key"), "{command}: {told:?}");
+    }
+    assert!(!process.stop().await.stderr.contains(TOLD));
+    assert!(!aims.serve().await.stop().await.stderr.contains(TOLD));
+}
+
+#[tokio::test]
+async fn a_command_in_the_wrong_folder_makes_nothing() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("MASTER_KEY", "").with("DATABASE_URL", "");
+    let looked = db.folder.path().join("aims.db").display().to_string();
+    for command in [
+        &["setup-token"][..],
+        &["admin", "create", "bob", "--role", "owner"],
+        &["admin", "list"],
+        &["signing-keys", "list"],
+        &["audit", "archive", "--before", "2020-01-01", "--to", "archive"],
+        &["audit", "verify"],
+        &["bootstrap", "--new-key"],
+    ] {
+        let told = aims.run(command).await;
+        told.failed(&looked);
+        told.failed("DATABASE_URL");
+        assert_eq!(fs::read_dir(db.folder.path()).unwrap().count(), 0, "{command:?}");
+    }
+}
+
+#[tokio::test]
 async fn all_bad_settings_are_told_at_once() {
     let db = Database::sqlite();
     let bad = [

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -77,7 +77,11 @@ async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Loc
     };
     let setup_url = app.setup_url().await?;
     match reveal {
-        Some(reveal) => reveal.show(&made, setup_url.as_ref(), public_url)?,
+        Some(reveal) => {
+            if let Some(written) = reveal.show(&made, setup_url.as_ref(), public_url)? {
+                say(written)?;
+            }
+        }
         None => say(json!({
             "created": true,
             "agent_id": made.agent,
@@ -91,7 +95,14 @@ async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Loc
 /// Where an administrator's key will be shown: on the terminal, or else in a file that only its owner can read.
 pub(super) enum Reveal {
     Terminal,
-    File { file: File, path: PathBuf },
+    File(Prepared),
+}
+
+/// A file that the key will be in. Until then it has a name of its own, so that no other start in this folder takes it away.
+pub(super) struct Prepared {
+    file: File,
+    own: PathBuf,
+    path: PathBuf,
 }
 
 impl Reveal {
@@ -104,18 +115,18 @@ impl Reveal {
             Location::Sqlite(path) => path.with_extension("bootstrap"),
             Location::Postgres(_) => PathBuf::from("aims.bootstrap"),
         };
-        let file = create_unless_written(&path)
+        let prepared = Prepared::at(path.clone())
             .map_err(|error| format!("cannot create {} for the administrator's key: {error}", path.display()))?;
-        Ok(Self::File { file, path })
+        Ok(Self::File(prepared))
     }
 
-    /// Shows the key, once.
+    /// Shows the key, once; says where it was written to, where nobody saw it.
     pub(super) fn show(
         self,
         made: &AdministratorKey,
         setup_url: Option<&SecretString>,
         public_url: &str,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<String>> {
         let key = made.raw_key.expose();
         let facts = [
             "The administrator's key. It is shown this once: keep it safe.".to_owned(),
@@ -133,24 +144,48 @@ impl Reveal {
             boxed(&facts)
         );
         match self {
-            Self::Terminal => io::stdout().write_all(text.as_bytes()),
-            Self::File { mut file, path } => {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                let path = path.display();
-                tracing::info!(%path, "the administrator's key was written to a file; read it, then delete it");
-                Ok(())
+            Self::Terminal => io::stdout().write_all(text.as_bytes()).map(|()| None),
+            Self::File(prepared) => {
+                let path = prepared.publish(&text)?;
+                let (link, them) =
+                    if setup_url.is_some() { (" and the link to the console were", "them") } else { (" was", "it") };
+                Ok(Some(format!(
+                    "the administrator's key{link} written to {}; read {them}, then delete the file",
+                    path.display()
+                )))
             }
         }
     }
 }
 
-/// An empty file is what a start that ended early left behind; one that holds a key is never overwritten.
-fn create_unless_written(path: &Path) -> io::Result<File> {
-    if path.metadata().is_ok_and(|file| file.len() == 0) {
-        fs::remove_file(path)?;
+impl Prepared {
+    /// A file that holds a key is never overwritten; one that is empty is what an earlier version left behind that ended early.
+    fn at(path: PathBuf) -> io::Result<Self> {
+        match path.metadata() {
+            Ok(found) if found.len() > 0 => return Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(_) => fs::remove_file(&path)?,
+            Err(_) => {}
+        }
+        let own = path.with_extension(format!("bootstrap-{}", Environment::system().uuid()));
+        Ok(Self { file: create_secret_file(&own)?, own, path })
     }
-    create_secret_file(path)
+
+    /// Writes the text and gives the file its name, or leaves it under its own where that name is taken by now.
+    fn publish(mut self, text: &str) -> io::Result<PathBuf> {
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()?;
+        if fs::hard_link(&self.own, &self.path).is_ok() {
+            return Ok(self.path.clone());
+        }
+        Ok(std::mem::take(&mut self.own))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Nothing is in it, or it is under another name as well. One that is left is empty or readable by its owner alone.
+        let _ = fs::remove_file(&self.own);
+    }
 }
 
 fn boxed(lines: &[String]) -> String {

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -13,6 +14,8 @@ use crate::{
 
 both!(
     bootstrap_shows_the_key_once,
+    bootstrap_says_where_the_key_is,
+    of_starts_at_once_one_leaves_the_key,
     the_first_start_reveals_the_key_to_its_owner_alone,
     a_wrong_master_key_is_told,
     a_newer_database_is_told,
@@ -83,6 +86,38 @@ async fn bootstrap_shows_the_key_once(db: Database) {
 
     let process = aims.serve().await;
     process.client().login(key).await.get("/agents").await.expect(200);
+    process.stop().await;
+}
+
+async fn bootstrap_says_where_the_key_is(db: Database) {
+    let aims = Aims::new(&db);
+    let file = db.folder.path().join("aims.bootstrap");
+    for (command, what) in [
+        (&["bootstrap"][..], "key and the link to the console were written to "),
+        (&["bootstrap", "--new-key"], "key and the link to the console were written to "),
+    ] {
+        let made = aims.run(command).await;
+        assert_eq!((made.code, made.stdout.lines().count()), (Some(0), 1), "{made:?}");
+        assert!(made.stdout.contains(what) && made.stdout.contains("aims.bootstrap"), "{made:?}");
+        assert!(!made.stdout.contains("aims_") && fs::read_to_string(&file).unwrap().contains("aims_"), "{made:?}");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+/// On SQLite only one of them gets the database; the others say so.
+async fn of_starts_at_once_one_leaves_the_key(db: Database) {
+    let aims = Aims::new(&db);
+    let runs = join_all((0..6).map(|_| aims.run(&["bootstrap"]))).await;
+    let written: Vec<_> = runs.iter().filter(|run| run.stdout.contains("aims.bootstrap")).collect();
+    assert_eq!(written.len(), 1, "{runs:?}");
+    let files: Vec<_> = fs::read_dir(db.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let files: Vec<_> =
+        files.iter().map(|name| name.to_str().unwrap()).filter(|name| name.contains("bootstrap")).collect();
+    assert_eq!(files, ["aims.bootstrap"], "{runs:?}");
+    let text = fs::read_to_string(db.folder.path().join("aims.bootstrap")).unwrap();
+    let key = text.split_whitespace().find(|word| word.starts_with("aims_")).expect("a key in the file").to_owned();
+    let process = aims.serve().await;
+    process.client().login(&key).await;
     process.stop().await;
 }
 

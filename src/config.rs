@@ -13,7 +13,7 @@ use std::{
 use http::Uri;
 use ipnet::IpNet;
 use secrecy::SecretString;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     crypto::MasterKey,
@@ -68,6 +68,8 @@ settings! {
 
 /// Largest body that is read, in bytes.
 const BODY_BYTES: usize = 1024 * 1024;
+/// How to make a secret.
+const HINT: &str = "make one with: openssl rand -hex 32";
 /// Parts of secrets that everybody knows from examples.
 const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change me", "change-in", "your-secret"];
 
@@ -202,9 +204,7 @@ impl Config {
         let header_timeout = reader.seconds("HEADER_TIMEOUT_SECONDS", 1);
         let request_timeout = reader.seconds("REQUEST_TIMEOUT_SECONDS", 1);
         let drain = reader.seconds("DRAIN_SECONDS", 0);
-        let log_level = reader.parsed("LOG_LEVEL", |text| {
-            EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| "is no log level".to_owned())
-        });
+        let log_level = reader.parsed("LOG_LEVEL", parse_log_level);
         let log_format = reader.parsed("LOG_FORMAT", |text| match text {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
@@ -320,7 +320,7 @@ impl Reader<'_> {
             (Some(_), Some(_)) => self.check("MASTER_KEY", Err("and MASTER_KEY_FILE exclude each other".to_owned())),
             (Some(key), None) => {
                 let key = MasterKey::from_hex(&key).map(MasterKeySource::Value);
-                self.check("MASTER_KEY", key.ok_or_else(|| "must be 64 hexadecimal digits".to_owned()))
+                self.check("MASTER_KEY", key.ok_or_else(|| format!("must be 64 hexadecimal digits; {HINT}")))
             }
             (None, file) => {
                 let may_create = matches!(database?, Location::Sqlite(_));
@@ -333,7 +333,7 @@ impl Reader<'_> {
                     Location::Postgres(_) => None,
                 };
                 let path = file.map(PathBuf::from).or(beside);
-                let path = path.ok_or_else(|| "or MASTER_KEY_FILE must be set with PostgreSQL".to_owned());
+                let path = path.ok_or_else(|| format!("or MASTER_KEY_FILE must be set with PostgreSQL; {HINT}"));
                 self.check("MASTER_KEY", path).map(|path| MasterKeySource::File { path, may_create })
             }
         }
@@ -421,8 +421,18 @@ fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
     rate.ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
 }
 
+/// A word that is no level would count as the name of a part of the program, and silence every other.
+fn parse_log_level(text: &str) -> Result<String, String> {
+    let allowed = || "must be error, warn, info, debug or trace, or directives such as aims=debug".to_owned();
+    let mut directives = text.split(',').map(str::trim);
+    let known = directives.all(|directive| directive.contains('=') || LevelFilter::from_str(directive).is_ok());
+    if !known {
+        return Err(allowed());
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| allowed())
+}
+
 fn parse_secret(secret: String) -> Result<SecretString, String> {
-    const HINT: &str = "make one with: openssl rand -hex 32";
     let lower = secret.to_ascii_lowercase();
     if PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder)) {
         return Err(format!("is a placeholder that everybody knows; {HINT}"));

@@ -78,6 +78,17 @@ fn every_bad_value_is_named_and_all_at_once() {
 }
 
 #[test]
+fn a_log_level_is_one() {
+    for level in ["warn", "DEBUG", "off", "aims=debug", "warn,aims=trace", "info, sqlx=warn"] {
+        assert_eq!(load(&[("LOG_LEVEL", level)]).unwrap().log_level, level);
+    }
+    // As the name of a part of the program these would silence every other.
+    for level in ["loud", "warning", "aims", "info,loud", "aims=loud"] {
+        assert!(problems(&[("LOG_LEVEL", level)]).starts_with("LOG_LEVEL must be error, warn, "), "{level}");
+    }
+}
+
+#[test]
 fn public_urls_are_issuers() {
     for (url, kept) in [("https://id.example/", "https://id.example"), ("http://h:1/aims", "http://h:1/aims")] {
         assert_eq!(load(&[("PUBLIC_URL", url)]).unwrap().public_url, kept);

@@ -223,6 +223,11 @@ pub enum Denial {
     /// The act demands a role that the administrator does not have.
     #[error("Only an administrator with the role {0} may do this")]
     MissingRole(Role),
+    /// The link that makes the first owner was mistyped or never given out, or its time is over.
+    #[error(
+        "This setup link is not valid, or its hour is over. Whoever runs this host makes another with: aims setup-token"
+    )]
+    SetupLink,
     /// The act would hand the caller authority it does not hold.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(String),
@@ -235,7 +240,7 @@ impl Denial {
         match self {
             Self::MissingCapability(name) => Some(name),
             Self::MoreAuthority(name) => Some(name),
-            Self::MissingRole(_) => None,
+            Self::MissingRole(_) | Self::SetupLink => None,
         }
     }
 
@@ -244,7 +249,7 @@ impl Denial {
     pub const fn role(&self) -> Option<Role> {
         match self {
             Self::MissingRole(role) => Some(*role),
-            Self::MissingCapability(_) | Self::MoreAuthority(_) => None,
+            Self::MissingCapability(_) | Self::MoreAuthority(_) | Self::SetupLink => None,
         }
     }
 }

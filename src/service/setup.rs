@@ -9,6 +9,7 @@ use super::{
     administrators::{NewAdministrator, add},
     caller::{Caller, Origin},
     policy::Action,
+    refusals::By,
     sign_in::Proof,
 };
 use crate::{
@@ -53,19 +54,23 @@ pub async fn is_done(services: &Services) -> Result<bool> {
     administrators::any(services.store.read().await?.conn()).await
 }
 
-/// Whether a setup link counts.
+/// Whether a setup link counts. One that does not is refused on the record.
 ///
 /// # Errors
 /// [`Error::Denied`] for a token that was never given out or has expired; [`Error::NotFound`] once it was used.
-pub async fn check(services: &Services, token: &str) -> Result<()> {
+pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<()> {
     let mut read = services.store.read().await?;
     let found = administrators::setup_token(read.conn(), OpaqueSecret::hash_of(token)).await?;
     match found {
-        Some(token) if token.used_at.is_some() => Err(GONE),
-        Some(token) if services.env.now() < token.expires_at => Ok(()),
-        _ if administrators::any(read.conn()).await? => Err(GONE),
-        _ => Err(Denial::MissingRole(Role::Owner).into()),
+        Some(token) if token.used_at.is_some() => return Err(GONE),
+        Some(token) if services.env.now() < token.expires_at => return Ok(()),
+        _ if administrators::any(read.conn()).await? => return Err(GONE),
+        _ => drop(read),
     }
+    let nobody = By { actor: None, subject: None };
+    let details = json!({ "reason": "invalid_setup_link" });
+    services.record_refusal(AuditAction::AuthFailed, origin, nobody, None, details).await?;
+    Err(Denial::SetupLink.into())
 }
 
 /// Makes the first owner, and uses up the link.
@@ -73,7 +78,7 @@ pub async fn check(services: &Services, token: &str) -> Result<()> {
 /// # Errors
 /// As [`check`].
 pub async fn complete(services: &Services, origin: Origin, token: &str, new: NewAdministrator) -> Result<Proof> {
-    check(services, token).await?;
+    check(services, &origin, token).await?;
     let hash = OpaqueSecret::hash_of(token);
     let password = PasswordHash::of(&services.env, new.password).await?;
     let id = AdministratorId(services.env.uuid());
@@ -87,7 +92,7 @@ pub async fn complete(services: &Services, origin: Origin, token: &str, new: New
                 let now = act.now;
                 let token = administrators::setup_token(act.conn(), hash).await?;
                 if token.is_none_or(|token| token.expires_at <= now) {
-                    return Err(Denial::MissingRole(Role::Owner).into());
+                    return Err(Denial::SetupLink.into());
                 }
                 if !administrators::use_setup_token(act.conn(), hash, now).await? {
                     return Err(GONE);

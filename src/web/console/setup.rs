@@ -41,9 +41,10 @@ pub(super) struct Link {
 pub(super) async fn page(
     State(services): Shared,
     frame: Frame,
+    origin: Origin,
     Query(Link { token }): Query<Link>,
 ) -> Result<Response, Failure> {
-    setup::check(&services, &token).await?;
+    setup::check(&services, &origin, &token).await?;
     Ok(Page(SetupPage { frame, token, form: Form::default(), problems: Problems::default() }).into_response())
 }
 
@@ -57,7 +58,7 @@ pub(super) async fn submit(
     form: Form,
 ) -> Result<Response, Failure> {
     let token = form.get("token").to_owned();
-    setup::check(&services, &token).await?;
+    setup::check(&services, &origin, &token).await?;
     let new = match form.read(|fields| read_new(fields, &form, Some(Role::Owner))) {
         Ok(new) => new,
         Err(error) => {

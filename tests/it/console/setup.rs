@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::{
     both,
-    support::{COOKIE, Database, PASSWORD, Server},
+    support::{COOKIE, Database, PASSWORD, Server, details},
 };
 
 both!(
@@ -50,9 +50,14 @@ async fn what_is_no_valid_link_is_forbidden(db: Database) {
     let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let browser = server.browser();
     for path in ["/console/setup", "/console/setup?token=", "/console/setup?token=junk"] {
-        browser.get(path).await.expect(403);
+        let page = browser.get(path).await.expect(403);
+        page.shows("This setup link is not valid, or its hour is over").shows("aims setup-token");
+        assert!(!page.text.contains("owner"), "there is none yet: {}", page.text);
     }
     browser.post("/console/setup", &form("junk")).await.expect(403);
+    let refused = server.audited("auth.failed").await;
+    assert_eq!(refused.len(), 4);
+    assert_eq!(details(&refused[0])["reason"], "invalid_setup_link");
 
     let first = token(&server).await;
     let second = token(&server).await;

@@ -157,10 +157,15 @@ pub(super) async fn update(
         let role = fields.required("role", Role::parse);
         Some((display_name?, role?))
     });
+    let role = read.as_ref().ok().map(|(_, role)| *role);
     let updated = match read {
         Ok((display_name, role)) => administrators::update(&services, &admin, id, display_name, role).await,
         Err(error) => Err(error),
     };
+    let may_look = role.is_none_or(|role| role >= Action::ListAdministrators.demands_role());
+    if updated.is_ok() && admin.administrator() == Some(id) && !may_look {
+        return back_to(&session, "/console", "Saved. You are no longer an owner.").await;
+    }
     answer(&services, &admin, frame, &session, id, updated, "Saved. A change of role counts from their next click on.")
         .await
 }

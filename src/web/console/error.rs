@@ -18,7 +18,8 @@ use super::{
     guard::is_htmx,
 };
 use crate::{
-    domain::{AuthFailure, Error, RequestId},
+    domain::{AuthFailure, Denial, Error, RequestId},
+    service::sessions::SignedIn,
     web::{
         admission::TimeLimit,
         failure::{self, Failure},
@@ -119,7 +120,9 @@ pub(super) fn describe(asked: &Parts, response: Response, kept: &[u8]) -> Respon
     if let Some(error) = &error {
         failure::log(error, asked.extensions.get(), &asked.method, &asked.uri);
     }
-    let mut rendered = page(asked, status, error.as_deref(), kept);
+    let person = response.extensions().get::<SignedIn>().map(|signed_in| signed_in.administrator.clone());
+    let frame = Frame { person, ..Frame::of(asked) };
+    let mut rendered = page(asked, frame, status, error.as_deref(), kept);
     for name in [RETRY_AFTER, http::header::ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
@@ -143,8 +146,7 @@ async fn keep(parts: &Parts, body: Body) -> Result<(Body, Bytes), Error> {
     Ok((Body::from(bytes.clone()), bytes))
 }
 
-fn page(asked: &Parts, status: StatusCode, error: Option<&Error>, form: &[u8]) -> Response {
-    let frame = Frame::of(asked);
+fn page(asked: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>, form: &[u8]) -> Response {
     let path = frame.here.clone();
     let posted = asked.method == Method::POST;
     match error {
@@ -171,7 +173,10 @@ fn page(asked: &Parts, status: StatusCode, error: Option<&Error>, form: &[u8]) -
         }
         _ => {
             let request_id = asked.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
-            let (title, advice) = in_words(status);
+            let (title, advice) = match error {
+                Some(Error::Denied(Denial::SetupLink)) => ("This link does not work", "Nothing was changed."),
+                _ => in_words(status),
+            };
             let message = error.map_or_else(|| title.to_owned(), ToString::to_string);
             html(status, &ErrorPage { frame, title, message, advice, status: status.as_u16(), request_id })
         }

@@ -58,22 +58,31 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let origin = origin(request.extensions());
-    match signed_in(&services, demand, &session, origin).await {
-        Ok(signed_in) => {
-            request.extensions_mut().extend(signed_in);
+    let who = signed_in(&services, &session, origin(request.extensions())).await;
+    let person = who.as_ref().ok().cloned();
+    let mut response = match admitted(&services, demand, who).await {
+        Ok(admitted) => {
+            request.extensions_mut().extend(admitted);
             next.run(request).await
         }
         Err(error) => Failure(error).into_response(),
+    };
+    // Errors become pages outside of here, and those show who is signed in, as others do.
+    if let Some(person) = person {
+        response.extensions_mut().insert(person);
+    }
+    response
+}
+
+async fn signed_in(services: &Services, session: &Session, origin: Origin) -> Result<SignedIn> {
+    match session.id() {
+        Some(id) => sessions::authenticate(services, origin, session::key(&id)).await,
+        None => Err(AuthFailure::NoSession.into()),
     }
 }
 
-async fn signed_in(services: &Services, demand: Demand, session: &Session, origin: Origin) -> Result<http::Extensions> {
+async fn admitted(services: &Services, demand: Demand, who: Result<SignedIn>) -> Result<http::Extensions> {
     let mut found = http::Extensions::new();
-    let who = match session.id() {
-        Some(id) => sessions::authenticate(services, origin, session::key(&id)).await,
-        None => Err(AuthFailure::NoSession.into()),
-    };
     match (demand, who) {
         (Demand::Action(action), Ok(signed_in)) => {
             services.permit(&signed_in.caller, action).await?;

@@ -42,7 +42,7 @@ use axum::{
     routing::get,
 };
 use http::{
-    HeaderValue, StatusCode,
+    HeaderValue,
     header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY},
     request::Parts,
 };
@@ -75,11 +75,7 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
     let pages = routes::router(services, limits)
         .layer(from_fn_with_state(services.clone(), guard::same_origin))
         .layer(session::layer(services));
-    Router::new()
-        .merge(pages)
-        .merge(assets::router())
-        .route("/", get(|| async { Redirect::to("/console") }))
-        .route("/console/{*rest}", axum::routing::any(nowhere))
+    Router::new().merge(pages).merge(assets::router()).route("/", get(|| async { Redirect::to("/console") }))
 }
 
 /// Renders every error as a page, also those that the layers around the pages make.
@@ -100,10 +96,6 @@ fn is_page(path: &str) -> bool {
 /// The page for somebody whose request is not taken up.
 pub(super) fn turn_away(asked: &Parts, error: Error) -> Response {
     allow_own_files(error::describe(asked, Failure(error).into_response(), &[]))
-}
-
-async fn nowhere() -> Response {
-    (StatusCode::NOT_FOUND, Failure(Error::NotFound("Page"))).into_response()
 }
 
 /// Pages load this server's own files and nothing else, post to it and nowhere else, and no script of theirs turns text

@@ -6,7 +6,7 @@ use axum::{
     Router,
     handler::Handler,
     middleware::from_fn_with_state,
-    routing::{MethodRouter, on},
+    routing::{MethodRouter, any, on},
 };
 use http::Method;
 
@@ -15,7 +15,9 @@ use super::{
     overview, palette, passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys, tokens,
 };
 use crate::{
+    domain::Error,
     service::{Action, Services},
+    web::failure::Failure,
     web::routes::{Demand, Limited, Listed, RateLimits},
 };
 
@@ -169,5 +171,10 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
         };
         router.route(entry.path, handler)
     });
-    router.with_state(services.clone())
+    let admit = from_fn_with_state((services.clone(), Demand::Nothing), guard::admit);
+    router.route("/console/{*rest}", any(nowhere).layer(admit)).with_state(services.clone())
+}
+
+async fn nowhere() -> Failure {
+    Failure(Error::NotFound("Page"))
 }

@@ -4,6 +4,7 @@ mod account;
 mod agents;
 mod audit;
 mod cross_site;
+mod errors;
 mod hostile;
 mod matrix;
 mod oauth;

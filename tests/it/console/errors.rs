@@ -1,0 +1,38 @@
+//! What somebody is told who is refused.
+
+use aims::domain::Role;
+
+use crate::{
+    both,
+    support::{Database, Server},
+};
+
+both!(who_is_signed_in_is_not_asked_to_sign_in, who_gives_up_their_role_is_told_so);
+
+async fn who_is_signed_in_is_not_asked_to_sign_in(db: Database) {
+    let server = Server::start(db).await;
+    server.person("keeper", Role::Owner).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    for (path, status) in [
+        ("/console/nowhere".to_owned(), 404),
+        (format!("/console/agents/{nobody}"), 404),
+        ("/console/agents/new".to_owned(), 403),
+        ("/console/agents?status=asleep".to_owned(), 422),
+    ] {
+        let page = browser.get(&path).await.expect(status);
+        page.shows("To the overview");
+        assert!(!page.text.contains("/console/sign-in"), "{path}: {}", page.text);
+    }
+    server.browser().get("/console/nowhere").await.expect(404).shows("/console/sign-in");
+}
+
+async fn who_gives_up_their_role_is_told_so(db: Database) {
+    let server = Server::start(db).await;
+    server.person("keeper", Role::Owner).await;
+    let zoe = server.person("zoe", Role::Owner).await;
+    let browser = server.sign_in("zoe").await;
+    let form = [("display_name", "Zoe"), ("role", "viewer")];
+    browser.post(&format!("/console/administrators/{zoe}"), &form).await.leads_to("/console");
+    browser.get("/console").await.expect(200).shows("Saved.");
+}

@@ -10,6 +10,7 @@ use super::{
     agents::{self, keep_a_way_in},
     caller::Caller,
     policy::Action,
+    resources::require_registered,
 };
 use crate::{
     crypto::RawApiKey,
@@ -58,7 +59,8 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 ///
 /// # Errors
 /// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
-/// revoked agent; [`Error::Invalid`] for an expiry that is not in the future; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
+/// revoked agent; [`Error::Invalid`] for an expiry that is not in the future, or a scope that names a capability which is not
+/// registered; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
     create_as(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
 }
@@ -103,6 +105,15 @@ pub(super) async fn make(
     new: NewApiKey,
 ) -> Result<CreatedApiKey> {
     require_no_elevation(act, agent, None).await?;
+    if let Some(scope) = &new.limits.capabilities {
+        require_registered(act, scope).await.map_err(|error| match error {
+            Error::NotFound(_) => {
+                let invalid = Invalid::new("value_error", "One of these capabilities is not registered");
+                Error::field(&["body", "scope"], invalid)
+            }
+            other => other,
+        })?;
+    }
     let created = insert(act, agent, id, raw_key, new).await?;
     let mut details = json!({ "target_agent": agent, "key_name": created.key.name });
     if let (true, Some(members)) = (created.key.limits.is_limited(), details.as_object_mut()) {

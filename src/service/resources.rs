@@ -70,7 +70,11 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
         .await
 }
 
-async fn require_registered(act: &mut Act<'_>, names: &CapabilitySet) -> Result<()> {
+/// Refuses names of capabilities that are not registered: nobody could hold them.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub(super) async fn require_registered(act: &mut Act<'_>, names: &CapabilitySet) -> Result<()> {
     for name in names.iter() {
         capabilities::find_by_name(act.conn(), name).await?.ok_or(Error::NotFound("Capability"))?;
     }

@@ -108,6 +108,7 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
         (vec![("name", "k"), ("life", "7"), ("max_uses", "0")], "A whole number from 1 to 1000000000"),
         (vec![("name", "k"), ("life", "7"), ("token_life_seconds", "a day")], "A whole number from 1 to 86400"),
         (vec![("name", "k"), ("life", "7"), ("allowed_networks", "home")], "is neither"),
+        (vec![("name", "k"), ("life", "7"), ("scope", "agent:read")], "is not registered"),
         (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a day"),
         (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a moment in the future"),
     ] {

@@ -214,6 +214,8 @@ async fn bad_limits_are_refused(db: Database) {
     let many = vec!["10.0.0.0/8"; 51].join(" ");
     for (field, value) in [
         ("scope", json!("a\"b")),
+        ("scope", json!("agents:read agent:write")),
+        ("scope", json!("agents:*")),
         ("scope", json!(["agents:read"])),
         ("allowed_networks", json!("10.0.0.0/33")),
         ("allowed_networks", json!("somewhere")),

@@ -314,7 +314,7 @@ where
         ticks.tick().await;
         let done = timeout(LONGEST, job()).await;
         if let Err(error) = done.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
-            tracing::warn!(%error, "{failure}");
+            tracing::warn!(error = error.with_causes(), "{failure}");
         }
     }
 }

@@ -69,6 +69,18 @@ impl Error {
         }])
     }
 
+    /// The error and what is behind it, for the log alone.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = self.source();
+        while let Some(source) = cause {
+            told = format!("{told}: {source}");
+            cause = source.source();
+        }
+        told
+    }
+
     /// A defect described in words.
     #[must_use]
     pub fn internal(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

@@ -244,7 +244,7 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
             services.checker.0.send_replace(match found {
                 Ok(verification) => Check::Done { at, verification },
                 Err(error) => {
-                    tracing::warn!(%error, "the audit log could not be read to its end");
+                    tracing::warn!(error = error.with_causes(), "the audit log could not be read to its end");
                     Check::Failed { at }
                 }
             });
@@ -253,16 +253,24 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
     Ok(())
 }
 
-/// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same.
+/// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same. Of a time in which it cannot
+/// be kept up to date, the beginning and the end are logged.
 pub async fn keep_indexed(store: Store) {
+    let mut has_failed = false;
     loop {
         let filled = time::timeout(INDEX_LONGEST, audit::index::fill(&store)).await;
-        match filled.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
+        let filled = filled.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into()))));
+        if filled.is_ok() && std::mem::take(&mut has_failed) {
+            tracing::info!("records are indexed again");
+        }
+        match filled {
             Ok(true) => time::sleep(INDEX_PAUSE).await,
             // Soon after, while what is to be indexed is still in memory; or later, what other nodes added.
             Ok(false) => drop(time::timeout(INDEX_EVERY, audit::index::run_completed(&store)).await),
             Err(error) => {
-                tracing::warn!(%error, "records could not be indexed");
+                if !std::mem::replace(&mut has_failed, true) {
+                    tracing::warn!(error = error.with_causes(), "records could not be indexed");
+                }
                 time::sleep(INDEX_RETRY).await;
             }
         }

@@ -155,17 +155,25 @@ impl Principals {
 
     /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
     pub async fn follow(&self, store: &Store) {
+        let mut is_deaf = false;
         while store.db().is_shared() {
-            if let Err(error) = self.hear(store).await {
+            if let Err(error) = self.hear(store, &mut is_deaf).await
+                && !is_deaf
+            {
+                is_deaf = true;
+                let error = error.with_causes();
                 tracing::warn!(%error, "not hearing other nodes: reading the database for every request");
             }
             tokio::time::sleep(RELISTEN).await;
         }
     }
 
-    async fn hear(&self, store: &Store) -> Result<()> {
+    async fn hear(&self, store: &Store, is_deaf: &mut bool) -> Result<()> {
         let _deaf_again = Bypass(self);
         let Some(mut listener) = store.db().listen().await? else { return Ok(()) };
+        if std::mem::take(is_deaf) {
+            tracing::info!("hearing other nodes again");
+        }
         self.forget_everything();
         self.0.bypassed.store(false, Ordering::SeqCst);
         loop {

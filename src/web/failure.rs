@@ -95,13 +95,6 @@ fn dpop_challenge(error: &str) -> Option<HeaderValue> {
 /// Logs what is never sent, and of which request.
 pub(super) fn log(error: &Error, id: Option<&RequestId>, method: &Method, uri: &Uri) {
     let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
-    let mut causes = String::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        causes.push_str(": ");
-        causes.push_str(&source.to_string());
-        cause = source.source();
-    }
     // The path alone: a query may hold what no log should.
-    tracing::error!(request_id = id.map(RequestId::as_str), %method, path = uri.path(), "{error}{causes}");
+    tracing::error!(request_id = id.map(RequestId::as_str), %method, path = uri.path(), "{}", error.with_causes());
 }

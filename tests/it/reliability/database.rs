@@ -146,6 +146,35 @@ async fn a_database_that_restarts_is_got_over() {
     postgres.stop().await;
 }
 
+/// Of an outage the log tells the beginning, with the cause, and the end; not every attempt.
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn an_outage_is_logged_once() {
+    const OUTAGE: Duration = Duration::from_secs(3);
+    let db = Database::postgres().await;
+    let aims = Aims::new(&db);
+    let key = aims.bootstrap().await;
+    let process = aims.serve().await;
+    let admin = process.client().login(&key).await;
+    let (server, name) = db.url.rsplit_once('/').unwrap();
+    let elsewhere = Database { url: format!("{server}/postgres"), folder: tempfile::TempDir::new().unwrap() };
+    elsewhere.execute(&format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS FALSE")).await;
+    let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    elsewhere.execute(&cut).await;
+    let began = Instant::now();
+    while began.elapsed() < OUTAGE {
+        admin.get("/agents").await.expect(503);
+    }
+    elsewhere.execute(&format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS TRUE")).await;
+    while !process.log().contains("hearing other nodes again") {
+        assert!(began.elapsed() < OUTAGE * 10, "{}", process.log());
+        admin.get("/_health").await.expect(200);
+    }
+    let stopped = process.stop().await;
+    let told: Vec<_> = stopped.stderr.lines().filter(|line| line.contains("not hearing other nodes")).collect();
+    assert!(told.len() == 1 && told[0].contains("terminating connection"), "{told:?}");
+}
+
 /// Sixteen register agents, again and again, until nobody listens to what they were told to have happened.
 fn write(admin: &Client) -> (mpsc::UnboundedReceiver<String>, JoinSet<()>) {
     let (acknowledge, acknowledged) = mpsc::unbounded_channel();

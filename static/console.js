@@ -322,6 +322,8 @@ const REFUSALS = {
 
 async function usePasskey(button) {
   const { form, dataset: { passkey, options } } = button;
+  // Before the device makes a passkey that nobody would know of.
+  if (!form.reportValidity()) return;
   button.disabled = true;
   try {
     const body = new URLSearchParams(new FormData(form));

@@ -168,8 +168,14 @@ impl Config {
             Err(error) if error.not_found() => Ok(HashMap::new()),
             Err(error) => Err(error),
         };
-        // The error of a line that cannot be read quotes the line, which may hold a secret.
-        let file = file.map_err(|_| vec![Problem(".env: a line is not of the form NAME=value".to_owned())])?;
+        let file = file.map_err(|error| {
+            let wrong = match error {
+                dotenvy::Error::Io(error) => format!("cannot be read: {error}"),
+                // This error quotes the line, which may hold a secret.
+                _ => "a line is not of the form NAME=value".to_owned(),
+            };
+            vec![Problem(format!(".env: {wrong}"))]
+        })?;
         Self::load(|name| std::env::var(name).ok().or_else(|| file.get(name).cloned()))
     }
 

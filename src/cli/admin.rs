@@ -69,7 +69,7 @@ pub(super) struct Password {
 
 #[derive(Args)]
 pub(super) struct Format {
-    /// Print one JSON array.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }

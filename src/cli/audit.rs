@@ -19,7 +19,7 @@ use crate::{
     },
     service::{
         Caller,
-        archive::{self, Archive},
+        archive::{self, Archive, ArchiveError},
         audit,
     },
     store::{Db, Mode},
@@ -64,7 +64,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<ExitCode, Fa
             let app = App::open_beside(config, Environment::system()).await?;
             let archived = archive::archive(app.services(), &Caller::system(), before, &arguments.to).await;
             app.close().await;
-            report(archived?, &arguments)
+            report(archived.map_err(|error| named(error, &arguments.to))?, &arguments)
         }
     }
 }
@@ -87,14 +87,23 @@ fn report(archived: Option<Archive>, ToArchive { to, json: as_json, .. }: &ToArc
     Ok(ExitCode::SUCCESS)
 }
 
+/// A file's error does not name it.
+fn named(error: ArchiveError, file: &Path) -> Failure {
+    match error {
+        ArchiveError::File(error) => format!("cannot use the archive {}: {error}", file.display()).into(),
+        other => other.into(),
+    }
+}
+
 async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure> {
-    let mut archived: Option<Head> = None;
+    let mut archived: Option<Archive> = None;
     for path in &arguments.archive {
-        archived = Some(verify_archive(path, archived)?);
+        let found = verify_archive(path, archived.map(|before| before.last))?;
+        archived = Some(Archive { first_seq: archived.map_or(found.first_seq, |first| first.first_seq), ..found });
     }
     let db = Db::open(&config.database, Mode::Read).await?;
     let found = audit::verify(&db).await?;
-    if let Some(archived) = archived.filter(|archived| *archived != found.start) {
+    if let Some(archived) = archived.map(|archived| archived.last).filter(|last| *last != found.start) {
         let place = |head: Head| format!("seq {} ({})", head.seq, hex(&head.hash));
         let (end, start) = (place(archived), place(found.start));
         return Err(format!("the archives end at {end}, but the database goes on from {start}").into());
@@ -111,9 +120,14 @@ async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure
     match found.broken {
         None => {
             if !arguments.json {
-                let archived =
-                    if found.start.seq > 0 { format!(", {} of them archived", found.start.seq) } else { String::new() };
-                say(format_args!("The audit log holds: {} records{archived}, head {hash}", found.head.seq))?;
+                let moved = found.start.seq;
+                let unproved = archived.map_or(moved, |archived| archived.first_seq - 1);
+                let of_them = match (moved, unproved) {
+                    (0, _) => String::new(),
+                    (_, 0) => format!(", {moved} of them archived"),
+                    _ => format!(", {moved} of them archived, {unproved} not proved here: name their archives"),
+                };
+                say(format_args!("The audit log holds: {} records{of_them}, head {hash}", found.head.seq))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -121,10 +135,9 @@ async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure
     }
 }
 
-/// Gives the end of an archive that goes on from `before`.
-fn verify_archive(path: &Path, before: Option<Head>) -> Result<Head, Failure> {
+/// Walks an archive that goes on from `before`.
+fn verify_archive(path: &Path, before: Option<Head>) -> Result<Archive, Failure> {
     let shown = path.display();
     let found = archive::read(path, before).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let found = found.map_err(|broken| format!("{shown} does not hold at seq {}: {}", broken.seq, broken.reason))?;
-    Ok(found.last)
+    Ok(found.map_err(|broken| format!("{shown} does not hold at seq {}: {}", broken.seq, broken.reason))?)
 }

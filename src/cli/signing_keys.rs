@@ -77,7 +77,8 @@ async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
         return say(json!(keys));
     }
     for key in &keys {
-        say(format_args!("{}  {:<6} {:<8} since {}", key.kid, key.algorithm.as_str(), state(key), key.created_at))?;
+        let since = key.retired_at.or(key.activated_at).unwrap_or(key.created_at);
+        say(format_args!("{}  {:<6} {:<8} since {since}", key.kid, key.algorithm.as_str(), state(key)))?;
     }
     Ok(())
 }

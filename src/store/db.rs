@@ -58,14 +58,16 @@ const APPLICATION: &str = "aims";
 /// How long PostgreSQL lets a statement run, and a transaction wait for its next one: a node that is lost while it writes holds
 /// the end of the chain, and those that wait for it go on within the time that their statement has. And after how many seconds of
 /// silence it asks whether there is still somebody, so that lost nodes do not use up its connections. It compiles no statement:
-/// it would do so where it expects to read much, and all that is asked here ends after little.
-const SESSION: [(&str, &str); 6] = [
+/// it would do so where it expects to read much, and all that is asked here ends after little. And it does not tell that what should
+/// be there is there already, which would be logged with every start.
+const SESSION: [(&str, &str); 7] = [
     ("statement_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
     ("jit", "off"),
+    ("client_min_messages", "warning"),
 ];
 
 /// How many connections to PostgreSQL are opened at once at the start. One with TLS takes two times the 40 ms that Nagle's
@@ -136,6 +138,9 @@ pub enum OpenError {
     /// The database does not answer, or refuses.
     #[error("cannot open the database: {0}")]
     Connect(#[source] sqlx::Error),
+    /// The server of PostgreSQL does not answer, or refuses.
+    #[error("cannot open the database at {0}: {1}")]
+    Server(String, #[source] sqlx::Error),
     /// It is the database of the service that AIMS replaces, and stays as it is.
     #[error("{0} is the database of the predecessor; choose another DATABASE_URL and run: aims import-seed {0}")]
     Predecessor(PathBuf),
@@ -276,8 +281,10 @@ impl Db {
         match opened.into_iter().reduce(Result::or) {
             Some(Ok(connection)) if mode == Mode::Write => migrate_postgres(connection).await?,
             // The pool tries a closed port again until its time is over, and then says no more than that.
-            Some(Err(sqlx::Error::PoolTimedOut)) => return Err(OpenError::Connect(why_unreachable(&options).await)),
-            Some(Err(error)) => return Err(OpenError::Connect(error)),
+            Some(Err(sqlx::Error::PoolTimedOut)) => {
+                return Err(OpenError::Server(server(&options), why_unreachable(&options).await));
+            }
+            Some(Err(error)) => return Err(OpenError::Server(server(&options), error)),
             Some(Ok(_)) | None => {}
         }
         Ok(Self::Postgres(lender))
@@ -383,6 +390,12 @@ async fn is_foreign(path: &Path) -> bool {
         Ok(mut connection) => sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap_or(false),
         Err(_) => false,
     }
+}
+
+/// Where the server is looked for; a host that begins with a slash is the folder of a socket.
+fn server(options: &PgConnectOptions) -> String {
+    let socket = options.get_socket().map(|folder| folder.display().to_string());
+    format!("{}:{}", socket.as_deref().unwrap_or(options.get_host()), options.get_port())
 }
 
 /// What one more attempt meets, where it meets anything but silence.

@@ -280,6 +280,8 @@ struct RecordPage {
     /// What else is told.
     facts: Vec<(String, String)>,
     intact: bool,
+    /// Whether another record came after it.
+    has_next: bool,
 }
 
 /// One record.
@@ -315,6 +317,7 @@ pub(super) async fn record(
             .map(|(name, value)| (name.replace('_', " "), plain(value)))
             .collect(),
         intact: record.expected_hash() == record.hash,
+        has_next: record.seq < audit::head(&services, &admin).await?.seq,
         record,
     }))
 }

@@ -28,7 +28,7 @@ use super::{
     snippets::{Snippet, snippets},
 };
 use crate::{
-    domain::{Agent, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Result, Timestamp},
+    domain::{Agent, AgentStatus, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Result, Timestamp},
     service::{
         Services,
         api_keys::{self, CreatedApiKey, NewApiKey},
@@ -163,6 +163,9 @@ pub(super) async fn new_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
+    if agent.status == AgentStatus::Revoked {
+        return Err(Error::Refused("Agent has been revoked").into());
+    }
     Ok(Page(NewKeyPage {
         frame: frame.at("agents"),
         head: Head::of(&agent, services.env.now(), "keys"),
@@ -361,6 +364,9 @@ pub(super) async fn revoke_page(
     Path((id, key)): Path<(String, String)>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let (agent, key) = find_key(&services, &admin, &id, &key).await?;
+    if key.status == ApiKeyStatus::Revoked {
+        return Err(Error::Refused("Key already revoked").into());
+    }
     let now = services.env.now();
     let uses = api_keys::uses(&services, &admin, agent.id).await?.get(&key.id).copied().unwrap_or_default();
     let key = Row::of(&key, agent.name.to_string(), uses, now);

@@ -165,6 +165,7 @@ async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {
     browser.get(&end).await.shows("End the old key");
     browser.post(&end, &[]).await.expect(303);
     server.anybody().exchange(&agent.raw_key).await.expect(401);
+    browser.get(&end).await.expect(400).shows("Key already revoked");
     let page = browser.get("/console/keys?show=in_grace").await.expect(200);
     page.shows("No such keys");
 }

@@ -151,7 +151,10 @@ async fn a_record_shows_what_changed(db: Database) {
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let page = browser.get(&format!("/console/audit/{seq}")).await.expect(200);
     page.shows("What changed").shows("tests</del>").shows("&#60;b&#62;new&#60;/b&#62;</ins>");
-    page.shows("The record is what its hash says");
+    page.shows("The record is what its hash says").shows(&format!("/console/audit/{}\"", seq + 1));
+    let newest = server.db.count("SELECT MAX(seq) FROM audit_log").await;
+    let page = browser.get(&format!("/console/audit/{newest}")).await.expect(200);
+    assert!(!page.text.contains(&format!("/console/audit/{}\"", newest + 1)), "{}", page.text);
     server.db.execute(&format!("UPDATE audit_log SET details = '{{}}' WHERE seq = {seq}")).await;
     browser.get(&format!("/console/audit/{seq}")).await.shows("The record was altered");
 }

@@ -114,7 +114,11 @@ async fn old_records_move_and_the_chain_still_holds(db: Database) {
     scene.server.agent("after", &[]).await;
     assert_eq!(scene.verify(&["a.gz"]).await.json()["valid"], true);
     let told = scene.aims.run(&["audit", "verify"]).await;
+    let moved = format!("records, {old} of them archived, {old} not proved here: name their archives, head ");
+    assert!(told.stdout.contains(&moved), "{told:?}");
+    let told = scene.aims.run(&["audit", "verify", "--archive", scene.file("a.gz").to_str().unwrap()]).await;
     assert!(told.stdout.contains(&format!("records, {old} of them archived, head ")), "{told:?}");
+    scene.archive("2026-01-20", "a.gz").await.failed("a.gz");
 }
 
 async fn a_second_archive_goes_on_from_the_first(db: Database) {

@@ -120,6 +120,9 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     assert_eq!(states(&after), ["next", "signs"]);
     let lost = before.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
     assert!(!after.to_string().contains(lost["kid"].as_str().unwrap()));
+    let signs = after.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
+    let text = aims.run(&["signing-keys", "list"]).await.stdout;
+    assert!(text.contains(&format!("signs    since {}", signs["activated_at"].as_str().unwrap())), "{text}");
     // The service still answers, and takes the new keys over with its next start at the latest.
     server.client().get("/.well-known/jwks.json").await.expect(200);
     server.stop().await;

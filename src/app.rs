@@ -417,11 +417,11 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_cannot_write_any_more_ends() {
         let folder = TempDir::new().unwrap();
-        let App { services, limits, config } = open(&folder).await;
-        let mut services = Arc::into_inner(services).unwrap();
+        let app = open(&folder).await;
+        let mut services = Arc::into_inner(app.services).unwrap();
         services.store = Store::start(services.store.db().clone(), Arc::new(|_| panic!("a defect")));
         let store = services.store.clone();
-        let app = App { services: Arc::new(services), limits, config };
+        let app = App { services: Arc::new(services), ..app };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let writing = store.write(|_| Box::pin(async { Ok(()) }));
         let (served, written) = tokio::join!(app.serve(listener, pending()), writing);

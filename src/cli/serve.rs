@@ -38,10 +38,10 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     }
     if !app.is_set_up().await? {
         let reveal = Reveal::prepare(&database)?;
-        if let Some(made) = app.bootstrap().await? {
-            if let Some(written) = reveal.show(&made, app.setup_url().await?.as_ref(), &public_url)? {
-                tracing::info!("{written}");
-            }
+        if let Some(made) = app.bootstrap().await?
+            && let Some(written) = reveal.show(&made, app.setup_url().await?.as_ref(), &public_url)?
+        {
+            tracing::info!("{written}");
         }
     } else if !app.has_administrator().await? {
         tracing::info!("nobody can sign in to the console yet; make a link with: aims setup-token");

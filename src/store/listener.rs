@@ -30,7 +30,7 @@ impl Db {
         // Of its own, and not of those that readers wait for: it is kept, and one that is lost is not given back soon.
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
         let mut listener = PgListener::connect_with(&own.connect_lazy_with((*lender.options()).clone())).await?;
-        timeout(PATIENCE, listener.listen(CHANNEL)).await.map_err(|_| Error::Unavailable(None))??;
+        timeout(PATIENCE, listener.listen(CHANNEL)).await.map_err(|_| deaf("PostgreSQL does not answer"))??;
         // Else it connects again before it says that it was cut off; and where that takes longer than a heartbeat it never
         // says so, as it is the new connection which then answers.
         listener.eager_reconnect(false);
@@ -47,13 +47,17 @@ impl Listener {
         loop {
             match timeout(HEARTBEAT, self.0.try_recv()).await {
                 Ok(Ok(Some(notification))) => return Ok(Changes::from_message(notification.payload())),
-                Ok(Ok(None)) => return Err(Error::Unavailable(None)),
+                Ok(Ok(None)) => return Err(deaf("the connection was closed")),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => timeout(HEARTBEAT, sqlx::query("SELECT 1").execute(&mut self.0))
                     .await
-                    .map_err(|_| Error::Unavailable(None))?
+                    .map_err(|_| deaf("the connection fell silent"))?
                     .map(drop)?,
             }
         }
     }
+}
+
+fn deaf(why: &'static str) -> Error {
+    Error::Unavailable(Some(why.into()))
 }

@@ -118,8 +118,8 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     aims.run(&["signing-keys", "rotate", "--now"]).await;
     let after = list().await;
     assert_eq!(states(&after), ["next", "signs"]);
-    let lost = before.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
-    assert!(!after.to_string().contains(lost["kid"].as_str().unwrap()));
+    let gone = before.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
+    assert!(!after.to_string().contains(gone["kid"].as_str().unwrap()));
     let signs = after.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
     let text = aims.run(&["signing-keys", "list"]).await.stdout;
     assert!(text.contains(&format!("signs    since {}", signs["activated_at"].as_str().unwrap())), "{text}");

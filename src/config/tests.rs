@@ -79,7 +79,7 @@ fn every_bad_value_is_named_and_all_at_once() {
 
 #[test]
 fn a_log_level_is_one() {
-    for level in ["warn", "DEBUG", "off", "aims=debug", "warn,aims=trace", "info, sqlx=warn"] {
+    for level in ["warn", "DEBUG", "off", "aims=debug", "warn,aims=trace", "info,sqlx=warn"] {
         assert_eq!(load(&[("LOG_LEVEL", level)]).unwrap().log_level, level);
     }
     // As the name of a part of the program these would silence every other.

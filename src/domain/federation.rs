@@ -97,6 +97,12 @@ impl Trust {
             .collect()
     }
 
+    /// The `sub` of a token, where anybody can ask for such a one.
+    #[must_use]
+    pub fn subject_of(claims: &serde_json::Map<String, Value>) -> Option<&str> {
+        claims.get("sub")?.as_str().filter(|subject| text::line(subject, 1, Self::TEXT_MAX).is_ok())
+    }
+
     /// Whether claims are for the audience, and say what they must.
     #[must_use]
     pub fn matches(&self, claims: &serde_json::Map<String, Value>) -> bool {

@@ -152,7 +152,8 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
             own
         }
         (Ok(issuer), None) => {
-            federated_identities::of_issuer(services.store.read().await?.conn(), &issuer, LOOKED_AT + 1).await?
+            let (subject, mut read) = (Trust::subject_of(claims), services.store.read().await?);
+            federated_identities::of_subject(read.conn(), &issuer, subject, LOOKED_AT + 1).await?
         }
     };
     if trusting.is_empty() {

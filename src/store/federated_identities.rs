@@ -46,8 +46,8 @@ impl TryFrom<Row> for FederatedIdentity {
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: Conn<'_>, identity: &FederatedIdentity) -> Result<()> {
-    const SQL: &str = "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    const SQL: &str = "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at, \
+        subject) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let trust = &identity.trust;
     let claims = serde_json::to_string(&trust.claims).map_err(|error| Error::Internal(Box::new(error)))?;
     on!(conn, |c| sqlx::query(SQL)
@@ -58,6 +58,7 @@ pub async fn insert(conn: Conn<'_>, identity: &FederatedIdentity) -> Result<()> 
         .bind(&trust.audience)
         .bind(&claims)
         .bind(identity.created_at.as_micros())
+        .bind(trust.claims.get("sub"))
         .execute(c)
         .await
         .map(drop))?;
@@ -74,13 +75,19 @@ pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<FederatedIde
     rows.into_iter().map(FederatedIdentity::try_from).collect()
 }
 
-/// Some of those that trust an issuer, `limit` at most: all agents of a fleet may trust the same.
+/// Some of those that trust an issuer and do not ask for another `sub`, `limit` at most.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_issuer(conn: Conn<'_>, issuer: &str, limit: i64) -> Result<Vec<FederatedIdentity>> {
-    const SQL: &str = "SELECT * FROM federated_identities WHERE issuer = $1 LIMIT +$2";
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).bind(limit).fetch_all(c).await?);
+pub async fn of_subject(
+    conn: Conn<'_>,
+    issuer: &str,
+    subject: Option<&str>,
+    limit: i64,
+) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str =
+        "SELECT * FROM federated_identities WHERE issuer = $1 AND (subject = $2 OR subject IS NULL) LIMIT +$3";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).bind(subject).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(FederatedIdentity::try_from).collect()
 }
 

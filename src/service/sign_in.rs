@@ -102,8 +102,8 @@ impl Proof {
 /// Checks a username and a password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] when too many
-/// others wait.
+/// [`AuthFailure::WrongCredentials`], on the record; [`crate::domain::Error::RateLimited`] after too many;
+/// [`crate::domain::Error::Unavailable`] when too many others wait.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
     let turn = PasswordTurn::line_up()?;
     let username = Username::parse(username).ok();

@@ -243,8 +243,9 @@ fn key_id(text: &str) -> Result<ApiKeyId, Failure> {
     params(("id" = String, Path)), request_body(content = Option<CreateKey>),
     responses(
         (status = 201, description = "The key, with its secret.", body = CreatedApiKeyBody),
-        (status = 400, description = "The agent is revoked."),
+        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
         (status = 404, description = "There is no such agent."),
+        (status = 409, description = "1,000 keys of the agent work already."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -284,8 +285,9 @@ pub async fn list(
     params(("id" = String, Path), ("key_id" = String, Path)), request_body(content = Option<Rotate>),
     responses(
         (status = 200, description = "What was done, with the new key's secret.", body = RotationBody),
-        (status = 400, description = "The key is not active."),
+        (status = 400, description = "The key is not active, or is another one of the caller's own agent, and the caller's key is limited."),
         (status = 404, description = "The agent has no such key."),
+        (status = 409, description = "1,000 keys of the agent work already."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -312,7 +314,7 @@ pub async fn rotate(
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
         (status = 204, description = "The key is revoked."),
-        (status = 400, description = "The key is revoked already, or is the last one of the last administrator."),
+        (status = 400, description = "The key is revoked already, or is the last credential of the last agent that administers."),
         (status = 404, description = "The agent has no such key."),
     )
 )]

@@ -184,7 +184,7 @@ pub async fn held_by(
         (status = 201, description = "The capability.", body = CapabilityBody),
         (status = 400, description = "The agent is yourself."),
         (status = 404, description = "There is no such agent or capability."),
-        (status = 409, description = "The agent holds it already."),
+        (status = 409, description = "The agent holds it already, or would hold more than a token can carry: 4,096 characters of names."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -208,7 +208,7 @@ pub async fn grant(
     params(("id" = String, Path), ("capability_id" = String, Path)),
     responses(
         (status = 204, description = "The agent no longer holds it."),
-        (status = 400, description = "The agent is yourself."),
+        (status = 400, description = "The agent is yourself, or the last one that administers, and this is `admin:*`."),
         (status = 404, description = "There is no such agent or capability, or the agent does not hold it."),
     )
 )]

@@ -90,7 +90,7 @@ impl FromBody for Trust {
     params(("id" = String, Path)), request_body = AddFederatedIdentity,
     responses(
         (status = 201, description = "It is trusted from now on.", body = FederatedIdentityBody),
-        (status = 400, description = "The agent has been revoked."),
+        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
         (status = 404, description = "There is no such agent."),
         (status = 409, description = "The agent has 20 already."),
         (status = 422, description = "A field is not valid."),
@@ -133,6 +133,7 @@ pub async fn list(
     params(("id" = String, Path), ("identity_id" = String, Path)),
     responses(
         (status = 204, description = "It is gone."),
+        (status = 400, description = "It is the last credential of the last agent that administers."),
         (status = 404, description = "There is no such agent, or it has no such identity."),
     )
 )]

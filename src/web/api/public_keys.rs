@@ -65,7 +65,7 @@ impl FromBody for JsonWebKeys {
     params(("id" = String, Path)), request_body = Value,
     responses(
         (status = 201, description = "The keys as registered.", body = [PublicKeyBody]),
-        (status = 400, description = "The agent has been revoked."),
+        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
         (status = 404, description = "There is no such agent."),
         (status = 409, description = "The agent has one of the keys already, or would have more than 20."),
         (status = 422, description = "A key is private, weak or malformed."),
@@ -109,6 +109,7 @@ pub async fn list(
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
         (status = 204, description = "It is gone."),
+        (status = 400, description = "It is the last credential of the last agent that administers."),
         (status = 404, description = "There is no such agent, or it has no such key."),
     )
 )]

@@ -39,6 +39,7 @@ pub struct TokenBody {
     params(("X-API-Key" = String, Header, description = "The API key.")),
     responses(
         (status = 200, description = "The access token.", body = TokenBody),
+        (status = 400, description = "The agent holds more than a token can carry."),
         (status = 422, description = "The header is missing."),
     )
 )]

@@ -57,10 +57,10 @@ settings! {
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
     "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, as a rule at 1.3 KiB each; whoever else comes is read from the database";
-    "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; further ones wait";
+    "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; a further one takes the place of one that its client has left idle, or waits";
     "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a sixteenth of it";
     "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
-    "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take, 1 to 600";
+    "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take to arrive, and then until its answer begins, 1 to 600";
     "DRAIN_SECONDS", "9", "How long requests may take to finish at the end, 0 to 600";
     "LOG_LEVEL", "info", "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `aims=debug`";
     "LOG_FORMAT", "text", "`text` or `json`";

@@ -15,11 +15,13 @@ use std::{
 use http::Uri;
 use tokio::time;
 
+use super::arrival::Arrived;
 use crate::domain::{Error, Result};
 
 /// For how long it is counted who was turned away.
 const WINDOW: Duration = Duration::from_millis(100);
-/// The part of the places that is given while most are turned away: enough for a few batches of records at a time.
+/// The part of the places that is given while most are turned away: enough for a few batches of records at a time. Requests whose
+/// bodies have not arrived get no more of them at any time.
 const PART: usize = 16;
 
 /// What bounds how many requests are under way.
@@ -30,11 +32,16 @@ pub(super) struct Admission {
 }
 
 /// A request's place among those under way, until its answer begins.
-pub(super) struct Place(Arc<Mutex<Places>>);
+pub(super) struct Place {
+    places: Arc<Mutex<Places>>,
+    arrived: Arrived,
+}
 
 struct Places {
     most: usize,
     taken: usize,
+    /// How many of them by requests of which only a part has arrived.
+    taken_by_begun: usize,
     window: Window,
     is_overrun: bool,
 }
@@ -50,18 +57,19 @@ impl Admission {
     /// At most `requests` at a time, but for those to `health_paths`.
     pub(super) fn new(requests: usize, health_paths: Vec<String>) -> Self {
         let window = Window::beginning(Instant::now());
-        let places = Places { most: requests, taken: 0, window, is_overrun: false };
+        let places = Places { most: requests, taken: 0, taken_by_begun: 0, window, is_overrun: false };
         Self { places: Arc::new(Mutex::new(places)), health_paths }
     }
 
     /// A place for a request that came at `now`, if there is one.
-    pub(super) fn place(&self, uri: &Uri, now: Instant) -> Result<Place> {
+    pub(super) fn place(&self, uri: &Uri, arrived: Arrived, now: Instant) -> Result<Place> {
         let is_always_taken_up = self.health_paths.iter().any(|path| path == uri.path());
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.take(now) || is_always_taken_up {
+        if places.has_one_for(arrived, now) || is_always_taken_up {
             places.taken += 1;
+            places.taken_by_begun += usize::from(arrived == Arrived::Begun);
             drop(places);
-            return Ok(Place(self.places.clone()));
+            return Ok(Place { places: self.places.clone(), arrived });
         }
         Err(Error::Unavailable(None))
     }
@@ -69,20 +77,26 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.taken -= 1;
+        places.taken_by_begun -= usize::from(self.arrived == Arrived::Begun);
     }
 }
 
 impl Places {
-    /// Whether one is left.
-    fn take(&mut self, now: Instant) -> bool {
+    /// Whether one is left for a request of which so much has arrived.
+    fn has_one_for(&mut self, arrived: Arrived, now: Instant) -> bool {
+        let part = self.most.div_ceil(PART);
+        if arrived == Arrived::Begun && self.taken_by_begun >= part {
+            return false;
+        }
         let age = now.saturating_duration_since(self.window.since);
         if age >= WINDOW {
             // What happened long ago says nothing of now.
             self.is_overrun = age < 2 * WINDOW && self.window.turned_away > self.window.taken_up;
             self.window = Window::beginning(now);
         }
-        let given = if self.is_overrun { self.most.div_ceil(PART) } else { self.most };
+        let given = if self.is_overrun { part } else { self.most };
         let is_left = self.taken < given;
         if is_left {
             self.window.taken_up += 1;
@@ -121,7 +135,9 @@ mod tests {
     /// How many of `requests` at the same moment are taken up; they stay under way.
     fn taken_up(admission: &Admission, now: Instant, requests: usize, under_way: &mut Vec<Place>) -> usize {
         let before = under_way.len();
-        under_way.extend((0..requests).filter_map(|_| admission.place(&Uri::from_static("/agents"), now).ok()));
+        under_way.extend(
+            (0..requests).filter_map(|_| admission.place(&Uri::from_static("/agents"), Arrived::Whole, now).ok()),
+        );
         under_way.len() - before
     }
 
@@ -129,8 +145,8 @@ mod tests {
     fn many_at_once_find_their_places_and_give_them_back() {
         let (admission, now, mut under_way) = (admission(), Instant::now(), Vec::new());
         assert_eq!(taken_up(&admission, now, 70, &mut under_way), 32);
-        assert!(admission.place(&Uri::from_static("/api/v1/_health"), now).is_ok());
-        assert!(admission.place(&Uri::from_static("/agents/_health"), now).is_err());
+        assert!(admission.place(&Uri::from_static("/api/v1/_health"), Arrived::Whole, now).is_ok());
+        assert!(admission.place(&Uri::from_static("/agents/_health"), Arrived::Whole, now).is_err());
         under_way.truncate(5);
         assert_eq!(taken_up(&admission, now, 70, &mut under_way), 27);
         under_way.clear();

@@ -2,7 +2,9 @@
 
 mod admission;
 pub mod api;
+mod arrival;
 pub mod client_ip;
+mod connections;
 pub mod console;
 pub mod docs;
 mod dpop;
@@ -30,6 +32,7 @@ use axum::{
     routing::get,
 };
 use failure::Failure;
+use futures_util::future::OptionFuture;
 use http::{StatusCode, Uri};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, service_fn};
@@ -38,6 +41,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{clock::Environment, domain::Error, service::Services};
 use admission::{Admission, TimeLimit};
 use client_ip::TrustedProxies;
+use connections::Attention;
 use oauth::metadata;
 use routes::RateLimits;
 use serve::{Answers, Limits};
@@ -56,6 +60,7 @@ pub fn service(
         env: services.env.clone(),
         proxies,
         admission: Admission::new(bounds.max_requests, health_paths(&services.settings.issuer)),
+        patience: TimeLimit(bounds.request_timeout),
         router: router(services, limits, bounds),
     });
     service_fn(move |request: Request<Incoming>| {
@@ -110,14 +115,19 @@ struct Front {
     env: Environment,
     proxies: TrustedProxies,
     admission: Admission,
+    /// How long the body of a request may take to arrive.
+    patience: TimeLimit,
     router: Router,
 }
 
 impl Front {
     async fn answer(&self, mut request: Request) -> Response {
+        let attention = request.extensions_mut().remove::<Attention>();
+        let (mut request, arrived) = arrival::wait(request, self.patience).await;
+        let at_work = OptionFuture::from(attention.map(Attention::take_up)).await;
         client_ip::note(&self.proxies, &mut request);
         let noted = request_id::note(&self.env, &mut request);
-        let place = self.admission.place(request.uri(), noted.started());
+        let place = arrived.and_then(|arrived| self.admission.place(request.uri(), arrived, noted.started()));
         let answered = async {
             match place {
                 Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
@@ -126,7 +136,10 @@ impl Front {
         };
         let mut response = noted.answer(answered).await;
         security_headers::set(response.headers_mut());
-        response
+        match at_work {
+            Some(at_work) => at_work.until_made(response),
+            None => response,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{extract::ConnectInfo, response::Response};
+use futures_util::future;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -11,30 +12,34 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    task::{JoinError, JoinSet},
+    task::JoinError,
     time,
 };
 use tower::{Service, ServiceExt};
 
-use super::patience::Patience;
+use super::{
+    connections::{Attention, Connections},
+    patience::Patience,
+};
+use crate::domain::network::network;
 
 /// Most bytes of a request's head; an access token with many capabilities takes a few thousand.
 const HEAD_BYTES: usize = 32 * 1_024;
 /// How many connections may wait to be accepted; the operating system may hold fewer, and drops the first packet of further ones,
 /// which is sent again only after a second.
 const BACKLOG: u32 = 4_096;
-/// How long to leave a machine alone that has no room for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to leave a machine alone that has no room for another connection, or to wait for one that is at work.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What bounds connections and requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// How long the head of a request may take to arrive, and a connection may idle between two requests.
     pub header_timeout: Duration,
-    /// How long a request may take until its answer begins, and how long a client may leave an answer without taking
-    /// any more of it.
+    /// How long a request's body may take to arrive, its work until the answer begins, and how long a client may leave an answer
+    /// without taking any more of it.
     pub request_timeout: Duration,
-    /// Most connections at a time; further ones wait in the operating system's queue.
+    /// Most connections at a time. A further one waits for one that ends, or that its client has left idle.
     pub max_connections: usize,
     /// Most requests at a time; further ones are turned away.
     pub max_requests: usize,
@@ -68,29 +73,38 @@ impl<S> Answers for S where
 }
 
 /// Serves HTTP/1.1 until `shutdown` completes, and then until running requests are answered, but no longer than
-/// [`Limits::drain`]. Requests find their peer as `ConnectInfo<SocketAddr>` in their extensions.
+/// [`Limits::drain`]. Requests find their peer as `ConnectInfo<SocketAddr>` in their extensions, and the attention of their
+/// connection, without which it counts as one that waits for its client.
 pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
     let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(limits.max_connections);
+    let mut newcomer = None;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => report(ended),
-            (stream, peer) = accept(&listener), if connections.len() < limits.max_connections => {
-                connections.spawn(graceful.watch(connection(stream, peer, answers.clone(), limits)));
-            }
+            Some(ended) = connections.next_ended() => report(ended),
+            accepted = accept(&listener), if newcomer.is_none() => newcomer = Some(accepted),
+            () = time::sleep(PAUSE), if newcomer.is_some() => {}
+        }
+        if newcomer.is_some() && connections.is_full() {
+            connections.make_room();
+        } else if let Some((stream, peer)) = newcomer.take() {
+            let serve = |attention| graceful.watch(connection(stream, peer, attention, answers.clone(), limits));
+            connections.open(network(peer.ip()), serve);
         }
     }
     // From here on the operating system refuses connections, instead of queueing them for nobody.
-    drop(listener);
-    while let Some(ended) = connections.try_join_next() {
-        report(ended);
+    drop((listener, newcomer));
+    let drained = async {
+        while let Some(ended) = connections.next_ended().await {
+            report(ended);
+        }
+    };
+    if time::timeout(limits.drain, future::join(graceful.shutdown(), drained)).await.is_err() {
+        tracing::warn!(connections = connections.count(), "cut off requests that were still running");
     }
-    if time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cut off requests that were still running");
-    }
-    connections.shutdown().await;
+    connections.cut().await;
 }
 
 /// The next connection. Waits out failures: most pass when some other connection ends.
@@ -101,7 +115,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Err(error) if gone_already(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");
-                time::sleep(ACCEPT_PAUSE).await;
+                time::sleep(PAUSE).await;
             }
         }
     }
@@ -116,6 +130,7 @@ fn gone_already(error: &io::Error) -> bool {
 fn connection<S: Answers>(
     stream: TcpStream,
     peer: SocketAddr,
+    attention: Attention,
     answers: S,
     limits: &Limits,
 ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S> {
@@ -123,7 +138,10 @@ fn connection<S: Answers>(
         tracing::debug!(%error, "answers may be delayed");
     }
     let service = service_fn(move |mut request: Request<Incoming>| {
+        // It has come to its client's turn again, however long that was idle before.
+        attention.wait();
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(attention.clone());
         answers.clone().oneshot(request)
     });
     http1::Builder::new()
@@ -138,6 +156,7 @@ fn report(ended: Result<Result<(), hyper::Error>, JoinError>) {
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "connection broke"),
+        Err(error) if error.is_cancelled() => tracing::debug!("gave up a connection that was left idle"),
         Err(error) => tracing::error!(%error, "a request panicked"),
     }
 }
@@ -149,13 +168,13 @@ mod tests {
 
     use super::*;
 
-    /// Serves something small and something large, one connection at a time, until the test ends.
+    /// Serves something small and something large until the test ends.
     async fn start(request_timeout: Duration) -> SocketAddr {
         let limits = Limits {
             header_timeout: Duration::from_mins(1),
             request_timeout,
-            max_connections: 1,
-            max_requests: 1,
+            max_connections: 10,
+            max_requests: 10,
             drain: Duration::ZERO,
             body_bytes: 10,
         };
@@ -189,9 +208,8 @@ mod tests {
         let address = start(Duration::from_millis(200)).await;
         let mut deaf = TcpStream::connect(address).await.unwrap();
         deaf.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        // There is one place, and it is answered only once that one is free again.
-        let answer = ask(address, "GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-        assert!(answer.ends_with("small"), "{answer}");
-        drop(deaf);
+        // It says more than can be buffered for whoever does not listen while he speaks.
+        let said = time::timeout(Duration::from_secs(20), deaf.write_all(&vec![b'x'; 64 << 20])).await;
+        assert!(said.expect("the connection ends").is_err());
     }
 }

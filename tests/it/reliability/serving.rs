@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -18,6 +18,8 @@ use crate::support::{Aims, Database, Process, Server};
 
 /// How long the tests wait for what must happen soon.
 const SOON: Duration = Duration::from_secs(20);
+/// Bytes of a body that is not waited for before its request is taken up.
+const LARGE: usize = 64 * 1_024;
 const WHOLE: &str = "GET /_health HTTP/1.1\r\nHost: aims\r\n\r\n";
 
 #[tokio::test]
@@ -102,24 +104,54 @@ async fn silent_connections_are_closed() {
 
 #[tokio::test]
 async fn too_many_connections_wait_their_turn() {
-    let (_db, process, _key) = serving(&[("MAX_CONNECTIONS", "2")]).await;
-    let mut first = Connection::open(&process).await;
-    let mut second = Connection::open(&process).await;
-    for connection in [&mut first, &mut second] {
-        connection.send(WHOLE).await;
-        connection.read_until("\"ok\"").await;
+    let (_db, process, key) = serving(&[("MAX_CONNECTIONS", "3")]).await;
+    let admin = process.client().login(&key).await;
+    let token = admin.token().to_owned();
+    drop(admin);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut connection = Connection::open(&process).await;
+        connection.begin_large_post(&token).await;
+        open.push(connection);
     }
-    let mut third = Connection::open(&process).await;
-    third.send(WHOLE).await;
-    // Both others are answered again; the third, which asked before, is not.
-    for connection in [&mut first, &mut second] {
-        connection.send(WHOLE).await;
-        connection.read_until("\"ok\"").await;
+    let mut late = Connection::open(&process).await;
+    late.send(WHOLE).await;
+    // Longer than a connection is left alone that is not at work.
+    let early = timeout(Duration::from_millis(1_500), late.read_until("\"ok\"")).await;
+    assert!(early.is_err(), "it was served beside the three");
+    open.pop();
+    late.read_until("\"ok\"").await;
+    for connection in &mut open {
+        connection.end_large_post().await;
     }
-    let early = timeout(Duration::from_millis(300), third.read_until("\"ok\"")).await;
-    assert!(early.is_err(), "the third was served beside the two");
-    drop(first);
-    third.read_until("\"ok\"").await;
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn connections_that_nobody_uses_keep_nobody_out() {
+    let settings = [("MAX_CONNECTIONS", "6"), ("HEADER_TIMEOUT_SECONDS", "600"), ("REQUEST_TIMEOUT_SECONDS", "600")];
+    let (_db, process, _key) = serving(&settings).await;
+    let mut modest = Connection::open_from([127, 0, 0, 2], &process).await;
+    modest.send(WHOLE).await;
+    modest.read_until("\"ok\"").await;
+    let mut greedy = Vec::new();
+    for _ in 0..5 {
+        greedy.push(Connection::open(&process).await);
+    }
+    greedy[1].send("GET /_health HTTP/1.1\r\nHost: ai").await;
+    greedy[2].send(WHOLE).await;
+    greedy[2].read_until("\"ok\"").await;
+    greedy[3].begin_grant().await;
+    greedy[4].begin_form().await;
+    for _ in 0..5 {
+        let mut late = Connection::open_from([127, 0, 0, 3], &process).await;
+        late.send(WHOLE).await;
+        late.read_until("\"ok\"").await;
+    }
+    // Whoever has few keeps them, though they waited longest.
+    modest.send(WHOLE).await;
+    modest.read_until("\"ok\"").await;
+    assert_eq!(greedy[0].read_to_end().await, "");
     assert_eq!(process.stop().await.code, Some(0));
 }
 
@@ -166,13 +198,58 @@ async fn a_body_that_never_arrives_is_given_up() {
 }
 
 #[tokio::test]
-async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
-    let (db, process, key) = serving(&[("MAX_REQUESTS", "2")]).await;
+async fn bodies_that_do_not_arrive_keep_nobody_out() {
+    let (db, process, key) = serving(&[("MAX_REQUESTS", "1")]).await;
     let admin = process.client().login(&key).await;
-    let [mut agent, mut browser, mut late] =
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..3 {
+            open.push(Connection::open(&process).await);
+        }
+        let [.., agent, browser, client] = &mut *open else { unreachable!() };
+        agent.begin_post(admin.token()).await;
+        browser.begin_form().await;
+        client.begin_grant().await;
+    }
+    admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+    process.client().login(&key).await;
+    // What was begun goes on.
+    let [agent, ..] = &mut *open else { unreachable!() };
+    let rest = "me\": \"b\", \"owner\": \"o\"";
+    agent.send(&format!("{rest:<95}}}")).await;
+    let answer = agent.read_until("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 3);
+    drop(open);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn large_bodies_take_few_of_the_places_while_they_arrive() {
+    let (_db, process, key) = serving(&[("MAX_REQUESTS", "32")]).await;
+    let admin = process.client().login(&key).await;
+    let [mut first, mut second, mut third] =
         [Connection::open(&process).await, Connection::open(&process).await, Connection::open(&process).await];
-    agent.begin_post(admin.token()).await;
-    browser.begin_form().await;
+    first.begin_large_post(admin.token()).await;
+    second.begin_large_post(admin.token()).await;
+    third.begin_large_post(admin.token()).await;
+    let answer = third.read_until("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    admin.post("/agents", json!({ "name": "small", "owner": "o" })).await.expect(201);
+    first.end_large_post().await;
+    let mut fourth = Connection::open(&process).await;
+    fourth.begin_large_post(admin.token()).await;
+    fourth.end_large_post().await;
+    drop(second);
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
+    let (db, process, key) = serving(&[("MAX_REQUESTS", "1")]).await;
+    let admin = process.client().login(&key).await;
+    let [mut agent, mut late] = [Connection::open(&process).await, Connection::open(&process).await];
+    agent.begin_large_post(admin.token()).await;
     for (path, media_type) in [
         ("/agents", "application/json"),
         ("/api/v1/agents", "application/json"),
@@ -202,8 +279,8 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
         let body = json!({ "error": "temporarily_unavailable", "error_description": unavailable });
         assert_eq!((answer.status.as_u16(), answer.json()), (503, body), "{path}");
     }
-    drop((agent, browser));
-    // Polled: the service notices at some moment after the connections ended.
+    drop(agent);
+    // Polled: the service notices at some moment after the connection ended.
     let served = async { while process.client().get("/agents").await.status == 503 {} };
     timeout(SOON, served).await.expect("places are given back");
     admin.get("/agents").await.expect(200);
@@ -287,6 +364,13 @@ impl Connection {
         Self { stream: TcpStream::connect(process.address()).await.unwrap(), read: String::new() }
     }
 
+    /// As if it came from another machine.
+    async fn open_from(address: [u8; 4], process: &Process) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        Self { stream: socket.connect(process.address().parse().unwrap()).await.unwrap(), read: String::new() }
+    }
+
     async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
@@ -302,7 +386,26 @@ impl Connection {
         self.send("{\"na").await;
     }
 
-    /// The same of a form of the console, which anybody may send.
+    /// As much of a larger body that the request is under way while the rest arrives.
+    async fn begin_large_post(&mut self, token: &str) {
+        let begin = "{\"name\": \"\"";
+        let head = format!(
+            "POST /agents HTTP/1.1\r\nHost: aims\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {LARGE}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        self.send(&head).await;
+        self.read_until("100 Continue\r\n\r\n").await;
+        self.send(&format!("{begin:<width$}", width = LARGE - 1)).await;
+    }
+
+    /// The rest of it: the body is read, and refused.
+    async fn end_large_post(&mut self) {
+        self.send("}").await;
+        let answer = self.read_until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    }
+
+    /// As little of a form of the console, which anybody may send.
     async fn begin_form(&mut self) {
         let head = "POST /console/sign-in HTTP/1.1\r\nHost: aims\r\nOrigin: http://localhost:8000\r\nContent-Length: 100\r\n\
                     Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\r\n";

@@ -97,7 +97,17 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the database, brings it up to date, and loads the signing keys, generating what is missing.
+    /// Opens the database, brings it up to date, and has keys of the algorithm sign that is set.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open_to_serve(config: Config, env: Environment) -> Result<Self, StartError> {
+        let app = Self::open(config, env).await?;
+        signing_keys::begin(&app.services).await?;
+        Ok(app)
+    }
+
+    /// Opens the database, brings it up to date, and loads the signing keys.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -265,6 +275,8 @@ impl App {
         if self.services.store.db().is_shared() {
             let services = self.services.clone();
             tasks.spawn(async move { services.principals.follow(&services.store).await });
+            let services = self.services.clone();
+            tasks.spawn(async move { signing_keys::follow(&services).await });
         }
         let services = self.services.clone();
         tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals wait to be recorded", move || {
@@ -411,7 +423,9 @@ mod tests {
             ("DATABASE_URL", format!("sqlite:///{}", folder.path().join("aims.db").display())),
             ("MASTER_KEY", "0f".repeat(32)),
         ]);
-        App::open(Config::load(|name| settings.get(name).cloned()).unwrap(), Environment::system()).await.unwrap()
+        App::open_to_serve(Config::load(|name| settings.get(name).cloned()).unwrap(), Environment::system())
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

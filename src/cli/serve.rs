@@ -29,7 +29,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let (public_url, database) = (config.public_url.clone(), config.database.clone());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let app = App::open(config, Environment::system()).await?;
+    let app = App::open_to_serve(config, Environment::system()).await?;
     if let Some(warning) = app.warning() {
         tracing::warn!("{warning}");
         if io::stdout().is_terminal() {

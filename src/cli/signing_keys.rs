@@ -10,10 +10,7 @@ use crate::{
     app::App,
     clock::Environment,
     config::Config,
-    service::{
-        Caller,
-        signing_keys::{self, KeyInfo},
-    },
+    service::{Caller, signing_keys},
 };
 
 #[derive(Subcommand)]
@@ -33,8 +30,9 @@ pub(super) struct List {
 
 #[derive(Args)]
 pub(super) struct Rotate {
-    /// The present key is lost to somebody: no token that it signed counts any more, and agents have to get new ones. Verifiers
-    /// that keep a copy of the key set may refuse good tokens, and take forged ones, for up to 5 minutes.
+    /// The keys are lost to somebody: new ones take the place of all, no token that was signed before counts any more, and agents
+    /// have to get new ones. Verifiers that keep a copy of the key set may refuse good tokens, and take forged ones, for up to 5
+    /// minutes.
     #[arg(long)]
     now: bool,
 }
@@ -49,14 +47,6 @@ pub(super) async fn run(command: Command, config: Config) -> Result<ExitCode, Fa
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn state(key: &KeyInfo) -> &'static str {
-    match (key.activated_at, key.retired_at) {
-        (None, _) => "next",
-        (Some(_), None) => "signs",
-        (Some(_), Some(_)) => "retired",
-    }
-}
-
 async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
     let keys = signing_keys::list(app.services(), &Caller::system()).await?;
     if as_json {
@@ -66,7 +56,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
                 json!({
                     "kid": key.kid,
                     "algorithm": key.algorithm.as_str(),
-                    "state": state(key),
+                    "state": key.state().0,
                     "created_at": key.created_at,
                     "activated_at": key.activated_at,
                     "retired_at": key.retired_at,
@@ -77,13 +67,13 @@ async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
         return say(json!(keys));
     }
     for key in &keys {
-        let since = key.retired_at.or(key.activated_at).unwrap_or(key.created_at);
-        say(format_args!("{}  {:<6} {:<8} since {since}", key.kid, key.algorithm.as_str(), state(key)))?;
+        let (state, since) = key.state();
+        say(format_args!("{}  {:<6} {state:<8} since {since}", key.kid, key.algorithm.as_str()))?;
     }
     Ok(())
 }
 
-async fn rotate(app: &App, is_lost: bool) -> Result<(), Failure> {
-    let key = signing_keys::rotate(app.services(), &Caller::system(), is_lost).await?;
+async fn rotate(app: &App, are_lost: bool) -> Result<(), Failure> {
+    let key = signing_keys::rotate(app.services(), &Caller::system(), are_lost).await?;
     say(format_args!("The key {} signs from now on", key.kid))
 }

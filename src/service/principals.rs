@@ -14,6 +14,7 @@ use std::{
 };
 
 use quick_cache::{Weighter, sync::Cache};
+use tokio::sync::Notify;
 
 use crate::{
     crypto::KeyHash,
@@ -47,6 +48,8 @@ struct Inner {
     /// Counts invalidations for loads that do not know whom they load. It is first to change.
     forgotten: AtomicU64,
     bypassed: AtomicBool,
+    /// Told when another node may have changed anything.
+    everything_changed: Notify,
 }
 
 impl Principals {
@@ -62,6 +65,7 @@ impl Principals {
             hasher: RandomState::new(),
             forgotten: AtomicU64::new(0),
             bypassed: AtomicBool::new(false),
+            everything_changed: Notify::new(),
         }))
     }
 
@@ -175,10 +179,20 @@ impl Principals {
             tracing::info!("hearing other nodes again");
         }
         self.forget_everything();
+        self.0.everything_changed.notify_one();
         self.0.bypassed.store(false, Ordering::SeqCst);
         loop {
-            self.forget(&listener.next().await?);
+            let changes = listener.next().await?;
+            self.forget(&changes);
+            if changes.agents().is_none() {
+                self.0.everything_changed.notify_one();
+            }
         }
+    }
+
+    /// Returns when another node has said that anything may have changed, and so what is not agents, too.
+    pub async fn everything_changed(&self) {
+        self.0.everything_changed.notified().await;
     }
 
     /// Keeps nothing until [`Principals::follow`] hears the other nodes.

@@ -72,7 +72,8 @@ pub enum KeyringError {
     Store(#[from] Error),
 }
 
-/// Loads the signing keys, and generates those of `algorithm` that there are not. Those of other algorithms sign no more.
+/// Loads the signing keys, and makes those of `algorithm` where there are none at all. What is there stays as it is: a command that was
+/// told of another algorithm than the service changes nothing for it.
 ///
 /// # Errors
 /// See [`KeyringError`].
@@ -82,18 +83,28 @@ pub async fn load(
     master: &MasterKey,
     algorithm: SigningAlgorithm,
 ) -> Result<Keyring, KeyringError> {
-    let present = signing_keys::list(store.read().await?.conn()).await?;
-    // Opening what is there before adding to it: a key sealed under a wrong master key must not join the others.
-    let opened = open_all(master, &present)?;
-    if is_complete(&present, algorithm) && given_up(&present, algorithm).next().is_none() {
-        return assemble(algorithm, &present, opened);
+    let mut present = signing_keys::list(store.read().await?.conn()).await?;
+    if present.is_empty() {
+        complete(store, env, master, algorithm).await?;
+        present = signing_keys::list(store.read().await?.conn()).await?;
     }
-    let candidates = [generate(master, env, algorithm)?, generate(master, env, algorithm)?];
-    let env = env.clone();
-    store.write(move |tx| Box::pin(complete(tx, env, algorithm, candidates))).await?;
-    let present = signing_keys::list(store.read().await?.conn()).await?;
     let opened = open_all(master, &present)?;
     assemble(algorithm, &present, opened)
+}
+
+/// Has keys of the algorithm sign that the service is set to, as it begins to serve: makes those that are missing. Those of other
+/// algorithms sign no more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn begin(services: &Services) -> Result<()> {
+    let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(()) };
+    let present = signing_keys::list(services.store.read().await?.conn()).await?;
+    if is_complete(&present, algorithm) && given_up(&present, algorithm).next().is_none() {
+        return Ok(());
+    }
+    complete(&services.store, &services.env, master, algorithm).await?;
+    reload(services).await
 }
 
 /// Whether any signing key is sealed already.
@@ -110,10 +121,10 @@ fn assemble(
     present: &[SealedKey],
     mut keys: Vec<PrivateKey>,
 ) -> Result<Keyring, KeyringError> {
-    // A node that was not told yet of another algorithm, as the one that retired its keys was, goes on with what it has.
+    // A node that was not told yet of another algorithm, as the one that retired its keys was, goes on with what there is.
     let current = current(present, algorithm).or_else(|| {
-        let signed = present.iter().filter(|key| key.algorithm == algorithm && key.activated_at.is_some());
-        signed.max_by_key(|key| key.activated_at)
+        let signed = present.iter().filter(|key| key.activated_at.is_some());
+        signed.max_by_key(|key| (key.algorithm == algorithm, key.activated_at))
     });
     let current = current.and_then(|current| keys.iter().position(|key| key.public().kid() == current.kid));
     let current = current.ok_or_else(|| Error::internal("the signing key that was just made is gone"))?;
@@ -155,8 +166,14 @@ fn generate(master: &MasterKey, env: &Environment, algorithm: SigningAlgorithm) 
     })
 }
 
+async fn complete(store: &Store, env: &Environment, master: &MasterKey, algorithm: SigningAlgorithm) -> Result<()> {
+    let candidates = [generate(master, env, algorithm)?, generate(master, env, algorithm)?];
+    let env = env.clone();
+    store.write(move |tx| Box::pin(add_missing(tx, env, algorithm, candidates))).await
+}
+
 /// Several nodes may start at once: the first one's keys are everybody's.
-async fn complete(
+async fn add_missing(
     tx: &mut Tx,
     env: Environment,
     algorithm: SigningAlgorithm,
@@ -178,6 +195,7 @@ async fn complete(
         let details = json!({ "from": key.kid, "to": current, "algorithm": algorithm.as_str() });
         record(tx, &env, AuditAction::SigningKeyRotated, details);
     }
+    tx.changed_everything();
     Ok(())
 }
 
@@ -220,6 +238,18 @@ pub struct KeyInfo {
     pub published_until: Option<Timestamp>,
 }
 
+impl KeyInfo {
+    /// What the key is for at present, and since when.
+    #[must_use]
+    pub fn state(&self) -> (&'static str, Timestamp) {
+        match (self.retired_at, self.activated_at) {
+            (Some(at), _) => ("retired", at),
+            (None, Some(at)) => ("signs", at),
+            (None, None) => ("next", self.created_at),
+        }
+    }
+}
+
 impl From<SealedKey> for KeyInfo {
     fn from(key: SealedKey) -> Self {
         Self {
@@ -250,19 +280,20 @@ enum When {
     Due(Duration),
     /// As soon as every verifier knows the next key.
     Known,
-    /// At once, whoever knows the next key: the present one is lost to somebody.
+    /// At once, with keys that nobody knows: those there are are lost to somebody.
     Lost,
 }
 
-/// Has the next key sign from now on, and publishes another next one. With `is_lost`, the present one is lost to somebody: the
-/// next one signs even if verifiers with a copy of the key set cannot know it yet, and what the present one signed counts no
-/// more, whoever had it sign. Other nodes follow within 30 seconds, verifiers with a copy within [`PUBLISHED_FOR`].
+/// Has the next key sign from now on, and publishes another next one. With `are_lost`, the keys are lost to somebody, who cannot have
+/// got the present one without the others beside it: new ones take the place of all, though verifiers with a copy of the key set
+/// cannot know them yet, and no token counts any more that was signed before, whoever had it signed. Other nodes on one PostgreSQL
+/// follow as soon as they hear of it, other processes on SQLite within 30 seconds, verifiers with a copy within [`PUBLISHED_FOR`].
 ///
 /// # Errors
-/// [`Error::Refused`] when the next key was published less than [`PUBLISHED_FOR`] ago, and when a shared secret signs;
-/// [`Error::ProofNeeded`].
-pub async fn rotate(services: &Services, caller: &Caller, is_lost: bool) -> Result<KeyInfo> {
-    let when = if is_lost { When::Lost } else { When::Known };
+/// [`Error::Refused`] when the next key was published less than [`PUBLISHED_FOR`] ago, when a shared secret signs, and when keys of
+/// another algorithm than this process was told of do; [`Error::ProofNeeded`].
+pub async fn rotate(services: &Services, caller: &Caller, are_lost: bool) -> Result<KeyInfo> {
+    let when = if are_lost { When::Lost } else { When::Known };
     let rotated = rotate_when(services, caller, when).await?;
     rotated.ok_or(Error::Refused("Verifiers may not know the next key yet; try again in 5 minutes"))
 }
@@ -273,9 +304,9 @@ async fn rotate_when(services: &Services, caller: &Caller, when: When) -> Result
             "Tokens are signed with the shared secret JWT_SECRET_KEY, which only its holder can replace",
         ));
     };
-    let coming = generate(master, &services.env, algorithm)?;
+    let made = [generate(master, &services.env, algorithm)?, generate(master, &services.env, algorithm)?];
     let rotated = services
-        .change(caller, Action::RotateSigningKey, move |act| Box::pin(exchange(act, algorithm, coming, when)))
+        .change(caller, Action::RotateSigningKey, move |act| Box::pin(exchange(act, algorithm, made, when)))
         .await?;
     if rotated.is_some() {
         reload(services).await?;
@@ -286,34 +317,42 @@ async fn rotate_when(services: &Services, caller: &Caller, when: When) -> Result
 async fn exchange(
     act: &mut Act<'_>,
     algorithm: SigningAlgorithm,
-    coming: SealedKey,
+    [coming, other]: [SealedKey; 2],
     when: When,
 ) -> Result<Option<KeyInfo>> {
     act.authority.require_recent_proof(act.now)?;
     let present = signing_keys::list(act.conn()).await?;
     let (Some(current), Some(next)) = (current(&present, algorithm), next(&present, algorithm)) else {
-        return Err(Error::internal("there is no next signing key"));
+        return Err(Error::Refused("Keys of another algorithm sign; set JWT_ALGORITHM as the service has it"));
     };
-    let is_known = next.created_at.plus(PUBLISHED_FOR) <= act.now;
+    let now = act.now;
+    let is_known = next.created_at.plus(PUBLISHED_FOR) <= now;
     let is_time = match when {
-        When::Due(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= act.now),
+        When::Due(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= now),
         When::Known => is_known,
         When::Lost => true,
     };
     if !is_time {
         return Ok(None);
     }
-    let now = act.now;
+    let mut signing = next.clone();
     if when == When::Lost {
-        withdraw(act, &current.kid).await?;
+        for key in &present {
+            withdraw(act, &key.kid).await?;
+        }
+        signing_keys::insert(act.conn(), &other).await?;
+        signing = other;
     } else {
         signing_keys::retire(act.conn(), &current.kid, now).await?;
     }
-    signing_keys::activate(act.conn(), &next.kid, now).await?;
+    signing.activated_at = Some(now);
+    signing_keys::activate(act.conn(), &signing.kid, now).await?;
     signing_keys::insert(act.conn(), &coming).await?;
-    let details = json!({ "from": current.kid, "to": next.kid, "next": coming.kid, "algorithm": algorithm.as_str() });
+    let details =
+        json!({ "from": current.kid, "to": signing.kid, "next": coming.kid, "algorithm": algorithm.as_str() });
     act.audit(AuditAction::SigningKeyRotated, None, None, details);
-    Ok(Some(KeyInfo::from(SealedKey { activated_at: Some(now), ..next.clone() })))
+    act.tx.changed_everything();
+    Ok(Some(signing.into()))
 }
 
 /// Rotates when it is time, removes keys of which no token can be left, and takes over what other nodes and commands did.
@@ -361,6 +400,16 @@ async fn withdraw_ended(services: &Services) -> Result<()> {
             })
         })
         .await
+}
+
+/// Takes over at once what other nodes on the same PostgreSQL do. For the background.
+pub async fn follow(services: &Services) {
+    loop {
+        services.principals.everything_changed().await;
+        if let Err(error) = reload(services).await {
+            tracing::warn!(error = error.with_causes(), "signing keys are taken over later");
+        }
+    }
 }
 
 /// Puts in force what the database holds.

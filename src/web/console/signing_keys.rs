@@ -34,11 +34,7 @@ struct Row {
 
 impl Row {
     fn of(key: &KeyInfo, now: Timestamp) -> Self {
-        let (state, since) = match (key.activated_at, key.retired_at) {
-            (None, _) => ("next", key.created_at),
-            (Some(at), None) => ("signs", at),
-            (Some(_), Some(at)) => ("retired", at),
-        };
+        let (state, since) = key.state();
         Self {
             kid: key.kid.clone(),
             algorithm: key.algorithm.as_str(),

@@ -12,17 +12,19 @@ use std::{
 use aims::service::{Caller, signing_keys};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::token;
 use crate::{
     both,
-    support::{Client, Database, Server, open, start},
+    support::{Client, Database, Server, open, open_beside, start},
 };
 
 both!(
     a_key_is_published_before_it_signs,
     keys_rotate_by_themselves_and_are_withdrawn,
-    a_lost_key_is_replaced_at_once,
+    lost_keys_are_replaced_at_once,
+    a_command_that_was_told_of_another_algorithm_changes_nothing,
     keys_of_an_algorithm_that_was_given_up_are_withdrawn,
     nobody_meets_an_unknown_key,
 );
@@ -95,24 +97,32 @@ async fn keys_rotate_by_themselves_and_are_withdrawn(db: Database) {
     assert_eq!(server.db.count(records).await, 2);
 }
 
-async fn a_lost_key_is_replaced_at_once(db: Database) {
+async fn lost_keys_are_replaced_at_once(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
-    let before = published(&server.anybody()).await;
-    // What its thief would sign differs from it in nothing.
+    // What their thief would sign differs from these in nothing.
+    let older = token(&server, &agent, &[]).await;
+    server.clock.advance(signing_keys::PUBLISHED_FOR);
+    signing_keys::rotate(&server.services, &Caller::system(), false).await.unwrap();
     let old = token(&server, &agent, &[]).await;
-    server.anybody().with_token(&old).get("/agents").await.expect(200);
+    for token in [&older, &old] {
+        server.anybody().with_token(token).get("/agents").await.expect(200);
+    }
+    let before = published(&server.anybody()).await;
     signing_keys::rotate(&server.services, &Caller::system(), true).await.unwrap();
-    server.anybody().with_token(&old).get("/agents").await.expect(401);
-    let new = token(&server, &agent, &[]).await;
-    assert_eq!(kid(&new), before[1]);
-    server.anybody().with_token(&new).get("/agents").await.expect(200);
+    for token in [&older, &old] {
+        server.anybody().with_token(token).get("/agents").await.expect(401);
+    }
     let after = published(&server.anybody()).await;
-    assert!(after.len() == 2 && !after.contains(&before[0]));
+    assert!(after.len() == 2 && !after.iter().any(|kid| before.contains(kid)), "{before:?}, {after:?}");
+    let new = token(&server, &agent, &[]).await;
+    assert_eq!(kid(&new), after[0]);
+    server.anybody().with_token(&new).get("/agents").await.expect(200);
     let withdrawn = "SELECT COUNT(*) FROM audit_log WHERE action = 'signing_key.withdrawn'";
-    assert_eq!(server.db.count(withdrawn).await, 1);
+    assert_eq!(server.db.count(withdrawn).await, 3);
     let server = server.restart(&[]).await;
     server.anybody().with_token(&old).get("/agents").await.expect(401);
+    server.anybody().with_token(&new).get("/agents").await.expect(200);
 
     let shared =
         Server::with(Database::sqlite(), &[("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")]).await;
@@ -130,7 +140,7 @@ async fn keys_of_an_algorithm_that_was_given_up_are_withdrawn(db: Database) {
     assert_eq!(published(&server.anybody()).await.len(), 4);
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
     let keys = signing_keys::list(&server.services, &Caller::system()).await.unwrap();
-    assert!(keys.iter().all(|key| key.retired_at.is_some() == given_up.contains(&key.kid)), "{keys:?}");
+    assert!(keys.iter().all(|key| (key.state().0 == "retired") == given_up.contains(&key.kid)), "{keys:?}");
     let records = "SELECT COUNT(*) FROM audit_log WHERE action = 'signing_key.rotated'";
     assert_eq!(server.db.count(records).await, 2);
 
@@ -153,6 +163,21 @@ async fn keys_of_an_algorithm_that_was_given_up_are_withdrawn(db: Database) {
     assert!(keys.iter().all(|key| key.retired_at.is_some() == given_up.contains(&key.kid)), "{keys:?}");
 }
 
+async fn a_command_that_was_told_of_another_algorithm_changes_nothing(db: Database) {
+    let server = Server::start(db).await;
+    let before = published(&server.anybody()).await;
+    let beside = open_beside(&server.db, &server.clock, &[("JWT_ALGORITHM", "EdDSA")]).await;
+    for are_lost in [false, true] {
+        let refused = signing_keys::rotate(beside.services(), &Caller::system(), are_lost).await.unwrap_err();
+        assert!(refused.to_string().contains("JWT_ALGORITHM"), "{refused}");
+    }
+    beside.close().await;
+    signing_keys::maintain(&server.services).await.unwrap();
+    let keys = signing_keys::list(&server.services, &Caller::system()).await.unwrap();
+    assert!(keys.iter().all(|key| key.retired_at.is_none()), "{keys:?}");
+    assert_eq!(published(&server.anybody()).await, before);
+}
+
 /// As while the nodes of a cluster are told one after another to use another algorithm.
 async fn nodes_with_two_algorithms_know_each_others_keys(db: Database) {
     let server = Server::start(db).await;
@@ -171,6 +196,21 @@ async fn nodes_with_two_algorithms_know_each_others_keys(db: Database) {
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
 async fn nodes_may_have_two_algorithms_for_a_while() {
     nodes_with_two_algorithms_know_each_others_keys(Database::postgres().await).await;
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
+async fn all_nodes_hear_of_lost_keys() {
+    let server = Server::start(Database::postgres().await).await;
+    let other = start(open(&server.db, &server.clock, &[]).await).await;
+    let other = Client::new(other).login(&server.admin_key).await;
+    other.get("/agents").await.expect(200);
+    signing_keys::rotate(&server.services, &Caller::system(), true).await.unwrap();
+    // Polled: it hears of it at some moment after the commit.
+    let heard = async { while other.get("/agents").await.status != 401 {} };
+    timeout(Duration::from_secs(10), heard).await.expect("the other node takes over the keys");
+    let new = server.anybody().login(&server.admin_key).await;
+    other.with_token(new.token()).get("/agents").await.expect(200);
 }
 
 async fn nobody_meets_an_unknown_key(db: Database) {

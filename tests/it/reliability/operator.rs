@@ -118,8 +118,9 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     aims.run(&["signing-keys", "rotate", "--now"]).await;
     let after = list().await;
     assert_eq!(states(&after), ["next", "signs"]);
-    let gone = before.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
-    assert!(!after.to_string().contains(gone["kid"].as_str().unwrap()));
+    for gone in before.as_array().unwrap() {
+        assert!(!after.to_string().contains(gone["kid"].as_str().unwrap()));
+    }
     let signs = after.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
     let text = aims.run(&["signing-keys", "list"]).await.stdout;
     assert!(text.contains(&format!("signs    since {}", signs["activated_at"].as_str().unwrap())), "{text}");
@@ -128,7 +129,6 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     server.stop().await;
     let server = aims.serve().await;
     let published = server.client().get("/.well-known/jwks.json").await.expect(200);
-    let next = before.as_array().unwrap().iter().find(|key| key["state"] == "next").unwrap();
-    assert_eq!(published["keys"][0]["kid"], next["kid"]);
+    assert_eq!(published["keys"][0]["kid"], signs["kid"]);
     server.stop().await;
 }

@@ -153,7 +153,7 @@ async fn shows_the_same(store: &Store, all: &[Record], filter: &Filter, dice: &m
 async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
     // Knows nothing of what another process added.
-    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new(), &[]).await.services().store.clone();
     let all = filled(&store, RECORDS).await;
     for runs in 0..3 {
         let mut dice = Dice(12 + runs);
@@ -174,7 +174,7 @@ async fn filters_show_the_same_however_far_the_index_has_come(db: Database) {
 
 async fn filters_show_the_same_when_two_processes_add_records(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
-    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new(), &[]).await.services().store.clone();
     let mut dice = Dice(18);
     let records: Vec<_> = (0..9_000).map(|number| record(&mut dice, number)).collect();
     let mut rest = records.as_slice();
@@ -251,7 +251,7 @@ async fn records_that_are_gone_hold_up_no_index(db: Database) {
     db.execute("DELETE FROM audit_log WHERE seq <= 8192 OR seq = 9005").await;
     all.retain(|record| !gone(record.seq));
     // One that has to read what it indexes.
-    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new(), &[]).await.services().store.clone();
     for wanted in [true, true, false] {
         assert_eq!(audit::index::fill(&beside).await.unwrap(), wanted);
     }
@@ -281,7 +281,7 @@ async fn spans_that_are_archived_are_not_summed_up_again(db: Database) {
 
 async fn nodes_that_index_at_once_index_once(db: Database) {
     let store = open(&db, &TestClock::new(), &[]).await.services().store.clone();
-    let beside = open_beside(&db, &TestClock::new()).await.services().store.clone();
+    let beside = open_beside(&db, &TestClock::new(), &[]).await.services().store.clone();
     filled(&store, RECORDS).await;
     let (one, other) = tokio::join!(audit::index::fill(&store), audit::index::fill(&beside));
     assert!(one.unwrap() && other.unwrap());

@@ -30,7 +30,7 @@ async fn issue(app: &App, key: &str, tokens: usize) {
 /// Each process remembers where it left the chain, and the other moves it.
 async fn records_continue_where_others_left_the_chain(db: Database) {
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     let before = server.db.count(ISSUED).await;
     for round in 0..5 {
         server.anybody().login(&server.admin_key).await;
@@ -54,7 +54,7 @@ async fn records_continue_a_chain_that_was_set_back(db: Database) {
     const SET_BACK: &str = "DELETE FROM audit_log WHERE seq = (SELECT MAX(seq) FROM audit_log); UPDATE audit_head \
         SET seq = seq - 1, hash = (SELECT hash FROM audit_log WHERE seq = audit_head.seq - 1)";
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     server.anybody().login(&server.admin_key).await;
     server.db.execute(SET_BACK).await;
     issue(&beside, &server.admin_key, 1).await;
@@ -73,7 +73,7 @@ async fn nothing_is_acknowledged_where_no_end_of_the_chain_is_known(db: Database
 /// Batches of records are written with statements of some sizes, which few batches fill.
 async fn batches_of_every_size_make_one_chain(db: Database) {
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     let mut expected = server.db.count(ISSUED).await;
     for tokens in (1..20).chain([31, 33, 63, 65, 127, 129, 255, 256, 257, 300]) {
         issue(&beside, &server.admin_key, tokens).await;

@@ -144,12 +144,12 @@ pub struct Agent {
 
 /// Opens the service on a database, without serving it.
 pub async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
-    App::open(config(db, options), environment(clock)).await.expect("a service that starts")
+    App::open_to_serve(config(db, options), environment(clock)).await.expect("a service that starts")
 }
 
 /// Opens the service as the operator's commands do, also where another process has the database.
-pub async fn open_beside(db: &Database, clock: &TestClock) -> App {
-    App::open_beside(config(db, &[]), environment(clock)).await.expect("a service that starts")
+pub async fn open_beside(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
+    App::open_beside(config(db, options), environment(clock)).await.expect("a service that starts")
 }
 
 fn config(db: &Database, options: Options<'_>) -> Config {

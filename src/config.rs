@@ -1,5 +1,7 @@
 //! Every setting: read from the environment and `.env`, checked all at once, secrets redacted.
 
+mod parse;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -10,17 +12,11 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
 use ipnet::IpNet;
 use secrecy::SecretString;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{
-    crypto::MasterKey,
-    domain::{network, token::SigningAlgorithm},
-    store::db::Location,
-    web::serve::Limits,
-};
+use self::parse::HINT;
+use crate::{crypto::MasterKey, domain::token::SigningAlgorithm, store::db::Location, web::serve::Limits};
 
 /// A setting: its name, what it is when not set, and what it means.
 pub struct Setting {
@@ -68,10 +64,6 @@ settings! {
 
 /// Largest body that is read, in bytes.
 const BODY_BYTES: usize = 1024 * 1024;
-/// How to make a secret.
-const HINT: &str = "make one with: openssl rand -hex 32";
-/// Parts of secrets that everybody knows from examples.
-const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change me", "change-in", "your-secret"];
 
 /// A setting that is not valid: its name, what is wrong, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,24 +177,24 @@ impl Config {
     /// Everything that is wrong, at once.
     pub fn load(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader { lookup: &lookup, problems: Vec::new() };
-        let database = reader.parsed("DATABASE_URL", parse_database);
-        let listen_addr = reader.parsed("LISTEN_ADDR", parse_listen_addr);
+        let database = reader.parsed("DATABASE_URL", parse::database);
+        let listen_addr = reader.parsed("LISTEN_ADDR", parse::listen_addr);
         let default_url = listen_addr.map(|address| format!("http://localhost:{}", address.port()));
         let public_url = match reader.set("PUBLIC_URL") {
-            Some(url) => reader.check("PUBLIC_URL", parse_public_url(&url)),
+            Some(url) => reader.check("PUBLIC_URL", parse::public_url(&url)),
             None => default_url,
         };
-        let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse_networks);
+        let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse::networks);
         let signing = reader.signing();
         let signing_key_days = reader.number("SIGNING_KEY_ROTATION_DAYS", 0, 365);
         let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
         let delegation_depth =
             reader.number("DELEGATION_DEPTH_MAX", 0, 16).and_then(|depth| usize::try_from(depth).ok());
-        let federation_allow_private = reader.parsed("FEDERATION_ALLOW_PRIVATE_ADDRESSES", parse_bool);
+        let federation_allow_private = reader.parsed("FEDERATION_ALLOW_PRIVATE_ADDRESSES", parse::truth);
         let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
-        let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse_rate);
-        let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse_rate);
-        let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse_rate);
+        let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse::rate);
+        let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse::rate);
+        let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse::rate);
         let master_key = reader.master_key(database.as_ref(), signing.as_ref());
         let agents_in_memory = reader.number("AGENTS_IN_MEMORY", 1_024, 16_777_216);
         let max_connections = reader.number("MAX_CONNECTIONS", 1, 65_536);
@@ -210,7 +202,7 @@ impl Config {
         let header_timeout = reader.seconds("HEADER_TIMEOUT_SECONDS", 1);
         let request_timeout = reader.seconds("REQUEST_TIMEOUT_SECONDS", 1);
         let drain = reader.seconds("DRAIN_SECONDS", 0);
-        let log_level = reader.parsed("LOG_LEVEL", parse_log_level);
+        let log_level = reader.parsed("LOG_LEVEL", parse::log_level);
         let log_format = reader.parsed("LOG_FORMAT", |text| match text {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
@@ -313,7 +305,7 @@ impl Reader<'_> {
                 let wrong = "must be HS256, or not be set, when JWT_SECRET_KEY is set".to_owned();
                 self.check("JWT_ALGORITHM", Err(wrong))
             }
-            (Some(secret), _) => self.check("JWT_SECRET_KEY", parse_secret(secret)).map(Signing::SharedSecret),
+            (Some(secret), _) => self.check("JWT_SECRET_KEY", parse::secret(secret)).map(Signing::SharedSecret),
             (None, SigningAlgorithm::Hs256) => {
                 self.check("JWT_SECRET_KEY", Err("must be set when JWT_ALGORITHM is HS256".to_owned()))
             }
@@ -369,87 +361,6 @@ fn without_password(url: &str) -> String {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(not shown)@{host}"),
         _ => url.to_owned(),
     }
-}
-
-/// Accepts the spellings of `SQLAlchemy`, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
-fn parse_database(url: &str) -> Result<Location, String> {
-    const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
-    let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;
-    match scheme.split('+').next().unwrap_or_default() {
-        "sqlite" => {
-            let path = match rest.strip_prefix("///") {
-                Some(path) => path,
-                None => rest.strip_prefix("//").unwrap_or(rest),
-            };
-            if path.contains(['?', '#']) {
-                return Err("must name a file only, without parameters".to_owned());
-            }
-            if path.is_empty() || path.ends_with('/') || path.contains(":memory:") {
-                return Err("must name a file: AIMS keeps nothing only in memory".to_owned());
-            }
-            Ok(Location::Sqlite(Path::new(path).to_owned()))
-        }
-        "postgres" | "postgresql" if rest.len() > 2 && rest.starts_with("//") => {
-            Ok(Location::Postgres(format!("postgres:{rest}").into()))
-        }
-        _ => Err(ALLOWED.to_owned()),
-    }
-}
-
-fn parse_listen_addr(text: &str) -> Result<SocketAddr, String> {
-    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
-}
-
-/// An issuer identifier (RFC 8414 §2), kept as it is but for a slash at its end.
-fn parse_public_url(text: &str) -> Result<String, String> {
-    let allowed = || "must be an http or https URL without user, query and fragment".to_owned();
-    let url: Uri = text.parse().map_err(|_| allowed())?;
-    let authority = url.authority().ok_or_else(allowed)?;
-    let plain = matches!(url.scheme_str(), Some("http" | "https")) && url.query().is_none() && !text.contains('#');
-    if !plain || authority.as_str().contains('@') {
-        return Err(allowed());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
-fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
-}
-
-fn parse_bool(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "must be true or false".to_owned())
-}
-
-fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
-    const MAX: u32 = 1_000_000_000;
-    let rate = NonZeroU32::from_str(text).ok().filter(|rate| rate.get() <= MAX);
-    rate.ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
-}
-
-/// A word that is no level would count as the name of a part of the program, and silence every other.
-fn parse_log_level(text: &str) -> Result<String, String> {
-    let allowed = || "must be error, warn, info, debug or trace, or directives such as aims=debug".to_owned();
-    let mut directives = text.split(',').map(str::trim);
-    let known = directives.all(|directive| directive.contains('=') || LevelFilter::from_str(directive).is_ok());
-    if !known {
-        return Err(allowed());
-    }
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| allowed())
-}
-
-fn parse_secret(secret: String) -> Result<SecretString, String> {
-    let lower = secret.to_ascii_lowercase();
-    if PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder)) {
-        return Err(format!("is a placeholder that everybody knows; {HINT}"));
-    }
-    if secret.len() < 32 {
-        return Err(format!("must be at least 32 bytes; {HINT}"));
-    }
-    if secret.bytes().all(|byte| Some(byte) == secret.bytes().next()) {
-        return Err(format!("is one character repeated; {HINT}"));
-    }
-    Ok(secret.into())
 }
 
 #[cfg(test)]

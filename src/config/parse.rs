@@ -1,0 +1,96 @@
+//! Values of settings, read from text; what is wrong is said in words that follow the setting's name.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr};
+
+use http::Uri;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::{domain::network, store::db::Location};
+
+/// How to make a secret.
+pub(super) const HINT: &str = "make one with: openssl rand -hex 32";
+/// Parts of secrets that everybody knows from examples.
+const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change me", "change-in", "your-secret"];
+
+/// Accepts the spellings of `SQLAlchemy`, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
+pub(super) fn database(url: &str) -> Result<Location, String> {
+    const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
+    let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;
+    match scheme.split('+').next().unwrap_or_default() {
+        "sqlite" => {
+            let path = match rest.strip_prefix("///") {
+                Some(path) => path,
+                None => rest.strip_prefix("//").unwrap_or(rest),
+            };
+            if path.contains(['?', '#']) {
+                return Err("must name a file only, without parameters".to_owned());
+            }
+            if path.is_empty() || path.ends_with('/') || path.contains(":memory:") {
+                return Err("must name a file: AIMS keeps nothing only in memory".to_owned());
+            }
+            Ok(Location::Sqlite(Path::new(path).to_owned()))
+        }
+        "postgres" | "postgresql" if rest.len() > 2 && rest.starts_with("//") => {
+            Ok(Location::Postgres(format!("postgres:{rest}").into()))
+        }
+        _ => Err(ALLOWED.to_owned()),
+    }
+}
+
+pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    numeric.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
+}
+
+/// An issuer identifier (RFC 8414 §2), kept as it is but for a slash at its end.
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let allowed = || "must be an http or https URL without user, query and fragment".to_owned();
+    let url: Uri = text.parse().map_err(|_| allowed())?;
+    let authority = url.authority().ok_or_else(allowed)?;
+    let plain = matches!(url.scheme_str(), Some("http" | "https")) && url.query().is_none() && !text.contains('#');
+    if !plain || authority.as_str().contains('@') {
+        return Err(allowed());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
+}
+
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
+    const MAX: u32 = 1_000_000_000;
+    let rate = NonZeroU32::from_str(text).ok().filter(|rate| rate.get() <= MAX);
+    rate.ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
+}
+
+/// A word that is no level would count as the name of a part of the program, and silence every other.
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    let allowed = || "must be error, warn, info, debug or trace, or directives such as aims=debug".to_owned();
+    let mut directives = text.split(',').map(str::trim);
+    let known = directives.all(|directive| directive.contains('=') || LevelFilter::from_str(directive).is_ok());
+    if !known {
+        return Err(allowed());
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| allowed())
+}
+
+pub(super) fn secret(secret: String) -> Result<SecretString, String> {
+    let lower = secret.to_ascii_lowercase();
+    if PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder)) {
+        return Err(format!("is a placeholder that everybody knows; {HINT}"));
+    }
+    if secret.len() < 32 {
+        return Err(format!("must be at least 32 bytes; {HINT}"));
+    }
+    if secret.bytes().all(|byte| Some(byte) == secret.bytes().next()) {
+        return Err(format!("is one character repeated; {HINT}"));
+    }
+    Ok(secret.into())
+}

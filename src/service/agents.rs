@@ -4,21 +4,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::{
     Services,
     act::Act,
     caller::Caller,
     policy::{Action, not_oneself},
+    ways_in::keep_an_administrator,
 };
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, CapabilitySet, Error, Limit, Page, Result, Timestamp,
         agent::{Filter, Position, Sort},
         audit::{AuditAction, Resource},
-        capability::builtin,
-        token::Credential,
     },
     store::{agents, api_keys, capabilities},
 };
@@ -189,7 +187,7 @@ fn changes(before: &Agent, after: &Agent) -> Vec<(&'static str, Value)> {
 /// agent changes nothing.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*`.
+/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.
 pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
     services
         .change(caller, Action::SuspendAgent, move |act| {
@@ -245,7 +243,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
 /// Stops an agent for ever; its active keys become revoked.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*`.
+/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.
 pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
     services
         .change(caller, Action::RevokeAgent, move |act| {
@@ -276,7 +274,7 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
 /// Removes an agent with its keys and grants. Audit records stay.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself and for the last active agent that holds `admin:*`.
+/// [`Error::Refused`] for oneself, and for the last active agent that holds `admin:*` and can authenticate.
 pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result<()> {
     services
         .change(caller, Action::DeleteAgent, move |act| {
@@ -323,43 +321,6 @@ pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl 
     }
     act.tx.changed(agent.id);
     Ok(agent)
-}
-
-/// Refuses to take away the last active agent that holds `admin:*` and can authenticate: nobody could give that capability again.
-pub(super) async fn keep_an_administrator(act: &mut Act<'_>, id: AgentId) -> Result<()> {
-    if is_last_administrator(act, id).await? {
-        return Err(Error::Refused("This is the last active agent that holds admin:* and can authenticate"));
-    }
-    Ok(())
-}
-
-/// Refuses to take away the last credential of that agent, for the same reason.
-pub(super) async fn keep_a_way_in(act: &mut Act<'_>, id: AgentId, without: Credential) -> Result<()> {
-    if is_last_administrator(act, id).await? && !has_way_in(act, id, Some(without)).await? {
-        return Err(Error::Refused(
-            "This is the last usable credential of the last active agent that holds admin:*; create another first",
-        ));
-    }
-    Ok(())
-}
-
-async fn is_last_administrator(act: &mut Act<'_>, id: AgentId) -> Result<bool> {
-    if !held(act, id).await?.iter().any(|name| name == builtin::ADMIN) {
-        return Ok(false);
-    }
-    let mut last = AgentId(Uuid::nil());
-    while let Some(other) = capabilities::next_administrator(act.conn(), last).await? {
-        if other != id && has_way_in(act, other, None).await? {
-            return Ok(false);
-        }
-        last = other;
-    }
-    Ok(true)
-}
-
-async fn has_way_in(act: &mut Act<'_>, id: AgentId, without: Option<Credential>) -> Result<bool> {
-    let principal = act.tx.principal(id, act.now).await?;
-    Ok(principal.is_some_and(|principal| principal.has_way_in(without)))
 }
 
 /// An act upon many agents at once.

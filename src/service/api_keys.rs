@@ -5,12 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Services,
-    act::Act,
-    agents::{self, keep_a_way_in},
-    caller::Caller,
-    policy::Action,
-    resources::require_registered,
+    Services, act::Act, agents, caller::Caller, policy::Action, resources::require_registered, ways_in::keep_a_way_in,
 };
 use crate::{
     crypto::RawApiKey,
@@ -227,8 +222,8 @@ pub async fn rotate(
 /// Ends a key at once, and every token that was issued for it.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Refused`] when it is revoked already, or is the last usable key of the last active agent
-/// that holds `admin:*`.
+/// [`Error::NotFound`]; [`Error::Refused`] when it is revoked already, or is the last credential, or the last that lasts, by
+/// which an active agent that holds `admin:*` can come in.
 pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {

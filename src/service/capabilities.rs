@@ -7,9 +7,10 @@ use serde_json::json;
 use super::{
     Services,
     act::Act,
-    agents::{self, keep_an_administrator},
+    agents,
     caller::Caller,
     policy::{Action, not_oneself},
+    ways_in::keep_an_administrator,
 };
 use crate::{
     domain::{
@@ -187,7 +188,8 @@ pub(super) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capabil
 /// Takes a capability from an agent; its tokens lose it at once.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, and for `admin:*` of the last active agent that holds it; [`Error::NotFound`].
+/// [`Error::Refused`] for oneself, and for `admin:*` of the last active agent that holds it and can authenticate;
+/// [`Error::NotFound`].
 pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capability: CapabilityId) -> Result<()> {
     services
         .change(caller, Action::UngrantCapability, move |act| {

@@ -7,13 +7,13 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Services,
-    agents::{self, keep_a_way_in},
+    Services, agents,
     api_keys::require_no_elevation,
     caller::{Caller, Origin},
     clients::Client,
     policy::Action,
     tokens::check_status,
+    ways_in::keep_a_way_in,
 };
 use crate::{
     crypto::assertion::{ForeignToken, seconds_of},
@@ -94,8 +94,8 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// Trusts an issuer no more; tokens that were issued at its word end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last usable credential of the last
-/// active agent that holds `admin:*`.
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last credential, and for the last
+/// that lasts, by which an active agent that holds `admin:*` can come in.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: FederatedIdentityId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {

@@ -37,6 +37,7 @@ pub mod throttle;
 pub mod tokens;
 pub mod updates;
 pub mod verified_tokens;
+mod ways_in;
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,12 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Services,
-    act::Act,
-    agents::{self, keep_a_way_in},
-    api_keys::require_no_elevation,
-    caller::Caller,
-    policy::Action,
+    Services, act::Act, agents, api_keys::require_no_elevation, caller::Caller, policy::Action, ways_in::keep_a_way_in,
 };
 use crate::{
     domain::{
@@ -99,8 +94,8 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// Removes a public key; tokens that were issued for it end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last usable credential of the last
-/// active agent that holds `admin:*`.
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last credential, and for the last
+/// that lasts, by which an active agent that holds `admin:*` can come in.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: PublicKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {

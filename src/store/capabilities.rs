@@ -200,35 +200,21 @@ pub async fn ungrant(conn: Conn<'_>, agent: AgentId, capability: CapabilityId) -
 
 /// The agents that hold the capability `$1`, in the order of the index that finds them. PostgreSQL takes every capability to have
 /// about as many holders as any other, and would scan all agents.
-macro_rules! holders {
+macro_rules! holders_in_order {
     () => {
         "(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = (SELECT id FROM capabilities WHERE name = $1) \
          ORDER BY g.capability_id, g.agent_id) AS h"
     };
 }
-
-/// The active agent that holds `admin:*` with the next identifier after this one.
-///
-/// # Errors
-/// When the database fails.
-pub async fn next_administrator(conn: Conn<'_>, after: AgentId) -> Result<Option<AgentId>> {
-    const SQL: &str = concat!(
-        "SELECT h.agent_id FROM ",
-        holders!(),
-        " WHERE h.agent_id > $2 AND (SELECT status FROM agents WHERE id = h.agent_id) = 'active' \
-         ORDER BY h.agent_id LIMIT 1"
-    );
-    let id: Option<Uuid> =
-        on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).bind(after.0).fetch_optional(c).await?);
-    Ok(id.map(AgentId))
-}
+pub(super) use holders_in_order;
 
 /// Whether any agent, in whatever status, holds `admin:*`: the mark of a database that was set up.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
-    const SQL: &str = concat!("SELECT COUNT(*) FROM (SELECT h.agent_id FROM ", holders!(), " LIMIT 1) AS any_holder");
+    const SQL: &str =
+        concat!("SELECT COUNT(*) FROM (SELECT h.agent_id FROM ", holders_in_order!(), " LIMIT 1) AS any_holder");
     let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await?);
     Ok(count > 0)
 }
@@ -240,7 +226,7 @@ pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
 pub async fn first_administrator(conn: Conn<'_>) -> Result<Option<AgentId>> {
     const SQL: &str = concat!(
         "SELECT h.agent_id FROM ",
-        holders!(),
+        holders_in_order!(),
         " WHERE (SELECT status FROM agents WHERE id = h.agent_id) = 'active' \
          ORDER BY (SELECT created_at FROM agents WHERE id = h.agent_id), h.agent_id LIMIT 1"
     );

@@ -26,6 +26,7 @@ pub mod sessions;
 pub mod signing_keys;
 mod sql;
 mod usage;
+pub mod ways_in;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -70,17 +70,6 @@ impl Principal {
         }
     }
 
-    /// Whether anything but `without` lets the agent in from anywhere, for as long as nobody takes it away. An API key that was
-    /// rotated will end, and one that is limited may be used up, or work elsewhere alone.
-    #[must_use]
-    pub fn has_way_in(&self, without: Option<Credential>) -> bool {
-        let lasts = |key: &&Key| key.validity.status == ApiKeyStatus::Active && !key.limits.is_limited();
-        let keys = self.keys.iter().filter(lasts).map(|key| Credential::ApiKey(key.id));
-        let public_keys = self.public_keys.iter().map(|id| Credential::PublicKey(*id));
-        let federated = self.federated_identities.iter().map(|id| Credential::FederatedIdentity(*id));
-        keys.chain(public_keys).chain(federated).any(|credential| Some(credential) != without)
-    }
-
     /// What lets another agent act for this one.
     #[must_use]
     pub fn delegation_to(&self, delegate: AgentId) -> Option<DelegationId> {

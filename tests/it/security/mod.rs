@@ -3,6 +3,7 @@
 mod elevation;
 mod forged;
 mod immediate;
+mod last_administrator;
 mod limits;
 mod matrix;
 mod races;

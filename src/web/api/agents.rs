@@ -314,7 +314,7 @@ pub async fn update(
     params(("id" = String, Path)), request_body(content = Option<Reason>),
     responses(
         (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 400, description = "It is yourself, revoked, or the last agent that administers."),
+        (status = 400, description = "It is yourself, revoked, or the last active holder of `admin:*` that can authenticate."),
         (status = 404, description = "There is no such agent."),
         (status = 422, description = "The reason is not valid."),
     )
@@ -354,7 +354,7 @@ pub async fn reactivate(
     params(("id" = String, Path)), request_body(content = Option<Reason>),
     responses(
         (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 400, description = "It is yourself, revoked already, or the last agent that administers."),
+        (status = 400, description = "It is yourself, revoked already, or the last active holder of `admin:*` that can authenticate."),
         (status = 404, description = "There is no such agent."),
         (status = 422, description = "The reason is not valid."),
     )
@@ -375,7 +375,7 @@ pub async fn revoke(
     delete, path = "/agents/{id}", tag = "Agents", operation_id = "delete_agent", params(("id" = String, Path)),
     responses(
         (status = 204, description = "The agent is gone."),
-        (status = 400, description = "It is yourself, or the last agent that administers."),
+        (status = 400, description = "It is yourself, or the last active holder of `admin:*` that can authenticate."),
         (status = 404, description = "There is no such agent."),
     )
 )]

@@ -314,7 +314,7 @@ pub async fn rotate(
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
         (status = 204, description = "The key is revoked."),
-        (status = 400, description = "The key is revoked already, or is the last credential of the last agent that administers."),
+        (status = 400, description = "It is revoked already, or without it no active holder of `admin:*` could authenticate, or be sure to for a day."),
         (status = 404, description = "The agent has no such key."),
     )
 )]

@@ -208,7 +208,7 @@ pub async fn grant(
     params(("id" = String, Path), ("capability_id" = String, Path)),
     responses(
         (status = 204, description = "The agent no longer holds it."),
-        (status = 400, description = "The agent is yourself, or the last one that administers, and this is `admin:*`."),
+        (status = 400, description = "The agent is yourself, or this is `admin:*`, and no other active holder can authenticate."),
         (status = 404, description = "There is no such agent or capability, or the agent does not hold it."),
     )
 )]

@@ -109,7 +109,7 @@ pub async fn list(
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 400, description = "It is the last credential of the last agent that administers."),
+        (status = 400, description = "Without it no active holder of `admin:*` could authenticate, or be sure to for a day."),
         (status = 404, description = "There is no such agent, or it has no such key."),
     )
 )]

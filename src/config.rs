@@ -16,7 +16,12 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use self::parse::HINT;
-use crate::{crypto::MasterKey, domain::token::SigningAlgorithm, store::db::Location, web::serve::Limits};
+use crate::{
+    crypto::MasterKey,
+    domain::token::{LIFE_MAX, SigningAlgorithm},
+    store::db::Location,
+    web::serve::Limits,
+};
 
 /// A setting: its name, what it is when not set, and what it means.
 pub struct Setting {
@@ -187,7 +192,7 @@ impl Config {
         let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse::networks);
         let signing = reader.signing();
         let signing_key_days = reader.number("SIGNING_KEY_ROTATION_DAYS", 0, 365);
-        let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, 1_440);
+        let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, LIFE_MAX.as_secs() / 60);
         let delegation_depth =
             reader.number("DELEGATION_DEPTH_MAX", 0, 16).and_then(|depth| usize::try_from(depth).ok());
         let federation_allow_private = reader.parsed("FEDERATION_ALLOW_PRIVATE_ADDRESSES", parse::truth);

@@ -8,6 +8,7 @@ use super::{
     capability::{CapabilityName, CapabilitySet},
     error::Invalid,
     network::parse_networks,
+    token::LIFE_MAX,
 };
 
 /// The limits of an API key; by default there are none.
@@ -29,7 +30,7 @@ impl KeyLimits {
     /// Most networks that a key works from.
     pub const NETWORKS_MAX: usize = 50;
     /// What the life of its tokens may be limited to, in seconds.
-    pub const TOKEN_LIFE: RangeInclusive<i64> = 1..=86_400;
+    pub const TOKEN_LIFE: RangeInclusive<i64> = 1..=LIFE_MAX.as_secs().cast_signed();
     /// How many tokens a key may be limited to.
     pub const USES: RangeInclusive<i64> = 1..=1_000_000_000;
 

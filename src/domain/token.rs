@@ -1,6 +1,6 @@
 //! Access tokens: JWTs in the profile of RFC 9068.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,9 @@ use super::{
     ids::{AgentId, ApiKeyId, DelegationId, FederatedIdentityId, PublicKeyId, TokenId},
     timestamp::Timestamp,
 };
+
+/// The longest life that a token can have been given, whatever the setting says now.
+pub const LIFE_MAX: Duration = Duration::from_hours(24);
 
 /// What an agent proves itself with. A token is issued for one, and ends with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

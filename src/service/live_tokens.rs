@@ -7,14 +7,13 @@ use super::{
     Services,
     caller::{AgentCaller, Caller},
     policy::Action,
-    signing_keys::LONGEST_TOKEN_LIFE,
     verified_tokens::Verified,
 };
 use crate::{
     domain::{
         AgentId, ApiKeyId, CapabilitySet, FederatedIdentityId, Limit, Page, PublicKeyId, Result, Timestamp, TokenId,
         audit::{AuditAction, Filter, Record, Start},
-        token::{Credential, DelegatedToken, Link},
+        token::{Credential, DelegatedToken, LIFE_MAX, Link},
     },
     store::{agents, audit, delegated_tokens},
 };
@@ -151,7 +150,7 @@ async fn page(
         let filter = Filter {
             actor: Some(agent.into()),
             action: Some(action.as_str().to_owned()),
-            from: Some(now.minus(LONGEST_TOKEN_LIFE)),
+            from: Some(now.minus(LIFE_MAX)),
             ..Filter::default()
         };
         let found = audit::list(&services.store, &filter, Start::Before(before), limit).await?;

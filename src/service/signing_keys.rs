@@ -20,7 +20,7 @@ use crate::{
     domain::{
         Error, Result, Timestamp,
         audit::{AuditAction, Event},
-        token::SigningAlgorithm,
+        token::{LIFE_MAX, SigningAlgorithm},
     },
     store::{
         Store, Tx,
@@ -30,8 +30,6 @@ use crate::{
 
 /// How long verifiers may keep a copy of the key set: what `Cache-Control` says.
 pub const PUBLISHED_FOR: Duration = Duration::from_mins(5);
-/// The longest life that a token can have been given, whatever the setting says now.
-pub(super) const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 /// The keyring in force. All clones are one.
 #[derive(Clone)]
@@ -258,7 +256,7 @@ impl From<SealedKey> for KeyInfo {
             created_at: key.created_at,
             activated_at: key.activated_at,
             retired_at: key.retired_at,
-            published_until: key.retired_at.map(|at| at.plus(LONGEST_TOKEN_LIFE)),
+            published_until: key.retired_at.map(|at| at.plus(LIFE_MAX)),
         }
     }
 }
@@ -383,7 +381,7 @@ async fn withdraw(act: &mut Act<'_>, kid: &str) -> Result<()> {
 }
 
 async fn withdraw_ended(services: &Services) -> Result<()> {
-    let ended = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LONGEST_TOKEN_LIFE) <= now);
+    let ended = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LIFE_MAX) <= now);
     let keys = signing_keys::list(services.store.read().await?.conn()).await?;
     let now = services.env.now();
     if !keys.iter().any(|key| ended(key, now)) {

@@ -171,11 +171,10 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
         Ok(expires_at) => expires_at,
         Err(reason) => return Ok(Err((None, reason))),
     };
-    let believing = believing(services, trusting, &token, assertion).await;
-    let Some(identity) = believing.first() else { return Ok(Err((None, "federation_signature"))) };
-    if believing.iter().any(|other| other.agent != identity.agent) {
-        return Ok(Err((None, "federation_ambiguous")));
-    }
+    let identity = match believed(services, trusting, &token, assertion).await {
+        Ok(identity) => identity,
+        Err(reason) => return Ok(Err((None, reason))),
+    };
     let agent = identity.agent;
     let Some(principal) = services.principals.agent(&services.store, agent, now).await? else {
         return Ok(Err((None, "federation_no_match")));
@@ -187,29 +186,61 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
     Ok(Ok(Client { principal, credential, ends_at: Some(expires_at), limits: KeyLimits::default() }))
 }
 
-/// Those of the identities whose keys of their issuer signed the token, the oldest first. They may look for the keys in different
-/// places, and each is asked once.
-async fn believing(
+/// The oldest of the identities whose keys of their issuer signed the token; an error where it may just as well be meant for another
+/// agent. They may look for the keys in different places, and each is asked once.
+async fn believed(
     services: &Services,
     mut trusting: Vec<FederatedIdentity>,
     token: &ForeignToken,
     assertion: &str,
-) -> Vec<FederatedIdentity> {
+) -> Result<FederatedIdentity, &'static str> {
     trusting.sort_by_key(|one| (one.created_at, one.id.0));
     let mut places: Vec<Trust> = Vec::new();
     for FederatedIdentity { trust, .. } in &trusting {
-        // Whoever adds more of them makes nobody wait who was there before.
         if places.len() < PLACES && !places.iter().any(|known| known.jwks_uri == trust.jwks_uri) {
             places.push(trust.clone());
         }
     }
-    let has_signed = |place: Trust| async move {
+    let judge = |place: Trust| async move {
         let keys = services.foreign_keys_of(&place, token.kid.as_deref()).await;
-        keys.iter().any(|key| key.has_signed(assertion)).then_some(place.jwks_uri)
+        let word = keys.map_or(Word::Unheard, |keys| {
+            if keys.iter().any(|key| key.has_signed(assertion)) { Word::Given } else { Word::Withheld }
+        });
+        (place.jwks_uri, word)
     };
-    let signed = join_all(places.into_iter().map(has_signed)).await;
-    trusting.retain(|one| signed.iter().flatten().any(|jwks_uri| *jwks_uri == one.trust.jwks_uri));
-    trusting
+    let words = join_all(places.into_iter().map(judge)).await;
+    let word = |one: &FederatedIdentity| {
+        words.iter().find(|(jwks_uri, _)| *jwks_uri == one.trust.jwks_uri).map_or(Word::Unasked, |(_, word)| *word)
+    };
+    let at = trusting.iter().position(|one| word(one) == Word::Given).ok_or("federation_signature")?;
+    let agent = trusting.get(at).map(|identity| identity.agent);
+    let is_rival = |(place, other): (usize, &FederatedIdentity)| {
+        Some(other.agent) != agent
+            && match word(other) {
+                Word::Given | Word::Unasked => true,
+                // Nobody comes to act as who was there before, only because those cannot be asked. Whoever came later keeps
+                // nobody out in that way.
+                Word::Unheard => place < at,
+                Word::Withheld => false,
+            }
+    };
+    if trusting.iter().enumerate().any(is_rival) {
+        return Err("federation_ambiguous");
+    }
+    Ok(trusting.swap_remove(at))
+}
+
+/// What the keys at a place say of a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// One of them signed it.
+    Given,
+    /// None of them did.
+    Withheld,
+    /// They are not known.
+    Unheard,
+    /// Too many other places were asked.
+    Unasked,
 }
 
 fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, &'static str> {

@@ -42,8 +42,9 @@ impl Default for ForeignKeys {
 }
 
 impl Services {
-    /// The keys that an issuer may have signed a token with, which names one of them or none.
-    pub(super) async fn foreign_keys_of(&self, trust: &Trust, kid: Option<&str>) -> Vec<AssertionKey> {
+    /// The keys that an issuer may have signed a token with, which names one of them or none. `None` where they are not known:
+    /// there are none to be read, or only those from before the one that is named may have come.
+    pub(super) async fn foreign_keys_of(&self, trust: &Trust, kid: Option<&str>) -> Option<Vec<AssertionKey>> {
         let now = self.env.now();
         let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
         let Ok(published) = self.foreign_keys.0.get_or_insert_with(&source, || Ok::<_, Infallible>(Arc::default()));
@@ -55,12 +56,13 @@ impl Services {
         if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
             // A task of its own: whoever caused it may hang up, and the next attempt is far off.
             let asking = ask(published, trust.clone(), self.settings.federation_allow_private, now);
-            let Ok(asked) = tokio::spawn(asking).await else { return Vec::new() };
-            published = asked;
+            published = tokio::spawn(asking).await.ok()?;
         }
-        let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE));
-        let fits = |key: &&AssertionKey| is_usable && kid.is_none_or(|kid| key.kid() == kid);
-        published.keys.iter().filter(fits).cloned().collect()
+        let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE)) && !published.keys.is_empty();
+        let fits = |key: &&AssertionKey| kid.is_none_or(|kid| key.kid() == kid);
+        let fitting: Vec<_> = published.keys.iter().filter(fits).cloned().collect();
+        let is_latest = published.fetched_at == published.tried_at;
+        (is_usable && (is_latest || !fitting.is_empty())).then_some(fitting)
     }
 }
 

@@ -105,7 +105,8 @@ pub struct TokenForm {
 /// agent, `aud` the issuer or the endpoint, `exp` at most 5 minutes away, `jti` used once. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
 ///
 /// `jwt-bearer` (RFC 7523 section 2.1): a token of a foreign issuer that is trusted to vouch for the agent
-/// (`/agents/{id}/federated-identities`) takes the place of client authentication. `client_id` is needed where it fits several agents.
+/// (`/agents/{id}/federated-identities`) takes the place of client authentication. `client_id` is needed where it fits several agents,
+/// or may: where the keys that one of them trusts cannot be read.
 /// The access token lives no longer than the foreign one. What is not acceptable is `invalid_grant`.
 ///
 /// Token exchange (RFC 8693): an agent obtains a token by which it acts for the agent of `subject_token`, if it is one of that

@@ -28,6 +28,7 @@ both!(
     nobody_is_sent_into_the_network_of_the_host,
     several_agents_may_trust_one_issuer,
     who_trusts_others_keys_is_not_confused_with_anybody,
+    nobody_takes_the_place_of_who_cannot_be_judged,
     an_issuer_of_many_costs_no_more_than_one_of_few,
     trust_is_managed_like_other_credentials,
     basic_without_a_secret_says_who_the_client_is,
@@ -460,16 +461,69 @@ async fn who_trusts_others_keys_is_not_confused_with_anybody(db: Database) {
     let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
     refused(&present(&server, &forged, &[]).await, 400, "invalid_grant");
     assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_signature");
-    // However many keys somebody else trusts.
+    // More places than are asked: whoever looks in one of the others may be meant, too.
     for number in 1..20 {
         let mut one_more = of_cluster(&cluster);
         one_more["jwks_uri"] = json!(format!("{}/keys?{number}", elsewhere.url));
         trust(&server, &other, one_more).await;
     }
-    let asked = elsewhere.asked();
-    let body = present(&server, &key.sign(&good(&server, &cluster)), &[]).await.expect(200);
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
+    let (asked, assertion) = (elsewhere.asked(), key.sign(&good(&server, &cluster)));
+    refused(&present(&server, &assertion, &[]).await, 400, "invalid_grant");
+    assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_ambiguous");
     assert!(elsewhere.asked() - asked <= 8, "{}", elsewhere.asked() - asked);
+    let body = present(&server, &assertion, &[("client_id", &agent.id)]).await.expect(200);
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
+    // All of one agent: it cannot be another's.
+    let body = present(&server, &others.sign(&good(&server, &cluster)), &[("client_id", &other.id)]).await.expect(200);
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(other.id));
+}
+
+async fn nobody_takes_the_place_of_who_cannot_be_judged(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let (agent, other) = (server.agent("summariser", &["agents:read"]).await, server.agent("other", &[]).await);
+    let (cluster, mirror) = (Issuer::start().await, Issuer::start().await);
+    let key = cluster.key("a", SigningAlgorithm::Es256);
+    let mut mirrored = of_cluster(&cluster);
+    mirrored["jwks_uri"] = json!(format!("{}/keys", mirror.url));
+    trust(&server, &agent, mirrored).await;
+    trust(&server, &other, of_cluster(&cluster)).await;
+    let subject = async |more: &[(&str, &str)]| {
+        let answer = present(&server, &key.sign(&good(&server, &cluster)), more).await;
+        let told = if answer.status == 200 {
+            claims(answer.json()["access_token"].as_str().unwrap())["sub"].clone()
+        } else {
+            refused(&answer, 400, "invalid_grant");
+            details(&server.audited("auth.failed").await[0])["reason"].clone()
+        };
+        told.as_str().unwrap().to_owned()
+    };
+    mirror.behave(|behaviour| behaviour.is_down = true);
+    assert_eq!(subject(&[]).await, "federation_ambiguous");
+    assert_eq!(subject(&[("client_id", &other.id)]).await, other.id);
+    // Nor of whoever looks where there are no keys.
+    mirror.behave(|behaviour| behaviour.is_down = false);
+    server.clock.advance(Duration::from_secs(30));
+    assert_eq!(subject(&[]).await, "federation_ambiguous");
+    // Nor of whoever knows older keys alone, once there are others.
+    mirror.key("older", SigningAlgorithm::Es256);
+    server.clock.advance(Duration::from_secs(30));
+    assert_eq!(subject(&[]).await, other.id, "the other has been asked, and knows no such key");
+    mirror.behave(|behaviour| behaviour.is_down = true);
+    server.clock.advance(Duration::from_secs(30));
+    assert_eq!(subject(&[]).await, "federation_ambiguous");
+
+    // Whoever came later keeps nobody out by not being there.
+    let late = server.agent("late", &[]).await;
+    let nowhere = Issuer::start().await;
+    nowhere.behave(|behaviour| behaviour.is_down = true);
+    let first = Issuer::start().await;
+    let firsts = first.key("a", SigningAlgorithm::Es256);
+    trust(&server, &agent, of_cluster(&first)).await;
+    let mut absent = of_cluster(&first);
+    absent["jwks_uri"] = json!(format!("{}/keys", nowhere.url));
+    trust(&server, &late, absent).await;
+    let body = present(&server, &firsts.sign(&good(&server, &first)), &[]).await.expect(200);
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
 }
 
 async fn an_issuer_of_many_costs_no_more_than_one_of_few(db: Database) {

@@ -75,6 +75,27 @@ impl Refusals {
     }
 }
 
+/// A window that is about to be recorded. Dropped before [`Ended::recorded`], it counts on: whoever records may fail, or be given up.
+struct Ended {
+    refusals: Refusals,
+    address: Option<IpAddr>,
+    window: Option<Window>,
+}
+
+impl Ended {
+    fn recorded(mut self) {
+        self.window = None;
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(window) = self.window.take() {
+            self.refusals.go_on(self.address, window);
+        }
+    }
+}
+
 /// Who was refused, as far as is known.
 pub(super) struct By {
     pub(super) actor: Option<ActorId>,
@@ -194,7 +215,6 @@ impl Services {
     pub async fn record_suppressed(&self, everything: bool) -> Result<(), Error> {
         let now = self.env.now();
         let before = if everything { now } else { now.minus(WINDOW) };
-        let mut outcome = Ok(());
         for address in self.refusals.ended(before) {
             let Some(window) = self.refusals.end(address) else { continue };
             let event = Event {
@@ -209,11 +229,15 @@ impl Services {
                 success: false,
                 request_id: None,
             };
-            if let Err(error) = self.store.record(event, None).await {
-                self.refusals.go_on(address, window);
-                outcome = Err(error);
-            }
+            let ended = Ended { refusals: self.refusals.clone(), address, window: Some(window) };
+            // As a change: unlike a record alone, it is not carried out once nobody waits for it, and then counted again.
+            let recording = self.store.write(move |tx| {
+                tx.audit(event);
+                Box::pin(async { Ok(()) })
+            });
+            recording.await?;
+            ended.recorded();
         }
-        outcome
+        Ok(())
     }
 }

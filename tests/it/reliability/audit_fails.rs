@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aims::web::routes::{self, Demand, Listed};
+use futures_util::FutureExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -129,7 +130,12 @@ async fn counts_of_refusals_wait_until_they_can_be_recorded(db: Database) {
     server.clock.advance(Duration::from_mins(1));
     break_audit(&server.db).await;
     server.services.record_suppressed(false).await.unwrap_err();
+    // Given up, as when the database falls silent; what is asked for next shows that the attempt is over.
+    assert!(server.services.record_suppressed(false).now_or_never().is_none());
+    server.admin.post("/agents", json!({ "name": "n", "owner": "o" })).await.expect(503);
     mend_audit(&server.db).await;
+    // Nor is what was given up carried out all the same.
+    assert!(server.services.record_suppressed(false).now_or_never().is_none());
     refused(1).await;
     server.services.record_suppressed(false).await.unwrap();
     let counts = async || {

@@ -55,7 +55,7 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// # Errors
 /// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
 /// revoked agent; [`Error::Invalid`] for an expiry that is not in the future, or a scope that names a capability which is not
-/// registered; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
+/// registered, or more than a token carries; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
     create_as(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
 }
@@ -108,6 +108,10 @@ pub(super) async fn make(
             }
             other => other,
         })?;
+        if !scope.fits_a_token() {
+            let told = format!("The names may have {} characters together", CapabilitySet::TOKEN_MAX);
+            return Err(Error::field(&["body", "scope"], Invalid::new("too_long", told)));
+        }
     }
     let created = insert(act, agent, id, raw_key, new).await?;
     let mut details = json!({ "target_agent": agent, "key_name": created.key.name });

@@ -231,6 +231,18 @@ async fn bad_limits_are_refused(db: Database) {
         let detail = answer.expect(422)["detail"].clone();
         assert_eq!(detail[0]["loc"], json!(["body", field]));
     }
+    // Names that are registered, and more than any token carries: there is no way to ask for fewer at `/auth/token`.
+    let admin = server.agent("administrator", &["admin:*"]).await;
+    let mut names: Vec<_> = (0..33).map(|number| format!("tools:{number:0>122}")).collect();
+    for name in &names {
+        server.capability(name).await;
+    }
+    let path = format!("/agents/{}/keys", admin.id);
+    let answer = server.admin.post(&path, json!({ "scope": names.join(" ") })).await.expect(422)["detail"].clone();
+    assert_eq!(answer[0]["loc"], json!(["body", "scope"]));
+    names.truncate(31);
+    let made = server.admin.post(&path, json!({ "scope": names.join(" ") })).await.expect(201);
+    server.anybody().exchange(made["raw_key"].as_str().unwrap()).await.expect(200);
     // None of them was made.
     assert_eq!(server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200).as_array().unwrap().len(), 1);
 }

@@ -70,7 +70,8 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
         .await
 }
 
-/// Refuses names of capabilities that are not registered: nobody could hold them.
+/// Refuses names of capabilities that are not registered: a slip of the pen must not make what is good for nothing. On purpose also one
+/// like `agents:*` that would cover registered ones: it is registered first, or they are named.
 ///
 /// # Errors
 /// [`Error::NotFound`].

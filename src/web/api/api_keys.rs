@@ -180,7 +180,8 @@ pub struct CreateKey {
     /// When it stops to work by itself: RFC 3339, in the future.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// The capabilities that its tokens may carry, separated by spaces; at most 100. All that the agent holds when left out.
+    /// The capabilities that its tokens may carry, separated by spaces; at most 100, of 4096 characters together. Each is registered,
+    /// also one like `agents:*` that covers others. All that the agent holds when left out.
     scope: Option<String>,
     /// The networks that it works from: CIDR (RFC 4632) or addresses, separated by spaces; at most 50. Everywhere when left out.
     allowed_networks: Option<String>,

@@ -10,7 +10,7 @@ use super::{
     caller::{Caller, Origin},
     policy::Action,
     sign_in::{Pending, Proof},
-    throttle::Throttle,
+    throttle::{Throttle, to_the_end},
 };
 use crate::{
     crypto::{MasterKey, OpaqueSecret},
@@ -55,6 +55,11 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
 /// # Errors
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
 pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
+    let (services, origin, pending, code) = (services.clone(), origin.clone(), *pending, code.to_owned());
+    to_the_end(async move { judge(&services, &origin, &pending, &code).await }).await
+}
+
+async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
     let id = pending.administrator();
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.filter(crate::domain::Administrator::is_enabled);

@@ -16,7 +16,7 @@ use super::{
     caller::{Caller, Origin},
     policy::Action,
     sign_in::Proof,
-    throttle::Throttle,
+    throttle::{Throttle, to_the_end},
 };
 use crate::{
     domain::{
@@ -166,6 +166,11 @@ pub fn begin_sign_in(services: &Services) -> Result<Begun> {
 /// # Errors
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
 pub async fn finish_sign_in(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
+    let (services, origin, state, answer) = (services.clone(), origin.clone(), state.to_owned(), answer.to_owned());
+    to_the_end(async move { judge_any(&services, &origin, &state, &answer).await }).await
+}
+
+async fn judge_any(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
     let throttle = Throttle::of(origin, None);
     let counted = throttle.count(services, None).await?;
     match check_any(services, state, answer).await? {
@@ -212,6 +217,17 @@ pub async fn begin_proof(services: &Services, id: AdministratorId) -> Result<Beg
 /// # Errors
 /// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
 pub async fn finish_proof(
+    services: &Services,
+    origin: &Origin,
+    id: AdministratorId,
+    state: &str,
+    answer: &str,
+) -> Result<Proof> {
+    let (services, origin, state, answer) = (services.clone(), origin.clone(), state.to_owned(), answer.to_owned());
+    to_the_end(async move { judge_of(&services, &origin, id, &state, &answer).await }).await
+}
+
+async fn judge_of(
     services: &Services,
     origin: &Origin,
     id: AdministratorId,

@@ -14,7 +14,7 @@ use super::{
     caller::{Caller, Origin},
     policy::Action,
     sessions::KeyHash,
-    throttle::Throttle,
+    throttle::{Throttle, to_the_end},
 };
 use crate::{
     crypto::{PasswordHash, PasswordTurn},
@@ -106,9 +106,19 @@ impl Proof {
 /// [`crate::domain::Error::Unavailable`] when too many others wait.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
     let turn = PasswordTurn::line_up()?;
-    let username = Username::parse(username).ok();
-    let throttle = Throttle::of(origin, username.as_ref());
-    let found = match &username {
+    let (services, origin, username) = (services.clone(), origin.clone(), Username::parse(username).ok());
+    to_the_end(async move { judge(&services, &origin, username.as_ref(), password, turn).await }).await
+}
+
+async fn judge(
+    services: &Services,
+    origin: &Origin,
+    username: Option<&Username>,
+    password: String,
+    turn: PasswordTurn,
+) -> Result<Outcome> {
+    let throttle = Throttle::of(origin, username);
+    let found = match username {
         Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
         None => None,
     };
@@ -135,6 +145,11 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
 /// As [`with_password`].
 pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
     let turn = PasswordTurn::line_up()?;
+    let (services, caller) = (services.clone(), caller.clone());
+    to_the_end(async move { judge_again(&services, &caller, password, turn).await }).await
+}
+
+async fn judge_again(services: &Services, caller: &Caller, password: String, turn: PasswordTurn) -> Result<Proof> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;

@@ -8,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Services, caller::Origin, refusals::By};
@@ -112,6 +113,13 @@ impl Throttle {
         services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;
         Err(failure.into())
     }
+}
+
+/// Carries a try to its end in a task of its own: a client that hangs up once it is counted would have tried wrong, and off the record.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    judging: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(judging.in_current_span()).await.map_err(|error| Error::Internal(Box::new(error)))?
 }
 
 /// A try that was counted as if it were wrong.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use aims::{
     domain::{Role, Username, password::NewPassword},
-    service::{Caller, administrators},
+    service::{Caller, Origin, administrators, sign_in},
 };
 use futures_util::future::join_all;
 use reqwest::Method;
+use tokio::time;
 
 use crate::{
     both,
@@ -30,6 +31,7 @@ both!(
     right_tries_count_for_nothing,
     a_stranger_keeps_nobody_from_a_passkey,
     a_clock_that_is_set_back_lengthens_no_wait,
+    who_hangs_up_is_judged_all_the_same,
 );
 
 const BAD: [(&str, &str); 2] = [("username", "zoe"), ("password", "not the password at all")];
@@ -341,4 +343,31 @@ async fn a_clock_that_is_set_back_lengthens_no_wait(db: Database) {
     server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second");
     server.clock.advance(Duration::from_secs(1));
     server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
+}
+
+/// A try is counted before it is judged, so that whoever hangs up in between would have tried wrong.
+async fn who_hangs_up_is_judged_all_the_same(db: Database) {
+    let server = Server::start(db).await;
+    server.person("zoe", Role::Owner).await;
+    let origin = Origin { ip: Some("127.0.0.1".parse().unwrap()), ..Origin::default() };
+    let tries = "SELECT COUNT(*) FROM sign_in_failures WHERE failures > 0";
+    let hang_up = async |password: &str| {
+        let trying = sign_in::with_password(&server.services, &origin, "zoe", password.to_owned());
+        let is_counted = async { while server.db.count(tries).await == 0 {} };
+        tokio::select! {
+            biased;
+            _ = trying => {}
+            () = is_counted => {}
+        }
+    };
+    for _ in 0..6 {
+        hang_up(PASSWORD).await;
+        time::timeout(Duration::from_secs(10), async { while server.db.count(tries).await > 0 {} }).await.unwrap();
+    }
+    server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
+
+    hang_up("wrong").await;
+    let is_recorded = async { while server.audited("console.sign_in_failed").await.is_empty() {} };
+    time::timeout(Duration::from_secs(10), is_recorded).await.unwrap();
+    assert!(server.db.count(tries).await > 0);
 }

@@ -225,10 +225,8 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
             };
             let limit = (limited != Limited::Never).then_some(("429", "Too many requests; see `Retry-After`."));
             // Whoever asks whether the service runs is never turned away.
-            let busy = (!path.ends_with(health::PATH)).then_some((
-                "503",
-                "Too much is under way, or the database fails; see `Retry-After`. Nothing was changed.",
-            ));
+            let busy = (!path.ends_with(health::PATH))
+                .then_some(("503", "Too much is under way, or the database fails; see `Retry-After`."));
             let body = operation.request_body.as_ref();
             let large = body.map(|_| ("413", "The body is too large."));
             let is_json = matches!(body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));

@@ -211,7 +211,7 @@ fn check(claims: &Claims, issuer: &str, now: Timestamp) -> Result<(), JwtError> 
 /// Why a token was refused, or not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
-    /// It is longer than 8 KiB.
+    /// It is longer than 24 KiB.
     #[error("the token is too long")]
     TooLong,
     /// It is no JWT, or not one with the claims of an access token.

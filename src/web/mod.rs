@@ -74,7 +74,7 @@ pub fn service(
 fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Router {
     let public_url = &services.settings.issuer;
     let api = routes::api_router(services, limits);
-    let oauth = routes::oauth_router(services, limits);
+    let oauth = oauth::with_the_rest(routes::oauth_router(services, limits));
     let mut api = Router::new().nest(API_PREFIX, api.clone()).merge(api).merge(oauth.clone()).merge(docs::router());
     let path = metadata::path_of(public_url);
     if !path.is_empty() {

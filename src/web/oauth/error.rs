@@ -21,6 +21,7 @@ pub(in crate::web) const NOT_STORED: [(http::HeaderName, &str); 2] =
     [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
 
 const INVALID_CLIENT: &str = "invalid_client";
+const INVALID_REQUEST: &str = "invalid_request";
 
 /// An error of an OAuth endpoint.
 #[derive(Serialize, ToSchema)]
@@ -49,8 +50,14 @@ fn code(error: &Error) -> &'static str {
         Error::Denied(_) => "unauthorized_client",
         Error::Unavailable(_) | Error::RateLimited { .. } => "temporarily_unavailable",
         Error::Internal(_) => "server_error",
-        _ => "invalid_request",
+        _ => INVALID_REQUEST,
     }
+}
+
+/// Answers for a path or a method that nothing is served at.
+pub(super) fn not_served(status: StatusCode) -> Response {
+    let error_description = status.canonical_reason().unwrap_or("Error").to_owned();
+    (status, NOT_STORED, Json(ErrorBody { error: INVALID_REQUEST, error_description })).into_response()
 }
 
 /// An error on its way to an OAuth client.

@@ -9,8 +9,27 @@ pub mod jwks;
 pub mod metadata;
 mod parameters;
 
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use http::{StatusCode, Uri};
+
 /// Whether an error is told here in the form of RFC 6749 §5.2, also one that no endpoint made: libraries take whatever has no
 /// `error` for what they asked for. The path may begin with that of the public URL.
 pub(super) fn owns(path: &str) -> bool {
     ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"].iter().any(|own| path.ends_with(own))
+}
+
+/// Adds what no endpoint answers: the form of its errors is the same.
+pub(super) fn with_the_rest(endpoints: Router) -> Router {
+    let unknown = any(async || error::not_served(StatusCode::NOT_FOUND));
+    endpoints.method_not_allowed_fallback(wrong_method).route("/oauth/{*rest}", unknown)
+}
+
+async fn wrong_method(uri: Uri) -> Response {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    // The documents are no endpoints of OAuth.
+    if uri.path().starts_with("/oauth/") { error::not_served(status) } else { status.into_response() }
 }

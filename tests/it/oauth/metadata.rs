@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ISSUER, as_client, ask};
+use super::{ISSUER, as_client, ask, refused};
 use crate::{
     both,
     support::{Database, Server},
@@ -77,6 +77,8 @@ async fn an_issuer_may_have_a_path(db: Database) {
     let form = [("grant_type", "client_credentials")];
     as_client(&server, &agent, "/tenants/one/oauth/token", &form).await.expect(200);
     server.anybody().get("/tenants/one/.well-known/jwks.json").await.expect(200);
+    refused(&server.anybody().get("/tenants/one/oauth/token").await, 405, "invalid_request");
+    refused(&server.anybody().get("/tenants/one/oauth/x").await, 404, "invalid_request");
 }
 
 async fn a_refused_bearer_is_told_where_to_read_on(db: Database) {

@@ -195,7 +195,14 @@ async fn what_is_malformed_is_told_as_the_rfc_does(db: Database) {
     let large = request().header("content-type", form).body("x=".to_owned() + &"y".repeat(2 * 1_024 * 1_024));
     refused(&anybody.send(large).await, 413, "invalid_request");
     refused(&anybody.get("/oauth/authorize?response_type=code&client_id=x").await, 400, "unsupported_response_type");
-    anybody.get("/oauth/token").await.refused(405, "Method Not Allowed");
+    // Nor what no endpoint answers.
+    let answer = anybody.get("/oauth/token").await;
+    refused(&answer, 405, "invalid_request");
+    assert_eq!(answer.header("allow"), Some("POST"));
+    for path in ["/oauth/x", "/oauth/token/", "/oauth/token/x"] {
+        refused(&anybody.get(path).await, 404, "invalid_request");
+        refused(&post(&anybody, path, &[]).await, 404, "invalid_request");
+    }
 }
 
 async fn refusals_are_on_the_record(db: Database) {

@@ -165,11 +165,11 @@ async fn judge_again(services: &Services, caller: &Caller, password: String, tur
     }
 }
 
-/// The cookie of a session that takes the place of another.
-#[derive(Clone, Copy, Debug)]
+/// The cookie of a session that takes the place of others.
+#[derive(Clone, Debug)]
 pub struct Keys {
-    /// The one before, if there was one: it ends.
-    pub old: Option<KeyHash>,
+    /// Those that the browser presented before: they end.
+    pub old: Vec<KeyHash>,
     /// The one from now on.
     pub new: KeyHash,
 }
@@ -206,7 +206,7 @@ pub async fn begin(
                     ip: ip.map(|ip| ip.to_string()),
                     user_agent,
                 };
-                if let Some(old) = keys.old {
+                for old in keys.old {
                     sessions::replace(tx.conn(), old).await?;
                 }
                 if !sessions::sign_in(tx.conn(), keys.new, &session).await? {

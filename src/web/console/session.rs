@@ -15,7 +15,8 @@ use tower_sessions::{
 use crate::{
     domain::{Error, Result},
     service::{
-        Services, sessions,
+        Services,
+        sessions::{self, KeyHash},
         sign_in::{Keys, Pending},
     },
 };
@@ -35,16 +36,25 @@ pub(super) fn layer(services: &Arc<Services>) -> SessionManagerLayer<Kept> {
 }
 
 /// What a session is found by: the hash of what its cookie holds, so that who reads the database cannot become anybody.
-pub(super) fn key(id: &Id) -> sessions::KeyHash {
+pub(super) fn key(id: &Id) -> KeyHash {
     Sha256::digest(id.0.to_be_bytes()).into()
 }
 
 /// Who gave the right password and still owes the second factor.
 const PENDING: &str = "second_factor_of";
 
-/// Keeps who still owes the second factor, under another cookie.
+/// The session that was presented with the password.
+const PRESENTED: &str = "in_place_of";
+
+/// Keeps who still owes the second factor, under another cookie. Whoever is signed in with the present one stays so until the other
+/// begins.
 pub(super) async fn await_second_factor(session: &Session, pending: Pending) -> Result<()> {
+    let presented: Option<KeyHash> = session.get(PRESENTED).await.map_err(failed)?;
+    let presented = presented.or_else(|| session.id().map(|id| key(&id)));
     session.cycle_id().await.map_err(failed)?;
+    if let Some(presented) = presented {
+        session.insert(PRESENTED, presented).await.map_err(failed)?;
+    }
     session.insert(PENDING, pending).await.map_err(failed)
 }
 
@@ -62,7 +72,8 @@ pub(super) async fn pending(services: &Services, session: &Session) -> Result<Op
 /// any more: it would turn the session of whoever signs in now into another's.
 pub(super) async fn renew(session: &Session) -> Result<Keys> {
     session.remove_value(PENDING).await.map_err(failed)?;
-    let old = session.id().map(|id| key(&id));
+    let presented: Option<KeyHash> = session.remove(PRESENTED).await.map_err(failed)?;
+    let old = presented.into_iter().chain(session.id().map(|id| key(&id))).collect();
     session.cycle_id().await.map_err(failed)?;
     session.save().await.map_err(failed)?;
     let new = session.id().ok_or_else(|| Error::internal("a session that was saved has no identifier"))?;

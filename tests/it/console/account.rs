@@ -27,6 +27,7 @@ both!(
     a_second_factor_is_removed_with_a_proof,
     a_half_done_sign_in_ends_with_its_password,
     a_half_done_sign_in_ends_when_somebody_else_signs_in,
+    a_second_factor_ends_the_session_from_before,
     no_session_begins_once_the_password_is_another,
     codes_that_come_at_once_are_not_all_judged,
     a_right_password_counts_for_nothing_until_its_code_is_given,
@@ -255,6 +256,21 @@ async fn a_half_done_sign_in_ends_when_somebody_else_signs_in(db: Database) {
     assert!(page.text.contains("ada") && !page.text.contains("zoe"), "{}", page.text);
 }
 
+async fn a_second_factor_ends_the_session_from_before(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let (secret, _) = enable(&server, &browser).await;
+    server.clock.advance(Duration::from_secs(30));
+    let before = browser.copy();
+    for _ in 0..2 {
+        browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+        assert!(is_in(&before).await, "a password alone ends no session");
+    }
+    browser.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.leads_to("/console");
+    assert!(is_in(&browser).await && !is_in(&before).await);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM sessions").await, 1);
+}
+
 async fn no_session_begins_once_the_password_is_another(db: Database) {
     let server = Server::start(db).await;
     let id = server.person("zoe", Role::Owner).await;
@@ -267,7 +283,7 @@ async fn no_session_begins_once_the_password_is_another(db: Database) {
     // In between, as another request may.
     let password = NewPassword::parse(OTHER, &Username::parse("zoe").unwrap()).unwrap();
     administrators::reset_password(services, &Caller::system(), id, password, false).await.unwrap();
-    let begun = sign_in::begin(services, &origin, None, Keys { old: None, new: key }, proof).await;
+    let begun = sign_in::begin(services, &origin, None, Keys { old: Vec::new(), new: key }, proof).await;
     assert!(matches!(begun, Err(Error::Unauthenticated(AuthFailure::WrongCredentials))), "{begun:?}");
     assert!(sessions::authenticate(services, origin, key).await.is_err());
 }

@@ -8,6 +8,7 @@ use super::{
     clients::Client,
     live_tokens::{self, Count},
     policy::Action,
+    refusals::By,
 };
 use crate::{
     domain::{
@@ -22,12 +23,16 @@ use crate::{
 /// not active is none to revoke, and no error (RFC 7009 §2.2).
 ///
 /// # Errors
-/// [`TokenRefusal::UnauthorizedClient`] for the token of another client; it stays as it is.
+/// [`TokenRefusal::UnauthorizedClient`], on the record, for the token of another client; it stays as it is.
 pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token: &str) -> Result<usize> {
     let Some(verified) = services.verified(token, services.env.now()).await? else { return Ok(0) };
     let agent = client.id();
     if verified.bearer.acting().agent != agent {
-        return Err(TokenRefusal::UnauthorizedClient("The token was issued to another client").into());
+        let refusal = TokenRefusal::UnauthorizedClient("The token was issued to another client");
+        let (by, token) = (By { actor: Some(agent.into()), subject: Some(agent) }, Resource::Token(verified.jti));
+        let details = json!({ "reason": refusal.reason() });
+        services.record_refusal(AuditAction::AuthzDenied, origin, by, Some(token), details).await?;
+        return Err(refusal.into());
     }
     let ended = live_tokens::count_from(services, &verified).await?;
     end(services, origin, agent, verified.jti, verified.expires_at(), ended).await?;

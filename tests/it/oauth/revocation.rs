@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{as_client, ask, post, refused, token};
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Database, Server, details},
 };
 
 both!(
@@ -55,6 +55,10 @@ async fn nobody_revokes_the_token_of_another(db: Database) {
     let (agent, other) = (server.agent("a", &["agents:read"]).await, server.agent("b", &["admin:*"]).await);
     let token = token(&server, &agent, &[]).await;
     refused(&as_client(&server, &other, PATH, &[("token", &token)]).await, 400, "unauthorized_client");
+    let record = server.audited("authz.denied").await.remove(0);
+    assert_eq!((&record["agent_id"], &record["success"]), (&json!(other.id), &json!(0)));
+    assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("token"), &super::claims(&token)["jti"]));
+    assert_eq!(details(&record)["reason"], "unauthorized_client");
     refused(&post(&server.anybody(), PATH, &[("token", &token)]).await, 401, "invalid_client");
     // Holding a token is no client authentication.
     refused(&post(&server.anybody().with_token(&token), PATH, &[("token", &token)]).await, 401, "invalid_client");

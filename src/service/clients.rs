@@ -3,18 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
     Services,
     caller::{AgentCaller, Caller, Origin, Principal},
+    refusals::By,
     tokens::check_status,
 };
 use crate::{
     crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims, public_key},
     domain::{
         AgentId, ApiKeyId, AuthFailure, CapabilitySet, KeyLimits, PublicKeyId, Result, Timestamp,
+        audit::AuditAction,
         token::{Credential, Link},
     },
     store::{principals, public_keys},
@@ -122,6 +124,16 @@ pub async fn authenticate_assertion(
         return refuse(Some(agent), "assertion_replayed").await;
     }
     Ok(Client { principal, credential: Credential::PublicKey(key), ends_at: None, limits: KeyLimits::default() })
+}
+
+/// Records that a request did not say clearly which credential it shows.
+///
+/// # Errors
+/// When the record cannot be written.
+pub async fn record_unclear(services: &Services, origin: &Origin) -> Result<()> {
+    let (nobody, details) =
+        (By { actor: None, subject: None }, json!({ "reason": AuthFailure::InvalidClient.reason() }));
+    services.record_refusal(AuditAction::AuthFailed, origin, nobody, None, details).await
 }
 
 /// Which of the agent's keys made the signature: one of those that the assertion names, where it names any.

@@ -59,7 +59,8 @@ fn offered(services: &Services, headers: &HeaderMap, method: &http::Method, path
     Offered { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), urls }
 }
 
-/// The access token that came with a request, and the proof that goes with it; schemes are compared without regard to case.
+/// The access token that came with a request, and the proof that goes with it; schemes are compared without regard to case. What cannot
+/// be read, or came twice, is as wrong as any other token, and recorded like it.
 pub(super) fn presented<'r>(
     services: &Services,
     headers: &'r HeaderMap,
@@ -68,10 +69,7 @@ pub(super) fn presented<'r>(
 ) -> Result<Presented<'r>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthFailure::MissingToken)?;
-    if values.next().is_some() {
-        return Err(AuthFailure::InvalidToken.into());
-    }
-    let value = value.to_str().map_err(|_| AuthFailure::InvalidToken)?;
+    let (None, Ok(value)) = (values.next(), value.to_str()) else { return Ok(Presented { token: "", proof: None }) };
     let (scheme, token) = value.split_once(' ').ok_or(AuthFailure::MissingToken)?;
     let proof = match scheme.to_ascii_lowercase().as_str() {
         "bearer" => None,

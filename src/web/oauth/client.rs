@@ -25,6 +25,7 @@ pub(super) async fn authenticate(
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Result<Client, OAuthFailure> {
+    require_one_header(services, origin, headers).await?;
     let basic = basic(headers)?;
     let client_id = identifier(basic.as_ref(), parameters)?;
     let secret = parameters.get("client_secret");
@@ -41,6 +42,19 @@ pub(super) async fn authenticate(
     };
     let client = clients::authenticate(services, origin, client_id, secret).await;
     client.map_err(|error| OAuthFailure::from(error).tried_basic(basic.is_some()))
+}
+
+/// Refuses a header `Authorization` that came twice, on the record: somebody may have added one.
+pub(super) async fn require_one_header(
+    services: &Services,
+    origin: &Origin,
+    headers: &HeaderMap,
+) -> Result<(), OAuthFailure> {
+    if let Err(failure) = basic(headers) {
+        clients::record_unclear(services, origin).await?;
+        return Err(failure);
+    }
+    Ok(())
 }
 
 /// The client that a request names, in whatever way.

@@ -176,6 +176,7 @@ async fn vouched_for(
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Result<Client, OAuthFailure> {
+    client::require_one_header(services, origin, headers).await?;
     if client::is_tried(headers, parameters) {
         return Err(invalid("The assertion authenticates the client; leave the other authentication out".to_owned()));
     }

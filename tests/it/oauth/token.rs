@@ -215,6 +215,22 @@ async fn refusals_are_on_the_record(db: Database) {
     assert_eq!(reasons, ["invalid_target", "invalid_scope"]);
     assert!(records.iter().all(|record| record["agent_id"] == agent.id.as_str() && record["success"] == 0));
 
+    // A doubled header leaves open whose request it is.
+    let anybody = server.anybody();
+    let grants = ["client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"];
+    for (path, grant) in [("/oauth/token", grants[0]), ("/oauth/token", grants[1]), ("/oauth/revoke", grants[0])] {
+        let request = anybody.request(Method::POST, path).basic_auth(&agent.id, Some(&agent.raw_key));
+        let request = request.basic_auth(&agent.id, Some("")).form(&[("grant_type", grant), ("assertion", "x")]);
+        refused(&anybody.send(request).await, 400, "invalid_request");
+    }
+    let doubled = || agent.client.request(Method::GET, "/agents").bearer_auth(agent.client.token());
+    anybody.send(doubled()).await.refused(401, "Invalid or expired token");
+    let request = agent.client.request(Method::POST, "/oauth/introspect").bearer_auth(agent.client.token());
+    refused(&anybody.send(request.form(&[("token", "x")])).await, 401, "invalid_token");
+    let failed = server.audited("auth.failed").await;
+    let reasons: Vec<_> = failed.iter().map(|record| details(record)["reason"].clone()).collect();
+    assert_eq!(reasons, ["invalid_token", "invalid_token", "invalid_client", "invalid_client", "invalid_client"]);
+
     let form = [("grant_type", "client_credentials"), ("client_secret", "aims_wrong")];
     refused(&post(&server.anybody(), "/oauth/token", &form).await, 401, "invalid_client");
     let failed = server.audited("auth.failed").await;

@@ -1,10 +1,10 @@
 //! Wires the house together and owns what runs in the background.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     future::Future,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -380,7 +380,7 @@ async fn load_master_key(config: &Config, store: &Store, env: &Environment) -> R
 async fn open_master_key(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
     match source {
         MasterKeySource::Value(key) => Ok(key.clone()),
-        MasterKeySource::File { path, may_create } => match fs::read_to_string(path) {
+        MasterKeySource::File { path, may_create } => match read_secret_file(path) {
             Ok(text) => MasterKey::from_hex(text.trim_end()).ok_or_else(|| StartError::MasterKeyForm(path.clone())),
             Err(error) if error.kind() == io::ErrorKind::NotFound && *may_create => {
                 if signing_keys::any(store).await? {
@@ -393,6 +393,19 @@ async fn open_master_key(source: &MasterKeySource, store: &Store, env: &Environm
             Err(error) => Err(StartError::MasterKeyFile(path.clone(), error)),
         },
     }
+}
+
+/// Reads a file that only its owner should be able to read, and warns where others can, too.
+fn read_secret_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    if mode & 0o044 != 0 {
+        let mode = format!("{mode:04o}");
+        tracing::warn!(path = %path.display(), mode, "others than its owner may read the master key; make it 0600");
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Creates a file that only its owner can read; one that is there already is an error, not overwritten.

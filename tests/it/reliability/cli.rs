@@ -346,6 +346,22 @@ async fn a_place_where_no_key_can_be_put_is_told() {
 }
 
 #[tokio::test]
+async fn a_master_key_that_others_may_read_is_told() {
+    let db = Database::sqlite();
+    let (path, key) = (db.folder.path().join("key"), "0f".repeat(32));
+    fs::write(&path, &key).unwrap();
+    let aims = Aims::new(&db).with("MASTER_KEY", "").with("MASTER_KEY_FILE", path.to_str().unwrap());
+    for (mode, is_told) in [(0o600, false), (0o640, true), (0o604, true)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let log = aims.serve().await.stop().await.stderr;
+        let line = log.lines().find(|line| line.contains("may read the master key"));
+        assert_eq!(line.is_some(), is_told, "{log}");
+        assert!(line.is_none_or(|line| line.contains(path.to_str().unwrap()) && line.contains(&format!("{mode:04o}"))));
+        assert!(!log.contains(&key), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn an_unreachable_server_is_told() {
     let db = Database::sqlite();
     // A port that was free a moment ago.

@@ -169,7 +169,7 @@ pub(super) fn in_words(error: Error) -> Result<(StatusCode, String)> {
         Error::Unauthenticated(AuthFailure::WrongCredentials) => Ok((StatusCode::UNAUTHORIZED, error.to_string())),
         Error::RateLimited { retry_after } => {
             let wait = if retry_after < 90 {
-                format!("{retry_after} seconds")
+                format!("{retry_after} second{}", if retry_after == 1 { "" } else { "s" })
             } else {
                 format!("{} minutes", retry_after.div_ceil(60))
             };

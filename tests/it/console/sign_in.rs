@@ -340,7 +340,7 @@ async fn a_clock_that_is_set_back_lengthens_no_wait(db: Database) {
         server.browser().post("/console/sign-in", &BAD).await.expect(401);
     }
     server.clock.set_back(Duration::from_hours(23));
-    server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second");
+    server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second,");
     server.clock.advance(Duration::from_secs(1));
     server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
 }

@@ -1,16 +1,10 @@
 //! Wires the house together and owns what runs in the background.
 
-use std::{
-    fs::{File, OpenOptions},
-    future::Future,
-    io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+pub mod master_key;
 
-use secrecy::{ExposeSecret, SecretString};
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -137,7 +131,7 @@ impl App {
         let forgetful = principals.clone();
         let store = Store::start(db, Arc::new(move |changes| forgetful.forget(changes)));
         let has_lost_database = has_lost_database(&config, &store).await?;
-        let master_key = load_master_key(&config, &store, &env).await?;
+        let master_key = master_key::load(&config, &store, &env).await?;
         let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {
             issuer: config.public_url.clone(),
@@ -364,63 +358,6 @@ fn nonce_key(config: &Config, master_key: Option<&MasterKey>) -> Result<NonceKey
         (Signing::SharedSecret(secret), _) => Ok(NonceKey::of_shared_secret(secret)),
         (Signing::Asymmetric(_), None) => Err(Error::internal("a key pair needs a master key").into()),
     }
-}
-
-/// The master key. A shared secret signs without one, so then a file that nobody made is no mistake.
-async fn load_master_key(config: &Config, store: &Store, env: &Environment) -> Result<Option<MasterKey>, StartError> {
-    let source = &config.master_key;
-    if let (Signing::SharedSecret(_), MasterKeySource::File { path, may_create: false }) = (&config.signing, source)
-        && !path.exists()
-    {
-        return Ok(None);
-    }
-    open_master_key(source, store, env).await.map(Some)
-}
-
-async fn open_master_key(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
-    match source {
-        MasterKeySource::Value(key) => Ok(key.clone()),
-        MasterKeySource::File { path, may_create } => match read_secret_file(path) {
-            Ok(text) => MasterKey::from_hex(text.trim_end()).ok_or_else(|| StartError::MasterKeyForm(path.clone())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && *may_create => {
-                if signing_keys::any(store).await? {
-                    return Err(StartError::MasterKeyLost(path.clone()));
-                }
-                let key = MasterKey::generate(env);
-                write_master_key(path, &key).map_err(|error| StartError::MasterKeyFile(path.clone(), error))?;
-                Ok(key)
-            }
-            Err(error) => Err(StartError::MasterKeyFile(path.clone(), error)),
-        },
-    }
-}
-
-/// Reads a file that only its owner should be able to read, and warns where others can, too.
-fn read_secret_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode() & 0o7777;
-    if mode & 0o044 != 0 {
-        let mode = format!("{mode:04o}");
-        tracing::warn!(path = %path.display(), mode, "others than its owner may read the master key; make it 0600");
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Creates a file that only its owner can read; one that is there already is an error, not overwritten.
-///
-/// # Errors
-/// When the file exists or cannot be created.
-pub fn create_secret_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn write_master_key(path: &Path, key: &MasterKey) -> io::Result<()> {
-    let mut file = create_secret_file(path)?;
-    writeln!(file, "{}", key.to_hex().expose_secret())?;
-    // On disk before anything is sealed with it: a key that a crash loses takes what it sealed along.
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Failure, say};
 use crate::{
-    app::{App, create_secret_file},
+    app::{App, master_key::create_secret_file},
     clock::Environment,
     config::Config,
     service::bootstrap::AdministratorKey,

@@ -1,0 +1,76 @@
+//! The master key, from the environment or its file, and files that hold a secret.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use secrecy::ExposeSecret;
+
+use super::StartError;
+use crate::{
+    clock::Environment,
+    config::{Config, MasterKeySource, Signing},
+    crypto::MasterKey,
+    service::signing_keys,
+    store::Store,
+};
+
+/// The master key. A shared secret signs without one, so then a file that nobody made is no mistake.
+pub(super) async fn load(config: &Config, store: &Store, env: &Environment) -> Result<Option<MasterKey>, StartError> {
+    let source = &config.master_key;
+    if let (Signing::SharedSecret(_), MasterKeySource::File { path, may_create: false }) = (&config.signing, source)
+        && !path.exists()
+    {
+        return Ok(None);
+    }
+    open(source, store, env).await.map(Some)
+}
+
+async fn open(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
+    match source {
+        MasterKeySource::Value(key) => Ok(key.clone()),
+        MasterKeySource::File { path, may_create } => match read_secret(path) {
+            Ok(text) => MasterKey::from_hex(text.trim_end()).ok_or_else(|| StartError::MasterKeyForm(path.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *may_create => {
+                if signing_keys::any(store).await? {
+                    return Err(StartError::MasterKeyLost(path.clone()));
+                }
+                let key = MasterKey::generate(env);
+                write(path, &key).map_err(|error| StartError::MasterKeyFile(path.clone(), error))?;
+                Ok(key)
+            }
+            Err(error) => Err(StartError::MasterKeyFile(path.clone(), error)),
+        },
+    }
+}
+
+/// Reads a file that only its owner should be able to read, and warns where others can, too.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    if mode & 0o044 != 0 {
+        let mode = format!("{mode:04o}");
+        tracing::warn!(path = %path.display(), mode, "others than its owner may read the master key; make it 0600");
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Creates a file that only its owner can read; one that is there already is an error, not overwritten.
+///
+/// # Errors
+/// When the file exists or cannot be created.
+pub fn create_secret_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write(path: &Path, key: &MasterKey) -> io::Result<()> {
+    let mut file = create_secret_file(path)?;
+    writeln!(file, "{}", key.to_hex().expose_secret())?;
+    // On disk before anything is sealed with it: a key that a crash loses takes what it sealed along.
+    file.sync_all()
+}

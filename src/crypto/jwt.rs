@@ -12,14 +12,12 @@ use sha2::{Digest, Sha256};
 use super::signing::{KeyError, PrivateKey, PublicKey, jws_algorithm};
 use crate::domain::{
     Timestamp,
-    token::{Claims, SigningAlgorithm},
+    token::{CLOCK_SKEW, Claims, SigningAlgorithm},
 };
 
 /// Longest token that is looked at, in bytes: one with a scope of [`crate::domain::CapabilitySet::TOKEN_MAX`] is shorter, of whatever names and
 /// through however many hands. A request's head may have 32 KiB.
 const TOKEN_MAX: usize = 24 * 1024;
-/// How far another node's clock may run ahead of this one's, in seconds.
-const CLOCK_SKEW: i64 = 5;
 /// The `kid` of tokens under a shared secret. It names no published key.
 const SHARED_KID: &str = "hs256";
 

@@ -12,6 +12,8 @@ use super::{
 
 /// The longest life that a token can have been given, whatever the setting says now.
 pub const LIFE_MAX: Duration = Duration::from_hours(24);
+/// How far others' clocks may differ, in seconds: what they signed may come from so far in the future.
+pub const CLOCK_SKEW: i64 = 5;
 
 /// What an agent proves itself with. A token is issued for one, and ends with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

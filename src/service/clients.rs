@@ -17,7 +17,7 @@ use crate::{
     domain::{
         AgentId, ApiKeyId, AuthFailure, CapabilitySet, KeyLimits, PublicKeyId, Result, Timestamp,
         audit::AuditAction,
-        token::{Credential, Link},
+        token::{CLOCK_SKEW, Credential, Link},
     },
     store::{principals, public_keys},
 };
@@ -26,8 +26,6 @@ use crate::{
 pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
 /// Longest time that an assertion may still be valid.
 pub const ASSERTION_LIFE: Duration = Duration::from_mins(5);
-/// How far a client's clock may differ from this one's.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// Longest identifier of an assertion, in bytes.
 const JTI_MAX: usize = 256;
 
@@ -115,7 +113,7 @@ pub async fn authenticate_assertion(
         return services.refuse_assertion(origin, Some(agent), failure).await;
     }
     let hash = Sha256::digest([agent.0.as_bytes().as_slice(), claims.jti.as_bytes()].concat()).into();
-    let until = Timestamp::from_secs(claims.exp).plus(CLOCK_SKEW);
+    let until = Timestamp::from_secs(claims.exp.saturating_add(CLOCK_SKEW));
     let is_first = services
         .store
         .write(move |tx| Box::pin(async move { public_keys::spend(tx.conn(), hash, until).await }))
@@ -168,14 +166,14 @@ fn check(
     if !is_for_us(services, &claims.aud) {
         return Err("assertion_audience");
     }
-    let (now, skew) = (now.as_secs(), secs(CLOCK_SKEW));
-    if claims.exp <= now.saturating_sub(skew) {
+    let now = now.as_secs();
+    if claims.exp <= now.saturating_sub(CLOCK_SKEW) {
         return Err("assertion_expired");
     }
-    if claims.exp > now.saturating_add(secs(ASSERTION_LIFE) + skew) {
+    if claims.exp > now.saturating_add(secs(ASSERTION_LIFE) + CLOCK_SKEW) {
         return Err("assertion_lives_too_long");
     }
-    if claims.nbf.max(claims.iat).is_some_and(|from| from > now.saturating_add(skew)) {
+    if claims.nbf.max(claims.iat).is_some_and(|from| from > now.saturating_add(CLOCK_SKEW)) {
         return Err("assertion_not_yet_valid");
     }
     if claims.jti.is_empty() || claims.jti.len() > JTI_MAX {

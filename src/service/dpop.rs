@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 use super::Services;
 use crate::{
     crypto::{dpop::Proof, public_key},
-    domain::{AuthFailure, Result, Timestamp, token::TokenRefusal},
+    domain::{
+        AuthFailure, Result, Timestamp,
+        token::{CLOCK_SKEW, TokenRefusal},
+    },
     store::public_keys,
 };
 
@@ -18,8 +21,6 @@ use crate::{
 const PROOF_LIFE: Duration = Duration::from_mins(1);
 /// How much longer than it may be presented is known what was spent or revoked, for nodes whose clocks differ.
 pub(super) const KEPT_LONGER: Duration = Duration::from_secs(10);
-/// How far a client's clock may run ahead, in seconds.
-const CLOCK_SKEW: i64 = 5;
 /// Longest identifier of a proof, in bytes.
 const JTI_MAX: usize = 256;
 

@@ -21,7 +21,7 @@ use crate::{
         AgentId, AuthFailure, Error, FederatedIdentityId, Invalid, KeyLimits, Result, Timestamp,
         audit::{AuditAction, Resource},
         federation::{FederatedIdentity, Trust, is_fetchable},
-        token::{Credential, TokenRefusal},
+        token::{CLOCK_SKEW, Credential, TokenRefusal},
     },
     store::federated_identities,
 };
@@ -32,8 +32,6 @@ const LIFE_MAX: Duration = Duration::from_hours(24);
 const LOOKED_AT: i64 = 1_000;
 /// Most places that are asked for keys because of one token.
 const PLACES: usize = 8;
-/// How far another's clock may differ, in seconds.
-const CLOCK_SKEW: i64 = 5;
 
 /// Trusts an issuer to vouch for an agent.
 ///

@@ -21,9 +21,16 @@ static QUEUE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME *
 
 /// A place among those whose password is checked or hashed in turn.
 #[derive(Debug)]
-pub struct PasswordTurn(SemaphorePermit<'static>);
+pub struct PasswordPlace(SemaphorePermit<'static>);
 
-impl PasswordTurn {
+/// The turn of one of them.
+#[derive(Debug)]
+pub struct PasswordTurn {
+    _place: SemaphorePermit<'static>,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl PasswordPlace {
     /// Takes a place, before anything else is done for somebody who may be one of very many.
     ///
     /// # Errors
@@ -32,12 +39,22 @@ impl PasswordTurn {
         QUEUE.try_acquire().map(Self).map_err(|_| Error::Unavailable(None))
     }
 
-    async fn take<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    /// Waits for the turn.
+    ///
+    /// # Errors
+    /// None that anybody meets.
+    pub async fn turn(self) -> Result<PasswordTurn> {
         let turn = TURN.acquire().await.map_err(|error| Error::internal(error.to_string()))?;
+        Ok(PasswordTurn { _place: self.0, _turn: turn })
+    }
+}
+
+impl PasswordTurn {
+    async fn take<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (done, answer) = oneshot::channel();
         let work = move || {
             // Until it is done, whether or not anybody still waits for it.
-            let _held = (self.0, turn);
+            let _held = self;
             step_back();
             let _ = done.send(work());
         };
@@ -66,10 +83,10 @@ impl PasswordHash {
     /// Hashes a password.
     ///
     /// # Errors
-    /// As [`PasswordTurn::line_up`].
+    /// As [`PasswordPlace::line_up`].
     pub async fn of(env: &Environment, password: NewPassword) -> Result<Self> {
         let salt = env.random::<16>();
-        let hash = PasswordTurn::line_up()?.take(move || {
+        let hash = PasswordPlace::line_up()?.turn().await?.take(move || {
             argon2()?.hash_password_with_salt(password.expose().as_bytes(), &salt).map(|hash| hash.to_string())
         });
         Ok(Self(hash.await?.map_err(|error| Error::internal(error.to_string()))?))
@@ -132,8 +149,8 @@ mod tests {
         NewPassword::parse(text, &Username::parse("zoe").unwrap()).unwrap()
     }
 
-    fn turn() -> PasswordTurn {
-        PasswordTurn::line_up().unwrap()
+    async fn turn() -> PasswordTurn {
+        PasswordPlace::line_up().unwrap().turn().await.unwrap()
     }
 
     #[tokio::test]
@@ -141,8 +158,8 @@ mod tests {
         let env = Environment::system();
         let hash = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
         assert!(hash.to_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.to_phc());
-        assert!(hash.clone().matches("a quiet river at dawn".to_owned(), turn()).await.unwrap());
-        assert!(!hash.clone().matches("a quiet river at dusk".to_owned(), turn()).await.unwrap());
+        assert!(hash.clone().matches("a quiet river at dawn".to_owned(), turn().await).await.unwrap());
+        assert!(!hash.clone().matches("a quiet river at dusk".to_owned(), turn().await).await.unwrap());
         let other = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
         assert_ne!(hash.to_phc(), other.to_phc());
         assert_eq!(format!("{hash:?}"), "PasswordHash([REDACTED])");
@@ -151,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_has_no_password_and_a_damaged_hash_matches_none() {
         for password in ["", " "] {
-            assert!(!PasswordHash::nobodys().matches(password.to_owned(), turn()).await.unwrap());
+            assert!(!PasswordHash::nobodys().matches(password.to_owned(), turn().await).await.unwrap());
         }
         // It takes as long as others: it says the same of how it is computed, and is read like them.
         let other = PasswordHash::of(&Environment::system(), password("a quiet river at dawn")).await.unwrap();
@@ -160,6 +177,6 @@ mod tests {
             (hash.algorithm, hash.version, hash.params.to_string(), hash.salt.unwrap().len(), hash.hash.unwrap().len())
         };
         assert_eq!(shape(&PasswordHash::nobodys()), shape(&other));
-        assert!(!PasswordHash::from_phc("junk".to_owned()).matches(String::new(), turn()).await.unwrap());
+        assert!(!PasswordHash::from_phc("junk".to_owned()).matches(String::new(), turn().await).await.unwrap());
     }
 }

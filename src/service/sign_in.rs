@@ -17,7 +17,7 @@ use super::{
     throttle::{Throttle, to_the_end},
 };
 use crate::{
-    crypto::{PasswordHash, PasswordTurn},
+    crypto::{PasswordHash, PasswordPlace},
     domain::{
         Administrator, AdministratorId, AuthFailure, Result, SessionId, Timestamp, Username,
         administrator::Session,
@@ -105,9 +105,9 @@ impl Proof {
 /// [`AuthFailure::WrongCredentials`], on the record; [`crate::domain::Error::RateLimited`] after too many;
 /// [`crate::domain::Error::Unavailable`] when too many others wait.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
-    let turn = PasswordTurn::line_up()?;
+    let place = PasswordPlace::line_up()?;
     let (services, origin, username) = (services.clone(), origin.clone(), Username::parse(username).ok());
-    to_the_end(async move { judge(&services, &origin, username.as_ref(), password, turn).await }).await
+    to_the_end(async move { judge(&services, &origin, username.as_ref(), password, place).await }).await
 }
 
 async fn judge(
@@ -115,7 +115,7 @@ async fn judge(
     origin: &Origin,
     username: Option<&Username>,
     password: String,
-    turn: PasswordTurn,
+    place: PasswordPlace,
 ) -> Result<Outcome> {
     let throttle = Throttle::of(origin, username);
     let found = match username {
@@ -124,6 +124,8 @@ async fn judge(
     };
     let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
     let id = person.as_ref().map(|person| person.id);
+    throttle.admit(services, id).await?;
+    let turn = place.turn().await?;
     let counted = throttle.count(services, id).await?;
     let right = hash.matches(password, turn).await?;
     match person.filter(|person| right && person.is_enabled()) {
@@ -144,18 +146,20 @@ async fn judge(
 /// # Errors
 /// As [`with_password`].
 pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
-    let turn = PasswordTurn::line_up()?;
+    let place = PasswordPlace::line_up()?;
     let (services, caller) = (services.clone(), caller.clone());
-    to_the_end(async move { judge_again(&services, &caller, password, turn).await }).await
+    to_the_end(async move { judge_again(&services, &caller, password, place).await }).await
 }
 
-async fn judge_again(services: &Services, caller: &Caller, password: String, turn: PasswordTurn) -> Result<Proof> {
+async fn judge_again(services: &Services, caller: &Caller, password: String, place: PasswordPlace) -> Result<Proof> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     let hash = administrators::password(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     drop(read);
     let throttle = Throttle::of(&caller.origin, Some(&person.username));
+    throttle.admit(services, Some(id)).await?;
+    let turn = place.turn().await?;
     let counted = throttle.count(services, Some(id)).await?;
     if hash.matches(password, turn).await? {
         services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;

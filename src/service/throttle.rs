@@ -2,7 +2,8 @@
 //! administrator signed in from before, so that a stranger cannot keep them out.
 //!
 //! A try is counted before it is judged, in the same transaction that looks whether it has to wait: of many at once no more
-//! are judged than of as many in a row. A right one is taken back.
+//! are judged than of as many in a row. A right one is taken back. Passwords are counted when their turn has come: those that stand in
+//! line are no tries yet.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -20,6 +21,7 @@ use crate::{
     },
     store::{
         Tx,
+        db::Conn,
         sessions::{self, Failures},
     },
 };
@@ -66,24 +68,39 @@ impl Throttle {
         Sha256::digest(text).into()
     }
 
-    /// Counts a try that is about to be judged, or refuses it if it has to wait.
-    pub(super) async fn count(&self, services: &Services, person: Option<AdministratorId>) -> Result<Try> {
+    fn subjects(&self) -> Vec<(Counted, i64, [u8; 32])> {
         let mut subjects = FREE.map(|(counted, free)| (counted, free, self.subject(counted))).to_vec();
         subjects.retain(|(counted, ..)| self.name.is_some() || *counted != Counted::Account);
-        // Asked for nobody, too: the answer takes as long whether there is such a name or not.
-        let (person, network) = (person.unwrap_or(AdministratorId(Uuid::nil())), self.place());
+        subjects
+    }
+
+    /// Refuses a try that has to wait, before it stands in line with those that need not: a guesser must not take their places. It is
+    /// to be counted all the same once its turn has come, and no sooner: whoever stands in line has not tried yet.
+    pub(super) async fn admit(&self, services: &Services, person: Option<AdministratorId>) -> Result<()> {
+        let now = services.env.now();
+        let mut read = services.store.read().await?;
+        let is_known = knows(read.conn(), person, &self.place(), now).await?;
+        for (counted, free, subject) in self.subjects() {
+            // What is yet to come was counted before the clock was set back, and is put right when the try is counted.
+            let before = sessions::failures(read.conn(), subject).await?.filter(|before| before.last_at <= now);
+            require_no_wait(counted, free, before.filter(|before| counts(*before, now)), is_known, now)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a try that is about to be judged, or refuses it if it has to wait.
+    pub(super) async fn count(&self, services: &Services, person: Option<AdministratorId>) -> Result<Try> {
+        let (subjects, network) = (self.subjects(), self.place());
         let (pair, env) = (self.subject(Counted::Pair), services.env.clone());
         let counting = services.store.write(move |tx| {
             Box::pin(async move {
                 let now = env.now();
-                let known = sessions::knows_network(tx.conn(), person, &network, now.minus(KNOWN_FOR)).await?;
+                let is_known = knows(tx.conn(), person, &network, now).await?;
                 let mut counted_before = Vec::with_capacity(subjects.len());
                 for (counted, free, subject) in subjects {
                     let before = present(tx, subject, now).await?;
-                    let spared = known && counted == Counted::Account;
-                    let wait = before.filter(|_| !spared).map_or(0, |failures| wait_after(failures, free, now));
-                    if wait > 0 {
-                        return Ok(Err(Error::RateLimited { retry_after: wait }));
+                    if let Err(error) = require_no_wait(counted, free, before, is_known, now) {
+                        return Ok(Err(error));
                     }
                     counted_before.push((subject, before));
                 }
@@ -157,10 +174,36 @@ impl Try {
     }
 }
 
+/// Whether the administrator signed in from this network before. Asked for nobody, too: the answer takes as long whether there is such
+/// a name or not.
+async fn knows(conn: Conn<'_>, person: Option<AdministratorId>, network: &str, now: Timestamp) -> Result<bool> {
+    let person = person.unwrap_or(AdministratorId(Uuid::nil()));
+    sessions::knows_network(conn, person, network, now.minus(KNOWN_FOR)).await
+}
+
+fn require_no_wait(
+    counted: Counted,
+    free: i64,
+    before: Option<Failures>,
+    is_known: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let is_spared = is_known && counted == Counted::Account;
+    match before.filter(|_| !is_spared).map_or(0, |failures| wait_after(failures, free, now)) {
+        0 => Ok(()),
+        retry_after => Err(Error::RateLimited { retry_after }),
+    }
+}
+
+/// Whether it is not forgiven yet.
+fn counts(failures: Failures, now: Timestamp) -> bool {
+    failures.last_at.plus(FORGIVES) > now
+}
+
 /// What is counted of `subject` and not forgiven yet.
 async fn present(tx: &mut Tx, subject: [u8; 32], now: Timestamp) -> Result<Option<Failures>> {
     let counted = sessions::failures(tx.conn(), subject).await?;
-    let Some(counted) = counted.filter(|failures| failures.last_at.plus(FORGIVES) > now) else { return Ok(None) };
+    let Some(counted) = counted.filter(|failures| counts(*failures, now)) else { return Ok(None) };
     if counted.last_at <= now {
         return Ok(Some(counted));
     }

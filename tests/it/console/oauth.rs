@@ -173,7 +173,7 @@ async fn signing_keys_are_shown_and_rotated(db: Database) {
     assert!(page.text.contains("signs") && !page.text.contains("Rotate now"));
     viewer.post(ROTATE, &[]).await.expect(403);
     let browser = server.signed_in("zoe", Role::Owner).await;
-    browser.get(PATH).await.shows("Rotate now").shows("every 30 days");
+    browser.get(PATH).await.shows("Rotate now").shows("every 30 days").shows("Replace all signing keys");
     browser.post(ROTATE, &[]).await.leads_to(PATH);
     browser.get(PATH).await.shows("may not know the next key yet");
     browser.post(ROTATE, &[("when", "at_once")]).await.leads_to(PATH);

@@ -9,6 +9,10 @@
     reason = "a test fails by panicking"
 )]
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 mod support;
 
 mod api;
@@ -20,6 +24,12 @@ mod reliability;
 mod security;
 mod store;
 
+/// Says which test waits for what never comes, long before the whole run is given up.
+async fn within_reason(test: impl Future<Output = ()>) {
+    const LONGEST: Duration = Duration::from_mins(10);
+    timeout(LONGEST, test).await.expect("the test ends");
+}
+
 /// Runs each test on SQLite, and on PostgreSQL where there is one.
 #[macro_export]
 macro_rules! both {
@@ -27,13 +37,13 @@ macro_rules! both {
         $(mod $name {
             #[tokio::test]
             async fn sqlite() {
-                super::$name($crate::support::Database::sqlite()).await;
+                $crate::within_reason(super::$name($crate::support::Database::sqlite())).await;
             }
 
             #[tokio::test]
             #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
             async fn postgres() {
-                super::$name($crate::support::Database::postgres().await).await;
+                $crate::within_reason(super::$name($crate::support::Database::postgres().await)).await;
             }
         })+
     };

@@ -143,15 +143,21 @@ async fn connections_that_nobody_uses_keep_nobody_out() {
     greedy[2].read_until("\"ok\"").await;
     greedy[3].begin_grant().await;
     greedy[4].begin_form().await;
-    for _ in 0..5 {
-        let mut late = Connection::open_from([127, 0, 0, 3], &process).await;
-        late.send(WHOLE).await;
-        late.read_until("\"ok\"").await;
+    let mut late = Vec::new();
+    for number in 3..8 {
+        let mut connection = Connection::open_from([127, 0, 0, number], &process).await;
+        connection.send(WHOLE).await;
+        connection.read_until("\"ok\"").await;
+        late.push(connection);
+        // Whoever has few keeps them, though they waited longest.
+        if number == 6 {
+            modest.send(WHOLE).await;
+            modest.read_until("\"ok\"").await;
+        }
     }
-    // Whoever has few keeps them, though they waited longest.
-    modest.send(WHOLE).await;
-    modest.read_until("\"ok\"").await;
-    assert_eq!(greedy[0].read_to_end().await, "");
+    for connection in &mut greedy {
+        assert_eq!(connection.read_to_end().await, "");
+    }
     assert_eq!(process.stop().await.code, Some(0));
 }
 

@@ -138,7 +138,7 @@ fn connection<S: Answers>(
         tracing::debug!(%error, "answers may be delayed");
     }
     let service = service_fn(move |mut request: Request<Incoming>| {
-        // It has come to its client's turn again, however long that was idle before.
+        // However long the connection was idle before, its client is at it again.
         attention.wait();
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(attention.clone());

@@ -158,7 +158,7 @@ async fn a_body_is_bounded(db: Database) {
     let answer = raw(&server.admin, Method::POST, "/agents", body.clone()).await;
     assert_error(&answer, 413);
     answer.refused(413, "The body is too large");
-    // Whoever may not ask is refused before any of the body is read.
+    // Whoever may not ask is refused before the rest of the body is read.
     let answer = raw(&server.anybody(), Method::POST, "/agents", body).await;
     assert_error(&answer, 401);
     // Just below the bound, the field itself is what is too long.

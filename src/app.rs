@@ -28,7 +28,7 @@ use crate::{
         signing_keys::{self, CurrentKeyring, KeyringError},
         verified_tokens::VerifiedTokens,
     },
-    store::{Db, Location, Mode, Store, audit, db::OpenError},
+    store::{Db, FileReplaced, Location, Mode, Store, audit, db::OpenError},
     web::{
         self,
         client_ip::TrustedProxies,
@@ -77,10 +77,16 @@ pub enum StartError {
     Store(#[from] Error),
 }
 
-/// Why the service ended though nobody told it to; the message is meant for the operator.
+/// Why the service ended without being asked to; the message is meant for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} ended by itself, and nothing is as it should be without; start the service again")]
-pub struct Stopped(&'static str);
+pub enum Stopped {
+    /// A task ended that runs as long as the service: a defect.
+    #[error("{0} ended unexpectedly; start the service again")]
+    Task(&'static str),
+    /// The database files were deleted, moved or replaced.
+    #[error(transparent)]
+    Files(#[from] FileReplaced),
+}
 
 /// The service, ready to be served.
 pub struct App {
@@ -301,12 +307,15 @@ impl App {
     }
 }
 
-/// Waits until something has ended that lasts as long as the service, which is a defect: a panic, as a rule, that was told of.
+/// Waits until the service cannot go on.
 async fn stopped(background: &mut JoinSet<()>, store: &Store) -> Stopped {
-    tokio::select! {
-        Some(_) = background.join_next() => Stopped("a task in the background"),
-        () = store.ended() => Stopped("the task that writes to the database"),
-    }
+    let stopped = tokio::select! {
+        replaced = store.files_replaced() => replaced.into(),
+        Some(_) = background.join_next() => Stopped::Task("a task in the background"),
+        () = store.ended() => Stopped::Task("the task that writes to the database"),
+    };
+    // The writer ends because of the files, and may be noticed first.
+    store.db().check_files().map_or_else(Stopped::from, |()| stopped)
 }
 
 /// Does something again and again, from now on. What takes too long is given up: a database that falls silent must not end it for

@@ -32,6 +32,10 @@ pub(super) async fn load(config: &Config, store: &Store, env: &Environment) -> R
 async fn open(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
     match source {
         MasterKeySource::Value(key) => Ok(key.clone()),
+        // To open the database as a file would drop SQLite's locks on it.
+        MasterKeySource::File { path, .. } if store.db().includes_file(path) => {
+            Err(StartError::MasterKeyForm(path.clone()))
+        }
         MasterKeySource::File { path, may_create } => match read_secret(path) {
             Ok(text) => MasterKey::from_hex(text.trim_end()).ok_or_else(|| StartError::MasterKeyForm(path.clone())),
             Err(error) if error.kind() == io::ErrorKind::NotFound && *may_create => {

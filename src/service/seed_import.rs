@@ -95,6 +95,9 @@ impl fmt::Display for Counts {
 /// # Errors
 /// [`ImportError`], having changed nothing.
 pub async fn run(services: &Services, path: &Path) -> Result<Counts, ImportError> {
+    if services.store.db().includes_file(path) {
+        return Err(ImportError::Refused(format!("{} is the database of this service", path.display())));
+    }
     let contents = seed::read(path).await?;
     let plan = Plan::make(contents, services.settings.rotation_grace)?;
     let env = services.env.clone();

@@ -1,10 +1,10 @@
 //! The two databases behind one type, and how each is opened.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
     io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +19,10 @@ use sqlx::{
 };
 use tokio::time::{self, timeout};
 
-use super::lender::{Borrowed, Lease, Lender, PATIENCE};
+use super::{
+    lender::{Borrowed, Lease, Lender, PATIENCE},
+    sqlite_file::{self, FileReplaced, SqliteFiles},
+};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -132,6 +135,17 @@ pub enum OpenError {
         "cannot find the database {0}; run this in the folder of the service, or set DATABASE_URL as the service has it"
     )]
     Missing(PathBuf),
+    /// The file has a second name in the file system.
+    #[error(
+        "the database file {0} has another name (a hard link), under which SQLite would keep its changes in another file; remove \
+         that link: find it with `find / -xdev -samefile {0}`"
+    )]
+    HardLinked(PathBuf),
+    /// The file is mounted without its folder.
+    #[error(
+        "the database file {0} is mounted without its folder, where SQLite keeps its changes; mount the folder instead"
+    )]
+    Mounted(PathBuf),
     /// The file or its folder cannot be used.
     #[error("cannot use the database file {0}: {1}")]
     File(PathBuf, #[source] io::Error),
@@ -161,8 +175,8 @@ pub enum Db {
         writer: Lender<Sqlite>,
         /// Read-only connections.
         readers: Lender<Sqlite>,
-        /// Keeps other writing processes out for as long as it lives.
-        lock: Option<std::sync::Arc<File>>,
+        /// What this process writes to; `None` when it only reads.
+        files: Option<Arc<SqliteFiles>>,
     },
     /// PostgreSQL.
     Postgres(Lender<Postgres>),
@@ -228,15 +242,20 @@ impl Db {
             location.require()?;
         }
         match location {
-            Location::Sqlite(path) if is_foreign(path).await => Err(OpenError::Predecessor(path.clone())),
-            Location::Sqlite(path) => Self::open_sqlite(path, mode).await,
+            Location::Sqlite(path) => {
+                let resolved = sqlite_file::resolve(path)?;
+                if is_foreign(&resolved).await {
+                    return Err(OpenError::Predecessor(path.clone()));
+                }
+                Self::open_sqlite(&resolved, mode).await
+            }
             Location::Postgres(url) => Self::open_postgres(url, mode).await,
         }
     }
 
     async fn open_sqlite(path: &Path, mode: Mode) -> Result<Self, OpenError> {
         let lock = match mode {
-            Mode::Write => Some(std::sync::Arc::new(lock_for_writing(path)?)),
+            Mode::Write => Some(sqlite_file::lock_for_writing(path)?),
             Mode::Beside | Mode::Read => None,
         };
         let options = SqliteConnectOptions::new()
@@ -245,14 +264,18 @@ impl Db {
             .busy_timeout(Duration::from_secs(5))
             .synchronous(SqliteSynchronous::Full);
         let read_only = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
-        let writer_options = match mode {
-            Mode::Write | Mode::Beside => options
+        let writing = |options: SqliteConnectOptions| {
+            options
                 .journal_mode(SqliteJournalMode::Wal)
                 .statement_cache_capacity(STATEMENTS)
                 .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("cache_size", CACHE)
                 // What a savepoint may have to undo would else be written to a file that each larger batch makes anew.
-                .pragma("temp_store", "MEMORY"),
+                .pragma("temp_store", "MEMORY")
+        };
+        let writer_options = match mode {
+            Mode::Write => writing(sqlite_file::creating(path, options)),
+            Mode::Beside => writing(options),
             Mode::Read => read_only.clone(),
         };
         // Its thread cannot be lost.
@@ -268,8 +291,12 @@ impl Db {
             SQLITE_MIGRATIONS.run(&mut *connection).await.map_err(not_migrated)?;
             connection.execute("PRAGMA temp_store = MEMORY").await.map_err(OpenError::Connect)?;
         }
+        let files = match mode {
+            Mode::Write | Mode::Beside => Some(Arc::new(SqliteFiles::open(path, lock, read_only.clone()).await?)),
+            Mode::Read => None,
+        };
         let readers = Lender::new(untested().max_connections(readers()).acquire_timeout(PATIENCE), read_only);
-        Ok(Self::Sqlite { writer, readers, lock })
+        Ok(Self::Sqlite { writer, readers, files })
     }
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
@@ -309,11 +336,32 @@ impl Db {
         })
     }
 
+    /// Checks that the files which this process writes to are still in place. PostgreSQL's are its own affair.
+    ///
+    /// # Errors
+    /// [`FileReplaced`] when they are not: nothing that is written from now on may last.
+    pub fn check_files(&self) -> Result<(), FileReplaced> {
+        match self {
+            Self::Sqlite { files: Some(files), .. } => files.check(),
+            Self::Sqlite { .. } | Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Returns true if `path` leads to a file of the database, which nothing but SQLite may open.
+    #[must_use]
+    pub fn includes_file(&self, path: &Path) -> bool {
+        matches!(self, Self::Sqlite { files: Some(files), .. } if files.include(path))
+    }
+
     /// Closes the connections. What reads for somebody who is gone is not waited for any longer than [`PATIENCE`].
     pub(super) async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers, .. } => {
+            Self::Sqlite { writer, readers, files } => {
                 let _ = timeout(PATIENCE, readers.close()).await;
+                if let Some(files) = files {
+                    files.close().await;
+                }
+                // Last, because only a connection that may write moves the WAL into the database.
                 writer.close().await;
             }
             Self::Postgres(lender) => drop(timeout(PATIENCE, lender.close()).await),
@@ -403,23 +451,5 @@ async fn why_unreachable(options: &PgConnectOptions) -> sqlx::Error {
     match timeout(Duration::from_secs(1), PgConnection::connect_with(options)).await {
         Ok(Err(error)) => error,
         Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
-    }
-}
-
-/// Creates the database file for its owner alone, and takes the lock that keeps other writers out.
-fn lock_for_writing(path: &Path) -> Result<File, OpenError> {
-    let failed = |error| OpenError::File(path.to_owned(), error);
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(failed)?;
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock = options.open(&lock_path).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }

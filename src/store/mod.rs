@@ -25,6 +25,7 @@ pub mod seed;
 pub mod sessions;
 pub mod signing_keys;
 mod sql;
+mod sqlite_file;
 mod usage;
 pub mod ways_in;
 mod writer;
@@ -33,13 +34,17 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::interval};
 
 use crate::domain::{ApiKeyId, Error, Result, audit::Event};
 
 pub use changes::Changes;
 pub use db::{Conn, Db, Location, Mode, PooledConn};
+pub use sqlite_file::{FileReplaced, SqliteFiles};
 pub use writer::Tx;
+
+/// How often an idle service checks the files of its database; each commit does, too.
+const FILES_EVERY: Duration = Duration::from_secs(1);
 
 /// The database, its one way in for changes, and its many for reads.
 #[derive(Clone)]
@@ -116,6 +121,17 @@ impl Store {
     /// [`Error::Unavailable`] as for [`Store::write`].
     pub async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
         self.writer.record(event, used).await
+    }
+
+    /// Returns when the files of the database were deleted, moved or replaced, which it looks for every second.
+    pub async fn files_replaced(&self) -> FileReplaced {
+        let mut ticks = interval(FILES_EVERY);
+        loop {
+            ticks.tick().await;
+            if let Err(replaced) = self.db.check_files() {
+                return replaced;
+            }
+        }
     }
 
     /// Returns when nothing can be written any more: after [`Store::close`], or because of a defect.

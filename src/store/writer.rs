@@ -359,6 +359,11 @@ async fn work(
                 // A commit whose answer was lost may have happened all the same.
                 on_commit(&Changes::EVERYTHING);
                 pending.postpone();
+                if db.check_files().is_err() {
+                    // Whatever is written from now on may be lost, so nothing is.
+                    pending = Pending::default();
+                    break;
+                }
             }
         }
     }
@@ -430,5 +435,8 @@ async fn commit_batch(
             Work::Finish(answer) => *last = Some(answer),
         }
     }
-    tx.commit(pending).await
+    let committed = tx.commit(pending).await?;
+    // After the commit: a reader that deletes the WAL first moves everything that was committed into the database.
+    db.check_files().map_err(|replaced| sqlx::Error::Io(io::Error::other(replaced)))?;
+    Ok(committed)
 }

@@ -50,6 +50,32 @@ fn no_limit_has_sqlite_plan_a_prepared_statement_anew() {
     assert!(found.is_empty(), "a bound number needs a sign, `LIMIT +$1`: {found:?}");
 }
 
+/// SQLite's locks go when any descriptor of the database is closed, so a module that opens files by path has to be sure which files.
+#[test]
+fn only_known_modules_open_files() {
+    /// Each with what keeps it from opening the database.
+    const KNOWN: [(&str, &str); 5] = [
+        ("app/master_key.rs", "asks the store whether the file is the database"),
+        ("cli/bootstrap.rs", "creates new files only"),
+        ("store/archive.rs", "creates new files, and reads archives before the database is opened"),
+        ("store/seed.rs", "its caller asks the store whether the file is the database"),
+        ("store/sqlite_file.rs", "opens the lock file"),
+    ];
+    const OPENING: [&str; 5] = ["File::open", "OpenOptions::new", "fs::copy", "fs::read(", "fs::write("];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&source, &mut files);
+    let opens = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        OPENING.iter().any(|opening| text.contains(opening))
+    };
+    let found: Vec<_> = files.iter().filter(|file| !file.ends_with("tests.rs") && opens(file)).collect();
+    let unknown = found.iter().filter(|file| !KNOWN.iter().any(|(known, _)| file.ends_with(known)));
+    assert_eq!(unknown.collect::<Vec<_>>(), Vec::<&&PathBuf>::new());
+    assert!(found.len() > 3, "the search finds only {found:?}");
+}
+
 /// The rooms that a file names: after `crate::`, or in the braces of `use crate::{…}`.
 fn rooms_named(text: &str) -> Vec<String> {
     let mut named = Vec::new();

@@ -6,6 +6,7 @@ mod audit_fails;
 mod cli;
 mod crash;
 mod database;
+mod files;
 mod model;
 mod operator;
 mod serving;

@@ -22,6 +22,9 @@ use super::{Client, Database};
 /// How long anything that a process is asked to do may take before the test gives up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Runs bash with mounts of its own.
+const NAMESPACE: &[&str] = &["unshare", "--mount", "--map-root-user", "bash"];
+
 /// How the binary is run: in which folder, with which environment, and nothing inherited.
 #[derive(Clone)]
 pub struct Aims {
@@ -29,6 +32,8 @@ pub struct Aims {
     settings: BTreeMap<String, String>,
     /// What a shell does before it becomes the process.
     before: Option<String>,
+    /// The command line of that shell.
+    shell: &'static [&'static str],
 }
 
 /// What a process that ended left behind.
@@ -60,7 +65,7 @@ impl Aims {
             ("RATE_LIMIT_API_PER_MINUTE", "1000000".to_owned()),
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { folder: db.folder.path().to_owned(), settings, before: None }
+        Self { folder: db.folder.path().to_owned(), settings, before: None, shell: &["bash"] }
     }
 
     /// The same with this setting; an empty one counts as not set.
@@ -80,13 +85,20 @@ impl Aims {
         Self { before: Some(format!("ulimit -Sn {files}")), ..self.clone() }
     }
 
+    /// The same, where the process alone sees what `mount` mounts; `None` where the kernel does not let the test mount.
+    pub async fn with_mount(&self, mount: &str) -> Option<Self> {
+        let status = Command::new(NAMESPACE[0]).args(&NAMESPACE[1..]).args(["-c", mount]).status().await;
+        let may_mount = status.is_ok_and(|status| status.success());
+        may_mount.then(|| Self { before: Some(mount.to_owned()), shell: NAMESPACE, ..self.clone() })
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         const BINARY: &str = env!("CARGO_BIN_EXE_aims");
         let mut command = match &self.before {
             None => Command::new(BINARY),
             Some(before) => {
-                let mut shell = Command::new("bash");
-                shell.args(["-c", &format!("{before}; exec {BINARY} \"$@\""), BINARY]);
+                let mut shell = Command::new(self.shell[0]);
+                shell.args(&self.shell[1..]).args(["-c", &format!("{before}; exec {BINARY} \"$@\""), BINARY]);
                 shell
             }
         };
@@ -185,6 +197,11 @@ impl Process {
         Client::new(self.url.clone())
     }
 
+    /// Its process identifier.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// `host:port` that it listens on.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
@@ -202,7 +219,7 @@ impl Process {
 
     /// Asks it to end.
     pub async fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
+        let id = self.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
     }
 

@@ -16,8 +16,10 @@ use super::{
 };
 
 mod chain;
+mod changes;
 
 pub use chain::{Break, ChainHash, GENESIS, Head, Walk, hex};
+pub use changes::Changes;
 
 words! {
     /// What an audit record tells.

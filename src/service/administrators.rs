@@ -7,7 +7,7 @@ use crate::{
     crypto::{OpaqueSecret, PasswordHash},
     domain::{
         Administrator, AdministratorId, Error, Result, Role, Username,
-        audit::{AuditAction, Resource},
+        audit::{AuditAction, Changes, Resource},
         password::NewPassword,
     },
     store::{administrators, factors},
@@ -144,24 +144,18 @@ pub async fn update(
                 if role != Role::Owner {
                     keep_an_owner(act, &person).await?;
                 }
-                let details = json!({
-                    "changes": {
-                        "display_name": change(&person.display_name, &display_name),
-                        "role": change(person.role.as_str(), role.as_str()),
-                    },
-                });
+                let changes = Changes::of([
+                    ("display_name", person.display_name.as_str(), display_name.as_str()),
+                    ("role", person.role.as_str(), role.as_str()),
+                ]);
                 (person.display_name, person.role, person.updated_at) = (display_name, role, act.now);
                 administrators::update(act.conn(), &person).await?;
+                let details = json!({ "changes": changes });
                 act.audit(AuditAction::AdministratorUpdated, Resource::Administrator(id), None, details);
                 Ok(())
             })
         })
         .await
-}
-
-/// What a field was and what it became, for the record; nothing where it stayed.
-pub(super) fn change(from: &str, to: &str) -> Option<serde_json::Value> {
-    (from != to).then(|| json!({ "from": from, "to": to }))
 }
 
 /// Keeps an administrator from signing in, and ends their sessions.

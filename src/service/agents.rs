@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     Services,
@@ -16,7 +16,7 @@ use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, CapabilitySet, Error, Limit, Page, Result, Timestamp,
         agent::{Filter, Position, Sort},
-        audit::{AuditAction, Resource},
+        audit::{AuditAction, Changes, Resource},
     },
     store::{agents, api_keys, capabilities},
 };
@@ -155,10 +155,7 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
                     return Err(NOT_FOUND);
                 }
                 act.tx.changed(id);
-                let updated_fields: Vec<_> = changes.iter().map(|(name, _)| *name).collect();
-                let changes: Map<_, _> =
-                    changes.iter().map(|(name, change)| ((*name).to_owned(), change.clone())).collect();
-                let details = json!({ "updated_fields": updated_fields, "changes": changes });
+                let details = json!({ "updated_fields": changes.fields(), "changes": changes });
                 act.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
                 Ok(agent)
             })
@@ -166,21 +163,13 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
         .await
 }
 
-/// What the fields that differ were and became, cut to what a record should hold.
-fn changes(before: &Agent, after: &Agent) -> Vec<(&'static str, Value)> {
-    const LONGEST: usize = 1_000;
-    let cut = |text: &str| match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    };
-    let fields = [
+fn changes(before: &Agent, after: &Agent) -> Changes {
+    Changes::of([
         ("description", before.description.as_str(), after.description.as_str()),
         ("owner", &before.owner, &after.owner),
         ("agent_type", before.agent_type.as_str(), after.agent_type.as_str()),
         ("metadata_json", &before.metadata_json, &after.metadata_json),
-    ];
-    let changed = fields.into_iter().filter(|(_, from, to)| from != to);
-    changed.map(|(name, from, to)| (name, json!({ "from": cut(from), "to": cut(to) }))).collect()
+    ])
 }
 
 /// Stops an agent until it is reactivated: its keys are refused and its tokens end, for good. Suspending a suspended

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, Capability, CapabilityId, CapabilityName, CapabilitySet, Error, Limit, Page, Result,
-        audit::{AuditAction, Resource},
+        audit::{AuditAction, Changes, Resource},
         capability::{Position, builtin},
     },
     store::capabilities,
@@ -118,8 +118,8 @@ pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, de
                 capabilities::describe(act.conn(), id, &description).await?;
                 let mut details = details(&capability);
                 if let Some(members) = details.as_object_mut() {
-                    let change = json!({ "description": { "from": capability.description, "to": description } });
-                    members.insert("changes".to_owned(), change);
+                    let changes = Changes::of([("description", capability.description.as_str(), description.as_str())]);
+                    members.insert("changes".to_owned(), json!(changes));
                 }
                 act.audit(AuditAction::CapabilityUpdated, Resource::Capability(id), None, details);
                 Ok(())

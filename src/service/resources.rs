@@ -6,7 +6,7 @@ use super::{Services, act::Act, caller::Caller, policy::Action};
 use crate::{
     domain::{
         CapabilitySet, Error, Limit, Page, ProtectedResource, ProtectedResourceId, ResourceUri, Result,
-        audit::{AuditAction, Resource},
+        audit::{AuditAction, Changes, Resource},
         protected_resource::Position,
     },
     store::{capabilities, resources},
@@ -130,14 +130,10 @@ pub async fn update(
                 }
                 resource.updated_at = act.now;
                 resources::update(act.conn(), &resource).await?;
-                let mut changes = serde_json::Map::new();
-                if resource.name != before.name {
-                    changes.insert("name".to_owned(), json!({ "from": before.name, "to": resource.name }));
-                }
-                let (from, to) = (before.capabilities.as_scope(), resource.capabilities.as_scope());
-                if from != to {
-                    changes.insert("scope".to_owned(), json!({ "from": from, "to": to }));
-                }
+                let changes = Changes::of([
+                    ("name", before.name.as_str(), resource.name.as_str()),
+                    ("scope", before.capabilities.as_scope(), resource.capabilities.as_scope()),
+                ]);
                 let details = json!({ "identifier": resource.identifier, "changes": changes });
                 act.audit(AuditAction::ResourceUpdated, Resource::ProtectedResource(id), None, details);
                 Ok(resource)

@@ -275,13 +275,35 @@ struct RecordPage {
     at: Moment,
     hash: String,
     prev_hash: String,
-    /// Field by field, what it was and what it became.
-    changes: Vec<(String, String, String)>,
+    changes: Vec<Change>,
     /// What else is told.
     facts: Vec<(String, String)>,
     intact: bool,
     /// Whether another record came after it.
     has_next: bool,
+}
+
+/// A field that an edit changed.
+struct Change {
+    field: String,
+    before: Side,
+    after: Side,
+}
+
+/// A field's value before or after an edit.
+struct Side {
+    text: String,
+    /// Hash of the whole value, where the text is a part of it.
+    sha256: Option<String>,
+}
+
+impl Side {
+    fn of(change: &Value, value: &str, hash: &str) -> Self {
+        Self {
+            text: change.get(value).map(plain).unwrap_or_default(),
+            sha256: change.get(hash).and_then(Value::as_str).map(str::to_owned),
+        }
+    }
 }
 
 /// One record.
@@ -298,7 +320,6 @@ pub(super) async fn record(
     let details: Value = serde_json::from_str(&record.details).unwrap_or_default();
     let members = details.as_object().cloned().unwrap_or_default();
     let changes = members.get("changes").and_then(Value::as_object).cloned().unwrap_or_default();
-    let side = |change: &Value, name: &str| change.get(name).map(plain).unwrap_or_default();
     Ok(Page(RecordPage {
         frame: frame.at("audit"),
         row,
@@ -309,7 +330,11 @@ pub(super) async fn record(
         changes: changes
             .iter()
             .filter(|(_, change)| change.is_object())
-            .map(|(field, change)| (field.clone(), side(change, "from"), side(change, "to")))
+            .map(|(field, change)| Change {
+                field: field.clone(),
+                before: Side::of(change, "from", "from_sha256"),
+                after: Side::of(change, "to", "to_sha256"),
+            })
             .collect(),
         facts: members
             .iter()

@@ -1,6 +1,8 @@
 //! Agents: every row of the contract.
 
+use aims::domain::audit::hex;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     both,
@@ -12,6 +14,7 @@ both!(
     names_are_unique,
     both_mounts_serve_the_same,
     an_edit_changes_what_it_names,
+    the_record_of_an_edit_shows_a_change_deep_in_a_long_value,
     status_and_name_cannot_be_edited,
     listing_filters_and_searches,
     listing_pages_through_everything_once,
@@ -108,6 +111,29 @@ async fn an_edit_changes_what_it_names(db: Database) {
     let unchanged = server.admin.patch(&path, json!({})).await.expect(200);
     assert_eq!(unchanged["description"], "two\nlines");
     assert_eq!(server.audited("agent.updated").await.len(), 2, "an edit that changes nothing leaves no record");
+}
+
+async fn the_record_of_an_edit_shows_a_change_deep_in_a_long_value(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("a", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    let text = |word: &str| format!("{}{word}{}", "a".repeat(5_000), "z".repeat(2_000));
+    let metadata = |word: &str| json!([text(word)]).to_string();
+    for word in ["before", "behind"] {
+        let edit = json!({ "description": text(word), "metadata_json": metadata(word) });
+        server.admin.patch(&path, edit).await.expect(200);
+    }
+    let changes = details(&server.audited("agent.updated").await[0])["changes"].clone();
+    for (field, from, to) in
+        [("description", text("before"), text("behind")), ("metadata_json", metadata("before"), metadata("behind"))]
+    {
+        let change = &changes[field];
+        for (side, word, whole) in [("from", "before", from), ("to", "behind", to)] {
+            let shown = change[side].as_str().unwrap();
+            assert!(shown.contains(&format!("a{word}z")) && shown.chars().count() < 1_100, "{field} {side}: {shown}");
+            assert_eq!(change[format!("{side}_sha256")], hex(&Sha256::digest(whole).into()), "{field} {side}");
+        }
+    }
 }
 
 async fn status_and_name_cannot_be_edited(db: Database) {

@@ -56,7 +56,7 @@ words! {
         AgentSuspended = "agent.suspended",
         /// A suspended agent was made active again.
         AgentReactivated = "agent.reactivated",
-        /// An agent was revoked, with its active keys.
+        /// An agent was revoked, with its keys.
         AgentRevoked = "agent.revoked",
         /// An agent was deleted, with its keys and grants.
         AgentDeleted = "agent.deleted",

@@ -229,7 +229,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
         .await
 }
 
-/// Stops an agent for ever; its active keys become revoked.
+/// Stops an agent for ever, and revokes every key that has not expired.
 ///
 /// # Errors
 /// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.
@@ -252,7 +252,7 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
                     agent.token_epoch += 1;
                 })
                 .await?;
-                api_keys::revoke_active(act.conn(), id, now).await?;
+                api_keys::revoke_all(act.conn(), id, now).await?;
                 act.audit(AuditAction::AgentRevoked, Resource::Agent(id), Some(id), json!({ "reason": reason }));
                 Ok(agent)
             })

@@ -174,13 +174,13 @@ pub async fn use_up(conn: Conn<'_>, id: ApiKeyId) -> Result<()> {
     Ok(())
 }
 
-/// Revokes every active key of an agent.
+/// Revokes every key of an agent that has not expired by `now`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn revoke_active(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<()> {
-    const SQL: &str =
-        "UPDATE api_keys SET status = 'revoked', revoked_at = $2 WHERE agent_id = $1 AND status = 'active'";
+pub async fn revoke_all(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE api_keys SET status = 'revoked', revoked_at = $2 \
+        WHERE agent_id = $1 AND status <> 'revoked' AND (expires_at IS NULL OR expires_at > $2)";
     on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(now.as_micros()).execute(c).await.map(drop))?;
     Ok(())
 }

@@ -49,7 +49,8 @@ impl Plan {
     pub(super) fn make(contents: Contents, grace: Duration) -> Result<Self> {
         let agents = agents(contents.agents)?;
         let known = agents.iter().map(|agent| agent.id).collect();
-        let api_keys = api_keys(contents.api_keys, &known, grace)?;
+        let mut api_keys = api_keys(contents.api_keys, &known, grace)?;
+        revoke_with_agents(&mut api_keys, &agents);
         let capabilities = capabilities(contents.capabilities)?;
         let registered = capabilities.iter().map(|capability| capability.id).collect();
         let grants = grants(contents.grants, &known, &registered)?;
@@ -115,6 +116,20 @@ fn api_keys(rows: Vec<ApiKeyRow>, known: &HashSet<AgentId>, grace: Duration) -> 
         Ok((key, hash))
     };
     rows.into_iter().map(api_key).collect()
+}
+
+/// Revokes every key of a revoked agent that had not expired by then: the predecessor left rotated keys as they were.
+fn revoke_with_agents(keys: &mut [(ApiKey, KeyHash)], agents: &[Agent]) {
+    let revoked = agents.iter().filter(|agent| agent.status == AgentStatus::Revoked);
+    let revoked: HashMap<_, _> =
+        revoked.map(|agent| (agent.id, agent.revoked_at.unwrap_or(agent.updated_at))).collect();
+    for (key, _) in keys.iter_mut().filter(|(key, _)| key.status != ApiKeyStatus::Revoked) {
+        if let Some(&at) = revoked.get(&key.agent_id)
+            && key.expires_at.is_none_or(|end| end > at)
+        {
+            (key.status, key.revoked_at) = (ApiKeyStatus::Revoked, Some(at));
+        }
+    }
 }
 
 fn capabilities(rows: Vec<CapabilityRow>) -> Result<Vec<Capability>> {

@@ -238,6 +238,27 @@ async fn everything_is_brought_over_and_keys_keep_working() {
 }
 
 #[tokio::test]
+async fn keys_of_a_revoked_agent_are_revoked_unless_they_had_expired() {
+    let house = House::new().await;
+    let change = "UPDATE agents SET status = 'revoked', revoked_at = '2025-01-05 12:00:00' WHERE id = 'worker-7';
+        UPDATE api_keys SET status = 'active', revoked_at = NULL, expires_at = '2025-01-05 11:00:00' WHERE id = 'key-5'";
+    let path = house.file("revoked.db", &[TABLES, &rows(), change]).await;
+    run(&house.services, &path).await.unwrap();
+    let worker = house.agent_named("worker").await;
+    let mut read = house.services.store.read().await.unwrap();
+    let mut keys: Vec<_> = api_keys::list(read.conn(), worker)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|key| (key.key_prefix, key.status, key.revoked_at))
+        .collect();
+    keys.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+    let revoked = (ApiKeyStatus::Revoked, Some(time("2025-01-05T12:00:00Z")));
+    let expected = [("aims_333", revoked), ("aims_444", revoked), ("aims_555", (ApiKeyStatus::Active, None))];
+    assert_eq!(keys, expected.map(|(prefix, (status, at))| (prefix.to_owned(), status, at)));
+}
+
+#[tokio::test]
 async fn identifiers_that_are_no_uuids_stay_consistent() {
     let house = House::new().await;
     run(&house.services, &house.seed().await).await.unwrap();

@@ -348,7 +348,7 @@ pub async fn reactivate(
 
 /// Revoke an agent for ever
 ///
-/// Its active keys become revoked and its tokens end at once.
+/// Every key that has not expired becomes revoked, and its tokens end at once.
 #[utoipa::path(
     post, path = "/agents/{id}/revoke", tag = "Agents", operation_id = "revoke_agent",
     params(("id" = String, Path)), request_body(content = Option<Reason>),

@@ -1,12 +1,17 @@
 //! Agents: every row of the contract.
 
-use aims::domain::audit::hex;
+use std::time::Duration;
+
+use aims::{
+    clock::Clock,
+    domain::{Role, audit::hex},
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     both,
-    support::{Database, Server, details},
+    support::{Agent, Client, Database, Server, details},
 };
 
 both!(
@@ -20,6 +25,8 @@ both!(
     listing_pages_through_everything_once,
     suspension_and_reactivation,
     revocation_is_for_ever,
+    revocation_revokes_every_key_that_has_not_expired,
+    keys_of_agents_that_were_revoked_before_an_update_read_revoked,
     deletion_takes_keys_and_grants_but_no_records,
     nobody_stops_themselves,
     unknown_agents_are_not_found,
@@ -235,6 +242,82 @@ async fn revocation_is_for_ever(db: Database) {
     server.admin.post_empty(&format!("{path}/reactivate")).await.expect(400);
     server.admin.post_empty(&format!("{path}/keys")).await.expect(400);
     assert_eq!(server.audited("agent.revoked").await.len(), 1);
+}
+
+/// Makes keys in every state: active, rotated, rotated and past the grace period, expired, revoked.
+async fn keys_in_every_state(server: &mut Server, agent: &Agent) -> [String; 5] {
+    let keys = format!("/agents/{}/keys", agent.id);
+    let make = async |admin: &Client, body: Value| id(&admin.post(&keys, body).await.expect(201));
+    let rotate = async |admin: &Client, key: &str, hours: u32| {
+        admin.post(&format!("{keys}/{key}/rotate"), json!({ "grace_hours": hours })).await.expect(200)
+    };
+    let past_grace = make(&server.admin, json!({ "name": "past grace" })).await;
+    rotate(&server.admin, &past_grace, 1).await;
+    let soon = server.clock.now().plus(Duration::from_mins(30));
+    let expired = make(&server.admin, json!({ "name": "expired", "expires_at": soon })).await;
+    server.clock.advance(Duration::from_hours(2));
+    server.admin = server.admin.login(&server.admin_key).await;
+    let revoked = make(&server.admin, json!({ "name": "revoked" })).await;
+    server.admin.delete(&format!("{keys}/{revoked}")).await.expect(204);
+    let rotated = make(&server.admin, json!({ "name": "rotated" })).await;
+    rotate(&server.admin, &rotated, 24).await;
+    [agent.key_id.clone(), rotated, past_grace, expired, revoked]
+}
+
+fn id(made: &Value) -> String {
+    made["id"].as_str().unwrap().to_owned()
+}
+
+async fn statuses(server: &Server, agent: &Agent, ids: &[String]) -> Vec<String> {
+    let keys = server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200);
+    let status = |id: &String| {
+        let key = keys.as_array().unwrap().iter().find(|key| key["id"] == **id).unwrap();
+        assert_eq!(key["status"] == "revoked", !key["revoked_at"].is_null(), "{key}");
+        key["status"].as_str().unwrap().to_owned()
+    };
+    ids.iter().map(status).collect()
+}
+
+async fn revocation_revokes_every_key_that_has_not_expired(db: Database) {
+    let mut server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &[]).await, server.agent("other", &[]).await);
+    let ids = keys_in_every_state(&mut server, &agent).await;
+    let others = keys_in_every_state(&mut server, &other).await;
+    let before = ["active", "rotated", "rotated", "active", "revoked"];
+    assert_eq!(statuses(&server, &agent, &ids).await, before);
+    server.admin.post_empty(&format!("/agents/{}/revoke", agent.id)).await.expect(200);
+    let after = ["revoked", "revoked", "revoked", "active", "revoked"];
+    assert_eq!(statuses(&server, &agent, &ids).await, after);
+    assert_eq!(statuses(&server, &other, &others).await, before, "another agent's keys stay");
+
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let page = browser.get(&format!("/console/agents/{}/keys", agent.id)).await.expect(200);
+    assert!(!page.text.contains("badge--rotated"), "{}", page.text);
+    page.shows("badge--revoked").shows("badge--expired");
+}
+
+/// Before, only active keys were revoked with their agent.
+async fn keys_of_agents_that_were_revoked_before_an_update_read_revoked(db: Database) {
+    let mut server = Server::start(db).await;
+    let (agent, other) = (server.agent("a", &[]).await, server.agent("other", &[]).await);
+    let ids = keys_in_every_state(&mut server, &agent).await;
+    let others = keys_in_every_state(&mut server, &other).await;
+    server
+        .db
+        .execute(
+            "UPDATE agents SET status = 'revoked', revoked_at = 1767276060000000 WHERE name = 'a'; \
+             UPDATE api_keys SET status = 'revoked', revoked_at = 1767276060000000 WHERE status = 'active' \
+             AND agent_id = (SELECT id FROM agents WHERE name = 'a') AND name <> 'expired'; \
+             DELETE FROM _sqlx_migrations WHERE version = 11",
+        )
+        .await;
+    let server = server.restart(&[]).await;
+    let after = ["revoked", "revoked", "revoked", "active", "revoked"];
+    assert_eq!(statuses(&server, &agent, &ids).await, after);
+    assert_eq!(statuses(&server, &other, &others).await, ["active", "rotated", "rotated", "active", "revoked"]);
+    let keys = server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200);
+    let rotated = keys.as_array().unwrap().iter().find(|key| key["id"] == *ids[1]).unwrap();
+    assert_eq!(rotated["revoked_at"], "2026-01-01T14:01:00.000000Z", "when the agent was revoked");
 }
 
 async fn deletion_takes_keys_and_grants_but_no_records(db: Database) {

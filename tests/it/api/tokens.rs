@@ -176,11 +176,16 @@ async fn a_suspended_agent_is_refused(db: Database) {
 async fn a_revoked_agent_is_refused(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
-    // Revocation ends active keys, so it is the key of a rotation that tells about its agent.
-    server.admin.post_empty(&format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id)).await.expect(200);
+    let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
+    let rotated = server.admin.post_empty(&rotate).await.expect(200)["new_key"].clone();
     server.admin.post_empty(&format!("/agents/{}/revoke", agent.id)).await.expect(200);
-    let of = (json!(agent.id), json!(agent.key_id));
-    refuses(&server, &agent.raw_key, 403, "Agent has been revoked", "agent_revoked", of).await;
+    // Its keys are revoked with it, rotated ones too.
+    for (id, key) in
+        [(json!(agent.key_id), agent.raw_key.as_str()), (rotated["id"].clone(), rotated["raw_key"].as_str().unwrap())]
+    {
+        let of = (json!(agent.id), id);
+        refuses(&server, key, 401, "API key has been revoked", "key_revoked", of).await;
+    }
 }
 
 async fn a_key_is_needed(db: Database) {

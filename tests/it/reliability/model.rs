@@ -234,7 +234,8 @@ impl Model {
             (Step::Revoke, _) => {
                 self.status = Status::Revoked;
                 self.epoch += 1;
-                for key in self.keys.iter_mut().filter(|key| key.status == KeyStatus::Active) {
+                let now = self.now;
+                for key in self.keys.iter_mut().filter(|key| key.expires.is_none_or(|end| now < end)) {
                     key.status = KeyStatus::Revoked;
                 }
             }

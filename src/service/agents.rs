@@ -10,6 +10,7 @@ use super::{
     act::Act,
     caller::Caller,
     policy::{Action, not_oneself},
+    power,
     ways_in::keep_an_administrator,
 };
 use crate::{
@@ -188,7 +189,7 @@ pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: 
                     AgentStatus::Suspended => return Ok(agent),
                     AgentStatus::Revoked => return Err(Error::Refused("Cannot suspend a revoked agent")),
                 }
-                require_power_over(act, id).await?;
+                power::require(act, id).await?;
                 keep_an_administrator(act, id).await?;
                 let now = act.now;
                 let agent = transition(act, agent, |agent| {
@@ -216,7 +217,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
                 if agent.status != AgentStatus::Suspended {
                     return Err(Error::Refused("Only suspended agents can be reactivated"));
                 }
-                require_power_over(act, id).await?;
+                power::require(act, id).await?;
                 let agent = transition(act, agent, |agent| {
                     agent.status = AgentStatus::Active;
                     agent.suspended_at = None;
@@ -242,7 +243,7 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
                 if agent.status == AgentStatus::Revoked {
                     return Err(Error::Refused("Agent is already revoked"));
                 }
-                require_power_over(act, id).await?;
+                power::require(act, id).await?;
                 act.authority.require_recent_proof(act.now)?;
                 keep_an_administrator(act, id).await?;
                 let now = act.now;
@@ -270,7 +271,7 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot delete yourself")?;
                 let agent = find(act, id).await?;
-                require_power_over(act, id).await?;
+                power::require(act, id).await?;
                 act.authority.require_recent_proof(act.now)?;
                 keep_an_administrator(act, id).await?;
                 if !agents::delete(act.tx, id).await? {
@@ -283,12 +284,6 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
             })
         })
         .await
-}
-
-/// Refuses to stop, start or remove an agent that holds authority the caller lacks.
-pub(super) async fn require_power_over(act: &mut Act<'_>, id: AgentId) -> Result<()> {
-    let held = held(act, id).await?;
-    act.authority.require_all(&held)
 }
 
 /// What an agent holds.

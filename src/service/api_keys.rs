@@ -5,7 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Services, act::Act, agents, caller::Caller, policy::Action, resources::require_registered, ways_in::keep_a_way_in,
+    Services, act::Act, agents, caller::Caller, policy::Action, power, resources::require_registered,
+    ways_in::keep_a_way_in,
 };
 use crate::{
     crypto::RawApiKey,
@@ -99,7 +100,7 @@ pub(super) async fn make(
     raw_key: RawApiKey,
     new: NewApiKey,
 ) -> Result<CreatedApiKey> {
-    require_no_elevation(act, agent, None).await?;
+    power::require_to_issue(act, agent, None).await?;
     if let Some(scope) = &new.limits.capabilities {
         require_registered(act, scope).await.map_err(|error| match error {
             Error::NotFound(_) => {
@@ -196,7 +197,7 @@ pub async fn rotate(
     services
         .change(caller, Action::RotateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent, Some(old)).await?;
+                power::require_to_issue(act, agent, Some(old)).await?;
                 let mut key = find(act, agent, old).await?;
                 let now = act.now;
                 if key.status != ApiKeyStatus::Active {
@@ -226,14 +227,14 @@ pub async fn rotate(
 /// Ends a key at once, and every token that was issued for it.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Refused`] when it is revoked already, or is the last credential, or the last that lasts, by
+/// [`Error::Denied`] when the agent holds authority that the caller lacks, unless the caller is the agent; [`Error::NotFound`];
+/// [`Error::ProofNeeded`]; [`Error::Refused`] when it is revoked already, or is the last credential, or the last that lasts, by
 /// which an active agent that holds `admin:*` can come in.
 pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                agents::find(act, agent).await?;
-                act.authority.require_recent_proof(act.now)?;
+                power::require_to_withdraw(act, agent).await?;
                 let mut key = find(act, agent, id).await?;
                 if key.status == ApiKeyStatus::Revoked {
                     return Err(Error::Refused("Key already revoked"));
@@ -252,25 +253,6 @@ pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: Ap
             })
         })
         .await
-}
-
-/// Whoever obtains an agent's key becomes that agent: refuses it to callers who lack any of the agent's authority, and to those
-/// who have it by a limited key: one without limits would be theirs. The key `replaced` hands its own limits on.
-pub(super) async fn require_no_elevation(act: &mut Act<'_>, agent: AgentId, replaced: Option<ApiKeyId>) -> Result<()> {
-    let target = agents::find(act, agent).await?;
-    let held = agents::held(act, agent).await?;
-    act.authority.require_all(&held)?;
-    act.authority.require_recent_proof_for(&held, act.now)?;
-    if let Some(key) = act.caller.key_of(agent).filter(|key| replaced != Some(*key))
-        && let Some(principal) = act.tx.principal(agent, act.now).await?
-        && principal.key(key).is_some_and(|key| key.limits.is_limited())
-    {
-        return Err(Error::Refused("A limited key makes no other credential for its own agent"));
-    }
-    if target.status == crate::domain::AgentStatus::Revoked {
-        return Err(Error::Refused("Agent has been revoked"));
-    }
-    Ok(())
 }
 
 async fn find(act: &mut Act<'_>, agent: AgentId, id: ApiKeyId) -> Result<ApiKey> {

@@ -106,6 +106,11 @@ impl Caller {
         matches!(&self.principal, Principal::Agent(agent) if agent.links().any(|link| link.agent == id))
     }
 
+    /// Returns true if the caller is this agent, and no other agent acts for it.
+    pub(super) fn is(&self, id: AgentId) -> bool {
+        matches!(&self.principal, Principal::Agent(agent) if agent.subject.agent == id && agent.actors.is_empty())
+    }
+
     /// The API key by which the caller has this agent's authority, if it has it by one.
     pub(super) fn key_of(&self, id: AgentId) -> Option<ApiKeyId> {
         let Principal::Agent(agent) = &self.principal else { return None };

@@ -10,6 +10,7 @@ use super::{
     agents,
     caller::Caller,
     policy::{Action, not_oneself},
+    power,
     ways_in::keep_an_administrator,
 };
 use crate::{
@@ -189,7 +190,7 @@ pub(super) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capabil
 ///
 /// # Errors
 /// [`Error::Refused`] for oneself, and for `admin:*` of the last active agent that holds it and can authenticate;
-/// [`Error::NotFound`].
+/// [`Error::NotFound`]; [`Error::Denied`] when the agent holds authority that the caller lacks.
 pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capability: CapabilityId) -> Result<()> {
     services
         .change(caller, Action::UngrantCapability, move |act| {
@@ -197,7 +198,7 @@ pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capab
                 not_oneself(&act.caller, agent, OWN)?;
                 agents::find(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
-                act.authority.require_held(&capability.name)?;
+                power::require(act, agent).await?;
                 if capability.name.as_str() == builtin::ADMIN {
                     keep_an_administrator(act, agent).await?;
                 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Services, agents, caller::Caller, policy::Action};
+use super::{Services, agents, caller::Caller, policy::Action, power};
 use crate::{
     domain::{
         AgentId, DelegationId, Error, Result,
@@ -23,7 +23,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate:
         .change(caller, Action::ManageDelegates, move |act| {
             Box::pin(async move {
                 agents::find(act, agent).await?;
-                agents::require_power_over(act, agent).await?;
+                power::require(act, agent).await?;
                 if agent == delegate {
                     return Err(Error::Refused("An agent needs nobody's leave to act for itself"));
                 }
@@ -66,7 +66,7 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, delega
         .change(caller, Action::ManageDelegates, move |act| {
             Box::pin(async move {
                 agents::find(act, agent).await?;
-                agents::require_power_over(act, agent).await?;
+                power::require(act, agent).await?;
                 if !delegations::delete(act.conn(), agent, delegate).await? {
                     return Err(Error::NotFound("Delegate"));
                 }

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Services, agents,
-    api_keys::require_no_elevation,
     caller::{Caller, Origin},
     clients::Client,
     policy::Action,
+    power,
     tokens::check_status,
     ways_in::keep_a_way_in,
 };
@@ -52,7 +52,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
     services
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent, None).await?;
+                power::require_to_issue(act, agent, None).await?;
                 if federated_identities::of_agent(act.conn(), agent).await?.len() >= FederatedIdentity::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} federated identities", FederatedIdentity::MAX_PER_AGENT)
@@ -98,8 +98,7 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: Fe
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
-                agents::find(act, agent).await?;
+                power::require_to_withdraw(act, agent).await?;
                 keep_a_way_in(act, agent, Credential::FederatedIdentity(id)).await?;
                 let removed = federated_identities::delete(act.conn(), agent, id).await?;
                 let identity = removed.ok_or(Error::NotFound("Federated identity"))?;

@@ -23,6 +23,7 @@ pub mod live_tokens;
 pub mod overview;
 pub mod passkeys;
 pub mod policy;
+pub mod power;
 pub mod principals;
 pub mod public_keys;
 pub mod refusals;

@@ -146,18 +146,22 @@ impl Authority {
         }
     }
 
-    /// Demands all that `others` allow: whoever obtains a credential of an agent becomes that agent. Every role but the
-    /// owner's is short of `admin:*`.
+    /// The first of these capabilities that the caller lacks. Every role but the owner's is short of `admin:*`.
+    #[must_use]
+    pub fn lacks<'o>(&self, others: &'o CapabilitySet) -> Option<&'o str> {
+        match self {
+            Self::Unlimited | Self::Role { role: Role::Owner, .. } => None,
+            Self::Limited(held) => held.lacks(others),
+            Self::Role { .. } => others.iter().find(is_admin),
+        }
+    }
+
+    /// Demands all of these capabilities.
     ///
     /// # Errors
     /// [`Denial::MoreAuthority`], naming a capability that the caller lacks.
     pub fn require_all(&self, others: &CapabilitySet) -> Result<()> {
-        let lacking = match self {
-            Self::Unlimited | Self::Role { role: Role::Owner, .. } => None,
-            Self::Limited(held) => held.lacks(others),
-            Self::Role { .. } => others.iter().find(is_admin),
-        };
-        lacking.map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.to_owned()).into()))
+        self.lacks(others).map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.to_owned()).into()))
     }
 
     /// Demands the capability that is about to be given away.

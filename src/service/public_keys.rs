@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    Services, act::Act, agents, api_keys::require_no_elevation, caller::Caller, policy::Action, ways_in::keep_a_way_in,
-};
+use super::{Services, act::Act, agents, caller::Caller, policy::Action, power, ways_in::keep_a_way_in};
 use crate::{
     domain::{
         AgentId, Error, Invalid, PublicKeyId, Result,
@@ -46,7 +44,7 @@ pub async fn register(
     services
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
-                require_no_elevation(act, agent, None).await?;
+                power::require_to_issue(act, agent, None).await?;
                 if public_keys::of_agent(act.conn(), agent).await?.len() + keys.len() > PublicKey::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} public keys", PublicKey::MAX_PER_AGENT).into(),
@@ -100,8 +98,7 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: Pu
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
-                agents::find(act, agent).await?;
+                power::require_to_withdraw(act, agent).await?;
                 keep_a_way_in(act, agent, Credential::PublicKey(id)).await?;
                 let removed = public_keys::delete(act.conn(), agent, id).await?;
                 let key = removed.ok_or(Error::NotFound("Public key"))?;

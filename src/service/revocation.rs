@@ -8,6 +8,7 @@ use super::{
     clients::Client,
     live_tokens::{self, Count},
     policy::Action,
+    power,
     refusals::By,
 };
 use crate::{
@@ -88,7 +89,7 @@ pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Re
         .change(caller, Action::RevokeTokens, move |act| {
             Box::pin(async move {
                 let agent = agents::find(act, id).await?;
-                agents::require_power_over(act, id).await?;
+                power::require(act, id).await?;
                 agents::transition(act, agent, |agent| agent.token_epoch += 1).await?;
                 act.audit(
                     AuditAction::TokensRevoked,

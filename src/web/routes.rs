@@ -219,7 +219,10 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
                     operation.security = Some(vec![SecurityRequirement::new("bearer", [action.demands()])]);
                     &[
                         ("401", "The access token is missing, or is not or no longer valid (RFC 6750 section 3)."),
-                        ("403", "The token lacks the required capability, or the caller would gain authority."),
+                        (
+                            "403",
+                            "The token lacks the required capability, or the caller lacks authority that the agent holds.",
+                        ),
                     ]
                 }
             };

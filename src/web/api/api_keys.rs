@@ -280,7 +280,8 @@ pub async fn list(
 
 /// Rotate an API key
 ///
-/// Makes a new key of the same name and expiry. The old one works until the grace period is over.
+/// Makes a new key of the same name and expiry. The old one works until the grace period is over. Refused when the agent holds
+/// authority that you lack.
 #[utoipa::path(
     post, path = "/agents/{id}/keys/{key_id}/rotate", tag = "API keys", operation_id = "rotate_api_key",
     params(("id" = String, Path), ("key_id" = String, Path)), request_body(content = Option<Rotate>),
@@ -309,7 +310,8 @@ pub async fn rotate(
 
 /// Revoke an API key
 ///
-/// The key, and every token issued for it, is refused at once.
+/// The key, and every token issued for it, is refused at once. You may always revoke keys of your own agent; of another agent only
+/// if it holds no authority that you lack.
 #[utoipa::path(
     delete, path = "/agents/{id}/keys/{key_id}", tag = "API keys", operation_id = "revoke_api_key",
     params(("id" = String, Path), ("key_id" = String, Path)),

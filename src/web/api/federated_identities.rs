@@ -126,7 +126,8 @@ pub async fn list(
 
 /// Trust a foreign issuer no more
 ///
-/// Tokens that were issued at its word end at once.
+/// Tokens that were issued at its word end at once. You may always remove those of your own agent; of another agent only if it
+/// holds no authority that you lack.
 #[utoipa::path(
     delete, path = "/agents/{id}/federated-identities/{identity_id}", tag = "API keys",
     operation_id = "remove_federated_identity",

@@ -103,7 +103,8 @@ pub async fn list(
 
 /// Remove a public key of an agent
 ///
-/// Tokens that were issued for it end at once.
+/// Tokens that were issued for it end at once. You may always remove keys of your own agent; of another agent only if it holds no
+/// authority that you lack.
 #[utoipa::path(
     delete, path = "/agents/{id}/public-keys/{key_id}", tag = "API keys", operation_id = "remove_public_key",
     params(("id" = String, Path), ("key_id" = String, Path)),

@@ -287,7 +287,7 @@ impl GrantsPage {
             .collect();
         offered.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         Ok(Self {
-            head: Head::of(&agent, now, "grants"),
+            head: Head::of(services, admin, &agent, "grants").await?,
             held: held.iter().map(|capability| Row::of(capability, 0, now)).collect(),
             offered,
             more: all.next.is_some(),

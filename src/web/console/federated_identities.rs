@@ -62,7 +62,7 @@ pub(super) async fn new_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let head = Head::of(&agent, services.env.now(), "keys");
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
     Ok(Page(NewPage { frame: frame.at("agents"), head, form: Form::default(), problems: Problems::default() }))
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn add(
         Err(error) => {
             let status = Problems::status(&error);
             let problems = Problems::from_error(error, "")?;
-            let head = Head::of(&agent, services.env.now(), "keys");
+            let head = Head::of(&services, &admin, &agent, "keys").await?;
             Ok(html(status, &NewPage { frame: frame.at("agents"), head, form, problems }))
         }
     }

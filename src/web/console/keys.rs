@@ -21,7 +21,7 @@ use super::{
     agents::{Head, find, parse_id},
     federated_identities,
     form::{Form, Problems},
-    frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
+    frame::{Frame, Moment, Page, back_to, html, refused},
     guard::Admin,
     live::{answer, may_watch},
     public_keys,
@@ -58,10 +58,12 @@ pub(super) struct Row {
     uses: i64,
     /// What it may be used for at most, in words.
     limits: Vec<String>,
+    /// Whether the administrator may rotate and revoke it.
+    may_manage: bool,
 }
 
 impl Row {
-    fn of(key: &ApiKey, agent_name: String, uses: i64, now: Timestamp) -> Self {
+    fn of(key: &ApiKey, agent_name: String, may_manage: bool, uses: i64, now: Timestamp) -> Self {
         let moment = |at| Moment::at(at, now);
         let usable = key.validity().check(now).is_ok();
         let expired = key.status != ApiKeyStatus::Revoked && !usable;
@@ -79,6 +81,7 @@ impl Row {
             last_ip: key.last_used_ip.clone(),
             uses,
             limits: described(&key.limits),
+            may_manage,
         }
     }
 
@@ -121,13 +124,16 @@ pub(super) async fn of_agent(
     let now = services.env.now();
     // What works first, and the newest of it first.
     keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
-    let row = |key: &ApiKey| Row::of(key, agent.name.to_string(), uses.get(&key.id).copied().unwrap_or_default(), now);
+    let head = Head::of(&services, &admin, &agent, "keys").await?;
+    let row = |key: &ApiKey| {
+        Row::of(key, head.name.clone(), head.may_manage, uses.get(&key.id).copied().unwrap_or_default(), now)
+    };
     Ok(Page(AgentKeysPage {
         frame: frame.at("agents"),
         keys: keys.iter().map(row).collect(),
         public_keys: public.iter().map(|key| public_keys::Row::of(key, now)).collect(),
         federated_identities: federated.into_iter().map(|one| federated_identities::Row::of(one, now)).collect(),
-        head: Head::of(&agent, now, "keys"),
+        head,
     }))
 }
 
@@ -168,7 +174,7 @@ pub(super) async fn new_page(
     }
     Ok(Page(NewKeyPage {
         frame: frame.at("agents"),
-        head: Head::of(&agent, services.env.now(), "keys"),
+        head: Head::of(&services, &admin, &agent, "keys").await?.manageable()?,
         form: Form::default(),
         id: services.env.uuid().to_string(),
         problems: Problems::default(),
@@ -190,25 +196,26 @@ struct CreatedPage {
 }
 
 impl CreatedPage {
-    fn of(
+    async fn of(
         services: &Services,
+        admin: &Admin,
         frame: Frame,
         agent: &Agent,
         created: &CreatedApiKey,
         old_until: Option<Timestamp>,
-    ) -> Self {
+    ) -> Result<Self> {
         let now = services.env.now();
         let secret = created.raw_key.expose().to_owned();
-        Self {
+        Ok(Self {
             frame: frame.at("agents"),
-            head: Head::of(agent, now, "keys"),
+            head: Head::of(services, admin, agent, "keys").await?,
             key_name: created.key.name.clone(),
             done: format!("/console/agents/{}/keys", agent.id),
             first_use: format!("/console/agents/{}/keys/{}/first-use", agent.id, created.key.id),
             snippets: snippets(&services.settings.issuer, &secret),
             secret,
             old_until: old_until.map(|at| Moment::at(at, now)),
-        }
+        })
     }
 }
 
@@ -228,7 +235,10 @@ pub(super) async fn create(
         Err(error) => Err(error),
     };
     match created {
-        Ok(created) => Ok(Page(CreatedPage::of(&services, frame, &agent, &created, None)).into_response()),
+        Ok(created) => {
+            let page = CreatedPage::of(&services, &admin, frame, &agent, &created, None).await?;
+            Ok(Page(page).into_response())
+        }
         Err(error) => {
             let status = match &error {
                 Error::Conflict(_) => StatusCode::CONFLICT,
@@ -236,7 +246,8 @@ pub(super) async fn create(
                 _ => StatusCode::UNPROCESSABLE_ENTITY,
             };
             let problems = Problems::from_error(error, "")?;
-            let (head, id) = (Head::of(&agent, now, "keys"), services.env.uuid().to_string());
+            let head = Head::of(&services, &admin, &agent, "keys").await?;
+            let id = services.env.uuid().to_string();
             Ok(html(status, &NewKeyPage { frame: frame.at("agents"), head, form, id, problems }))
         }
     }
@@ -304,9 +315,8 @@ pub(super) async fn rotate_page(
     Path((id, key)): Path<(String, String)>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let (agent, key) = find_key(&services, &admin, &id, &key).await?;
-    let now = services.env.now();
-    let key = Row::of(&key, agent.name.to_string(), 0, now);
-    let head = Head::of(&agent, now, "keys");
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
+    let key = Row::of(&key, head.name.clone(), head.may_manage, 0, services.env.now());
     Ok(Page(RotatePage { frame: frame.at("agents"), head, key, problems: Problems::default() }))
 }
 
@@ -337,13 +347,15 @@ pub(super) async fn rotate(
     match rotated {
         Ok(rotation) => {
             let until = Some(now.plus(rotation.grace)).filter(|_| !rotation.grace.is_zero());
-            Ok(Page(CreatedPage::of(&services, frame, &agent, &rotation.new, until)).into_response())
+            let page = CreatedPage::of(&services, &admin, frame, &agent, &rotation.new, until).await?;
+            Ok(Page(page).into_response())
         }
         Err(error) => {
+            let status = Problems::status(&error);
             let problems = Problems::from_error(error, "")?;
-            let key = Row::of(&old, agent.name.to_string(), 0, now);
-            let head = Head::of(&agent, now, "keys");
-            Ok(unprocessable(&RotatePage { frame: frame.at("agents"), head, key, problems }))
+            let head = Head::of(&services, &admin, &agent, "keys").await?;
+            let key = Row::of(&old, head.name.clone(), head.may_manage, 0, now);
+            Ok(html(status, &RotatePage { frame: frame.at("agents"), head, key, problems }))
         }
     }
 }
@@ -367,10 +379,10 @@ pub(super) async fn revoke_page(
     if key.status == ApiKeyStatus::Revoked {
         return Err(Error::Refused("Key already revoked").into());
     }
-    let now = services.env.now();
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
     let uses = api_keys::uses(&services, &admin, agent.id).await?.get(&key.id).copied().unwrap_or_default();
-    let key = Row::of(&key, agent.name.to_string(), uses, now);
-    Ok(Page(RevokePage { frame: frame.at("agents"), head: Head::of(&agent, now, "keys"), key }))
+    let key = Row::of(&key, head.name.clone(), head.may_manage, uses, services.env.now());
+    Ok(Page(RevokePage { frame: frame.at("agents"), head, key }))
 }
 
 /// Revokes a key, or ends the grace of one that was rotated.

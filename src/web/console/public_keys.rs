@@ -12,7 +12,7 @@ use super::{
     Shared,
     agents::{Head, find, parse_id},
     form::{Form, Problems},
-    frame::{Frame, Moment, Page, back_to, unprocessable},
+    frame::{Frame, Moment, Page, back_to, html},
     guard::Admin,
 };
 use crate::{
@@ -56,7 +56,7 @@ pub(super) async fn new_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let head = Head::of(&agent, services.env.now(), "keys");
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
     Ok(Page(NewPage { frame: frame.at("agents"), head, problems: Problems::default() }))
 }
 
@@ -85,6 +85,7 @@ pub(super) async fn register(
             back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
         }
         Err(error) => {
+            let status = Problems::status(&error);
             let problems = match error {
                 Error::Invalid(fields) => {
                     let told = fields.first().map_or("", |field| field.invalid.message.as_str());
@@ -92,8 +93,8 @@ pub(super) async fn register(
                 }
                 other => Problems::from_error(other, "jwk")?,
             };
-            let head = Head::of(&agent, services.env.now(), "keys");
-            Ok(unprocessable(&NewPage { frame: frame.at("agents"), head, problems }))
+            let head = Head::of(&services, &admin, &agent, "keys").await?;
+            Ok(html(status, &NewPage { frame: frame.at("agents"), head, problems }))
         }
     }
 }

@@ -114,7 +114,7 @@ impl TokensPage {
         let delegates = delegates::list(services, admin, agent.id).await?;
         Ok(Self {
             frame: frame.at("agents"),
-            head: Head::of(agent, now, "tokens"),
+            head: Head::of(services, admin, agent, "tokens").await?,
             tokens: page.items.into_iter().map(|token| Row::of(token, now)).collect(),
             next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path_of(agent.id))),
             delegates: delegates.into_iter().map(|delegation| Delegate::of(delegation, now)).collect(),

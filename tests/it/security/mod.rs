@@ -6,5 +6,6 @@ mod immediate;
 mod last_administrator;
 mod limits;
 mod matrix;
+mod power;
 mod races;
 mod secrets;

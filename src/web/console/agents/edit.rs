@@ -147,7 +147,7 @@ pub(in crate::web::console) async fn page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let head = Some(Head::of(&agent, services.env.now(), "edit"));
+    let head = Some(Head::of(&services, &admin, &agent, "edit").await?);
     let (frame, values) = (frame.at("agents"), Values::of(&agent));
     Ok(Page(EditPage { frame, head, values, problems: Problems::default(), theirs: None }))
 }
@@ -174,7 +174,7 @@ pub(in crate::web::console) async fn update(
     };
     let (frame, mut values) = (frame.at("agents"), Values::sent(&form));
     let agent = agents::get(&services, &admin, id).await?;
-    let head = Some(Head::of(&agent, services.env.now(), "edit"));
+    let head = Some(Head::of(&services, &admin, &agent, "edit").await?);
     if let Error::Conflict(message) = &error {
         let problems = Problems::general(format!("{message}. Compare, then save again to keep what you typed."));
         let theirs = Values::of(&agent);

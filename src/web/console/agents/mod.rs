@@ -6,10 +6,10 @@ pub(super) mod list;
 pub(super) mod show;
 pub(super) mod stop;
 
-use super::frame::Moment;
+use super::{frame::Moment, guard::Admin};
 use crate::{
-    domain::{Agent, AgentId, Error, Result, Timestamp},
-    service::{Caller, Services, agents},
+    domain::{Agent, AgentId, Denial, Error, Result, Role},
+    service::{Caller, Services, agents, power},
 };
 
 /// Reads the identifier in a path and finds the agent.
@@ -34,12 +34,18 @@ pub(super) struct Head {
     pub(super) revoked: Option<Moment>,
     /// Which of its pages is open.
     pub(super) tab: &'static str,
+    /// Whether the administrator may stop the agent and change its credentials.
+    pub(super) may_manage: bool,
+    /// A capability of the agent that the administrator lacks.
+    pub(super) lacking: Option<String>,
 }
 
 impl Head {
-    pub(super) fn of(agent: &Agent, now: Timestamp, tab: &'static str) -> Self {
+    pub(super) async fn of(services: &Services, admin: &Admin, agent: &Agent, tab: &'static str) -> Result<Self> {
+        let now = services.env.now();
         let moment = |at| Moment::at(at, now);
-        Self {
+        let lacking = power::lacking(services, admin, agent.id).await?;
+        Ok(Self {
             id: agent.id,
             name: agent.name.to_string(),
             owner: agent.owner.clone(),
@@ -50,6 +56,19 @@ impl Head {
             suspended: agent.suspended_at.map(moment),
             revoked: agent.revoked_at.map(moment),
             tab,
+            may_manage: lacking.is_none() && admin.0.administrator.role >= Role::Operator,
+            lacking,
+        })
+    }
+
+    /// Refuses a form that would be refused once it is sent.
+    ///
+    /// # Errors
+    /// [`Denial::MoreAuthority`].
+    pub(super) fn manageable(self) -> Result<Self> {
+        match self.lacking {
+            Some(lacking) => Err(Denial::MoreAuthority(lacking).into()),
+            None => Ok(self),
         }
     }
 

@@ -56,7 +56,7 @@ pub(in crate::web::console) async fn overview(
     let latest = audit::of_agent(&services, &admin, agent.id, Start::Before(i64::MAX), Limit::of(6)).await?;
     Ok(Page(OverviewPage {
         frame: frame.at("agents"),
-        head: Head::of(&agent, now, "overview"),
+        head: Head::of(&services, &admin, &agent, "overview").await?,
         usable_keys: keys.iter().filter(|key| key.validity().check(now).is_ok()).count(),
         last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
         keys: keys.len(),
@@ -99,7 +99,7 @@ pub(in crate::web::console) async fn timeline(
     let path = format!("/console/agents/{}/timeline", agent.id);
     Ok(Page(TimelinePage {
         frame: frame.at("agents"),
-        head: Head::of(&agent, services.env.now(), "timeline"),
+        head: Head::of(&services, &admin, &agent, "timeline").await?,
         next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path)),
         records: rows(&services, &admin, page.items).await?,
     }))
@@ -125,7 +125,7 @@ pub(in crate::web::console) async fn connect(
     let issuer = services.settings.issuer.clone();
     Ok(Page(ConnectPage {
         frame: frame.at("agents"),
-        head: Head::of(&agent, services.env.now(), "connect"),
+        head: Head::of(&services, &admin, &agent, "connect").await?,
         snippets: snippets(&issuer, "aims_…"),
         issuer,
     }))

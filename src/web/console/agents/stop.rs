@@ -11,7 +11,7 @@ use super::{
     super::{
         Shared,
         form::{Form, Problems},
-        frame::{Frame, Moment, Page, back_to, refused, unprocessable},
+        frame::{Frame, Moment, Page, back_to, html, refused},
         guard::Admin,
     },
     Head, find, parse_id,
@@ -83,7 +83,7 @@ impl StopPage {
         let keys = api_keys::list(services, admin, agent.id).await?;
         Ok(Self {
             frame: frame.at("agents"),
-            head: Head::of(agent, now, act),
+            head: Head::of(services, admin, agent, act).await?,
             act,
             live_tokens: live_tokens::count(services, admin, agent.id).await?,
             last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
@@ -91,6 +91,11 @@ impl StopPage {
             reason: String::new(),
             problems: Problems::default(),
         })
+    }
+
+    /// The page, unless the act would be refused.
+    fn offered(self) -> Result<Page<Self>, Failure> {
+        Ok(Page(Self { head: self.head.manageable()?, ..self }))
     }
 }
 
@@ -102,7 +107,7 @@ pub(in crate::web::console) async fn revoke_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    Ok(Page(StopPage::of(&services, &admin, frame, &agent, "revoke").await?))
+    StopPage::of(&services, &admin, frame, &agent, "revoke").await?.offered()
 }
 
 /// Asks before an agent is deleted.
@@ -113,7 +118,7 @@ pub(in crate::web::console) async fn delete_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    Ok(Page(StopPage::of(&services, &admin, frame, &agent, "delete").await?))
+    StopPage::of(&services, &admin, frame, &agent, "delete").await?.offered()
 }
 
 /// Revokes an agent whose name was typed.
@@ -181,7 +186,8 @@ async fn again(
     error: Error,
     form: &Form,
 ) -> Result<Response, Failure> {
+    let status = Problems::status(&error);
     let problems = Problems::from_error(error, "")?;
     let page = StopPage::of(services, admin, frame, agent, act).await?;
-    Ok(unprocessable(&StopPage { problems, reason: form.get("reason").to_owned(), ..page }))
+    Ok(html(status, &StopPage { problems, reason: form.get("reason").to_owned(), ..page }))
 }

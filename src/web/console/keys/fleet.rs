@@ -1,6 +1,6 @@
 //! The page of the fleet's keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use askama::Template;
 use axum::{extract::State, response::IntoResponse};
@@ -8,7 +8,7 @@ use axum::{extract::State, response::IntoResponse};
 use super::Row;
 use crate::{
     domain::{ApiKey, Invalid, Limit, Selection, api_key::Position},
-    service::{agents, api_keys},
+    service::{agents, api_keys, power},
     web::{
         api::paging::{Cursor, parse_cursor},
         console::{
@@ -70,9 +70,15 @@ pub(in crate::web::console) async fn fleet(
     agents.sort_unstable();
     agents.dedup();
     let names: HashMap<_, _> = agents::names(&services, &admin, &agents).await?;
+    let mut managed = HashSet::new();
+    for agent in agents {
+        if frame.may_operate() && power::lacking(&services, &admin, agent).await?.is_none() {
+            managed.insert(agent);
+        }
+    }
     let row = |key: &ApiKey| {
         let name = names.get(&key.agent_id).map(ToString::to_string).unwrap_or_default();
-        Row::of(key, name, 0, now)
+        Row::of(key, name, managed.contains(&key.agent_id), 0, now)
     };
     let show = SELECTIONS.iter().find(|(.., listed)| *listed == selection).map_or("all", |(word, ..)| word);
     Ok(Page(FleetPage {

@@ -1,0 +1,68 @@
+//! Power over an agent: the caller holds all that the agent holds.
+//!
+//! Every act that stops or starts an agent, or gives it or takes from it a credential, a delegate, a capability or its tokens,
+//! asks here. So nobody gains authority, and nobody takes any from an agent that holds more than they do.
+
+use super::{
+    Services,
+    act::Act,
+    agents,
+    caller::Caller,
+    policy::{Action, Authority},
+};
+use crate::domain::{AgentId, AgentStatus, ApiKeyId, CapabilitySet, Error, Result};
+
+/// Demands power over an agent; returns what the agent holds.
+///
+/// # Errors
+/// [`crate::domain::Denial::MoreAuthority`].
+pub(super) async fn require(act: &mut Act<'_>, agent: AgentId) -> Result<CapabilitySet> {
+    let held = agents::held(act, agent).await?;
+    act.authority.require_all(&held)?;
+    Ok(held)
+}
+
+/// Demands what issuing a credential for an agent takes: whoever has the credential can act as the agent. A caller who has the
+/// agent's authority by a limited key gets no credential without limits; the key `replaced` hands its own limits on.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for a limited key and a revoked agent.
+pub(super) async fn require_to_issue(act: &mut Act<'_>, agent: AgentId, replaced: Option<ApiKeyId>) -> Result<()> {
+    let target = agents::find(act, agent).await?;
+    let held = require(act, agent).await?;
+    act.authority.require_recent_proof_for(&held, act.now)?;
+    if let Some(key) = act.caller.key_of(agent).filter(|key| replaced != Some(*key))
+        && let Some(principal) = act.tx.principal(agent, act.now).await?
+        && principal.key(key).is_some_and(|key| key.limits.is_limited())
+    {
+        return Err(Error::Refused("A limited key makes no other credential for its own agent"));
+    }
+    if target.status == AgentStatus::Revoked {
+        return Err(Error::Refused("Agent has been revoked"));
+    }
+    Ok(())
+}
+
+/// Demands what taking a credential from an agent takes. An agent may always take its own, also with a token that carries less
+/// than the agent holds.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`].
+pub(super) async fn require_to_withdraw(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+    agents::find(act, agent).await?;
+    if !act.caller.is(agent) {
+        require(act, agent).await?;
+    }
+    act.authority.require_recent_proof(act.now)
+}
+
+/// The first capability of an agent that the caller lacks, as things stand now: a page offers no act that would be refused.
+///
+/// # Errors
+/// [`Error::Denied`] without `agents:read`.
+pub async fn lacking(services: &Services, caller: &Caller, agent: AgentId) -> Result<Option<String>> {
+    services.permit(caller, Action::ReadAgent).await?;
+    let principal = services.principals.agent(&services.store, agent, services.env.now()).await?;
+    let authority = Authority::of(caller);
+    Ok(principal.and_then(|agent| authority.lacks(&agent.capabilities).map(str::to_owned)))
+}

@@ -1,0 +1,342 @@
+//! Nobody takes anything from an agent that holds more than they do: no credential, no delegate, no token, no grant.
+
+use std::collections::BTreeSet;
+
+use aims::{
+    domain::Role,
+    service::Action,
+    web::{
+        console,
+        routes::{self, Demand},
+    },
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    oauth::as_client,
+    support::{Agent, Answer, Browser, Client, Database, Server, details},
+};
+
+both!(
+    a_key_manager_takes_nothing_from_a_stronger_agent,
+    an_operator_takes_nothing_from_an_administrator,
+    the_console_offers_no_act_that_it_would_refuse,
+    a_bulk_act_leaves_a_stronger_agent_alone,
+    an_agent_always_takes_its_own_credentials,
+    acting_for_a_stronger_agent_is_not_being_it,
+);
+
+const UNLIMITED: (&str, &str) = ("AUDIT_REFUSALS_PER_MINUTE", "1000000");
+
+/// An agent with one of everything that can be taken from it.
+struct Target {
+    agent: Agent,
+    /// A capability that it holds.
+    capability: String,
+    public_key: String,
+    identity: String,
+    delegate: String,
+}
+
+impl Target {
+    async fn make(server: &Server, name: &str, holds: &str) -> Self {
+        let agent = server.agent(name, &[holds]).await;
+        let path = format!("/agents/{}", agent.id);
+        let admin = &server.admin;
+        let public = admin.post(&format!("{path}/public-keys"), public_key()).await.expect(201);
+        let identity = admin.post(&format!("{path}/federated-identities"), trust(name)).await.expect(201);
+        let delegate = server.agent(&format!("{name}-delegate"), &[]).await.id;
+        admin.post(&format!("{path}/delegates"), json!({ "delegate_id": delegate })).await.expect(201);
+        // A second way in, so that it is not kept for being the last one.
+        admin.post(&format!("{path}/keys"), json!({})).await.expect(201);
+        let capability = server.capability(holds).await;
+        let id = |made: &Value| made["id"].as_str().unwrap().to_owned();
+        Self { agent, capability, public_key: id(&public[0]), identity: id(&identity), delegate }
+    }
+
+    /// The path of a route of the API or the console, with what belongs to this agent filled in.
+    fn path(&self, route: &str) -> String {
+        let key = if route.contains("/public-keys/") {
+            &self.public_key
+        } else if route.contains("/federated-identities/") {
+            &self.identity
+        } else if route.contains("/delegates/") {
+            &self.delegate
+        } else {
+            &self.agent.key_id
+        };
+        [
+            ("{id}", &self.agent.id),
+            ("{key_id}", key),
+            ("{key}", key),
+            ("{identity_id}", &self.identity),
+            ("{delegate_id}", &self.delegate),
+            ("{capability_id}", &self.capability),
+            ("{capability}", &self.capability),
+        ]
+        .iter()
+        .fold(route.to_owned(), |path, (part, value)| path.replace(part, value))
+    }
+
+    /// All that can be read of it.
+    async fn state(&self, server: &Server) -> Vec<Value> {
+        let mut state = Vec::new();
+        for part in ["", "/keys", "/public-keys", "/federated-identities", "/delegates", "/capabilities", "/tokens"] {
+            state.push(server.admin.get(&format!("/agents/{}{part}", self.agent.id)).await.expect(200));
+        }
+        state
+    }
+}
+
+fn public_key() -> Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+}
+
+fn another_public_key() -> Value {
+    json!({
+        "kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    })
+}
+
+fn trust(subject: &str) -> Value {
+    json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": subject } })
+}
+
+/// The newest refusal, and how many there are.
+async fn denied(server: &Server) -> (usize, Value) {
+    let records = server.audited("authz.denied").await;
+    (records.len(), records.first().cloned().unwrap_or_default())
+}
+
+async fn call(client: &Client, method: &Method, path: &str, body: &Value) -> Answer {
+    client.send(client.request(method.clone(), path).json(body)).await
+}
+
+/// The acts upon an agent, from the table of routes: a new one is attacked as soon as it exists.
+fn acts_of_the_api() -> Vec<(Method, String, Action)> {
+    let acts = routes::list().into_iter().filter_map(|route| match route.demand {
+        Demand::Action(action) if route.path.starts_with("/agents/{id}") && route.method != Method::GET => {
+            Some((route.method, route.path, action))
+        }
+        _ => None,
+    });
+    // To describe an agent takes nothing from it.
+    acts.filter(|(.., action)| *action != Action::UpdateAgent).collect()
+}
+
+async fn a_key_manager_takes_nothing_from_a_stronger_agent(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    let helper = server.agent("helper", &[]).await;
+    let acts = acts_of_the_api();
+    assert_eq!(acts.len(), 16, "a new act upon agents belongs into this count, and needs a body that is valid");
+    for (name, holds) in [("boss", "admin:*"), ("special", "x:y")] {
+        let target = Target::make(&server, name, holds).await;
+        let before = target.state(&server).await;
+        for (method, path, action) in &acts {
+            let body = match (method.as_str(), path.rsplit('/').next().unwrap()) {
+                ("POST", "public-keys") => another_public_key(),
+                ("POST", "federated-identities") => trust("other"),
+                ("POST", "delegates") => json!({ "delegate_id": helper.id }),
+                ("POST", "capabilities") => json!({ "capability_id": target.capability }),
+                _ => json!({}),
+            };
+            let (refusals, _) = denied(&server).await;
+            let answer = call(&manager.client, method, &target.path(path), &body).await;
+            let lacking = if action.demands() == "keys:manage" {
+                answer.refused(403, &format!("The agent holds authority that you lack: {holds}"));
+                holds
+            } else {
+                answer.refused(403, "Missing required capability: admin:*");
+                "admin:*"
+            };
+            let (count, record) = denied(&server).await;
+            assert_eq!(count, refusals + 1, "{method} {path} is on record");
+            assert_eq!((&record["agent_id"], &record["success"]), (&json!(manager.id), &json!(0)), "{method} {path}");
+            assert_eq!(details(&record)["capability"], lacking, "{method} {path}");
+            assert_eq!(target.state(&server).await, before, "{method} {path} changed something");
+        }
+        server.anybody().exchange(&target.agent.raw_key).await.expect(200);
+    }
+}
+
+/// A form of the console that is valid, but for who sends it.
+fn form<'f>(path: &str, target: &'f Target) -> Vec<(&'static str, &'f str)> {
+    const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    match path.trim_start_matches("/console/agents/{id}/") {
+        "keys" => vec![("name", "mine"), ("life", "90")],
+        "keys/{key}/rotate" => vec![("grace", "0")],
+        "public-keys" => vec![("jwk", KEY)],
+        "federated-identities" => {
+            vec![("issuer", "https://issuer.example"), ("audience", "aims"), ("claims", "sub=other")]
+        }
+        "delegates" => vec![("delegate", "helper")],
+        "grants" => vec![("capability", &target.capability)],
+        "revoke" | "delete" => vec![("confirm", "boss")],
+        _ => Vec::new(),
+    }
+}
+
+async fn an_operator_takes_nothing_from_an_administrator(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let person = server.person("zoe", Role::Operator).await.to_string();
+    let browser = server.sign_in("zoe").await;
+    server.agent("helper", &[]).await;
+    let boss = Target::make(&server, "boss", "admin:*").await;
+    let sleeper = Target::make(&server, "sleeper", "admin:*").await;
+    server.admin.post_empty(&format!("/agents/{}/suspend", sleeper.agent.id)).await.expect(200);
+
+    let acts = console::routes::list().into_iter().filter(|route| {
+        let is_act = route.method == Method::POST && route.path.starts_with("/console/agents/{id}/");
+        is_act && matches!(route.demand, Demand::Action(action) if action.demands_role() == Role::Operator)
+    });
+    let mut count = 0;
+    for route in acts {
+        let target = if route.path.ends_with("/reactivate") { &sleeper } else { &boss };
+        let (before, (refusals, _)) = (target.state(&server).await, denied(&server).await);
+        let page = browser.post(&target.path(&route.path), &form(&route.path, target)).await;
+        // What is left of a grant is told on the page that the browser is sent to.
+        let page = if page.status == 303 { browser.get(page.location()).await } else { page.expect(403) };
+        page.shows("authority that you lack: admin:*");
+        let (now, record) = denied(&server).await;
+        assert_eq!(now, refusals + 1, "{} is on record", route.path);
+        assert_eq!((&record["agent_id"], &record["success"]), (&json!(person), &json!(0)), "{}", route.path);
+        assert_eq!(details(&record)["capability"], "admin:*", "{}", route.path);
+        assert_eq!(target.state(&server).await, before, "{} changed something", route.path);
+        count += 1;
+    }
+    assert_eq!(count, 16, "a new act upon agents belongs into this count, and needs a form that is valid");
+    server.anybody().exchange(&boss.agent.raw_key).await.expect(200);
+}
+
+/// The paths below an agent that a page leads to or posts to.
+fn offers(page: &str, agent: &str) -> BTreeSet<String> {
+    let mark = format!("\"/console/agents/{agent}/");
+    page.split(&mark).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+async fn the_console_offers_no_act_that_it_would_refuse(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let boss = Target::make(&server, "boss", "admin:*").await;
+    let plain = Target::make(&server, "plain", "agents:read").await;
+    let (operator, owner) = (server.signed_in("zoe", Role::Operator).await, server.signed_in("ada", Role::Owner).await);
+    let seen = async |browser: &Browser, target: &Target| {
+        let mut offered = BTreeSet::new();
+        for page in ["", "/keys", "/tokens", "/grants"] {
+            let page = browser.get(&format!("/console/agents/{}{page}", target.agent.id)).await.expect(200);
+            offered.extend(offers(&page.text, &target.agent.id));
+        }
+        let fleet = browser.get("/console/keys").await.expect(200);
+        offered.extend(offers(&fleet.text, &target.agent.id));
+        offered
+    };
+    let only_read = ["connect", "edit", "grants", "keys", "timeline", "tokens"];
+    assert_eq!(seen(&operator, &boss).await, only_read.map(str::to_owned).into());
+    let paths = |target: &Target| {
+        let of_target = [
+            format!("keys/{}/rotate", target.agent.key_id),
+            format!("keys/{}/revoke", target.agent.key_id),
+            format!("public-keys/{}/remove", target.public_key),
+            format!("federated-identities/{}/remove", target.identity),
+            format!("delegates/{}/remove", target.delegate),
+            format!("grants/{}/remove", target.capability),
+        ];
+        let of_all = [
+            "keys/new",
+            "public-keys/new",
+            "federated-identities/new",
+            "delegates",
+            "tokens/end",
+            "suspend",
+            "revoke",
+            "delete",
+        ];
+        of_target.into_iter().chain(of_all.map(str::to_owned)).collect::<BTreeSet<_>>()
+    };
+    for (browser, target) in [(&owner, &boss), (&owner, &plain), (&operator, &plain)] {
+        let offered = seen(browser, target).await;
+        let missing: Vec<_> = paths(target).difference(&offered).cloned().collect();
+        assert!(missing.is_empty(), "{missing:?} are not offered: {offered:?}");
+    }
+    let page = operator.get(&format!("/console/agents/{}", boss.agent.id)).await;
+    page.shows("only an owner may stop it");
+
+    // Whoever knows the address of a form is refused before they fill it in.
+    for form in [
+        "keys/new",
+        "keys/{key}/rotate",
+        "keys/{key}/revoke",
+        "public-keys/new",
+        "federated-identities/new",
+        "revoke",
+        "delete",
+    ] {
+        let path = format!("/console/agents/{{id}}/{form}");
+        operator.get(&boss.path(&path)).await.expect(403).shows("authority that you lack: admin:*");
+        operator.get(&plain.path(&path)).await.expect(200);
+        owner.get(&boss.path(&path)).await.expect(200);
+    }
+}
+
+async fn a_bulk_act_leaves_a_stronger_agent_alone(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let boss = Target::make(&server, "boss", "admin:*").await;
+    let plain = server.agent("plain", &[]).await;
+    let operator = server.signed_in("zoe", Role::Operator).await;
+    let before = boss.state(&server).await;
+    let form = [("act", "suspend"), ("id", boss.agent.id.as_str()), ("id", plain.id.as_str()), ("count", "2")];
+    operator.post("/console/agents/bulk/apply", &form).await.leads_to("/console/agents");
+    operator.get("/console/agents").await.shows("1 suspended. 1 stayed as it was");
+    assert_eq!(boss.state(&server).await, before);
+    let (count, record) = denied(&server).await;
+    assert_eq!((count, &details(&record)["capability"]), (1, &json!("admin:*")));
+}
+
+/// A token that carries less than the agent holds is still the agent's own.
+async fn an_agent_always_takes_its_own_credentials(db: Database) {
+    let server = Server::start(db).await;
+    let target = Target::make(&server, "boss", "admin:*").await;
+    let path = format!("/agents/{}", target.agent.id);
+    let wanted = [("grant_type", "client_credentials"), ("scope", "keys:manage")];
+    let token = as_client(&server, &target.agent, "/oauth/token", &wanted).await.expect(200);
+    let narrow = server.anybody().with_token(token["access_token"].as_str().unwrap());
+    let lacking = "The agent holds authority that you lack: admin:*";
+    // A credential that it is given could do more than the token.
+    for (route, body) in [
+        ("keys", json!({})),
+        ("keys/{key}/rotate", json!({})),
+        ("public-keys", another_public_key()),
+        ("federated-identities", trust("other")),
+    ] {
+        narrow.post(&target.path(&format!("/agents/{{id}}/{route}")), body).await.refused(403, lacking);
+    }
+    narrow.delete(&format!("{path}/public-keys/{}", target.public_key)).await.expect(204);
+    narrow.delete(&format!("{path}/federated-identities/{}", target.identity)).await.expect(204);
+    narrow.delete(&format!("{path}/keys/{}", target.agent.key_id)).await.expect(204);
+}
+
+async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let target = Target::make(&server, "boss", "admin:*").await;
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    let path = format!("/agents/{}", target.agent.id);
+    server.admin.post(&format!("{path}/delegates"), json!({ "delegate_id": manager.id })).await.expect(201);
+    let exchange = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", target.agent.client.token()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+    ];
+    let token = as_client(&server, &manager, "/oauth/token", &exchange).await.expect(200);
+    let acting = server.anybody().with_token(token["access_token"].as_str().unwrap());
+    let before = target.state(&server).await;
+    let lacking = "The agent holds authority that you lack: admin:*";
+    for route in ["keys/{key}", "public-keys/{key}", "federated-identities/{key}"] {
+        acting.delete(&target.path(&format!("/agents/{{id}}/{route}"))).await.refused(403, lacking);
+    }
+    assert_eq!(target.state(&server).await, before);
+    assert_eq!(denied(&server).await.0, 3);
+}

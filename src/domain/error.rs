@@ -240,9 +240,12 @@ pub enum Denial {
         "This setup link is not valid, or its hour is over. Whoever runs this host makes another with: aims setup-token"
     )]
     SetupLink,
-    /// The act would hand the caller authority it does not hold.
+    /// The act is one upon an agent that holds authority the caller lacks, or gives away such authority.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(String),
+    /// A token could satisfy the federated identity and one of an agent that holds authority the caller lacks.
+    #[error("It overlaps a federated identity of an agent that holds authority that you lack: {0}")]
+    OverlappingIdentity(String),
 }
 
 impl Denial {
@@ -251,7 +254,7 @@ impl Denial {
     pub fn capability(&self) -> Option<&str> {
         match self {
             Self::MissingCapability(name) => Some(name),
-            Self::MoreAuthority(name) => Some(name),
+            Self::MoreAuthority(name) | Self::OverlappingIdentity(name) => Some(name),
             Self::MissingRole(_) | Self::SetupLink => None,
         }
     }
@@ -261,7 +264,9 @@ impl Denial {
     pub const fn role(&self) -> Option<Role> {
         match self {
             Self::MissingRole(role) => Some(*role),
-            Self::MissingCapability(_) | Self::MoreAuthority(_) | Self::SetupLink => None,
+            Self::MissingCapability(_) | Self::MoreAuthority(_) | Self::OverlappingIdentity(_) | Self::SetupLink => {
+                None
+            }
         }
     }
 }

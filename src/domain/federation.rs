@@ -103,6 +103,13 @@ impl Trust {
         claims.get("sub")?.as_str().filter(|subject| text::line(subject, 1, Self::TEXT_MAX).is_ok())
     }
 
+    /// Returns true if one token could satisfy both this trust and another of the same issuer and audience that demands `claims`:
+    /// there is no claim of which they demand different values.
+    #[must_use]
+    pub fn overlaps(&self, claims: &BTreeMap<String, String>) -> bool {
+        claims.iter().all(|(name, value)| self.claims.get(name).is_none_or(|demanded| demanded == value))
+    }
+
     /// Whether claims are for the audience, and say what they must.
     #[must_use]
     pub fn matches(&self, claims: &serde_json::Map<String, Value>) -> bool {
@@ -124,4 +131,35 @@ pub fn is_fetchable(text: &str) -> bool {
         matches!(url.scheme_str(), Some("http" | "https"))
             && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn what_one_token_can_satisfy_overlaps() {
+        let trust = |pairs| Trust {
+            issuer: "https://issuer.example".to_owned(),
+            jwks_uri: None,
+            audience: "aims".to_owned(),
+            claims: claims(pairs),
+        };
+        for (one, other, overlap) in [
+            (&[("sub", "x")][..], &[("sub", "x")][..], true),
+            (&[("sub", "x")], &[("sub", "y")], false),
+            (&[("sub", "x")], &[("sub", "x"), ("ref", "main")], true),
+            (&[("sub", "x")], &[("ref", "main")], true),
+            (&[("sub", "x"), ("ref", "main")], &[("ref", "main"), ("env", "prod")], true),
+            (&[("sub", "x"), ("ref", "main")], &[("sub", "x"), ("ref", "dev")], false),
+            (&[("sub", "x")], &[("sub", "X")], false),
+        ] {
+            assert_eq!(trust(one).overlaps(&claims(other)), overlap, "{one:?} {other:?}");
+            assert_eq!(trust(other).overlaps(&claims(one)), overlap, "{other:?} {one:?}");
+        }
+    }
 }

@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Services, agents,
+    Services,
+    act::Act,
+    agents,
     caller::{Caller, Origin},
     clients::Client,
     policy::Action,
@@ -18,8 +20,9 @@ use super::{
 use crate::{
     crypto::assertion::{ForeignToken, seconds_of},
     domain::{
-        AgentId, AuthFailure, Error, FederatedIdentityId, Invalid, KeyLimits, Result, Timestamp,
+        AgentId, AuthFailure, CapabilitySet, Denial, Error, FederatedIdentityId, Invalid, KeyLimits, Result, Timestamp,
         audit::{AuditAction, Resource},
+        capability::builtin,
         federation::{FederatedIdentity, Trust, is_fetchable},
         token::{CLOCK_SKEW, Credential, TokenRefusal},
     },
@@ -36,8 +39,9 @@ const PLACES: usize = 8;
 /// Trusts an issuer to vouch for an agent.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Invalid`] for an issuer
-/// whose keys cannot be asked for; [`Error::Conflict`] beyond [`FederatedIdentity::MAX_PER_AGENT`].
+/// [`Error::Denied`] when the agent holds authority that the caller lacks, or another agent does whose identity this one would
+/// overlap; [`Error::NotFound`]; [`Error::Invalid`] for an issuer whose keys cannot be asked for; [`Error::Conflict`] beyond
+/// [`FederatedIdentity::MAX_PER_AGENT`].
 pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Trust) -> Result<FederatedIdentity> {
     let allow_private = services.settings.federation_allow_private;
     let (field, asked) = match &trust.jwks_uri {
@@ -59,6 +63,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
                             .into(),
                     ));
                 }
+                require_no_overlap(act, agent, &trust).await?;
                 let identity = FederatedIdentity { id, agent, trust, created_at: act.now };
                 federated_identities::insert(act.conn(), &identity).await?;
                 act.tx.changed(agent);
@@ -69,7 +74,23 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
         .await
 }
 
-fn record(act: &mut super::act::Act<'_>, action: AuditAction, identity: &FederatedIdentity) {
+/// Refuses an identity that a token could satisfy together with one of another agent that the caller has no power over: that agent
+/// could then not sign in any more unless it said who it is.
+async fn require_no_overlap(act: &mut Act<'_>, agent: AgentId, trust: &Trust) -> Result<()> {
+    let everything = CapabilitySet::from_iter([builtin::ADMIN.into()]);
+    if act.authority.lacks(&everything).is_none() {
+        return Ok(());
+    }
+    for other in federated_identities::overlapping(act.conn(), agent, trust).await? {
+        let held = agents::held(act, other).await?;
+        if let Some(lacking) = act.authority.lacks(&held) {
+            return Err(Denial::OverlappingIdentity(lacking.to_owned()).into());
+        }
+    }
+    Ok(())
+}
+
+fn record(act: &mut Act<'_>, action: AuditAction, identity: &FederatedIdentity) {
     let trust = &identity.trust;
     let details = json!({
         "target_agent": identity.agent, "issuer": trust.issuer, "jwks_uri": trust.jwks_uri, "audience": trust.audience,

@@ -1,5 +1,8 @@
 //! Foreign issuers that vouch for agents, as stored.
 
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -89,6 +92,33 @@ pub async fn of_subject(
         "SELECT * FROM federated_identities WHERE issuer = $1 AND (subject = $2 OR subject IS NULL) LIMIT +$3";
     let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).bind(subject).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(FederatedIdentity::try_from).collect()
+}
+
+/// The other agents with an identity that a token could satisfy together with this one. Claims that cannot be read count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn overlapping(conn: Conn<'_>, agent: AgentId, trust: &Trust) -> Result<BTreeSet<AgentId>> {
+    /// Where the identity asks for a `sub`, the index leaves out all that ask for another.
+    const OF_SUBJECT: &str = "SELECT agent_id, claims FROM federated_identities \
+        WHERE issuer = $1 AND audience = $2 AND agent_id <> $3 AND (subject = $4 OR subject IS NULL)";
+    const OF_ISSUER: &str =
+        "SELECT agent_id, claims FROM federated_identities WHERE issuer = $1 AND audience = $2 AND agent_id <> $3";
+    let subject = trust.claims.get("sub");
+    let mut overlapping = BTreeSet::new();
+    on!(conn, |c| {
+        let query = sqlx::query_as::<_, (Uuid, String)>(if subject.is_some() { OF_SUBJECT } else { OF_ISSUER });
+        let query = query.bind(&trust.issuer).bind(&trust.audience).bind(agent.0);
+        let query = if subject.is_some() { query.bind(subject) } else { query };
+        // Streamed: a whole fleet may trust one issuer.
+        let mut rows = query.fetch(c);
+        while let Some((other, claims)) = rows.try_next().await? {
+            if serde_json::from_str(&claims).map_or(true, |claims| trust.overlaps(&claims)) {
+                overlapping.insert(AgentId(other));
+            }
+        }
+    });
+    Ok(overlapping)
 }
 
 /// Removes one of an agent; `None` when it has no such one.

@@ -84,7 +84,8 @@ impl FromBody for Trust {
 ///
 /// A token of that issuer that is for `audience` and says what `claims` asks for then authenticates the agent at the token endpoint
 /// (grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`, RFC 7523): Kubernetes, GitHub Actions, SPIFFE, any `OpenID` Connect
-/// provider. At most 20 for an agent.
+/// provider. At most 20 for an agent. Refused when the agent holds authority that you lack, or when another agent does with whose
+/// identity this one overlaps: issuer and audience are the same, and there is no claim of which the two demand different values.
 #[utoipa::path(
     post, path = "/agents/{id}/federated-identities", tag = "API keys", operation_id = "add_federated_identity",
     params(("id" = String, Path)), request_body = AddFederatedIdentity,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::{
-    domain::{Error, Invalid, Result, error::FieldError},
+    domain::{Denial, Error, Invalid, Result, error::FieldError},
     web::{failure::Failure, fields::Fields},
 };
 
@@ -95,7 +95,9 @@ impl Problems {
             Error::Conflict(message) if !unique.is_empty() => {
                 Ok(Self { fields: vec![(unique.to_owned(), message.into_owned())], general: None })
             }
-            Error::Conflict(_) | Error::Refused(_) | Error::Denied(crate::domain::Denial::MoreAuthority(_)) => {
+            Error::Conflict(_)
+            | Error::Refused(_)
+            | Error::Denied(Denial::MoreAuthority(_) | Denial::OverlappingIdentity(_)) => {
                 Ok(Self { fields: Vec::new(), general: Some(error.to_string()) })
             }
             other => Err(other),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     both,
     oauth::as_client,
-    support::{Agent, Answer, Browser, Client, Database, Server, details},
+    support::{Agent, Answer, Browser, Client, Database, Server, details, open, start},
 };
 
 both!(
@@ -26,6 +26,8 @@ both!(
     a_bulk_act_leaves_a_stronger_agent_alone,
     an_agent_always_takes_its_own_credentials,
     acting_for_a_stronger_agent_is_not_being_it,
+    an_identity_does_not_overlap_one_of_a_stronger_agent,
+    of_overlapping_identities_added_at_once_the_weaker_one_never_comes_second,
 );
 
 const UNLIMITED: (&str, &str) = ("AUDIT_REFUSALS_PER_MINUTE", "1000000");
@@ -339,4 +341,103 @@ async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
     }
     assert_eq!(target.state(&server).await, before);
     assert_eq!(denied(&server).await.0, 3);
+}
+
+/// Two agents whom one token fits must say who they are, so nobody makes a stronger agent say so.
+async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    let (weak, equal) = (server.agent("weak", &[]).await, server.agent("equal", &["keys:manage"]).await);
+    let identities = |agent: &Agent| format!("/agents/{}/federated-identities", agent.id);
+    let made = |claims: Value| json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": claims });
+    let held = made(json!({ "sub": "worker", "ref": "main" }));
+    for (name, holds) in [("boss", "admin:*"), ("special", "x:y")] {
+        let strong = server.agent(name, &[holds]).await;
+        let kept = server.admin.post(&identities(&strong), held.clone()).await.expect(201);
+        let elsewhere = json!("https://elsewhere.example/keys");
+        for claims in [
+            json!({ "sub": "worker", "ref": "main" }),
+            json!({ "sub": "worker" }),
+            json!({ "ref": "main" }),
+            json!({ "sub": "worker", "ref": "main", "environment": "prod" }),
+            json!({ "environment": "prod" }),
+        ] {
+            for jwks_uri in [Value::Null, elsewhere.clone()] {
+                let (refusals, _) = denied(&server).await;
+                let mut body = made(claims.clone());
+                body["jwks_uri"] = jwks_uri;
+                let refusal =
+                    format!("It overlaps a federated identity of an agent that holds authority that you lack: {holds}");
+                manager.client.post(&identities(&weak), body).await.refused(403, &refusal);
+                let (count, record) = denied(&server).await;
+                assert_eq!((count, &record["agent_id"]), (refusals + 1, &json!(manager.id)), "{claims}");
+                assert_eq!(details(&record)["capability"], holds);
+            }
+        }
+        assert_eq!(server.admin.get(&identities(&weak)).await.expect(200), json!([]));
+        // No token fits these and the other.
+        for (field, value) in [
+            ("claims", json!({ "sub": "worker", "ref": "other" })),
+            ("claims", json!({ "sub": "other" })),
+            ("issuer", json!("https://another.example")),
+            ("audience", json!("another")),
+        ] {
+            let mut body = held.clone();
+            body[field] = value;
+            let added = manager.client.post(&identities(&weak), body).await.expect(201);
+            let path = format!("{}/{}", identities(&weak), added["id"].as_str().unwrap());
+            manager.client.delete(&path).await.expect(204);
+        }
+        // Whoever has power over both decides, as does an agent's own manager about its equals.
+        let own = server.admin.post(&identities(&weak), held.clone()).await.expect(201);
+        for (agent, identity) in [(&weak, own), (&strong, kept)] {
+            let path = format!("{}/{}", identities(agent), identity["id"].as_str().unwrap());
+            server.admin.delete(&path).await.expect(204);
+        }
+    }
+    manager.client.post(&identities(&equal), held.clone()).await.expect(201);
+    manager.client.post(&identities(&equal), held.clone()).await.expect(201);
+    manager.client.post(&identities(&weak), held).await.expect(201);
+
+    // In the console, too: an operator lacks `admin:*` alone.
+    let chief = server.agent("chief", &["admin:*"]).await;
+    server.admin.post(&identities(&chief), trust("chief")).await.expect(201);
+    let operator = server.signed_in("zoe", Role::Operator).await;
+    let form = [("issuer", "https://issuer.example"), ("audience", "aims"), ("claims", "sub=chief\nref=main")];
+    let path = format!("/console/agents/{}/federated-identities", weak.id);
+    operator.post(&path, &form).await.expect(403).shows("It overlaps a federated identity of an agent");
+}
+
+/// The weaker one is refused, or was there before: it is decided where the identity is written.
+async fn of_overlapping_identities_added_at_once_the_weaker_one_never_comes_second(db: Database) {
+    let server = Server::with(db, &[UNLIMITED]).await;
+    let manager = server.agent("manager", &["keys:manage"]).await;
+    let (weak, boss) = (server.agent("weak", &[]).await, server.agent("boss", &["admin:*"]).await);
+    // On two nodes where there can be two.
+    let elsewhere = if server.db.is_sqlite() {
+        server.url.clone()
+    } else {
+        start(open(&server.db, &server.clock, &[UNLIMITED]).await).await
+    };
+    let there = Client::new(elsewhere).with_token(manager.client.token());
+    for round in 0..10 {
+        let body = trust(&format!("worker-{round}"));
+        let (mine, theirs) =
+            (format!("/agents/{}/federated-identities", weak.id), format!("/agents/{}/federated-identities", boss.id));
+        let (weaker, stronger) =
+            tokio::join!(there.post(&mine, body.clone()), server.admin.post(&theirs, body.clone()));
+        stronger.expect(201);
+        let added = server.audited("federated_identity.added").await;
+        let subjects: Vec<_> = added
+            .iter()
+            .map(details)
+            .filter(|told| told["claims"] == body["claims"])
+            .map(|told| told["target_agent"].clone())
+            .collect();
+        // The newest record is the first.
+        match weaker.status.as_u16() {
+            201 => assert_eq!(subjects, [json!(boss.id), json!(weak.id)]),
+            status => assert_eq!((status, subjects), (403, vec![json!(boss.id)])),
+        }
+    }
 }

@@ -23,7 +23,7 @@ class Verifier:
         # A token that is bound to a key (RFC 9449) is not to be taken without a proof, and nobody is asked for one here.
         if header.get("typ") != "at+jwt" or "cnf" in claims:
             return None
-        scopes = claims["scope"].split()
+        scopes = claims.get("scope", "").split()
         return AccessToken(
             token=token,
             client_id=claims["client_id"],

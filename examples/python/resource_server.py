@@ -44,7 +44,7 @@ class Api(BaseHTTPRequestHandler):
             claims = None
         if claims is None or not is_active(token):
             return self.answer(401, "a good token is needed", {"WWW-Authenticate": "Bearer"})
-        if "tickets:read" not in claims["scope"].split():
+        if "tickets:read" not in claims.get("scope", "").split():
             return self.answer(403, "tickets:read is needed", {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
         return self.answer(200, f"tickets for {claims['sub']}")
 

@@ -20,7 +20,7 @@ async function verifyAccessToken(token: string) {
   });
   // This server asks for no proof of a key (RFC 9449), and without one a bound token would be as good as any to a thief.
   if (payload.cnf) throw new InvalidTokenError('a token that is bound to a key');
-  const scopes = String(payload.scope).split(' ');
+  const scopes = String(payload.scope ?? '').split(' ').filter(Boolean);
   return { token, clientId: String(payload.client_id), scopes, expiresAt: payload.exp, resource: where };
 }
 

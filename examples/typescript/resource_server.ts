@@ -38,7 +38,7 @@ async function answer(authorization = ''): Promise<[number, string, Record<strin
   const [scheme, token = ''] = authorization.split(' ');
   const claims = scheme.toLowerCase() === 'bearer' ? await verify(token) : undefined;
   if (!claims || !(await isActive(token))) return [401, 'a good token is needed', { 'WWW-Authenticate': 'Bearer' }];
-  if (!String(claims.scope).split(' ').includes('tickets:read'))
+  if (!String(claims.scope ?? '').split(' ').includes('tickets:read'))
     return [403, 'tickets:read is needed', { 'WWW-Authenticate': 'Bearer error="insufficient_scope"' }];
   return [200, `tickets for ${claims.sub}`];
 }

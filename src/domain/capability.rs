@@ -170,10 +170,23 @@ impl CapabilitySet {
         Self::of(mine.chain(theirs).collect())
     }
 
+    /// Returns true if the set holds no capability.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The names separated by spaces (RFC 6749 §3.3).
     #[must_use]
     pub fn as_scope(&self) -> &str {
         &self.0
+    }
+
+    /// The value of `scope` in an OAuth answer; `None` for the empty set, because a scope names at least one capability
+    /// (RFC 6749 §3.3).
+    #[must_use]
+    pub fn to_scope(&self) -> Option<String> {
+        (!self.is_empty()).then(|| self.0.to_string())
     }
 
     /// Reads what [`Self::as_scope`] gave; names that no capability can have are dropped.

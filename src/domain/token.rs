@@ -116,10 +116,11 @@ pub struct Claims {
     pub exp: i64,
     /// Token identifier.
     pub jti: String,
-    /// Capabilities, separated by spaces (RFC 8693 §4.2). Names that no capability can have are dropped.
-    #[serde(with = "scope")]
+    /// Capabilities, separated by spaces (RFC 8693 §4.2); left out when there is none (RFC 6749 §3.3). Names that no capability
+    /// can have are dropped.
+    #[serde(default, with = "scope", skip_serializing_if = "CapabilitySet::is_empty")]
     pub scope: CapabilitySet,
-    /// The same capabilities as an array.
+    /// The same capabilities as an array, which may be empty.
     #[serde(with = "scope::array")]
     pub scopes: CapabilitySet,
     /// The API key the token was issued for; revoking it ends the token.

@@ -76,10 +76,10 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
 /// # Errors
 /// [`Error::NotFound`].
 pub(super) async fn require_registered(act: &mut Act<'_>, names: &CapabilitySet) -> Result<()> {
-    for name in names.iter() {
-        capabilities::find_by_name(act.conn(), name).await?.ok_or(Error::NotFound("Capability"))?;
+    match capabilities::first_unregistered(act.conn(), names).await? {
+        Some(_) => Err(Error::NotFound("Capability")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A page of protected resources in the order of registration.

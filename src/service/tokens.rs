@@ -21,7 +21,7 @@ use crate::{
         audit::{AuditAction, Event},
         token::{Claims, Confirmation, Credential, MayAct, TokenRefusal},
     },
-    store::{Tx, api_keys, resources},
+    store::{Tx, api_keys, capabilities, resources},
 };
 
 /// Most capabilities that a request may name: the answer, and some records, repeat them.
@@ -158,7 +158,7 @@ pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wa
         _ => (issuer.clone(), held.clone()),
     };
     let scope = match &wanted.scope {
-        Some(scope) => narrowed(scope, &allowed)?,
+        Some(scope) => narrowed(services, scope, &allowed).await?,
         None => allowed,
     };
     let scope = fitting(scope)?;
@@ -180,19 +180,20 @@ fn fitting(scope: CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
     Err(TokenRefusal::InvalidScope("The agent holds more than a token can carry; ask for a part of it".into()))
 }
 
-/// Reads a scope that must stay within what is allowed.
-fn narrowed(scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
+/// Reads a scope, whose names must be registered and within what is allowed. A wildcard such as `admin:*` covers every name, also
+/// one that does not exist.
+async fn narrowed(services: &Services, scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet> {
+    let refusal = |told: String| Error::from(TokenRefusal::InvalidScope(told.into()));
     if scope.split(' ').nth(SCOPE_MAX).is_some() {
-        return Err(TokenRefusal::InvalidScope(format!("A scope names at most {SCOPE_MAX} capabilities").into()));
+        return Err(refusal(format!("A scope names at most {SCOPE_MAX} capabilities")));
     }
-    let parse = |name: &str| {
-        CapabilityName::parse(name).map_err(|_| TokenRefusal::InvalidScope("The scope is malformed".into()))
-    };
-    let wanted: CapabilitySet = scope.split(' ').map(parse).collect::<Result<_, _>>()?;
-    match allowed.lacks(&wanted) {
-        Some(lacking) => Err(TokenRefusal::InvalidScope(format!("Not to be had: {lacking}").into())),
-        None => Ok(wanted),
+    let parse = |name: &str| CapabilityName::parse(name).map_err(|_| refusal("The scope is malformed".to_owned()));
+    let wanted: CapabilitySet = scope.split(' ').map(parse).collect::<Result<_>>()?;
+    if let Some(lacking) = allowed.lacks(&wanted) {
+        return Err(refusal(format!("Not to be had: {lacking}")));
     }
+    let unknown = capabilities::first_unregistered(services.store.read().await?.conn(), &wanted).await?;
+    unknown.map_or(Ok(wanted), |name| Err(refusal(format!("Not registered: {name}"))))
 }
 
 impl Grant {

@@ -1,6 +1,6 @@
 //! Capabilities and who holds them, as stored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
@@ -10,7 +10,8 @@ use super::{
     even_chunks, stored,
 };
 use crate::domain::{
-    ActorId, Agent, AgentId, Capability, CapabilityId, CapabilityName, Error, Limit, Page, Result, Timestamp,
+    ActorId, Agent, AgentId, Capability, CapabilityId, CapabilityName, CapabilitySet, Error, Limit, Page, Result,
+    Timestamp,
     capability::{Position, builtin},
 };
 
@@ -71,6 +72,27 @@ pub async fn find_by_name(conn: Conn<'_>, name: &str) -> Result<Option<Capabilit
     const SQL: &str = "SELECT * FROM capabilities WHERE name = $1";
     let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(name).fetch_optional(c).await?);
     row.map(Capability::try_from).transpose()
+}
+
+/// The first of these names that is not registered.
+///
+/// # Errors
+/// When the database fails.
+pub async fn first_unregistered(mut conn: Conn<'_>, names: &CapabilitySet) -> Result<Option<String>> {
+    let names: Vec<&str> = names.iter().collect();
+    let mut registered = HashSet::with_capacity(names.len());
+    for chunk in even_chunks(&names) {
+        let found: Vec<String> = on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new("SELECT name FROM capabilities WHERE name IN (");
+            let mut list = query.separated(", ");
+            for name in chunk {
+                list.push_bind(*name);
+            }
+            query.push(")").build_query_scalar().fetch_all(c).await?
+        });
+        registered.extend(found);
+    }
+    Ok(names.into_iter().find(|name| !registered.contains(*name)).map(str::to_owned))
 }
 
 /// A page of capabilities in the order of registration, after `after`.

@@ -54,8 +54,9 @@ pub struct TokenBody {
     token_type: &'static str,
     /// Life of the token, in seconds.
     expires_in: i64,
-    /// The capabilities that the token carries, separated by spaces.
-    scope: String,
+    /// The capabilities that the token carries, separated by spaces. Left out when it carries none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
 }
 
 /// What a client sends to the token endpoint.
@@ -64,7 +65,7 @@ pub struct TokenBody {
 pub struct TokenForm {
     /// `client_credentials`, `urn:ietf:params:oauth:grant-type:jwt-bearer`, or `urn:ietf:params:oauth:grant-type:token-exchange`.
     grant_type: String,
-    /// Capabilities, separated by spaces: some of those that may be had, at most 100. All of them when left out.
+    /// Registered capabilities, separated by spaces: some of those that the client may have, at most 100. All of them when left out.
     scope: Option<String>,
     /// The identifier of the protected resource that the token is for (RFC 8707). AIMS itself when left out.
     resource: Option<String>,
@@ -164,7 +165,7 @@ pub async fn token(
         issued_token_type: exchanges.then_some(ACCESS_TOKEN),
         token_type: if issued.is_bound { "DPoP" } else { "Bearer" },
         expires_in: issued.expires_in,
-        scope: issued.scope.as_scope().to_owned(),
+        scope: issued.scope.to_scope(),
     };
     Ok((NOT_STORED, Json(body)))
 }
@@ -240,7 +241,7 @@ pub struct TokenToExamine {
 pub struct IntrospectionBody {
     /// Whether it counts at this moment. When it does not, nothing else is said.
     active: bool,
-    /// The capabilities that it carries and its agent still holds, separated by spaces.
+    /// The capabilities that it carries and its agent still holds, separated by spaces. Left out when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     /// The agent that obtained the token.
@@ -289,7 +290,7 @@ impl From<Active> for IntrospectionBody {
         let claims = Arc::unwrap_or_clone(claims);
         Self {
             active: true,
-            scope: Some(scope.as_scope().to_owned()),
+            scope: scope.to_scope(),
             client_id: Some(claims.client_id),
             sub: Some(claims.sub),
             act: claims.act,

@@ -5,7 +5,11 @@ use std::time::Duration;
 use reqwest::{Method, header::AUTHORIZATION};
 use serde_json::json;
 
-use super::{ISSUER, as_client, ask, claims, post, refused, token};
+use super::{
+    ISSUER, as_client, ask, claims,
+    delegation::{allow, exchange},
+    post, refused, token,
+};
 use crate::{
     both,
     support::{Database, Server, details},
@@ -25,6 +29,8 @@ both!(
     a_header_that_names_nobody_is_refused_and_recorded,
     an_identifier_is_known_in_either_case,
     a_scope_names_a_hundred_capabilities_at_most,
+    a_scope_names_registered_capabilities_only,
+    a_token_without_capabilities_has_no_scope,
 );
 
 async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
@@ -66,6 +72,7 @@ async fn a_token_carries_what_was_asked_for_and_no_more(db: Database) {
     narrow.get("/agents").await.expect(200);
     narrow.get(&format!("/agents/{}/keys", agent.id)).await.refused(403, "Missing required capability: keys:manage");
     // A part of what a wildcard covers may be asked for by itself.
+    server.capability("tickets:close").await;
     assert_eq!(claims(&token(&server, &agent, &[("scope", "tickets:close")]).await)["scope"], "tickets:close");
     let all = claims(&token(&server, &agent, &[]).await);
     assert_eq!(all["scope"], "agents:read keys:manage tickets:*");
@@ -363,6 +370,9 @@ async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
     let agent = server.agent("worker", &[]).await;
     server.capability("t:*").await;
     server.grant(&agent.id, "t:*").await;
+    for name in 0..100 {
+        server.admin.post("/capabilities", json!({ "name": format!("t:{name}") })).await.expect(201);
+    }
     let scope = |names: usize| (0..names).map(|name| format!("t:{name}")).collect::<Vec<_>>().join(" ");
     let body = ask(&server, &agent, &[("scope", &scope(100))]).await.expect(200);
     assert_eq!(body["scope"].as_str().unwrap().split(' ').count(), 100);
@@ -371,4 +381,57 @@ async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
         refused(&answer, 400, "invalid_scope");
         assert!(answer.text.len() < 200, "{answer:?}");
     }
+}
+
+/// A wildcard covers every name, but a name that does not exist is a mistake, whoever makes it.
+async fn a_scope_names_registered_capabilities_only(db: Database) {
+    let server = Server::start(db).await;
+    let administrator = server.agent("administrator", &["admin:*"]).await;
+    let worker = server.agent("worker", &["tickets:*"]).await;
+    server.capability("tickets:close").await;
+    allow(&server, &administrator, &worker).await;
+    for agent in [&administrator, &worker] {
+        let exchanged = async |scope: &str| {
+            exchange(&server, administrator.client.token(), worker.client.token(), &[("scope", scope)]).await
+        };
+        for unknown in ["tickets:open", "tickets:close tickets:open", "tickets:close:now", "tickets:"] {
+            for answer in [ask(&server, agent, &[("scope", unknown)]).await, exchanged(unknown).await] {
+                refused(&answer, 400, "invalid_scope");
+            }
+        }
+        for answer in [ask(&server, agent, &[("scope", "tickets:close")]).await, exchanged("tickets:close").await] {
+            assert_eq!(answer.expect(200)["scope"], "tickets:close");
+        }
+    }
+    for unknown in ["unheard:of", "agents:*", "*", "admin:"] {
+        let answer = ask(&server, &administrator, &[("scope", unknown)]).await;
+        refused(&answer, 400, "invalid_scope");
+        assert_eq!(answer.json()["error_description"], format!("Not registered: {unknown}"));
+    }
+    assert_eq!(details(&server.audited("token.refused").await[0])["reason"], "invalid_scope");
+}
+
+/// A scope names at least one capability (RFC 6749 section 3.3).
+async fn a_token_without_capabilities_has_no_scope(db: Database) {
+    let server = Server::start(db).await;
+    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
+    let agent = server.agent("agent", &[]).await;
+    let uri = "https://tools.example";
+    server.admin.post("/resources", json!({ "identifier": uri, "name": "Tools" })).await.expect(201);
+    for wanted in [vec![], vec![("resource", uri)]] {
+        let body = ask(&server, &agent, &wanted).await.expect(200);
+        assert_eq!(body.get("scope"), None);
+        let token = body["access_token"].as_str().unwrap();
+        let claims = claims(token);
+        assert_eq!((claims.get("scope"), &claims["scopes"]), (None, &json!([])));
+        let looked_at = post(&asking.client, "/oauth/introspect", &[("token", token)]).await.expect(200);
+        assert_eq!((&looked_at["active"], looked_at.get("scope")), (&json!(true), None));
+    }
+    // The same for what the agent lost since.
+    let worker = server.agent("worker", &["agents:read"]).await;
+    let token = token(&server, &worker, &[]).await;
+    let capability = server.capability("agents:read").await;
+    server.admin.delete(&format!("/agents/{}/capabilities/{capability}", worker.id)).await.expect(204);
+    let looked_at = post(&asking.client, "/oauth/introspect", &[("token", &token)]).await.expect(200);
+    assert_eq!((&looked_at["active"], looked_at.get("scope")), (&json!(true), None));
 }

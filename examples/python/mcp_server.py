@@ -17,7 +17,10 @@ class Verifier:
         try:
             header = jwt.get_unverified_header(token)
             key = keys.get_signing_key_from_jwt(token)
-            claims = jwt.decode(token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource)
+            # The library refuses a token of the future, and this machine's clock may be behind that of AIMS.
+            claims = jwt.decode(
+                token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource, leeway=5
+            )
         except jwt.PyJWTError:
             return None
         # A token that is bound to a key (RFC 9449) is not to be taken without a proof, and nobody is asked for one here.

@@ -199,7 +199,7 @@ fn check(claims: &Claims, issuer: &str, now: Timestamp) -> Result<(), JwtError> 
         Err(JwtError::WrongIssuer)
     } else if claims.exp <= now {
         Err(JwtError::Expired)
-    } else if claims.nbf.max(claims.iat) > now.saturating_add(CLOCK_SKEW) {
+    } else if claims.nbf.max(Some(claims.iat)).is_some_and(|from| from > now.saturating_add(CLOCK_SKEW)) {
         Err(JwtError::NotYetValid)
     } else {
         Ok(())

@@ -110,8 +110,10 @@ pub struct Claims {
     pub client_id: String,
     /// Issued at.
     pub iat: i64,
-    /// Not valid before.
-    pub nbf: i64,
+    /// Not valid before. AIMS leaves it out: a token counts from the moment that it is issued, and a verifier whose clock is a
+    /// second behind would refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
     /// Expires at.
     pub exp: i64,
     /// Token identifier.

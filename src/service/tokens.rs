@@ -205,7 +205,7 @@ impl Grant {
             aud: self.audience.clone(),
             client_id: subject.to_string(),
             iat: now.as_secs(),
-            nbf: now.as_secs(),
+            nbf: None,
             exp: ends.as_secs(),
             jti: TokenId(services.env.uuid()).to_string(),
             scope: self.scope.clone(),

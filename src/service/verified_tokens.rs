@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn verified() -> Verified {
-        let claims = r#"{ "iss": "i", "sub": "s", "aud": "a", "client_id": "s", "iat": 0, "nbf": 0, "exp": 1, "jti": "t",
+        let claims = r#"{ "iss": "i", "sub": "s", "aud": "a", "client_id": "s", "iat": 0, "exp": 1, "jti": "t",
             "scope": "", "scopes": [], "token_epoch": 0 }"#;
         let claims: Claims = serde_json::from_str(claims).unwrap();
         let (agent, credential, jti) = (AgentId(Uuid::nil()), ApiKeyId(Uuid::nil()), TokenId(Uuid::nil()));

@@ -15,7 +15,7 @@ fn claims() -> Claims {
         aud: "aims".into(),
         client_id: "agent".into(),
         iat: now,
-        nbf: now,
+        nbf: None,
         exp: now + 60,
         jti: "token".into(),
         scope: CapabilitySet::from_scope("agents:read"),
@@ -205,7 +205,7 @@ fn a_token_without_all_claims_is_refused() {
     let keyring = shared();
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let header = json!({ "typ": "at+jwt", "alg": "HS256", "kid": SHARED_KID });
-    for claim in ["iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "key_id", "token_epoch"] {
+    for claim in ["iss", "sub", "aud", "client_id", "iat", "exp", "jti", "key_id", "token_epoch"] {
         let mut payload = payload();
         payload.as_object_mut().unwrap().remove(claim);
         let token = forge(&header, &payload, |message| hmac::sign(&key, message).as_ref().to_vec());
@@ -217,15 +217,16 @@ fn a_token_without_all_claims_is_refused() {
 fn the_claims_are_held_against_what_is_expected() {
     type Change = fn(&mut Claims);
     let keyring = shared();
-    let cases: [(Change, Result<(), JwtError>); 9] = [
+    let cases: [(Change, Result<(), JwtError>); 10] = [
         (|claims| claims.iss.push('/'), Err(JwtError::WrongIssuer)),
         (|claims| claims.iss.clear(), Err(JwtError::WrongIssuer)),
         (|claims| claims.exp = NOW.as_secs() + 1, Ok(())),
         (|claims| claims.exp = NOW.as_secs(), Err(JwtError::Expired)),
         (|claims| claims.exp = NOW.as_secs() - 1, Err(JwtError::Expired)),
         (|claims| claims.exp = i64::MIN, Err(JwtError::Expired)),
-        (|claims| claims.nbf += 5, Ok(())),
-        (|claims| claims.nbf += 6, Err(JwtError::NotYetValid)),
+        (|claims| claims.nbf = Some(NOW.as_secs() + 5), Ok(())),
+        (|claims| claims.nbf = Some(NOW.as_secs() + 6), Err(JwtError::NotYetValid)),
+        (|claims| claims.iat += 5, Ok(())),
         (|claims| claims.iat += 6, Err(JwtError::NotYetValid)),
     ];
     for (index, (change, outcome)) in cases.into_iter().enumerate() {

@@ -270,9 +270,6 @@ pub struct IntrospectionBody {
     /// Issued at, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
-    /// Not valid before, in seconds since the epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nbf: Option<i64>,
     /// Identifier of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
@@ -299,7 +296,6 @@ impl From<Active> for IntrospectionBody {
             iss: Some(claims.iss),
             exp: Some(claims.exp),
             iat: Some(claims.iat),
-            nbf: Some(claims.nbf),
             jti: Some(claims.jti),
             token_type: Some(if claims.cnf.is_some() { "DPoP" } else { "Bearer" }),
             cnf: claims.cnf,

@@ -1,21 +1,17 @@
-//! Agents that another issuer vouches for (RFC 7523 §2.1): no secret at all, and nobody else's word counts.
+//! How a foreign token is judged: by the issuer's keys, its times, and what it says.
 
-use std::{
-    sync::{Arc, Mutex, atomic::AtomicU32, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse};
+use aims::domain::token::SigningAlgorithm;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use super::{claims, headed, key_pair, post, refused};
+use super::{AUDIENCE, Behaviour, Issuer, Key, PRIVATE, good, of_cluster, present, trust};
 use crate::{
     both,
-    support::{Agent, Answer, Database, Server, details},
+    oauth::{claims, headed, post, refused},
+    support::{Database, Server, details},
 };
 
 both!(
@@ -26,129 +22,11 @@ both!(
     who_hangs_up_keeps_nobody_out,
     issuers_that_do_not_behave_are_not_believed,
     nobody_is_sent_into_the_network_of_the_host,
-    several_agents_may_trust_one_issuer,
-    who_trusts_others_keys_is_not_confused_with_anybody,
-    nobody_takes_the_place_of_who_cannot_be_judged,
-    an_issuer_of_many_costs_no_more_than_one_of_few,
     trust_is_managed_like_other_credentials,
-    basic_without_a_secret_says_who_the_client_is,
 );
-
-const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
-const AUDIENCE: &str = "https://aims.test";
 
 /// How an issuer does not behave.
 type Misbehaviour = (&'static str, fn(&mut Behaviour));
-
-/// A foreign issuer, and how it behaves.
-#[derive(Clone)]
-struct Issuer {
-    url: String,
-    behaviour: Arc<Mutex<Behaviour>>,
-    asked: Arc<AtomicU32>,
-}
-
-#[derive(Default)]
-struct Behaviour {
-    keys: Vec<Value>,
-    /// What the discovery document says in place of the truth.
-    issuer: Option<String>,
-    is_down: bool,
-    redirects: bool,
-    padding: usize,
-    /// Answers are held back until it is open.
-    gate: Option<Arc<Semaphore>>,
-}
-
-impl Issuer {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let issuer = Self { url, behaviour: Arc::default(), asked: Arc::default() };
-        let router = Router::new().fallback(Self::answer).with_state(issuer.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        issuer
-    }
-
-    async fn answer(State(issuer): State<Self>, uri: axum::http::Uri) -> impl IntoResponse {
-        issuer.asked.fetch_add(1, SeqCst);
-        let gate = issuer.behaviour.lock().unwrap().gate.clone();
-        if let Some(gate) = gate {
-            drop(gate.acquire().await);
-        }
-        let behaviour = issuer.behaviour.lock().unwrap();
-        if behaviour.is_down {
-            return (StatusCode::INTERNAL_SERVER_ERROR, [("location", String::new())], String::new());
-        }
-        let body = match uri.path() {
-            "/.well-known/openid-configuration" => json!({
-                "issuer": behaviour.issuer.as_ref().unwrap_or(&issuer.url), "jwks_uri": format!("{}/keys", issuer.url),
-            }),
-            "/keys" if behaviour.redirects => {
-                return (StatusCode::FOUND, [("location", format!("{}/moved", issuer.url))], String::new());
-            }
-            "/keys" | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
-            _ => return (StatusCode::NOT_FOUND, [("location", String::new())], String::new()),
-        };
-        (StatusCode::OK, [("location", String::new())], body.to_string())
-    }
-
-    fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
-        change(&mut self.behaviour.lock().unwrap());
-    }
-
-    /// Publishes a new key.
-    fn key(&self, kid: &str, algorithm: SigningAlgorithm) -> Key {
-        let (algorithm, private, mut public) = key_pair(&PrivateKey::generate(algorithm).unwrap());
-        public["kid"] = json!(kid);
-        // As real ones are published.
-        public["x5c"] = json!(["MIIC"]);
-        self.behave(|behaviour| behaviour.keys.push(public.clone()));
-        Key { kid: kid.to_owned(), algorithm, private, public }
-    }
-
-    fn asked(&self) -> u32 {
-        self.asked.load(SeqCst)
-    }
-}
-
-#[derive(Clone)]
-struct Key {
-    kid: String,
-    algorithm: Algorithm,
-    private: EncodingKey,
-    public: Value,
-}
-
-impl Key {
-    fn sign(&self, claims: &Value) -> String {
-        let mut header = Header::new(self.algorithm);
-        header.kid = Some(self.kid.clone());
-        jsonwebtoken::encode(&header, claims, &self.private).unwrap()
-    }
-}
-
-async fn trust(server: &Server, agent: &Agent, trust: Value) -> Value {
-    server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201)
-}
-
-/// What a token of a cluster says of a workload.
-fn good(server: &Server, issuer: &Issuer) -> Value {
-    let now = server.clock_secs();
-    json!({
-        "iss": issuer.url, "aud": [AUDIENCE], "sub": "system:serviceaccount:agents:summariser", "iat": now, "nbf": now,
-        "exp": now + 3_600, "kubernetes.io": { "namespace": "agents" },
-    })
-}
-
-async fn present(server: &Server, assertion: &str, more: &[(&str, &str)]) -> Answer {
-    let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)];
-    post(&server.anybody(), "/oauth/token", &[form.as_slice(), more].concat()).await
-}
-
-fn of_cluster(issuer: &Issuer) -> Value {
-    json!({ "issuer": issuer.url, "audience": AUDIENCE, "claims": { "sub": "system:serviceaccount:agents:summariser" } })
-}
 
 async fn a_workload_needs_no_secret(db: Database) {
     let server = Server::with(db, &[PRIVATE]).await;
@@ -427,144 +305,6 @@ async fn nobody_is_sent_into_the_network_of_the_host(db: Database) {
     assert_eq!(inside.asked(), 0);
 }
 
-async fn several_agents_may_trust_one_issuer(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
-    let (one, other) = (server.agent("one", &[]).await, server.agent("other", &[]).await);
-    let cluster = Issuer::start().await;
-    let key = cluster.key("a", SigningAlgorithm::Es256);
-    trust(&server, &one, of_cluster(&cluster)).await;
-    trust(&server, &other, of_cluster(&cluster)).await;
-    let assertion = key.sign(&good(&server, &cluster));
-    refused(&present(&server, &assertion, &[]).await, 400, "invalid_grant");
-    for agent in [&one, &other] {
-        let body = present(&server, &assertion, &[("client_id", &agent.id)]).await.expect(200);
-        assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
-    }
-    let third = server.agent("third", &[]).await;
-    refused(&present(&server, &assertion, &[("client_id", &third.id)]).await, 400, "invalid_grant");
-}
-
-async fn who_trusts_others_keys_is_not_confused_with_anybody(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
-    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
-    let (cluster, elsewhere) = (Issuer::start().await, Issuer::start().await);
-    let (key, others) = (cluster.key("a", SigningAlgorithm::Es256), elsewhere.key("a", SigningAlgorithm::Es256));
-    trust(&server, &agent, of_cluster(&cluster)).await;
-    let mut of_elsewhere = of_cluster(&cluster);
-    of_elsewhere["jwks_uri"] = json!(format!("{}/keys", elsewhere.url));
-    trust(&server, &other, of_elsewhere).await;
-    // The same words, of which each of the two believes one speaker alone.
-    for (key, agent) in [(&key, &agent), (&others, &other)] {
-        let body = present(&server, &key.sign(&good(&server, &cluster)), &[]).await.expect(200);
-        assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
-    }
-    let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
-    refused(&present(&server, &forged, &[]).await, 400, "invalid_grant");
-    assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_signature");
-    // More places than are asked: whoever looks in one of the others may be meant, too.
-    for number in 1..20 {
-        let mut one_more = of_cluster(&cluster);
-        one_more["jwks_uri"] = json!(format!("{}/keys?{number}", elsewhere.url));
-        trust(&server, &other, one_more).await;
-    }
-    let (asked, assertion) = (elsewhere.asked(), key.sign(&good(&server, &cluster)));
-    refused(&present(&server, &assertion, &[]).await, 400, "invalid_grant");
-    assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_ambiguous");
-    assert!(elsewhere.asked() - asked <= 8, "{}", elsewhere.asked() - asked);
-    let body = present(&server, &assertion, &[("client_id", &agent.id)]).await.expect(200);
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
-    // All of one agent: it cannot be another's.
-    let body = present(&server, &others.sign(&good(&server, &cluster)), &[("client_id", &other.id)]).await.expect(200);
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(other.id));
-}
-
-async fn nobody_takes_the_place_of_who_cannot_be_judged(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
-    let (agent, other) = (server.agent("summariser", &["agents:read"]).await, server.agent("other", &[]).await);
-    let (cluster, mirror) = (Issuer::start().await, Issuer::start().await);
-    let key = cluster.key("a", SigningAlgorithm::Es256);
-    let mut mirrored = of_cluster(&cluster);
-    mirrored["jwks_uri"] = json!(format!("{}/keys", mirror.url));
-    trust(&server, &agent, mirrored).await;
-    trust(&server, &other, of_cluster(&cluster)).await;
-    let subject = async |more: &[(&str, &str)]| {
-        let answer = present(&server, &key.sign(&good(&server, &cluster)), more).await;
-        let told = if answer.status == 200 {
-            claims(answer.json()["access_token"].as_str().unwrap())["sub"].clone()
-        } else {
-            refused(&answer, 400, "invalid_grant");
-            details(&server.audited("auth.failed").await[0])["reason"].clone()
-        };
-        told.as_str().unwrap().to_owned()
-    };
-    mirror.behave(|behaviour| behaviour.is_down = true);
-    assert_eq!(subject(&[]).await, "federation_ambiguous");
-    assert_eq!(subject(&[("client_id", &other.id)]).await, other.id);
-    // Nor of whoever looks where there are no keys.
-    mirror.behave(|behaviour| behaviour.is_down = false);
-    server.clock.advance(Duration::from_secs(30));
-    assert_eq!(subject(&[]).await, "federation_ambiguous");
-    // Nor of whoever knows older keys alone, once there are others.
-    mirror.key("older", SigningAlgorithm::Es256);
-    server.clock.advance(Duration::from_secs(30));
-    assert_eq!(subject(&[]).await, other.id, "the other has been asked, and knows no such key");
-    mirror.behave(|behaviour| behaviour.is_down = true);
-    server.clock.advance(Duration::from_secs(30));
-    assert_eq!(subject(&[]).await, "federation_ambiguous");
-
-    // Whoever came later keeps nobody out by not being there.
-    let late = server.agent("late", &[]).await;
-    let nowhere = Issuer::start().await;
-    nowhere.behave(|behaviour| behaviour.is_down = true);
-    let first = Issuer::start().await;
-    let firsts = first.key("a", SigningAlgorithm::Es256);
-    trust(&server, &agent, of_cluster(&first)).await;
-    let mut absent = of_cluster(&first);
-    absent["jwks_uri"] = json!(format!("{}/keys", nowhere.url));
-    trust(&server, &late, absent).await;
-    let body = present(&server, &firsts.sign(&good(&server, &first)), &[]).await.expect(200);
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], json!(agent.id));
-}
-
-async fn an_issuer_of_many_costs_no_more_than_one_of_few(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
-    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
-    let cluster = Issuer::start().await;
-    let assertion = cluster.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
-    let identity = trust(&server, &agent, of_cluster(&cluster)).await;
-    let (other_id, new_id) = if server.db.is_sqlite() {
-        (format!("X'{}'", other.id.replace('-', "")), "randomblob(16)")
-    } else {
-        (format!("'{}'::UUID", other.id), "gen_random_uuid()")
-    };
-    let add = async |count: u32| {
-        let sql = format!(
-            "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at) \
-             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
-             SELECT {new_id}, {other_id}, issuer, jwks_uri, audience, '{{\"sub\":\"another\"}}', created_at \
-             FROM federated_identities, n WHERE claims LIKE '%summariser%'"
-        );
-        server.db.execute(&sql).await;
-    };
-    let send = async |more: &[(&str, &str)]| present(&server, &assertion, more).await;
-    add(999).await;
-    send(&[]).await.expect(200);
-    add(1).await;
-    refused(&send(&[]).await, 400, "invalid_grant");
-    let record = server.audited("auth.failed").await.remove(0);
-    assert_eq!(details(&record)["reason"], "federation_ambiguous");
-    // Who asks for another subject is not looked at.
-    server.db.execute("UPDATE federated_identities SET subject = 'another' WHERE claims LIKE '%another%'").await;
-    send(&[]).await.expect(200);
-    // Whoever says who it is meets nobody else's.
-    server.db.execute("UPDATE federated_identities SET claims = '-' WHERE claims LIKE '%another%'").await;
-    let body = send(&[("client_id", &agent.id)]).await.expect(200);
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["federated_identity_id"], identity["id"]);
-    for unknown in [&other.key_id, "nobody"] {
-        refused(&send(&[("client_id", unknown)]).await, 400, "invalid_grant");
-    }
-}
-
 async fn trust_is_managed_like_other_credentials(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("summariser", &["admin:*"]).await;
@@ -603,31 +343,4 @@ async fn trust_is_managed_like_other_credentials(db: Database) {
     let id = added["id"].as_str().unwrap();
     server.admin.delete(&format!("{path}/{id}")).await.expect(204);
     assert_eq!(server.audited("federated_identity.removed").await[0]["resource_id"], json!(id));
-}
-
-async fn basic_without_a_secret_says_who_the_client_is(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
-    let (agent, other) = (server.agent("summariser", &[]).await, server.agent("other", &[]).await);
-    let cluster = Issuer::start().await;
-    let key = cluster.key("a", SigningAlgorithm::Rs256);
-    for agent in [&agent, &other] {
-        trust(&server, agent, of_cluster(&cluster)).await;
-    }
-    let assertion = key.sign(&good(&server, &cluster));
-    let grant = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", &assertion)];
-    let send = async |id: &str, secret: &str, more: &[(&str, &str)]| {
-        let anybody = server.anybody();
-        let request = anybody.request(Method::POST, "/oauth/token").basic_auth(id, Some(secret));
-        anybody.send(request.form(&[grant.as_slice(), more].concat())).await
-    };
-    for agent in [&agent, &other] {
-        for more in [vec![], vec![("client_id", agent.id.as_str())]] {
-            let body = send(&agent.id, "", &more).await.expect(200);
-            assert_eq!(claims(body["access_token"].as_str().unwrap())["sub"], agent.id.as_str());
-        }
-    }
-    refused(&send(&agent.id, "", &[("client_id", &other.id)]).await, 400, "invalid_request");
-    refused(&send("nobody", "", &[]).await, 400, "invalid_grant");
-    // With a secret it is an authentication, of which there is one already.
-    refused(&send(&agent.id, &agent.raw_key, &[]).await, 400, "invalid_request");
 }

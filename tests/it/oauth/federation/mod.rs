@@ -1,0 +1,128 @@
+//! Agents that another issuer vouches for (RFC 7523 section 2.1): the issuer and the tokens that the tests work with.
+
+mod judgement;
+mod ownership;
+
+use std::sync::{Arc, Mutex, atomic::AtomicU32, atomic::Ordering::SeqCst};
+
+use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{key_pair, post};
+use crate::support::{Agent, Answer, Server};
+
+const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
+const AUDIENCE: &str = "https://aims.test";
+
+/// A foreign issuer, and how it behaves.
+#[derive(Clone)]
+struct Issuer {
+    url: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    asked: Arc<AtomicU32>,
+}
+
+#[derive(Default)]
+struct Behaviour {
+    keys: Vec<Value>,
+    /// What the discovery document says in place of the truth.
+    issuer: Option<String>,
+    is_down: bool,
+    redirects: bool,
+    padding: usize,
+    /// Answers are held back until it is open.
+    gate: Option<Arc<Semaphore>>,
+}
+
+impl Issuer {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let issuer = Self { url, behaviour: Arc::default(), asked: Arc::default() };
+        let router = Router::new().fallback(Self::answer).with_state(issuer.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        issuer
+    }
+
+    async fn answer(State(issuer): State<Self>, uri: axum::http::Uri) -> impl IntoResponse {
+        issuer.asked.fetch_add(1, SeqCst);
+        let gate = issuer.behaviour.lock().unwrap().gate.clone();
+        if let Some(gate) = gate {
+            drop(gate.acquire().await);
+        }
+        let behaviour = issuer.behaviour.lock().unwrap();
+        if behaviour.is_down {
+            return (StatusCode::INTERNAL_SERVER_ERROR, [("location", String::new())], String::new());
+        }
+        let body = match uri.path() {
+            "/.well-known/openid-configuration" => json!({
+                "issuer": behaviour.issuer.as_ref().unwrap_or(&issuer.url), "jwks_uri": format!("{}/keys", issuer.url),
+            }),
+            "/keys" if behaviour.redirects => {
+                return (StatusCode::FOUND, [("location", format!("{}/moved", issuer.url))], String::new());
+            }
+            "/keys" | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
+            _ => return (StatusCode::NOT_FOUND, [("location", String::new())], String::new()),
+        };
+        (StatusCode::OK, [("location", String::new())], body.to_string())
+    }
+
+    fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.behaviour.lock().unwrap());
+    }
+
+    /// Publishes a new key.
+    fn key(&self, kid: &str, algorithm: SigningAlgorithm) -> Key {
+        let (algorithm, private, mut public) = key_pair(&PrivateKey::generate(algorithm).unwrap());
+        public["kid"] = json!(kid);
+        // As real ones are published.
+        public["x5c"] = json!(["MIIC"]);
+        self.behave(|behaviour| behaviour.keys.push(public.clone()));
+        Key { kid: kid.to_owned(), algorithm, private, public }
+    }
+
+    fn asked(&self) -> u32 {
+        self.asked.load(SeqCst)
+    }
+}
+
+#[derive(Clone)]
+struct Key {
+    kid: String,
+    algorithm: Algorithm,
+    private: EncodingKey,
+    public: Value,
+}
+
+impl Key {
+    fn sign(&self, claims: &Value) -> String {
+        let mut header = Header::new(self.algorithm);
+        header.kid = Some(self.kid.clone());
+        jsonwebtoken::encode(&header, claims, &self.private).unwrap()
+    }
+}
+
+async fn trust(server: &Server, agent: &Agent, trust: Value) -> Value {
+    server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201)
+}
+
+/// What a token of a cluster says of a workload.
+fn good(server: &Server, issuer: &Issuer) -> Value {
+    let now = server.clock_secs();
+    json!({
+        "iss": issuer.url, "aud": [AUDIENCE], "sub": "system:serviceaccount:agents:summariser", "iat": now, "nbf": now,
+        "exp": now + 3_600, "kubernetes.io": { "namespace": "agents" },
+    })
+}
+
+async fn present(server: &Server, assertion: &str, more: &[(&str, &str)]) -> Answer {
+    let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)];
+    post(&server.anybody(), "/oauth/token", &[form.as_slice(), more].concat()).await
+}
+
+fn of_cluster(issuer: &Issuer) -> Value {
+    json!({ "issuer": issuer.url, "audience": AUDIENCE, "claims": { "sub": "system:serviceaccount:agents:summariser" } })
+}

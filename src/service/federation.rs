@@ -221,16 +221,25 @@ async fn believed(
     }
     let judge = |place: Trust| async move {
         let keys = services.foreign_keys_of(&place, token.kid.as_deref()).await;
-        let word = keys.map_or(Word::Unheard, |keys| {
-            if keys.iter().any(|key| key.has_signed(assertion)) { Word::Given } else { Word::Withheld }
-        });
+        let word = match keys {
+            Ok(keys) if keys.iter().any(|key| key.has_signed(assertion)) => Word::Given,
+            Ok(_) => Word::Withheld,
+            Err(reason) => Word::Unheard(reason),
+        };
         (place.jwks_uri, word)
     };
     let words = join_all(places.into_iter().map(judge)).await;
     let word = |one: &FederatedIdentity| {
         words.iter().find(|(jwks_uri, _)| *jwks_uri == one.trust.jwks_uri).map_or(Word::Unasked, |(_, word)| *word)
     };
-    let at = trusting.iter().position(|one| word(one) == Word::Given).ok_or("federation_signature")?;
+    let Some(at) = trusting.iter().position(|one| word(one) == Word::Given) else {
+        // The signature is known to be wrong only where all keys are known.
+        let unheard = trusting.iter().find_map(|one| match word(one) {
+            Word::Unheard(reason) => Some(reason),
+            Word::Given | Word::Withheld | Word::Unasked => None,
+        });
+        return Err(unheard.unwrap_or("federation_signature"));
+    };
     let agent = trusting.get(at).map(|identity| identity.agent);
     let is_rival = |(place, other): (usize, &FederatedIdentity)| {
         Some(other.agent) != agent
@@ -238,7 +247,7 @@ async fn believed(
                 Word::Given | Word::Unasked => true,
                 // Nobody comes to act as who was there before, only because those cannot be asked. Whoever came later keeps
                 // nobody out in that way.
-                Word::Unheard => place < at,
+                Word::Unheard(_) => place < at,
                 Word::Withheld => false,
             }
     };
@@ -255,8 +264,8 @@ enum Word {
     Given,
     /// None of them did.
     Withheld,
-    /// They are not known.
-    Unheard,
+    /// They are not known, for this reason.
+    Unheard(&'static str),
     /// Too many other places were asked.
     Unasked,
 }

@@ -7,7 +7,10 @@ use quick_cache::sync::Cache;
 use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Services, fetch};
+use super::{
+    Services,
+    fetch::{self, FetchError},
+};
 use crate::{
     crypto::AssertionKey,
     domain::{Timestamp, federation::Trust},
@@ -33,6 +36,33 @@ struct Published {
     keys: Arc<[AssertionKey]>,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
+    /// Why the last attempt failed, if it did: for the record.
+    failure: Option<&'static str>,
+}
+
+/// Why the keys of an issuer cannot be had from it.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the discovery document cannot be read")]
+    Document(#[source] FetchError),
+    #[error("the discovery document is that of another issuer")]
+    Issuer,
+    #[error("the keys cannot be read")]
+    Keys(#[source] FetchError),
+}
+
+/// The reason for the record when the keys cannot be read, or when there is none of a kind that is used here.
+const KEYS_UNREADABLE: &str = "federation_keys_unreadable";
+
+impl Failure {
+    /// The `details.reason` of the audit record.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Document(_) => "federation_document_unreadable",
+            Self::Issuer => "federation_issuer_differs",
+            Self::Keys(_) => KEYS_UNREADABLE,
+        }
+    }
 }
 
 impl Default for ForeignKeys {
@@ -42,9 +72,16 @@ impl Default for ForeignKeys {
 }
 
 impl Services {
-    /// The keys that an issuer may have signed a token with, which names one of them or none. `None` where they are not known:
-    /// there are none to be read, or only those from before the one that is named may have come.
-    pub(super) async fn foreign_keys_of(&self, trust: &Trust, kid: Option<&str>) -> Option<Vec<AssertionKey>> {
+    /// The keys that an issuer may have signed a token with, which names one of them or none.
+    ///
+    /// # Errors
+    /// The reason for the record when the keys are not known: none can be read, or the named one may be newer than those that
+    /// were read last.
+    pub(super) async fn foreign_keys_of(
+        &self,
+        trust: &Trust,
+        kid: Option<&str>,
+    ) -> Result<Vec<AssertionKey>, &'static str> {
         let now = self.env.now();
         let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
         let Ok(published) = self.foreign_keys.0.get_or_insert_with(&source, || Ok::<_, Infallible>(Arc::default()));
@@ -56,13 +93,16 @@ impl Services {
         if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
             // A task of its own: whoever caused it may hang up, and the next attempt is far off.
             let asking = ask(published, trust.clone(), self.settings.federation_allow_private, now);
-            published = tokio::spawn(asking).await.ok()?;
+            published = tokio::spawn(asking).await.map_err(|_| KEYS_UNREADABLE)?;
         }
         let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE)) && !published.keys.is_empty();
         let fits = |key: &&AssertionKey| kid.is_none_or(|kid| key.kid() == kid);
         let fitting: Vec<_> = published.keys.iter().filter(fits).cloned().collect();
         let is_latest = published.fetched_at == published.tried_at;
-        (is_usable && (is_latest || !fitting.is_empty())).then_some(fitting)
+        if is_usable && (is_latest || !fitting.is_empty()) {
+            return Ok(fitting);
+        }
+        Err(published.failure.unwrap_or(KEYS_UNREADABLE))
     }
 }
 
@@ -78,8 +118,10 @@ async fn ask(
         Ok(keys) => {
             published.keys = keys.into();
             published.fetched_at = Some(now);
+            published.failure = None;
         }
         Err(error) => {
+            published.failure = Some(error.reason());
             tracing::warn!(
                 issuer = trust.issuer,
                 error = &error as &dyn std::error::Error,
@@ -90,24 +132,24 @@ async fn ask(
     published
 }
 
-async fn fetch_keys(trust: &Trust, allow_private: bool) -> Result<Vec<AssertionKey>, fetch::FetchError> {
+async fn fetch_keys(trust: &Trust, allow_private: bool) -> Result<Vec<AssertionKey>, Failure> {
     let uri = match &trust.jwks_uri {
         Some(uri) => uri.clone(),
         None => discovered(&trust.issuer, allow_private).await?,
     };
-    let document = fetch::json(&uri, allow_private).await?;
-    let keys = document.get("keys").and_then(Value::as_array).ok_or(fetch::FetchError::Content)?;
+    let document = fetch::json(&uri, allow_private).await.map_err(Failure::Keys)?;
+    let keys = document.get("keys").and_then(Value::as_array).ok_or(Failure::Keys(FetchError::Content))?;
     // Keys of kinds that are not used here may be among them.
     Ok(keys.iter().take(KEYS_MAX).filter_map(|key| AssertionKey::from_jwk(key).ok()).collect())
 }
 
 /// Where an issuer's discovery document says that its keys are (`OpenID` Connect Discovery 1.0 §4).
-async fn discovered(issuer: &str, allow_private: bool) -> Result<String, fetch::FetchError> {
+async fn discovered(issuer: &str, allow_private: bool) -> Result<String, Failure> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let document = fetch::json(&url, allow_private).await?;
+    let document = fetch::json(&url, allow_private).await.map_err(Failure::Document)?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     if text("issuer") != Some(issuer) {
-        return Err(fetch::FetchError::Content);
+        return Err(Failure::Issuer);
     }
-    text("jwks_uri").map(str::to_owned).ok_or(fetch::FetchError::Content)
+    text("jwks_uri").map(str::to_owned).ok_or(Failure::Document(FetchError::Content))
 }

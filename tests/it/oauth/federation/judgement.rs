@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use super::{AUDIENCE, Behaviour, Issuer, Key, PRIVATE, good, of_cluster, present, trust};
+use super::{AUDIENCE, Behaviour, DISCOVERY, Issuer, KEYS, Key, PRIVATE, good, of_cluster, present, trust};
 use crate::{
     both,
     oauth::{claims, headed, post, refused},
@@ -25,8 +25,8 @@ both!(
     trust_is_managed_like_other_credentials,
 );
 
-/// How an issuer does not behave.
-type Misbehaviour = (&'static str, fn(&mut Behaviour));
+/// What an issuer does wrong, and the reason that the record gives for it.
+type Misbehaviour = (fn(&mut Behaviour), &'static str);
 
 async fn a_workload_needs_no_secret(db: Database) {
     let server = Server::with(db, &[PRIVATE]).await;
@@ -206,6 +206,9 @@ async fn keys_are_kept_and_rotated_ones_picked_up(db: Database) {
     assert_eq!(send(&second).await, 200);
     server.clock.advance(Duration::from_hours(1));
     assert_eq!(send(&second).await, 400);
+    let admin = server.anybody().login(&server.admin_key).await;
+    let record = admin.get("/audit?action=auth.failed&limit=1").await.expect(200)[0].clone();
+    assert_eq!(details(&record)["reason"], "federation_document_unreadable");
     cluster.behave(|behaviour| behaviour.is_down = false);
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(send(&second).await, 200);
@@ -237,26 +240,37 @@ async fn who_hangs_up_keeps_nobody_out(db: Database) {
 
 async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
     let server = Server::with(db, &[PRIVATE]).await;
-    let behaviours: [Misbehaviour; 4] = [
-        ("another's discovery document", |behaviour| behaviour.issuer = Some("https://other.example".to_owned())),
-        ("a redirect", |behaviour| behaviour.redirects = true),
-        ("more than is read", |behaviour| behaviour.padding = 300_000),
-        ("an error", |behaviour| behaviour.is_down = true),
+    let behaviours: [Misbehaviour; 7] = [
+        (|issuer| issuer.issuer = Some("https://other.example".to_owned()), "federation_issuer_differs"),
+        (|issuer| issuer.is_down = true, "federation_document_unreadable"),
+        (|issuer| issuer.garbles = Some(DISCOVERY), "federation_document_unreadable"),
+        (|issuer| issuer.redirects = true, "federation_keys_unreadable"),
+        (|issuer| issuer.padding = 300_000, "federation_keys_unreadable"),
+        (|issuer| issuer.garbles = Some(KEYS), "federation_keys_unreadable"),
+        (|issuer| issuer.keys[0] = json!({ "kty": "oct" }), "federation_keys_unreadable"),
     ];
-    for (number, (what, behaviour)) in behaviours.into_iter().enumerate() {
+    let reason = async || details(&server.audited("auth.failed").await[0])["reason"].clone();
+    for (number, (behaviour, expected)) in behaviours.into_iter().enumerate() {
         let agent = server.agent(&format!("agent-{number}"), &[]).await;
         let cluster = Issuer::start().await;
         trust(&server, &agent, of_cluster(&cluster)).await;
         let key = cluster.key("a", SigningAlgorithm::Es256);
         cluster.behave(behaviour);
         let assertion = key.sign(&good(&server, &cluster));
-        let answer = present(&server, &assertion, &[]).await;
-        assert_eq!(answer.status, 400, "{what}");
-        refused(&answer, 400, "invalid_grant");
-        // Once it behaves, all is well.
-        cluster.behave(|behaviour| *behaviour = Behaviour { keys: behaviour.keys.clone(), ..Behaviour::default() });
+        let first = present(&server, &assertion, &[]).await;
+        refused(&first, 400, "invalid_grant");
+        assert_eq!(reason().await, expected, "{number}");
+        // The same again, which does not have the issuer asked: the record still says why, and the client learns nothing.
+        let asked = cluster.asked();
+        assert_eq!(present(&server, &assertion, &[]).await.json(), first.json());
+        assert_eq!((reason().await, cluster.asked()), (json!(expected), asked), "{number}");
+        // Once it behaves, all is well, and nobody else's signature is.
+        cluster.behave(|behaviour| *behaviour = Behaviour { keys: vec![key.public.clone()], ..Behaviour::default() });
         server.clock.advance(Duration::from_secs(30));
         present(&server, &assertion, &[]).await.expect(200);
+        let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
+        assert_eq!(present(&server, &forged, &[]).await.json(), first.json());
+        assert_eq!(reason().await, "federation_signature", "{number}");
     }
     // Nobody is asked because of a token that nobody would believe.
     let stranger = Issuer::start().await;

@@ -16,6 +16,10 @@ use crate::support::{Agent, Answer, Server};
 
 const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
 const AUDIENCE: &str = "https://aims.test";
+/// Where an issuer serves its discovery document.
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+/// Where an issuer serves its keys.
+const KEYS: &str = "/keys";
 
 /// A foreign issuer, and how it behaves.
 #[derive(Clone)]
@@ -31,6 +35,8 @@ struct Behaviour {
     /// What the discovery document says in place of the truth.
     issuer: Option<String>,
     is_down: bool,
+    /// The path at which something else than JSON is served.
+    garbles: Option<&'static str>,
     redirects: bool,
     padding: usize,
     /// Answers are held back until it is open.
@@ -57,14 +63,17 @@ impl Issuer {
         if behaviour.is_down {
             return (StatusCode::INTERNAL_SERVER_ERROR, [("location", String::new())], String::new());
         }
+        if behaviour.garbles == Some(uri.path()) {
+            return (StatusCode::OK, [("location", String::new())], "<html>".to_owned());
+        }
         let body = match uri.path() {
-            "/.well-known/openid-configuration" => json!({
+            DISCOVERY => json!({
                 "issuer": behaviour.issuer.as_ref().unwrap_or(&issuer.url), "jwks_uri": format!("{}/keys", issuer.url),
             }),
-            "/keys" if behaviour.redirects => {
+            KEYS if behaviour.redirects => {
                 return (StatusCode::FOUND, [("location", format!("{}/moved", issuer.url))], String::new());
             }
-            "/keys" | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
+            KEYS | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
             _ => return (StatusCode::NOT_FOUND, [("location", String::new())], String::new()),
         };
         (StatusCode::OK, [("location", String::new())], body.to_string())

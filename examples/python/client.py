@@ -1,7 +1,6 @@
 """An agent gets a token for an API and calls it."""
 
 import os
-import time
 
 import requests
 from authlib.integrations.requests_client import OAuth2Session
@@ -17,9 +16,7 @@ if key_file := os.environ.get("AIMS_PRIVATE_KEY"):
     with open(key_file, encoding="ascii") as file:
         key = ECKey.import_key(file.read())
     session = OAuth2Session(client_id, key, token_endpoint_auth_method="private_key_jwt")
-    # AIMS takes assertions that live up to 5 minutes; the library's live an hour when it is not told.
-    claims = {"exp": int(time.time()) + 120}
-    session.register_client_auth_method(PrivateKeyJWT(metadata["issuer"], claims=claims, alg="ES256"))
+    session.register_client_auth_method(PrivateKeyJWT(metadata["issuer"], alg="ES256"))
 else:
     session = OAuth2Session(client_id, os.environ["AIMS_CLIENT_SECRET"])
 

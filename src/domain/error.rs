@@ -163,6 +163,8 @@ pub enum AuthFailure {
     InvalidClient,
     /// An assertion does not authenticate its client; why, is for the record.
     InvalidAssertion(&'static str),
+    /// The client made the assertion, which ends later than [`super::token::ASSERTION_LIFE`] allows.
+    AssertionLivesTooLong,
     /// No access token was sent.
     MissingToken,
     /// The access token is malformed, forged, expired or withdrawn.
@@ -194,6 +196,7 @@ impl AuthFailure {
             Self::AgentRevoked => "Agent has been revoked",
             Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
             Self::InvalidAssertion(_) => "The client assertion does not authenticate the client",
+            Self::AssertionLivesTooLong => "The exp of the client assertion must be at most 3600 seconds away",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken | Self::WrongBinding(_) => "Invalid or expired token",
             Self::InvalidDpopProof(_) => "The DPoP proof is not valid",
@@ -217,6 +220,7 @@ impl AuthFailure {
             Self::AgentRevoked => "agent_revoked",
             Self::InvalidClient => "invalid_client",
             Self::InvalidAssertion(reason) | Self::InvalidDpopProof(reason) | Self::WrongBinding(reason) => reason,
+            Self::AssertionLivesTooLong => "assertion_lives_too_long",
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
             Self::DpopNonceNeeded => "dpop_nonce_needed",

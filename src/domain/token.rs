@@ -12,6 +12,9 @@ use super::{
 
 /// The longest life that a token can have been given, whatever the setting says now.
 pub const LIFE_MAX: Duration = Duration::from_hours(24);
+/// Longest time that a client's assertion may still be valid: the life that common libraries give it. Its identifier is remembered
+/// for as long.
+pub const ASSERTION_LIFE: Duration = Duration::from_hours(1);
 /// How far others' clocks may differ, in seconds: what they signed may come from so far in the future.
 pub const CLOCK_SKEW: i64 = 5;
 

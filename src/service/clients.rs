@@ -17,15 +17,13 @@ use crate::{
     domain::{
         AgentId, ApiKeyId, AuthFailure, CapabilitySet, KeyLimits, PublicKeyId, Result, Timestamp,
         audit::AuditAction,
-        token::{CLOCK_SKEW, Credential, Link},
+        token::{ASSERTION_LIFE, CLOCK_SKEW, Credential, Link},
     },
     store::{principals, public_keys},
 };
 
 /// The algorithms that assertions may be signed with.
 pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
-/// Longest time that an assertion may still be valid.
-pub const ASSERTION_LIFE: Duration = Duration::from_mins(5);
 /// Longest identifier of an assertion, in bytes.
 const JTI_MAX: usize = 256;
 
@@ -84,8 +82,8 @@ pub async fn authenticate(
 /// once, on whatever node. Without `client_id` the client is the assertion's subject.
 ///
 /// # Errors
-/// [`AuthFailure::InvalidAssertion`] whatever is wrong with it, and [`AuthFailure`] for an agent that may not act; each is
-/// recorded with its reason.
+/// [`AuthFailure::AssertionLivesTooLong`]; [`AuthFailure::InvalidAssertion`] whatever else is wrong with it; [`AuthFailure`] for an
+/// agent that may not act. Each is recorded with its reason.
 pub async fn authenticate_assertion(
     services: &Services,
     origin: &Origin,
@@ -106,13 +104,12 @@ pub async fn authenticate_assertion(
         return refuse(None, "assertion_signature").await;
     };
     // From here on it is known that the agent's key made it.
-    if let Err(reason) = check(services, claims, agent, client_id, now) {
-        return refuse(Some(agent), reason).await;
-    }
-    if let Err(failure) = check_status(principal.status) {
+    let checked = check(services, claims, agent, client_id, now).and_then(|()| check_status(principal.status));
+    if let Err(failure) = checked {
         return services.refuse_assertion(origin, Some(agent), failure).await;
     }
     let hash = Sha256::digest([agent.0.as_bytes().as_slice(), claims.jti.as_bytes()].concat()).into();
+    // As long as `check` takes the assertion. The sweep keeps it a little longer, for nodes whose clocks are behind.
     let until = Timestamp::from_secs(claims.exp.saturating_add(CLOCK_SKEW));
     let is_first = services
         .store
@@ -159,25 +156,26 @@ fn check(
     agent: AgentId,
     client_id: Option<&str>,
     now: Timestamp,
-) -> Result<(), &'static str> {
+) -> Result<(), AuthFailure> {
+    let invalid = |reason| Err(AuthFailure::InvalidAssertion(reason));
     if claims.iss != claims.sub || client_id.is_some_and(|id| AgentId::parse(id) != Some(agent)) {
-        return Err("assertion_other_client");
+        return invalid("assertion_other_client");
     }
     if !is_for_us(services, &claims.aud) {
-        return Err("assertion_audience");
+        return invalid("assertion_audience");
     }
     let now = now.as_secs();
     if claims.exp <= now.saturating_sub(CLOCK_SKEW) {
-        return Err("assertion_expired");
+        return invalid("assertion_expired");
     }
     if claims.exp > now.saturating_add(secs(ASSERTION_LIFE) + CLOCK_SKEW) {
-        return Err("assertion_lives_too_long");
+        return Err(AuthFailure::AssertionLivesTooLong);
     }
     if claims.nbf.max(claims.iat).is_some_and(|from| from > now.saturating_add(CLOCK_SKEW)) {
-        return Err("assertion_not_yet_valid");
+        return invalid("assertion_not_yet_valid");
     }
     if claims.jti.is_empty() || claims.jti.len() > JTI_MAX {
-        return Err("assertion_without_identifier");
+        return invalid("assertion_without_identifier");
     }
     Ok(())
 }

@@ -103,7 +103,8 @@ pub struct TokenForm {
 ///
 /// `client_credentials` (RFC 6749 section 4.4). The client is an agent and its secret one of its API keys, sent by HTTP Basic
 /// or in the form; or it signs an assertion with a registered key pair (`private_key_jwt`, RFC 7523): `iss` and `sub` the
-/// agent, `aud` the issuer or the endpoint, `exp` at most 5 minutes away, `jti` used once. The token lives no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
+/// agent, `aud` the issuer or the endpoint, `exp` at most one hour away, `jti` used once. The token lives
+/// no longer than `JWT_EXPIRATION_MINUTES` and never longer than its key.
 ///
 /// `jwt-bearer` (RFC 7523 section 2.1): a token of a foreign issuer that is trusted to vouch for the agent
 /// (`/agents/{id}/federated-identities`) takes the place of client authentication. `client_id` is needed where it fits several agents,

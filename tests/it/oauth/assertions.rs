@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use super::{ISSUER, claims, headed, key_pair, post, refused};
 use crate::{
     both,
-    support::{Agent, Answer, Database, Server, details},
+    support::{Agent, Answer, Client, Database, Server, details, open, start},
 };
 
 both!(
     a_key_pair_replaces_the_secret,
     an_assertion_works_once_on_every_node,
+    an_assertion_lives_an_hour_at_most_and_the_error_says_so,
     forged_assertions_are_refused,
     public_keys_are_registered_like_other_credentials,
     removing_a_key_ends_its_tokens,
@@ -50,7 +51,7 @@ impl Pair {
 /// The claims of a good assertion.
 fn good(server: &Server, agent: &Agent, jti: &str) -> Value {
     let now = server.clock_secs();
-    json!({ "iss": agent.id, "sub": agent.id, "aud": ISSUER, "iat": now, "exp": now + 300, "jti": jti })
+    json!({ "iss": agent.id, "sub": agent.id, "aud": ISSUER, "iat": now, "exp": now + 3_600, "jti": jti })
 }
 
 async fn register(server: &Server, agent: &Agent, pair: &Pair) -> Value {
@@ -59,9 +60,13 @@ async fn register(server: &Server, agent: &Agent, pair: &Pair) -> Value {
 }
 
 async fn present(server: &Server, assertion: &str) -> Answer {
+    present_to(&server.anybody(), assertion).await
+}
+
+async fn present_to(client: &Client, assertion: &str) -> Answer {
     let form =
         [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)];
-    post(&server.anybody(), "/oauth/token", &form).await
+    post(client, "/oauth/token", &form).await
 }
 
 async fn a_key_pair_replaces_the_secret(db: Database) {
@@ -121,8 +126,12 @@ async fn an_assertion_works_once_on_every_node(db: Database) {
     let answers = futures_util::future::join_all((0..20).map(|_| present(&server, &assertion))).await;
     let accepted = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(accepted, 1);
+    if !server.db.is_sqlite() {
+        let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
+        refused(&present_to(&other, &assertion).await, 401, "invalid_client");
+    }
     // After a restart, too, and with another signature over the same claims.
-    let server = server.restart(&[]).await;
+    let server = server.restart(&[("JWT_EXPIRATION_MINUTES", "120")]).await;
     refused(&present(&server, &assertion).await, 401, "invalid_client");
     refused(&present(&server, &pair.sign(&good(&server, &agent, "once"))).await, 401, "invalid_client");
     assert_eq!(details(&server.audited("auth.failed").await[0]), json!({ "reason": "assertion_replayed" }));
@@ -130,11 +139,47 @@ async fn an_assertion_works_once_on_every_node(db: Database) {
     let other = server.agent("other", &[]).await;
     register(&server, &other, &pair).await;
     present(&server, &pair.sign(&good(&server, &other, "once"))).await.expect(200);
-    // What has expired is forgotten, and refused for having expired.
-    server.clock.advance(Duration::from_mins(6));
-    aims::service::sessions::sweep(&server.services).await.unwrap();
-    assert_eq!(server.db.count("SELECT COUNT(*) FROM spent_assertions").await, 0);
-    refused(&present(&server, &assertion).await, 401, "invalid_client");
+    // It is remembered until it has expired, also by a clock that is 5 seconds behind, and then refused for having expired.
+    let spent = async || server.db.count("SELECT COUNT(*) FROM spent_assertions").await;
+    for (seconds, remembered, reason) in [
+        (301, 2, "assertion_replayed"),
+        (3_298, 2, "assertion_replayed"),
+        (5, 2, "assertion_replayed"),
+        (1, 2, "assertion_expired"),
+        (10, 0, "assertion_expired"),
+    ] {
+        server.clock.advance(Duration::from_secs(seconds));
+        aims::service::sessions::sweep(&server.services).await.unwrap();
+        assert_eq!(spent().await, remembered, "{seconds}");
+        refused(&present(&server, &assertion).await, 401, "invalid_client");
+        assert_eq!(details(&server.audited("auth.failed").await[0]), json!({ "reason": reason }), "{seconds}");
+    }
+}
+
+/// Libraries give an assertion an hour when nobody tells them otherwise.
+async fn an_assertion_lives_an_hour_at_most_and_the_error_says_so(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let pair = Pair::new(SigningAlgorithm::Es256);
+    register(&server, &agent, &pair).await;
+    let with = |life: i64| {
+        let ends = json!({ "exp": server.clock_secs() + life });
+        pair.sign(&changed(&good(&server, &agent, &life.to_string()), &ends))
+    };
+    for life in [60, 3_600, 3_605] {
+        present(&server, &with(life)).await.expect(200);
+    }
+    let answer = present(&server, &with(3_606)).await;
+    refused(&answer, 401, "invalid_client");
+    let told = "The exp of the client assertion must be at most 3600 seconds away";
+    assert_eq!(answer.json()["error_description"], told);
+    assert_eq!(details(&server.audited("auth.failed").await[0]), json!({ "reason": "assertion_lives_too_long" }));
+    // Only the client itself learns it, and what is refused uses nothing up.
+    let stranger = Pair::new(SigningAlgorithm::Es256);
+    let forged =
+        stranger.sign(&changed(&good(&server, &agent, "forged"), &json!({ "exp": server.clock_secs() + 3_606 })));
+    assert_ne!(present(&server, &forged).await.json()["error_description"], told);
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM spent_assertions").await, 3);
 }
 
 fn changed(claims: &Value, changes: &Value) -> Value {
@@ -183,7 +228,7 @@ fn forgeries(server: &Server, [agent, other]: [&Agent; 2], [pair, foreign]: [&Pa
         json!({ "aud": { "0": ISSUER } }),
         json!({ "aud": null }),
         json!({ "exp": now - 6 }),
-        json!({ "exp": now + 306 }),
+        json!({ "exp": now + 3_606 }),
         json!({ "exp": now + 365 * 86_400 }),
         json!({ "exp": i64::MAX }),
         json!({ "exp": 1e30 }),

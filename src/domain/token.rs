@@ -219,9 +219,9 @@ pub enum TokenRefusal {
     /// The proof of possession lacks a nonce that was given out lately.
     #[error("The DPoP proof must carry the nonce of the header DPoP-Nonce")]
     DpopNonceNeeded,
-    /// What was to show who the client is does not; why, is for the record.
-    #[error("The assertion does not authenticate a client")]
-    InvalidGrant,
+    /// The assertion gives the client no token; why, is for the record.
+    #[error("The assertion is not valid, or not for this client")]
+    InvalidGrant(&'static str),
     /// The resource is unknown.
     #[error("{0}")]
     InvalidTarget(&'static str),
@@ -232,7 +232,7 @@ impl TokenRefusal {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::InvalidDpopProof(reason) => reason,
+            Self::InvalidDpopProof(reason) | Self::InvalidGrant(reason) => reason,
             _ => self.code(),
         }
     }
@@ -248,7 +248,7 @@ impl TokenRefusal {
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidDpopProof(_) => "invalid_dpop_proof",
             Self::DpopNonceNeeded => "use_dpop_nonce",
-            Self::InvalidGrant => "invalid_grant",
+            Self::InvalidGrant(_) => "invalid_grant",
             Self::InvalidTarget(_) => "invalid_target",
         }
     }

@@ -91,7 +91,8 @@ pub async fn authenticate_assertion(
     assertion: &str,
 ) -> Result<Client> {
     let now = services.env.now();
-    let refuse = |agent, reason| services.refuse_assertion(origin, agent, AuthFailure::InvalidAssertion(reason));
+    let refuse =
+        |agent, reason| services.refuse_assertion(origin, By::agent(agent), AuthFailure::InvalidAssertion(reason));
     let Some(unverified) = UnverifiedAssertion::parse(assertion) else {
         return refuse(None, "assertion_malformed").await;
     };
@@ -106,7 +107,7 @@ pub async fn authenticate_assertion(
     // From here on it is known that the agent's key made it.
     let checked = check(services, claims, agent, client_id, now).and_then(|()| check_status(principal.status));
     if let Err(failure) = checked {
-        return services.refuse_assertion(origin, Some(agent), failure).await;
+        return services.refuse_assertion(origin, By::agent(Some(agent)), failure).await;
     }
     let hash = Sha256::digest([agent.0.as_bytes().as_slice(), claims.jti.as_bytes()].concat()).into();
     // As long as `check` takes the assertion. The sweep keeps it a little longer, for nodes whose clocks are behind.
@@ -225,10 +226,9 @@ impl Client {
         self.ends_at.map_or(longest, |end| end.min(longest))
     }
 
-    /// The client as a caller with all that its credential allows.
-    #[must_use]
-    pub fn into_caller(self, origin: Origin) -> Caller {
-        let principal = Principal::Agent(AgentCaller {
+    /// The client with all that its credential allows.
+    pub(super) fn bearer(&self) -> AgentCaller {
+        AgentCaller {
             authority: self.authority(),
             subject: Link {
                 agent: self.principal.id,
@@ -238,7 +238,12 @@ impl Client {
                 acting: None,
             },
             actors: Arc::default(),
-        });
-        Caller { principal, origin }
+        }
+    }
+
+    /// The client as a caller with all that its credential allows.
+    #[must_use]
+    pub fn into_caller(self, origin: Origin) -> Caller {
+        Caller { principal: Principal::Agent(self.bearer()), origin }
     }
 }

@@ -3,12 +3,14 @@
 //! What a token's chain consists of is kept in the database when it is issued; whether every link still holds is asked of the
 //! live view whenever the token is used. So what ends any link ends all that descends from it.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use super::{
     Services,
     act::standing_in,
-    caller::{AgentCaller, Origin, Principal},
+    caller::{AgentCaller, Origin},
     clients::Client,
     refusals::By,
     tokens::{self, IssuedToken, Wanted},
@@ -17,18 +19,51 @@ use super::{
 use crate::{
     domain::{
         ApiKeyId, AuthFailure, CapabilitySet, Error, Result, Timestamp, TokenId,
-        audit::{AuditAction, Event},
+        audit::{AuditAction, Event, Resource},
         token::{Acting, Actor, Claims, DelegatedToken, Link, TokenRefusal},
     },
     store::delegated_tokens,
 };
 
-const SUBJECT: TokenRefusal = refusal("The subject_token is not valid");
-const ACTOR: TokenRefusal = refusal("The actor_token is not valid");
-const NOT_ALLOWED: TokenRefusal = refusal("The actor may not act for the subject of this token");
+/// Why an agent does not get a token by which it acts for another.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The subject's token is not valid, or the subject's credential has ended.
+    Subject,
+    /// The actor's token is not valid.
+    Actor,
+    /// Policy or the subject's token forbids it.
+    NotAllowed,
+    /// The actor is part of the chain already.
+    InChain,
+    /// The chain has the longest permitted length.
+    TooLong,
+}
 
-const fn refusal(text: &'static str) -> TokenRefusal {
-    TokenRefusal::InvalidRequest(std::borrow::Cow::Borrowed(text))
+/// Gives the refusal that the client gets for a fault.
+type Refuse = fn(Fault) -> TokenRefusal;
+
+impl Fault {
+    /// The refusal of an exchange (RFC 8693 §2.2.2).
+    const fn in_exchange(self) -> TokenRefusal {
+        TokenRefusal::InvalidRequest(Cow::Borrowed(match self {
+            Self::Subject => "The subject_token is not valid",
+            Self::Actor => "The actor_token is not valid",
+            Self::NotAllowed => "The actor may not act for the subject of this token",
+            Self::InChain => "The actor is part of the subject_token's chain already",
+            Self::TooLong => "The subject_token's chain is as long as one may be",
+        }))
+    }
+
+    /// The refusal of a client that presents an assertion. It is `invalid_grant` because the grant belongs to another client (RFC 6749
+    /// §5.2); `unauthorized_client` would mean that the client may not use the grant type at all.
+    const fn beside_assertion(self) -> TokenRefusal {
+        TokenRefusal::InvalidGrant(match self {
+            Self::NotAllowed => "federation_not_a_delegate",
+            Self::TooLong => "federation_delegation_depth",
+            Self::Subject | Self::Actor | Self::InChain => "federation_ended",
+        })
+    }
 }
 
 /// The tokens that an agent brings to an exchange.
@@ -40,17 +75,42 @@ pub struct Exchange<'r> {
     pub actor_token: Option<&'r str>,
 }
 
-/// One of the two sides of an exchange.
+/// One of the two sides of a delegation.
 struct Party {
     bearer: AgentCaller,
     /// What it may do now.
     authority: CapabilitySet,
     /// When it ends by itself.
-    ends_at: Option<Timestamp>,
-    /// The key that its token is bound to.
-    jkt: Option<String>,
+    ends_at: Timestamp,
+    /// The token that it presented; `None` for an agent that authenticated itself.
+    token: Option<Verified>,
     /// The key that it authenticated with, if it did, and whether its uses are counted.
     used: Option<(ApiKeyId, bool)>,
+}
+
+impl Party {
+    fn of_client(services: &Services, client: &Client, now: Timestamp) -> Self {
+        let bearer = client.bearer();
+        let ends_at = client.end_of(services.settings.token_life, now);
+        Self { authority: bearer.authority.clone(), bearer, ends_at, token: None, used: client.key() }
+    }
+
+    async fn of_token(services: &Services, token: &str, now: Timestamp, fault: Fault) -> Result<Self> {
+        let Some(verified) = services.verified(token, now).await? else { return Err(fault.in_exchange().into()) };
+        let bearer = verified.bearer.clone();
+        let Ok(authority) = services.standing(&bearer, now).await? else { return Err(fault.in_exchange().into()) };
+        Ok(Self { bearer, authority, ends_at: verified.expires_at(), token: Some(verified), used: None })
+    }
+
+    /// The key that its token is bound to.
+    fn jkt(&self) -> Option<&str> {
+        self.token.as_ref()?.claims.cnf.as_ref().map(|bound| bound.jkt.as_str())
+    }
+
+    /// The only agent that its token allows to act for it, if the token names one.
+    fn may_act(&self) -> Option<&str> {
+        self.token.as_ref()?.claims.may_act.as_ref().map(|may_act| may_act.sub.as_str())
+    }
 }
 
 /// Issues a token by which the actor acts for the subject: with no more than both of them hold, for no longer than both
@@ -70,12 +130,12 @@ pub async fn exchange(
     let mut by = By { actor: client.map(|client| client.id().into()), subject: None };
     let mut credential = client.map(|client| client.credential);
     let outcome = async {
-        let actor = actor(services, origin, client, exchange.actor_token, now).await?;
+        let actor = actor(services, client, exchange.actor_token, now).await?;
         by.actor = Some(actor.bearer.subject.agent.into());
         credential = Some(actor.bearer.subject.credential);
-        let (subject, said) = party(services, exchange.subject_token, now, SUBJECT).await?;
+        let subject = Party::of_token(services, exchange.subject_token, now, Fault::Subject).await?;
         by.subject = Some(subject.bearer.subject.agent);
-        delegate(services, origin, actor, subject, &said, wanted, now).await
+        delegate(services, origin, actor, subject, wanted, now, Fault::in_exchange).await
     }
     .await;
     let outcome = services.granted_or_recorded(outcome, origin, by, credential).await;
@@ -85,36 +145,44 @@ pub async fn exchange(
     }
 }
 
-async fn actor(
+/// Issues a token for an assertion that vouches for an agent (RFC 7523 §2.1). Without client authentication, and for a client that is
+/// this agent, it is the agent's own token. A client that is a delegate of the agent gets a token by which it acts for the agent
+/// (RFC 7521 §4.1), as in an exchange. Returns once the record is durable.
+///
+/// # Errors
+/// [`TokenRefusal::InvalidGrant`] for any other client; other [`TokenRefusal`]s for a scope or resource that the client may not have.
+/// Refusals are recorded.
+pub async fn by_assertion(
     services: &Services,
     origin: &Origin,
     client: Option<&Client>,
-    token: Option<&str>,
-    now: Timestamp,
-) -> Result<Party> {
-    let Some(token) = token else {
-        let client = client.ok_or(AuthFailure::InvalidClient)?;
-        let Principal::Agent(bearer) = client.clone().into_caller(origin.clone()).principal else {
-            return Err(Error::internal("a client is no agent"));
-        };
-        let ends_at = Some(client.end_of(services.settings.token_life, now));
-        return Ok(Party { authority: bearer.authority.clone(), bearer, ends_at, jkt: None, used: client.key() });
+    vouched: &Client,
+    wanted: &Wanted,
+) -> Result<IssuedToken> {
+    let Some(client) = client.filter(|client| client.id() != vouched.id()) else {
+        return tokens::client_credentials(services, origin, vouched, wanted).await;
     };
-    let (actor, said) = party(services, token, now, ACTOR).await?;
-    // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
-    let is_its_own = said.claims.aud == services.settings.issuer && actor.bearer.actors.is_empty();
-    if !is_its_own || client.is_some_and(|client| client.id() != actor.bearer.subject.agent) {
-        return Err(ACTOR.into());
-    }
-    Ok(actor)
+    let now = services.env.now();
+    let (actor, subject) = (Party::of_client(services, client, now), Party::of_client(services, vouched, now));
+    let by = By { actor: Some(client.id().into()), subject: Some(vouched.id()) };
+    let outcome = delegate(services, origin, actor, subject, wanted, now, Fault::beside_assertion).await;
+    let outcome = services.granted_or_recorded(outcome, origin, by, Some(client.credential)).await;
+    services.usable_or_recorded(outcome, origin, client).await
 }
 
-async fn party(services: &Services, token: &str, now: Timestamp, refusal: TokenRefusal) -> Result<(Party, Verified)> {
-    let Some(verified) = services.verified(token, now).await? else { return Err(refusal.into()) };
-    let bearer = verified.bearer.clone();
-    let Ok(authority) = services.standing(&bearer, now).await? else { return Err(refusal.into()) };
-    let jkt = verified.claims.cnf.as_ref().map(|bound| bound.jkt.clone());
-    Ok((Party { bearer, authority, ends_at: Some(verified.expires_at()), jkt, used: None }, verified))
+async fn actor(services: &Services, client: Option<&Client>, token: Option<&str>, now: Timestamp) -> Result<Party> {
+    let Some(token) = token else {
+        let client = client.ok_or(AuthFailure::InvalidClient)?;
+        return Ok(Party::of_client(services, client, now));
+    };
+    let actor = Party::of_token(services, token, now, Fault::Actor).await?;
+    // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
+    let is_for_us = actor.token.as_ref().is_some_and(|token| token.claims.aud == services.settings.issuer);
+    let is_its_own = is_for_us && actor.bearer.actors.is_empty();
+    if !is_its_own || client.is_some_and(|client| client.id() != actor.bearer.subject.agent) {
+        return Err(Fault::Actor.in_exchange().into());
+    }
+    Ok(actor)
 }
 
 async fn delegate(
@@ -122,33 +190,34 @@ async fn delegate(
     origin: &Origin,
     actor: Party,
     subject: Party,
-    said: &Verified,
     wanted: &Wanted,
     now: Timestamp,
+    refuse: Refuse,
 ) -> Result<IssuedToken> {
     let (agent, actor_agent) = (subject.bearer.subject.agent, actor.bearer.subject.agent);
     if subject.bearer.links().any(|link| link.agent == actor_agent) {
-        return Err(refusal("The actor is part of the subject_token's chain already").into());
+        return Err(refuse(Fault::InChain).into());
     }
     if subject.bearer.actors.len() >= services.settings.delegation_depth {
-        return Err(refusal("The subject_token's chain is as long as one may be").into());
+        return Err(refuse(Fault::TooLong).into());
     }
-    if said.claims.may_act.as_ref().is_some_and(|may_act| may_act.sub != actor_agent.to_string()) {
-        return Err(NOT_ALLOWED.into());
+    if subject.may_act().is_some_and(|alone| alone != actor_agent.to_string()) {
+        return Err(refuse(Fault::NotAllowed).into());
     }
     let policy = services.principals.agent(&services.store, agent, now).await?;
-    let delegation = policy.and_then(|subject| subject.delegation_to(actor_agent)).ok_or(NOT_ALLOWED)?;
+    let delegation = policy.and_then(|subject| subject.delegation_to(actor_agent));
+    let delegation = delegation.ok_or_else(|| refuse(Fault::NotAllowed))?;
     // Whoever stole a bound token must not get one without bonds for it.
     let holds =
         wanted.proof.as_ref().map(|proof| services.prove(proof, None)).transpose().map_err(TokenRefusal::from)?;
-    for (bound, refusal) in [(&subject.jkt, SUBJECT), (&actor.jkt, ACTOR)] {
-        if bound.is_some() && bound.as_ref() != holds.as_ref().map(|proven| &proven.jkt) {
-            return Err(refusal.into());
+    for (bound, fault) in [(subject.jkt(), Fault::Subject), (actor.jkt(), Fault::Actor)] {
+        if bound.is_some() && bound != holds.as_ref().map(|proven| proven.jkt.as_str()) {
+            return Err(refuse(fault).into());
         }
     }
     let both = subject.authority.intersection(&actor.authority);
     let grant = tokens::grant(services, &both, wanted).await?;
-    let ends_at = [subject.ends_at, actor.ends_at].into_iter().flatten().fold(now.plus(grant.life), Timestamp::min);
+    let ends_at = now.plus(grant.life).min(subject.ends_at).min(actor.ends_at);
 
     let mut claims = grant.claims(services, agent, now, ends_at);
     let jti = TokenId::parse(&claims.jti).ok_or_else(|| Error::internal("a token without identifier"))?;
@@ -162,10 +231,11 @@ async fn delegate(
         .chain([Link { acting: Some(Acting { delegation, obtained: jti }), ..own }])
         .collect();
     claims.act = Actor::chain(links.iter().skip(1).map(|link| link.agent));
-    let event = event(services, origin, &claims, &links, said.jti, now);
+    let event = event(services, origin, &claims, &links, subject.token.map(|token| token.jti), now);
     let ends_at = Timestamp::from_secs(claims.exp);
     let token = DelegatedToken { jti, audience: claims.aud.clone(), issued_at: now, expires_at: ends_at, links };
-    tokens::sign_recorded(services, &claims, grant.scope, keep(services, token, event, actor.used)).await
+    let keeping = keep(services, token, event, actor.used, refuse(Fault::Subject));
+    tokens::sign_recorded(services, &claims, grant.scope, keeping).await
 }
 
 fn event(
@@ -173,10 +243,20 @@ fn event(
     origin: &Origin,
     claims: &Claims,
     links: &[Link],
-    parent: TokenId,
+    parent: Option<TokenId>,
     now: Timestamp,
 ) -> Event {
     let (subject, actor) = (links.first(), links.last());
+    let mut details = json!({
+        "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope.as_scope(), "sub": claims.sub, "act": claims.act,
+    });
+    let made_of = match parent {
+        Some(token) => Some(("subject_jti", token.to_string())),
+        None => subject.map(|link| ("subject_credential", Resource::from(link.credential).id())),
+    };
+    if let (Some((name, id)), Some(members)) = (made_of, details.as_object_mut()) {
+        members.insert(name.to_owned(), id.into());
+    }
     Event {
         id: services.env.uuid(),
         at: now,
@@ -184,10 +264,7 @@ fn event(
         subject: subject.map(|link| link.agent),
         action: AuditAction::TokenExchanged,
         resource: actor.map(|link| link.credential.into()),
-        details: json!({
-            "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope.as_scope(), "sub": claims.sub, "act": claims.act,
-            "subject_jti": parent,
-        }),
+        details,
         ip: origin.ip,
         success: true,
         request_id: origin.request_id.clone(),
@@ -195,14 +272,21 @@ fn event(
 }
 
 /// Keeps a token's chain if every link of it still holds, so that none that ended meanwhile gets a descendant.
-async fn keep(services: &Services, token: DelegatedToken, event: Event, used: Option<(ApiKeyId, bool)>) -> Result<()> {
+async fn keep(
+    services: &Services,
+    token: DelegatedToken,
+    event: Event,
+    used: Option<(ApiKeyId, bool)>,
+    ended: TokenRefusal,
+) -> Result<()> {
     services
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let chain = AgentCaller::of_chain(CapabilitySet::default(), token.links.clone()).ok_or(SUBJECT)?;
+                let chain = AgentCaller::of_chain(CapabilitySet::default(), token.links.clone());
+                let Some(chain) = chain else { return Err(ended.into()) };
                 if standing_in(tx, &chain, event.at).await?.is_err() {
-                    return Err(SUBJECT.into());
+                    return Err(ended.into());
                 }
                 delegated_tokens::insert(tx.conn(), &token).await?;
                 match used {

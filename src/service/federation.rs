@@ -14,6 +14,7 @@ use super::{
     clients::Client,
     policy::Action,
     power,
+    refusals::By,
     tokens::check_status,
     ways_in::keep_a_way_in,
 };
@@ -131,6 +132,15 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: Fe
         .await
 }
 
+/// The client that presents a foreign issuer's token.
+#[derive(Clone, Copy)]
+pub enum Presenter<'r> {
+    /// A client that did not authenticate, with its `client_id` if it sent one.
+    Named(Option<&'r str>),
+    /// A client that authenticated itself.
+    Client(&'r Client),
+}
+
 /// Authenticates the agent that a foreign issuer's token vouches for. Such a token may come again: what a platform hands to a workload is
 /// often good for an hour, and read from a file whenever it is needed.
 ///
@@ -139,16 +149,18 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: Fe
 pub async fn authenticate(
     services: &Services,
     origin: &Origin,
-    client_id: Option<&str>,
+    presenter: Presenter<'_>,
     assertion: &str,
 ) -> Result<Client> {
-    match vouched(services, client_id, assertion).await? {
+    match vouched(services, presenter, assertion).await? {
         Ok(client) => Ok(client),
         Err((agent, reason)) => {
-            let refused =
-                services.refuse_assertion::<Client>(origin, agent, AuthFailure::InvalidAssertion(reason)).await;
-            match refused {
-                Err(Error::Unauthenticated(_)) => Err(TokenRefusal::InvalidGrant.into()),
+            let by = match presenter {
+                Presenter::Named(_) => By::agent(agent),
+                Presenter::Client(client) => By { actor: Some(client.id().into()), subject: agent },
+            };
+            match services.refuse_assertion(origin, by, AuthFailure::InvalidAssertion(reason)).await {
+                Err(Error::Unauthenticated(_)) => Err(TokenRefusal::InvalidGrant(reason).into()),
                 refused => refused,
             }
         }
@@ -157,22 +169,14 @@ pub async fn authenticate(
 
 type Vouched = Result<Client, (Option<AgentId>, &'static str)>;
 
-async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) -> Result<Vouched> {
+async fn vouched(services: &Services, presenter: Presenter<'_>, assertion: &str) -> Result<Vouched> {
     let now = services.env.now();
     let Some(token) = ForeignToken::read(assertion) else { return Ok(Err((None, "federation_malformed"))) };
     let claims = &token.claims;
     let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-    let mut trusting = match (Trust::parse_issuer(issuer), client_id.map(AgentId::parse)) {
-        (Err(_), _) | (_, Some(None)) => Vec::new(),
-        (Ok(issuer), Some(Some(agent))) => {
-            let mut own = federated_identities::of_agent(services.store.read().await?.conn(), agent).await?;
-            own.retain(|one| one.trust.issuer == issuer);
-            own
-        }
-        (Ok(issuer), None) => {
-            let (subject, mut read) = (Trust::subject_of(claims), services.store.read().await?);
-            federated_identities::of_subject(read.conn(), &issuer, subject, LOOKED_AT + 1).await?
-        }
+    let mut trusting = match Trust::parse_issuer(issuer) {
+        Ok(issuer) => candidates(services, &issuer, claims, presenter).await?,
+        Err(_) => Vec::new(),
     };
     if trusting.is_empty() {
         return Ok(Err((None, "federation_unknown_issuer")));
@@ -202,6 +206,33 @@ async fn vouched(services: &Services, client_id: Option<&str>, assertion: &str) 
         return Ok(Err((Some(agent), failure.reason())));
     }
     Ok(Ok(Client { principal, credential, ends_at: Some(expires_at), limits: KeyLimits::default() }))
+}
+
+/// The identities that a token of this issuer may be meant for. A token that matches an identity of the authenticated client is taken
+/// as the client's own, even if it matches other agents' identities as well.
+async fn candidates(
+    services: &Services,
+    issuer: &str,
+    claims: &Map<String, Value>,
+    presenter: Presenter<'_>,
+) -> Result<Vec<FederatedIdentity>> {
+    let mut read = services.store.read().await?;
+    let agent = match presenter {
+        Presenter::Named(None) => None,
+        Presenter::Named(Some(name)) => match AgentId::parse(name) {
+            Some(agent) => Some(agent),
+            None => return Ok(Vec::new()),
+        },
+        Presenter::Client(client) => Some(client.id()),
+    };
+    if let Some(agent) = agent {
+        let mut own = federated_identities::of_agent(read.conn(), agent).await?;
+        own.retain(|one| one.trust.issuer == issuer);
+        if matches!(presenter, Presenter::Named(_)) || own.iter().any(|one| one.trust.matches(claims)) {
+            return Ok(own);
+        }
+    }
+    federated_identities::of_subject(read.conn(), issuer, Trust::subject_of(claims), LOOKED_AT + 1).await
 }
 
 /// The oldest of the identities whose keys of their issuer signed the token; an error where it may just as well be meant for another

@@ -103,7 +103,7 @@ pub(super) struct By {
 }
 
 impl By {
-    fn agent(id: Option<AgentId>) -> Self {
+    pub(super) fn agent(id: Option<AgentId>) -> Self {
         Self { actor: id.map(Into::into), subject: id }
     }
 }
@@ -124,14 +124,9 @@ impl Services {
     }
 
     /// Refuses an assertion, on the record.
-    pub(super) async fn refuse_assertion<T>(
-        &self,
-        origin: &Origin,
-        agent: Option<AgentId>,
-        failure: AuthFailure,
-    ) -> Result<T> {
+    pub(super) async fn refuse_assertion<T>(&self, origin: &Origin, by: By, failure: AuthFailure) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
-        self.record_refusal(AuditAction::AuthFailed, origin, By::agent(agent), None, details).await?;
+        self.record_refusal(AuditAction::AuthFailed, origin, by, None, details).await?;
         Err(failure.into())
     }
 

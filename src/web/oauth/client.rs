@@ -45,11 +45,7 @@ pub(super) async fn authenticate(
 }
 
 /// Refuses a header `Authorization` that came twice, on the record: somebody may have added one.
-pub(super) async fn require_one_header(
-    services: &Services,
-    origin: &Origin,
-    headers: &HeaderMap,
-) -> Result<(), OAuthFailure> {
+async fn require_one_header(services: &Services, origin: &Origin, headers: &HeaderMap) -> Result<(), OAuthFailure> {
     if let Err(failure) = basic(headers) {
         clients::record_unclear(services, origin).await?;
         return Err(failure);

@@ -27,7 +27,7 @@ use crate::{
         Origin, Services,
         clients::Client,
         delegation::{self, Exchange},
-        federation,
+        federation::{self, Presenter},
         introspection::{self, Active},
         revocation,
         tokens::{self, Presented, Wanted},
@@ -110,6 +110,8 @@ pub struct TokenForm {
 /// (`/agents/{id}/federated-identities`) takes the place of client authentication. `client_id` is needed where it fits several agents,
 /// or may: where the keys that one of them trusts cannot be read.
 /// The access token lives no longer than the foreign one. What is not acceptable is `invalid_grant`.
+/// A client that authenticates all the same (RFC 7521 section 4.1) must be that agent or one of its delegates. A delegate gets a
+/// token by which it acts for the agent, as by token exchange.
 ///
 /// Token exchange (RFC 8693): an agent obtains a token by which it acts for the agent of `subject_token`, if it is one of that
 /// agent's delegates. The actor is whose `actor_token` it is, or else the client; with an `actor_token`, client authentication may
@@ -136,29 +138,34 @@ pub async fn token(
 ) -> Result<impl IntoResponse, OAuthFailure> {
     let grant_type = parameters.get("grant_type");
     let exchanges = grant_type == Some(TOKEN_EXCHANGE);
-    let proves_itself =
-        exchanges && parameters.get("actor_token").is_some() && !client::is_tried(&headers, &parameters);
+    // These requests carry another proof of who sends them, so that client authentication is optional.
+    let proves_itself = grant_type == Some(JWT_BEARER) || (exchanges && parameters.get("actor_token").is_some());
     let proof = dpop::proof(&services, &headers, &Method::POST, "/oauth/token");
     if let Some(proof) = &proof {
         services.require_nonce(proof)?;
     }
-    let client = if proves_itself {
+    let client = if proves_itself && !client::is_tried(&headers, &parameters) {
         None
-    } else if grant_type == Some(JWT_BEARER) {
-        Some(vouched_for(&services, &origin, &headers, &parameters).await?)
     } else {
         Some(client::authenticate(&services, &origin, &headers, &parameters).await?)
     };
+    let vouched = match grant_type {
+        Some(JWT_BEARER) => Some(vouched_for(&services, &origin, &headers, &parameters, client.as_ref()).await?),
+        _ => None,
+    };
     let wanted = Wanted { proof, ..wanted(&parameters)? };
-    let issued = match (grant_type, &client) {
-        (Some("client_credentials" | JWT_BEARER), Some(client)) => {
+    let issued = match (grant_type, &client, &vouched) {
+        (Some("client_credentials"), Some(client), _) => {
             tokens::client_credentials(&services, &origin, client, &wanted).await?
         }
-        (Some(TOKEN_EXCHANGE), client) => {
+        (Some(JWT_BEARER), client, Some(vouched)) => {
+            delegation::by_assertion(&services, &origin, client.as_ref(), vouched, &wanted).await?
+        }
+        (Some(TOKEN_EXCHANGE), client, _) => {
             let exchange = exchange(&parameters)?;
             delegation::exchange(&services, &origin, client.as_ref(), exchange, &wanted).await?
         }
-        (None, _) => return Err(invalid("The parameter grant_type is missing".to_owned())),
+        (None, ..) => return Err(invalid("The parameter grant_type is missing".to_owned())),
         _ => return Err(TokenRefusal::UnsupportedGrantType.into()),
     };
     let body = TokenBody {
@@ -171,20 +178,18 @@ pub async fn token(
     Ok((NOT_STORED, Json(body)))
 }
 
-/// The agent that the issuer of an assertion vouches for, and that shows nothing else.
+/// The agent that the issuer of an assertion vouches for.
 async fn vouched_for(
     services: &Services,
     origin: &Origin,
     headers: &HeaderMap,
     parameters: &Parameters,
+    client: Option<&Client>,
 ) -> Result<Client, OAuthFailure> {
-    client::require_one_header(services, origin, headers).await?;
-    if client::is_tried(headers, parameters) {
-        return Err(invalid("The assertion authenticates the client; leave the other authentication out".to_owned()));
-    }
     let assertion = parameters.required("assertion")?;
-    let client_id = client::named(headers, parameters)?;
-    Ok(federation::authenticate(services, origin, client_id.as_deref(), assertion).await?)
+    let named = client::named(headers, parameters)?;
+    let presenter = client.map_or(Presenter::Named(named.as_deref()), Presenter::Client);
+    Ok(federation::authenticate(services, origin, presenter, assertion).await?)
 }
 
 fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {

@@ -142,8 +142,6 @@ async fn the_word_of_nobody_else_counts(db: Database) {
     assert!(records.iter().all(|record| details(record)["reason"].as_str().unwrap().starts_with("federation_")));
     let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer")];
     refused(&post(&server.anybody(), "/oauth/token", &form).await, 400, "invalid_request");
-    let two = [("client_secret", agent.raw_key.as_str())];
-    refused(&present(&server, &key.sign(&good), &two).await, 400, "invalid_request");
     refused(&present(&server, &key.sign(&good), &[("client_id", "x")]).await, 400, "invalid_grant");
     refused(&present(&server, &key.sign(&good), &[("scope", "admin:*")]).await, 400, "invalid_scope");
     present(&server, &key.sign(&good), &[]).await.expect(200);

@@ -1,5 +1,6 @@
 //! Agents that another issuer vouches for (RFC 7523 section 2.1): the issuer and the tokens that the tests work with.
 
+mod clients;
 mod judgement;
 mod ownership;
 

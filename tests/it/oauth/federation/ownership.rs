@@ -182,6 +182,7 @@ async fn basic_without_a_secret_says_who_the_client_is(db: Database) {
     }
     refused(&send(&agent.id, "", &[("client_id", &other.id)]).await, 400, "invalid_request");
     refused(&send("nobody", "", &[]).await, 400, "invalid_grant");
-    // With a secret it is an authentication, of which there is one already.
-    refused(&send(&agent.id, &agent.raw_key, &[]).await, 400, "invalid_request");
+    // With a secret it is an authentication, which must be right.
+    send(&agent.id, &agent.raw_key, &[]).await.expect(200);
+    refused(&send(&agent.id, &other.raw_key, &[]).await, 401, "invalid_client");
 }

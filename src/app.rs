@@ -150,7 +150,7 @@ impl App {
             delegation_depth: config.delegation_depth,
             federation_allow_private: config.federation_allow_private,
             rotation_grace: config.rotation_grace,
-            refusals_per_minute: config.refusals_per_minute.get(),
+            refusals: config.refusals,
         };
         let services = Services {
             store,
@@ -264,7 +264,8 @@ impl App {
     /// Finishes what was begun and closes the database.
     pub async fn close(self) {
         if let Err(error) = self.services.record_suppressed(true).await {
-            tracing::warn!(%error, "counts of suppressed refusals were lost");
+            let refusals = self.services.refusals.suppressed();
+            tracing::warn!(error = error.with_causes(), refusals, "counts of suppressed refusals were lost");
         }
         self.services.store.clone().close().await;
     }

@@ -19,6 +19,7 @@ use self::parse::HINT;
 use crate::{
     crypto::MasterKey,
     domain::token::{LIFE_MAX, SigningAlgorithm},
+    service::refusals,
     store::db::Location,
     web::serve::Limits,
 };
@@ -54,7 +55,8 @@ settings! {
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
     "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
     "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
-    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address; further ones are counted";
+    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address, agent or account; further ones are counted";
+    "AUDIT_REFUSALS_TOTAL_PER_MINUTE", "1000", "Refusals recorded one by one per minute in all, on each node, 100 to 1000000000. A flood from elsewhere leaves parts of it to agents, to people and their accounts, and to quiet networks";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
     "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, as a rule at 1.3 KiB each; whoever else comes is read from the database";
@@ -139,8 +141,8 @@ pub struct Config {
     pub rate_limit_auth: NonZeroU32,
     /// Other requests per minute and client network.
     pub rate_limit_api: NonZeroU32,
-    /// Refusals recorded one by one per minute and client network.
-    pub refusals_per_minute: NonZeroU32,
+    /// How many refusals are recorded one by one.
+    pub refusals: refusals::Bounds,
     /// Most agents that the live view holds.
     pub agents_in_memory: usize,
     /// Where the master key comes from.
@@ -199,7 +201,8 @@ impl Config {
         let rotation_grace = reader.number("KEY_ROTATION_GRACE_HOURS", 0, 720).map(|h| Duration::from_secs(h * 3_600));
         let rate_limit_auth = reader.parsed("RATE_LIMIT_AUTH_PER_MINUTE", parse::rate);
         let rate_limit_api = reader.parsed("RATE_LIMIT_API_PER_MINUTE", parse::rate);
-        let refusals_per_minute = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse::rate);
+        let refusals_each = reader.parsed("AUDIT_REFUSALS_PER_MINUTE", parse::rate);
+        let refusals_total = reader.number("AUDIT_REFUSALS_TOTAL_PER_MINUTE", 100, 1_000_000_000);
         let master_key = reader.master_key(database.as_ref(), signing.as_ref());
         let agents_in_memory = reader.number("AGENTS_IN_MEMORY", 1_024, 16_777_216);
         let max_connections = reader.number("MAX_CONNECTIONS", 1, 65_536);
@@ -238,7 +241,7 @@ impl Config {
                 rotation_grace: rotation_grace?,
                 rate_limit_auth: rate_limit_auth?,
                 rate_limit_api: rate_limit_api?,
-                refusals_per_minute: refusals_per_minute?,
+                refusals: refusals::Bounds { each: refusals_each?.get(), total: u32::try_from(refusals_total?).ok()? },
                 agents_in_memory: usize::try_from(agents_in_memory?).ok()?,
                 master_key: master_key?,
                 serving: Limits {

@@ -63,6 +63,7 @@ fn every_bad_value_is_named_and_all_at_once() {
         ("RATE_LIMIT_AUTH_PER_MINUTE", "0"),
         ("RATE_LIMIT_API_PER_MINUTE", "many"),
         ("AUDIT_REFUSALS_PER_MINUTE", "1.5"),
+        ("AUDIT_REFUSALS_TOTAL_PER_MINUTE", "99"),
         ("AGENTS_IN_MEMORY", "1000"),
         ("MASTER_KEY", "abc"),
         ("MAX_CONNECTIONS", "0"),

@@ -16,6 +16,13 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// The network of this width that an address is in; an IPv4 address within IPv6 counts as IPv4.
+#[must_use]
+pub fn around(ip: IpAddr, width: u8) -> IpNet {
+    let ip = ip.to_canonical();
+    IpNet::new(ip, width).map_or_else(|_| ip.into(), |network| network.trunc())
+}
+
 /// Reads networks and addresses, separated by spaces or commas.
 ///
 /// # Errors

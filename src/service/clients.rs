@@ -127,9 +127,9 @@ pub async fn authenticate_assertion(
 /// # Errors
 /// When the record cannot be written.
 pub async fn record_unclear(services: &Services, origin: &Origin) -> Result<()> {
-    let (nobody, details) =
-        (By { actor: None, subject: None }, json!({ "reason": AuthFailure::InvalidClient.reason() }));
-    services.record_refusal(AuditAction::AuthFailed, origin, nobody, None, details).await
+    let details = json!({ "reason": AuthFailure::InvalidClient.reason() });
+    services.record_refusal(AuditAction::AuthFailed, origin, By::NOBODY, None, details).await?;
+    Ok(())
 }
 
 /// Which of the agent's keys made the signature: one of those that the assertion names, where it names any.

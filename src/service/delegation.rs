@@ -12,7 +12,7 @@ use super::{
     act::standing_in,
     caller::{AgentCaller, Origin},
     clients::Client,
-    refusals::By,
+    refusals::{By, Known},
     tokens::{self, IssuedToken, Wanted},
     verified_tokens::Verified,
 };
@@ -127,11 +127,11 @@ pub async fn exchange(
     wanted: &Wanted,
 ) -> Result<IssuedToken> {
     let now = services.env.now();
-    let mut by = By { actor: client.map(|client| client.id().into()), subject: None };
+    let mut by = By { known: client.map(|client| Known::Agent(client.id())), subject: None };
     let mut credential = client.map(|client| client.credential);
     let outcome = async {
         let actor = actor(services, client, exchange.actor_token, now).await?;
-        by.actor = Some(actor.bearer.subject.agent.into());
+        by.known = Some(Known::Agent(actor.bearer.subject.agent));
         credential = Some(actor.bearer.subject.credential);
         let subject = Party::of_token(services, exchange.subject_token, now, Fault::Subject).await?;
         by.subject = Some(subject.bearer.subject.agent);
@@ -164,7 +164,7 @@ pub async fn by_assertion(
     };
     let now = services.env.now();
     let (actor, subject) = (Party::of_client(services, client, now), Party::of_client(services, vouched, now));
-    let by = By { actor: Some(client.id().into()), subject: Some(vouched.id()) };
+    let by = By { known: Some(Known::Agent(client.id())), subject: Some(vouched.id()) };
     let outcome = delegate(services, origin, actor, subject, wanted, now, Fault::beside_assertion).await;
     let outcome = services.granted_or_recorded(outcome, origin, by, Some(client.credential)).await;
     services.usable_or_recorded(outcome, origin, client).await

@@ -14,7 +14,7 @@ use super::{
     clients::Client,
     policy::Action,
     power,
-    refusals::By,
+    refusals::{By, Known},
     tokens::check_status,
     ways_in::keep_a_way_in,
 };
@@ -157,7 +157,7 @@ pub async fn authenticate(
         Err((agent, reason)) => {
             let by = match presenter {
                 Presenter::Named(_) => By::agent(agent),
-                Presenter::Client(client) => By { actor: Some(client.id().into()), subject: agent },
+                Presenter::Client(client) => By { known: Some(Known::Agent(client.id())), subject: agent },
             };
             match services.refuse_assertion(origin, by, AuthFailure::InvalidAssertion(reason)).await {
                 Err(Error::Unauthenticated(_)) => Err(TokenRefusal::InvalidGrant(reason).into()),

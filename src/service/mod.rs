@@ -100,8 +100,8 @@ pub struct Settings {
     pub rotation_grace: Duration,
     /// Whether foreign issuers may be asked at private addresses, and over plain http.
     pub federation_allow_private: bool,
-    /// How many refusals one address may have recorded per minute.
-    pub refusals_per_minute: u32,
+    /// How many refusals are recorded one by one.
+    pub refusals: refusals::Bounds,
 }
 
 impl Settings {

@@ -1,84 +1,108 @@
-//! Refusals leave records too, but not without end: who is refused all day must not fill the disk.
+//! Records of refusals: the first ones by one record each, further ones as counts, so that nobody can fill the disk with them.
 //!
-//! Each network address may have so many refusals recorded in a minute; the rest are counted, and the count is
-//! recorded when the minute is over.
+//! Refusals are counted in windows of a minute. [`budget`] decides which are recorded one by one; [`suppressed`] counts the
+//! others, and the counts are recorded when the window ends.
+
+mod budget;
+mod suppressed;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
+use self::{
+    budget::Budget,
+    suppressed::{Source, Suppressed},
+};
 use super::{
     Services,
-    caller::{AgentCaller, Caller, Origin},
+    caller::{AgentCaller, Caller, Origin, Principal},
     policy::Action,
 };
 use crate::domain::{
-    ActorId, AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
+    ActorId, AdministratorId, AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
     audit::{AuditAction, Event, Resource},
-    network::network,
 };
 
-/// How long refusals are counted together.
-const WINDOW: Duration = Duration::from_mins(1);
-/// Most addresses that are counted apart; all further ones are counted as one.
-const ADDRESSES: usize = 10_000;
+pub use budget::Bounds;
 
-/// Counts the refusals of each address. All clones count together.
+/// How long refusals are counted together, at least.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Counts refusals. All clones count together.
 #[derive(Clone, Default)]
-pub struct Refusals(Arc<Mutex<HashMap<Option<IpAddr>, Window>>>);
+pub struct Refusals(Arc<Mutex<Option<Window>>>);
 
 struct Window {
     since: Timestamp,
-    recorded: u32,
-    suppressed: u64,
+    budget: Budget,
+    suppressed: Suppressed,
+}
+
+impl Window {
+    fn new(since: Timestamp) -> Self {
+        Self { since, budget: Budget::default(), suppressed: Suppressed::default() }
+    }
+
+    /// Returns true once the window has lasted its time, by whichever direction the clock moved.
+    fn is_over(&self, now: Timestamp) -> bool {
+        u128::from(now.as_micros().abs_diff(self.since.as_micros())) >= WINDOW.as_micros()
+    }
 }
 
 impl Refusals {
-    /// Whether one more refusal of this address is recorded, or only counted.
-    fn admit(&self, ip: IpAddr, now: Timestamp, most: u32) -> bool {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = Some(network(ip));
-        let address = if windows.len() < ADDRESSES || windows.contains_key(&address) { address } else { None };
-        let window = windows.entry(address).or_insert(Window { since: now, recorded: 0, suppressed: 0 });
-        if window.recorded < most {
-            window.recorded += 1;
-            return true;
+    fn window(&self) -> MutexGuard<'_, Option<Window>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns true if a refusal is to be recorded; counts it otherwise. A window with counts goes on until these are
+    /// recorded.
+    fn admit(&self, known: Option<Known>, ip: Option<IpAddr>, now: Timestamp, bounds: Bounds) -> bool {
+        let mut window = self.window();
+        let window = match &mut *window {
+            Some(window) if !window.is_over(now) || !window.suppressed.is_empty() => window,
+            ended => ended.insert(Window::new(now)),
+        };
+        let admitted = window.budget.admit(known, ip, bounds);
+        if !admitted {
+            window.suppressed.add(known, ip);
         }
-        window.suppressed += 1;
-        false
+        admitted
     }
 
-    /// The addresses of which refusals were suppressed in windows that began before `before`. Forgets windows in which none were.
-    fn ended(&self, before: Timestamp) -> Vec<Option<IpAddr>> {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.retain(|_, window| window.since > before || window.suppressed > 0);
-        windows.iter().filter(|(_, window)| window.since <= before).map(|(address, _)| *address).collect()
+    /// How many refusals are counted and not yet recorded.
+    #[must_use]
+    pub fn suppressed(&self) -> u64 {
+        self.window().as_ref().map_or(0, |window| window.suppressed.total())
     }
 
-    /// Ends the window of an address.
-    fn end(&self, address: Option<IpAddr>) -> Option<Window> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&address)
+    /// Ends the window if it is over, or in any case; gives it if it has counts to record.
+    fn end(&self, now: Timestamp, in_any_case: bool) -> Option<Ended> {
+        let window = self.window().take_if(|window| in_any_case || window.is_over(now))?;
+        (!window.suppressed.is_empty()).then(|| Ended { refusals: self.clone(), window: Some(window) })
     }
 
-    /// Counts on with a window that could not be recorded, and with what was refused meanwhile.
-    fn go_on(&self, address: Option<IpAddr>, window: Window) {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = windows.insert(address, window);
-        if let (Some(recent), Some(window)) = (recent, windows.get_mut(&address)) {
-            window.suppressed += recent.suppressed;
+    /// Continues with a window that could not be recorded, and with what was counted since.
+    fn go_on(&self, mut window: Window) {
+        let mut current = self.window();
+        if let Some(recent) = current.take() {
+            window.budget.absorb(recent.budget);
+            window.suppressed.absorb(recent.suppressed);
         }
+        *current = Some(window);
     }
 }
 
-/// A window that is about to be recorded. Dropped before [`Ended::recorded`], it counts on: whoever records may fail, or be given up.
+/// A window whose counts are about to be recorded. Dropped before [`Ended::recorded`], it goes on: the recording may fail, or be
+/// given up.
 struct Ended {
     refusals: Refusals,
-    address: Option<IpAddr>,
     window: Option<Window>,
 }
 
@@ -91,20 +115,54 @@ impl Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
-            self.refusals.go_on(self.address, window);
+            self.refusals.go_on(window);
+        }
+    }
+}
+
+/// A principal that a refusal concerns beyond doubt: it has reserves that strangers cannot use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Known {
+    /// An agent, by its credential.
+    Agent(AgentId),
+    /// An administrator, by their session.
+    Person(AdministratorId),
+    /// The account of an administrator that somebody tried to sign in to. Apart from [`Known::Person`]: who guesses a password
+    /// must not use up what is for the acts of its owner.
+    Account(AdministratorId),
+}
+
+impl Known {
+    fn of(caller: &Caller) -> Option<Self> {
+        match &caller.principal {
+            Principal::System => None,
+            Principal::Agent(agent) => Some(Self::Agent(agent.acting().agent)),
+            Principal::Administrator(person) => Some(Self::Person(person.id)),
+        }
+    }
+
+    fn actor(self) -> Option<ActorId> {
+        match self {
+            Self::Agent(id) => Some(id.into()),
+            Self::Person(id) => Some(id.into()),
+            Self::Account(_) => None,
         }
     }
 }
 
 /// Who was refused, as far as is known.
+#[derive(Clone, Copy)]
 pub(super) struct By {
-    pub(super) actor: Option<ActorId>,
+    pub(super) known: Option<Known>,
     pub(super) subject: Option<AgentId>,
 }
 
 impl By {
+    pub(super) const NOBODY: Self = Self { known: None, subject: None };
+
+    /// The agent that acts for itself, if one is known.
     pub(super) fn agent(id: Option<AgentId>) -> Self {
-        Self { actor: id.map(Into::into), subject: id }
+        Self { known: id.map(Known::Agent), subject: id }
     }
 }
 
@@ -140,7 +198,7 @@ impl Services {
         let key = agent.map(|agent| agent.acting().credential.into());
         let details = json!({ "reason": failure.reason() });
         let by = By {
-            actor: agent.map(|agent| agent.acting().agent.into()),
+            known: agent.map(|agent| Known::Agent(agent.acting().agent)),
             subject: agent.map(|agent| agent.subject.agent),
         };
         self.record_refusal(AuditAction::AuthFailed, origin, by, key, details).await?;
@@ -171,11 +229,12 @@ impl Services {
         if let (Some(role), Some(members)) = (denial.role(), details.as_object_mut()) {
             members.insert("role".to_owned(), role.as_str().into());
         }
-        let by = By { actor: caller.actor(), subject: caller.subject() };
-        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, by, None, details).await
+        let by = By { known: Known::of(caller), subject: caller.subject() };
+        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, by, None, details).await?;
+        Ok(())
     }
 
-    /// Records a refusal, or only counts it when this address has had many.
+    /// Records a refusal, or only counts it when there are too many. Returns true if it was recorded.
     pub(super) async fn record_refusal(
         &self,
         action: AuditAction,
@@ -183,15 +242,15 @@ impl Services {
         by: By,
         resource: Option<Resource>,
         details: Value,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let now = self.env.now();
-        if origin.ip.is_some_and(|ip| !self.refusals.admit(ip, now, self.settings.refusals_per_minute)) {
-            return Ok(());
+        if !self.refusals.admit(by.known, origin.ip, now, self.settings.refusals) {
+            return Ok(false);
         }
         let event = Event {
             id: self.env.uuid(),
             at: now,
-            actor: by.actor,
+            actor: by.known.and_then(Known::actor),
             subject: by.subject,
             action,
             resource,
@@ -200,39 +259,69 @@ impl Services {
             success: false,
             request_id: origin.request_id.clone(),
         };
-        self.store.record(event, None).await
+        self.store.record(event, None).await?;
+        Ok(true)
     }
 
-    /// Records how many refusals were only counted, for every minute that is over. For the background.
+    /// Records how many refusals were only counted, once the minute is over, or in any case. For the background.
     ///
     /// # Errors
     /// When the database fails; what was not recorded counts on.
-    pub async fn record_suppressed(&self, everything: bool) -> Result<(), Error> {
+    pub async fn record_suppressed(&self, in_any_case: bool) -> Result<(), Error> {
         let now = self.env.now();
-        let before = if everything { now } else { now.minus(WINDOW) };
-        for address in self.refusals.ended(before) {
-            let Some(window) = self.refusals.end(address) else { continue };
-            let event = Event {
-                id: self.env.uuid(),
-                at: now,
-                actor: None,
-                subject: None,
-                action: AuditAction::RefusalsSuppressed,
-                resource: None,
-                details: json!({ "suppressed": window.suppressed, "since": window.since }),
-                ip: address,
-                success: false,
-                request_id: None,
-            };
-            let ended = Ended { refusals: self.refusals.clone(), address, window: Some(window) };
-            // As a change: unlike a record alone, it is not carried out once nobody waits for it, and then counted again.
-            let recording = self.store.write(move |tx| {
+        let Some(ended) = self.refusals.end(now, in_any_case) else { return Ok(()) };
+        let events = ended.window.as_ref().map_or_else(Vec::new, |window| self.summaries(window, now));
+        // As a change: unlike records alone, it is all or nothing, and not carried out once nobody waits for it, and then counted
+        // again.
+        let recording = self.store.write(move |tx| {
+            for event in events {
                 tx.audit(event);
-                Box::pin(async { Ok(()) })
-            });
-            recording.await?;
-            ended.recorded();
-        }
+            }
+            Box::pin(async { Ok(()) })
+        });
+        recording.await?;
+        ended.recorded();
         Ok(())
+    }
+
+    /// A record for each of the sources that were counted most, and one for all the others.
+    fn summaries(&self, window: &Window, now: Timestamp) -> Vec<Event> {
+        let since = window.since;
+        let summary = |details| Event {
+            id: self.env.uuid(),
+            at: now,
+            actor: None,
+            subject: None,
+            action: AuditAction::RefusalsSuppressed,
+            resource: None,
+            details,
+            ip: None,
+            success: false,
+            request_id: None,
+        };
+        let (named, others) = window.suppressed.most();
+        let mut events: Vec<_> = named
+            .into_iter()
+            .map(|(source, suppressed)| {
+                let details = json!({ "suppressed": suppressed, "since": since });
+                match source {
+                    Source::Known(known) => Event {
+                        actor: known.actor(),
+                        subject: if let Known::Agent(id) = known { Some(id) } else { None },
+                        resource: if let Known::Account(id) = known { Some(Resource::Administrator(id)) } else { None },
+                        ..summary(details)
+                    },
+                    Source::One(ip) => Event { ip: Some(ip), ..summary(details) },
+                    Source::Network(network) => {
+                        summary(json!({ "suppressed": suppressed, "since": since, "network": network.to_string() }))
+                    }
+                }
+            })
+            .collect();
+        if others > 0 {
+            let details = json!({ "suppressed": others, "since": since, "others": true });
+            events.push(summary(details));
+        }
+        events
     }
 }

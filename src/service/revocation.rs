@@ -30,7 +30,7 @@ pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token
     let agent = client.id();
     if verified.bearer.acting().agent != agent {
         let refusal = TokenRefusal::UnauthorizedClient("The token was issued to another client");
-        let (by, token) = (By { actor: Some(agent.into()), subject: Some(agent) }, Resource::Token(verified.jti));
+        let (by, token) = (By::agent(Some(agent)), Resource::Token(verified.jti));
         let details = json!({ "reason": refusal.reason() });
         services.record_refusal(AuditAction::AuthzDenied, origin, by, Some(token), details).await?;
         return Err(refusal.into());

@@ -67,9 +67,8 @@ pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<
         _ if administrators::any(read.conn()).await? => return Err(GONE),
         _ => drop(read),
     }
-    let nobody = By { actor: None, subject: None };
     let details = json!({ "reason": "invalid_setup_link" });
-    services.record_refusal(AuditAction::AuthFailed, origin, nobody, None, details).await?;
+    services.record_refusal(AuditAction::AuthFailed, origin, By::NOBODY, None, details).await?;
     Err(Denial::SetupLink.into())
 }
 

@@ -12,7 +12,11 @@ use sha2::{Digest, Sha256};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Services, caller::Origin, refusals::By};
+use super::{
+    Services,
+    caller::Origin,
+    refusals::{By, Known},
+};
 use crate::{
     domain::{
         AdministratorId, AuthFailure, Error, Result, Timestamp, Username,
@@ -126,9 +130,27 @@ impl Throttle {
         // A name that nobody has may be a password that was typed into the wrong field: it is not recorded.
         let name = person.and(self.name.as_ref()).map(Username::as_str);
         let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
-        let (by, resource) = (By { actor: None, subject: None }, person.map(Resource::Administrator));
-        services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await?;
+        let by = By { known: person.map(Known::Account), subject: None };
+        let resource = person.map(Resource::Administrator);
+        if !services.record_refusal(AuditAction::SignInFailed, origin, by, resource, details).await? {
+            self.take_as_long_as_a_record(services).await?;
+        }
         Err(failure.into())
+    }
+
+    /// Writes what is counted once more. Accounts have a reserve of records and made-up names have none: the time of an answer must
+    /// not tell which of them was recorded.
+    async fn take_as_long_as_a_record(&self, services: &Services) -> Result<()> {
+        let pair = self.subject(Counted::Pair);
+        let writing = services.store.write(move |tx| {
+            Box::pin(async move {
+                if let Some(failures) = sessions::failures(tx.conn(), pair).await? {
+                    sessions::put_failures(tx.conn(), pair, failures).await?;
+                }
+                Ok(())
+            })
+        });
+        writing.await
     }
 }
 

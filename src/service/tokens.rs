@@ -78,7 +78,7 @@ pub(super) struct Grant {
 /// As [`clients::authenticate`]; [`TokenRefusal::InvalidScope`] for more than a token can carry.
 pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Result<IssuedToken> {
     let client = clients::authenticate(services, origin, None, raw_key).await?;
-    let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+    let by = By::agent(Some(client.id()));
     let scope = fitting(client.authority()).map_err(Error::from);
     let grant = Grant {
         scope: services.granted_or_recorded(scope, origin, by, Some(client.credential)).await?,
@@ -100,7 +100,7 @@ pub async fn client_credentials(
     client: &Client,
     wanted: &Wanted,
 ) -> Result<IssuedToken> {
-    let by = By { actor: Some(client.id().into()), subject: Some(client.id()) };
+    let by = By::agent(Some(client.id()));
     let granted = grant(services, &client.authority(), wanted).await;
     let grant = services.granted_or_recorded(granted, origin, by, Some(client.credential)).await?;
     issue(services, origin, client, grant, AuditAction::TokenGranted).await

@@ -15,8 +15,13 @@ use crate::{
         audit::{Head, Record},
     },
     service::{
-        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals,
-        signing_keys::CurrentKeyring, tokens,
+        Origin, Services, Settings,
+        audit::verify,
+        bootstrap,
+        principals::Principals,
+        refusals::{Bounds, Refusals},
+        signing_keys::CurrentKeyring,
+        tokens,
     },
     store::{Changes, Conn, Db, Location, Mode, Store, agents, api_keys, audit, capabilities},
 };
@@ -121,7 +126,7 @@ impl House {
                 delegation_depth: 5,
                 federation_allow_private: false,
                 rotation_grace: Duration::from_hours(24),
-                refusals_per_minute: 100,
+                refusals: Bounds { each: 100, total: 1_000 },
             }),
         };
         Self { dir, services }

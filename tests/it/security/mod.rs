@@ -8,4 +8,5 @@ mod limits;
 mod matrix;
 mod power;
 mod races;
+mod refusals;
 mod secrets;

@@ -63,6 +63,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    log::redact_panics();
     // clap answers `--help` and wrong usage itself, with 0 and 2.
     let command = Cli::parse().command.unwrap_or(Command::Serve);
     if matches!(command, Command::Serve) {
@@ -89,8 +90,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    // Where nobody can be told, the exit code must do.
-    let _ = writeln!(io::stderr(), "aims: {failure}");
+    log::tell(format_args!("aims: {failure}"));
     ExitCode::FAILURE
 }
 

@@ -2,9 +2,16 @@
 
 use std::{fs, path::Path};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::{Method, header};
 use serde_json::json;
 
-use crate::support::{Database, Server};
+use crate::{
+    both,
+    support::{Aims, Database, Server},
+};
+
+both!(the_log_holds_no_credential);
 
 /// Everything that a thief of the database's folder would read.
 fn contents(folder: &Path) -> Vec<u8> {
@@ -37,5 +44,68 @@ async fn the_database_holds_no_key_and_no_token() {
         assert!(!holds(&kept, secret), "a secret is kept in the clear");
         // Beyond the prefix that is displayed, nothing of it.
         assert!(!holds(&kept, &secret[secret.len().saturating_sub(20)..]) || secret.len() < 20);
+    }
+}
+
+async fn the_log_holds_no_credential(db: Database) {
+    let aims = Aims::new(&db).with("LOG_LEVEL", "trace");
+    let key = aims.bootstrap().await;
+    for format in ["text", "json"] {
+        let process = aims.with("LOG_FORMAT", format).serve().await;
+        let (client, browser) = (process.client(), crate::support::Browser::new(process.url.clone()));
+        let admin = client.login(&key).await;
+        let token = admin.token().to_owned();
+        let setup = "Zm9vYmFyLWJhei1xdXV4LTEyMzQ1Njc4OTAtYWJjZGU";
+        let basic = STANDARD.encode(format!("admin:{key}"));
+        let encoded: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
+        let secrets = [key.as_str(), &token, setup, &basic, &encoded];
+        for secret in secrets {
+            for path in [
+                format!("/{secret}"),
+                format!("/agents/{secret}/keys"),
+                format!("/agents?cursor={secret}"),
+                format!("/console/agents/{secret}?q={secret}"),
+                format!("/console/setup?token={secret}"),
+            ] {
+                admin.get(&path).await;
+                browser.get(&path).await;
+            }
+            for (name, value) in [
+                (header::AUTHORIZATION.as_str(), format!("Bearer {secret}")),
+                (header::AUTHORIZATION.as_str(), format!("Basic {secret}")),
+                (header::COOKIE.as_str(), format!("aims={secret}; __Host-aims={secret}")),
+                ("x-api-key", secret.to_owned()),
+                ("x-request-id", secret.to_owned()),
+            ] {
+                client.send(client.request(Method::POST, "/auth/token").header(name, &value)).await;
+                client.send(client.request(Method::GET, "/agents").header(name, value)).await;
+            }
+        }
+        let log = process.stop().await.stderr;
+        assert!(log.contains("/agents/[redacted]/keys") && log.contains("TRACE"), "{log}");
+        for line in log.lines() {
+            assert!(format == "text" || serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+            for secret in secrets {
+                assert!(!line.contains(&secret[13..25]) && !line.contains(&secret[secret.len() - 12..]), "{line}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_shows_no_password() {
+    let db = Database::sqlite();
+    for (name, value) in [
+        ("DATABASE_URL", "postgres://someone:p4ssw0rd@127.0.0.1:1/aims"),
+        ("DATABASE_URL", "postgres://someone:p4ssw0rd@127.0.0.1:port/aims"),
+        ("DATABASE_URL", "postgres://someone:with/p4ssw0rd@127.0.0.1:1/aims"),
+        ("DATABASE_URL", "postgres://127.0.0.1:1/aims?user=someone&password=p4ssw0rd"),
+        ("DATABASE_URL", "mysql://someone:p4ssw0rd@127.0.0.1:1/aims"),
+        ("PUBLIC_URL", "https://someone:p4ssw0rd@aims.test"),
+        ("TRUSTED_PROXIES", "https://someone:p4ssw0rd@aims.test"),
+    ] {
+        let told = Aims::new(&db).with("LOG_LEVEL", "trace").with(name, value).run(&[]).await;
+        assert_eq!(told.code, Some(1), "{value}: {told:?}");
+        assert!(told.stderr.contains("aims: ") && !told.stderr.contains("p4ssw0rd"), "{told:?}");
     }
 }

@@ -152,11 +152,9 @@ impl Aims {
         let logging = tokio::spawn(async move {
             let mut ready = Some(ready);
             while let Ok(Some(line)) = lines.next_line().await {
-                let address = line.split_once(" serving ").and_then(|(_, fields)| fields.split_once("listen="));
-                if let Some((_, fields)) = address
+                if let Some(address) = serving_at(&line)
                     && let Some(ready) = ready.take()
                 {
-                    let address = fields.split(' ').next().unwrap().to_owned();
                     let _ = ready.send((address, began.elapsed()));
                 }
                 let mut written = written.lock().unwrap();
@@ -169,6 +167,16 @@ impl Aims {
         };
         Process { child, url: format!("http://{address}"), ready_after, log, logging }
     }
+}
+
+/// The address in the line that says that the process serves, of either format.
+fn serving_at(line: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<Value>(line) {
+        let fields = &line["fields"];
+        return fields["listen"].as_str().filter(|_| fields["message"] == "serving").map(str::to_owned);
+    }
+    let (_, fields) = line.split_once(" serving ")?.1.split_once("listen=")?;
+    fields.split(' ').next().map(str::to_owned)
 }
 
 impl Ended {

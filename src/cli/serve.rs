@@ -22,6 +22,7 @@ const FILES: u64 = 256;
 
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     super::log::start(&config)?;
+    outlive_signals()?;
     allow_connections(config.serving.max_connections);
     // Taken before anything is created: an address in use must not leave half a set-up behind.
     let address = config.listen_addr;
@@ -66,6 +67,19 @@ pub(super) fn warm_up() {
     };
     // Where there is no thread to be had, whoever needs it first waits.
     let _ = (thread::Builder::new().spawn(gather), thread::Builder::new().spawn(RateLimit::calibrate));
+}
+
+/// Keeps the signals from ending the process that by default end it at once. Nothing is reopened, as the log goes to standard error.
+fn outlive_signals() -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Their handlers stay for as long as the process runs.
+    let _ = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP changes nothing: the log goes to standard error, so there is no file to reopen");
+        }
+    });
+    Ok(())
 }
 
 /// A connection is an open file, of which most shells allow a process 1,024 until it asks for more.

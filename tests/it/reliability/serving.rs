@@ -63,6 +63,60 @@ async fn what_is_under_way_finishes_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_second_request_to_end_cuts_nothing() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("INT", "TERM")] {
+        let (_db, process, key) = serving(&[]).await;
+        let admin = process.client().login(&key).await;
+        let mut slow = Connection::open(&process).await;
+        slow.begin_large_post(admin.token()).await;
+        process.signal(first).await;
+        timeout(SOON, async {
+            while !process.log().contains("finishing the requests") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("it begins to end");
+        process.signal(second).await;
+        slow.end_large_post().await;
+        let ended = process.ended().await;
+        assert_eq!(ended.code, Some(0), "{first}, {second}: {ended:?}");
+        assert!(!ended.stderr.contains("cut off requests"), "{first}, {second}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn other_signals_end_nothing() {
+    let (_db, process, key) = serving(&[]).await;
+    let admin = process.client().login(&key).await;
+    let mut slow = Connection::open(&process).await;
+    slow.begin_large_post(admin.token()).await;
+    for signal in ["USR1", "USR2", "HUP"] {
+        process.signal(signal).await;
+    }
+    // Polled: the line is written at some moment after the signal arrived.
+    let told = async {
+        while !process.log().contains("SIGHUP") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, told).await.expect("it says what SIGHUP does");
+    slow.end_large_post().await;
+    admin.get("/agents").await.expect(200);
+    // While it ends, too.
+    slow.begin_large_post(admin.token()).await;
+    process.terminate().await;
+    for signal in ["USR1", "USR2", "HUP"] {
+        process.signal(signal).await;
+    }
+    slow.end_large_post().await;
+    let ended = process.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told: Vec<_> = ended.stderr.lines().filter(|line| line.contains("SIGHUP")).collect();
+    assert!((1..=2).contains(&told.len()) && told.iter().all(|line| line.contains("INFO")), "{ended:?}");
+}
+
+#[tokio::test]
 async fn the_end_does_not_wait_for_ever() {
     let (_db, process, key) = serving(&[("DRAIN_SECONDS", "1")]).await;
     let admin = process.client().login(&key).await;

@@ -227,8 +227,13 @@ impl Process {
 
     /// Asks it to end.
     pub async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, name: &str) {
         let id = self.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+        assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
     }
 
     /// Reads no more of its log, as a log collector does that has died.

@@ -14,16 +14,21 @@ use crate::{
     app::App,
     clock::Environment,
     config::Config,
+    store::Location,
     web::{rate_limit::RateLimit, serve::listen},
 };
 
-/// Open files besides connections: the database, and what asks others.
-const FILES: u64 = 256;
+/// Files that are open besides connections and the database: the standard streams, the runtime, the listener, a connection that waits
+/// for its place, and requests to foreign issuers.
+const FILES: u64 = 20;
+/// Files to ask for besides connections, where the machine allows as many.
+const ROOM: u64 = 256;
 
-pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
+pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
     super::log::start(&config)?;
     outlive_signals()?;
-    allow_connections(config.serving.max_connections);
+    config.serving.max_connections = allow_connections(config.serving.max_connections, &config.database)?;
+    let max_connections = config.serving.max_connections;
     // Taken before anything is created: an address in use must not leave half a set-up behind.
     let address = config.listen_addr;
     let listener = listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
@@ -47,7 +52,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     } else if !app.has_administrator().await? {
         tracing::info!("nobody can sign in to the console yet; make a link with: aims setup-token");
     }
-    tracing::info!(listen = %listener.local_addr()?, %public_url, "serving");
+    tracing::info!(listen = %listener.local_addr()?, %public_url, max_connections, "serving");
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -82,16 +87,29 @@ fn outlive_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// A connection is an open file, of which most shells allow a process 1,024 until it asks for more.
-fn allow_connections(connections: usize) {
-    let wanted = FILES.saturating_add(connections.try_into().unwrap_or(u64::MAX));
+/// Raises the limit of open files, each of which may be a connection, and returns how many connections it allows. Most shells allow a
+/// process 1,024 files until it asks for more.
+fn allow_connections(wanted: usize, database: &Location) -> Result<usize, Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let possible = maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if current.is_some_and(|current| current < possible)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum })
-    {
-        tracing::warn!(%error, "cannot have as many open files as MAX_CONNECTIONS takes");
-    } else if possible < wanted {
-        tracing::warn!(possible, wanted, "cannot have as many open files as MAX_CONNECTIONS takes");
+    let desired = u64::try_from(wanted)?.saturating_add(ROOM);
+    let possible = maximum.map_or(desired, |maximum| maximum.min(desired));
+    if current.is_some_and(|current| current < possible) {
+        // What it did shows below.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
     }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return Ok(wanted) };
+    let others = FILES + database.files();
+    let allowed = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+    if allowed == 0 {
+        let least = others + 1;
+        return Err(format!("the limit of open files is {files}, and serving takes at least {least}; raise it").into());
+    }
+    if allowed < wanted {
+        tracing::warn!(
+            open_files = files,
+            max_connections = allowed,
+            "the limit of open files allows fewer connections than MAX_CONNECTIONS"
+        );
+    }
+    Ok(allowed.min(wanted))
 }

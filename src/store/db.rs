@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future;
+use rustix::process::{Resource, getrlimit};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection, Executor, PgConnection, Postgres, Sqlite, SqliteConnection,
@@ -78,10 +79,17 @@ const SESSION: [(&str, &str); 7] = [
 /// for is tried for until its time is over.
 const AT_START: usize = 2;
 
-/// How many connections read from SQLite: each is a thread that computes, and holds memory of its own.
+/// Most connections to PostgreSQL, besides the one that listens.
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// Fewer open files than this are few.
+const FEW_FILES: u64 = 256;
+
+/// How many connections read from SQLite: each is a thread that computes, holds memory of its own, and takes open files from clients.
 fn readers() -> u32 {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    u32::try_from(processors.clamp(4, 16)).unwrap_or(4)
+    let most = if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FEW_FILES) { 4 } else { 16 };
+    u32::try_from(processors.clamp(4, most)).unwrap_or(4)
 }
 
 /// What the writing connection to SQLite keeps in memory of the database: KiB, written as a negative number.
@@ -109,6 +117,18 @@ impl Location {
                 Err(OpenError::Missing(std::path::absolute(path).unwrap_or_else(|_| path.clone())))
             }
             Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Most files that a service keeps open for it, by the limit of open files as it is now.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        match self {
+            // The database and its WAL for the writer, the connection that is kept open, and each reader, which may also sort in a
+            // file; the index of the WAL, the lock, the folder.
+            Self::Sqlite(_) => 2 + 2 + 3 * u64::from(readers()) + 3,
+            // The one that listens, and another while one is replaced.
+            Self::Postgres(_) => u64::from(POSTGRES_CONNECTIONS) + 2,
         }
     }
 }
@@ -302,7 +322,8 @@ impl Db {
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
         let options = options.application_name(APPLICATION).options(SESSION);
-        let lender = Lender::new(PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE), options.clone());
+        let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(PATIENCE);
+        let lender = Lender::new(pool, options.clone());
         let opened = future::join_all((0..AT_START).map(|_| lender.lend())).await;
         // One is enough to go on with.
         match opened.into_iter().reduce(Result::or) {

@@ -27,9 +27,10 @@ use tokio::{
     time::Instant,
 };
 
-/// For how long a connection may wait for its client whoever else comes; between two requests of a client that is at it, most do
-/// for less.
+/// How long a connection may wait for its client whoever else comes; between two requests of a busy client, most wait for less.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// How much of that is taken from a connection on which no request has come yet: a client that opens one has something to send.
+const TAKEN_AT_FIRST: Duration = Duration::from_millis(750);
 /// Which part of them is given up at once: a flood of new ones must not have all looked through for each.
 const PART: usize = 64;
 
@@ -82,7 +83,7 @@ impl<T: Send + 'static> Connections<T> {
         F: Future<Output = T> + Send + 'static,
     {
         let attention = Attention { state: Arc::default(), began: self.began };
-        attention.wait();
+        attention.wait_since(self.began.elapsed().saturating_sub(TAKEN_AT_FIRST));
         let task = self.tasks.spawn(serve(attention.clone()));
         self.open.insert(task.id(), Open { network, attention, task });
     }
@@ -132,7 +133,12 @@ impl Attention {
 
     /// Notes that the client is waited for from now on.
     pub(super) fn wait(&self) {
-        self.enter(micros(self.began.elapsed()));
+        self.wait_since(self.began.elapsed());
+    }
+
+    /// Notes that the client counts as waited for since some time after `began`.
+    fn wait_since(&self, since: Duration) {
+        self.enter(micros(since));
     }
 
     fn enter(&self, state: u64) -> bool {

@@ -13,7 +13,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinError,
-    time,
+    time::{self, Instant},
 };
 use tower::{Service, ServiceExt};
 
@@ -28,8 +28,10 @@ const HEAD_BYTES: usize = 32 * 1_024;
 /// How many connections may wait to be accepted; the operating system may hold fewer, and drops the first packet of further ones,
 /// which is sent again only after a second.
 const BACKLOG: u32 = 4_096;
-/// How long to leave a machine alone that has no room for another connection, or to wait for one that is at work.
+/// How long to wait before the next attempt, when the machine has no room for another connection or every connection is at work.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often to log that the machine has no room for another connection.
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// What bounds connections and requests.
 #[derive(Clone, Debug)]
@@ -80,11 +82,17 @@ pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits
     let graceful = GracefulShutdown::new();
     let mut connections = Connections::new(limits.max_connections);
     let mut newcomer = None;
+    let mut logged = None;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = connections.next_ended() => report(ended),
-            accepted = accept(&listener), if newcomer.is_none() => newcomer = Some(accepted),
+            accepted = accept(&listener, &mut logged), if newcomer.is_none() => {
+                newcomer = accepted;
+                if newcomer.is_none() {
+                    connections.make_room();
+                }
+            }
             () = time::sleep(PAUSE), if newcomer.is_some() => {}
         }
         if newcomer.is_some() && connections.is_full() {
@@ -107,15 +115,19 @@ pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits
     connections.cut().await;
 }
 
-/// The next connection. Waits out failures: most pass when some other connection ends.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// Returns the next connection; `None`, after a pause, where the machine has no room for one. `logged` is when that was last logged.
+async fn accept(listener: &TcpListener, logged: &mut Option<Instant>) -> Option<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok(accepted) => return Some(accepted),
             Err(error) if gone_already(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "cannot accept connections");
+                if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+                    *logged = Some(Instant::now());
+                    tracing::error!(%error, "cannot accept connections");
+                }
                 time::sleep(PAUSE).await;
+                return None;
             }
         }
     }

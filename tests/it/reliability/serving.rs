@@ -14,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Aims, Database, Process, Server};
+use crate::{
+    both,
+    support::{Aims, Database, Process, Server},
+};
 
 /// How long the tests wait for what must happen soon.
 const SOON: Duration = Duration::from_secs(20);
@@ -230,6 +233,54 @@ async fn as_many_connections_as_allowed_are_served_whatever_the_shell_allows() {
     }
     drop(open);
     assert_eq!(process.stop().await.code, Some(0));
+}
+
+both!(with_few_open_files_idle_connections_give_way);
+
+async fn with_few_open_files_idle_connections_give_way(db: Database) {
+    const IDLE: usize = 100;
+    // Idle connections do not end by themselves.
+    let settings = [("HEADER_TIMEOUT_SECONDS", "600"), ("REQUEST_TIMEOUT_SECONDS", "600")];
+    let aims = settings.iter().fold(Aims::new(&db), |aims, (name, value)| aims.with(name, value));
+    let aims = aims.with_open_files_at_most(64);
+    let key = aims.bootstrap().await;
+    let process = aims.serve().await;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        idle.push(Connection::open(&process).await);
+    }
+    let mut late = Connection::open(&process).await;
+    late.send(WHOLE).await;
+    late.read_until("\"ok\"").await;
+    // The database has what it needs, however many ask at once.
+    let admin = process.client().login(&key).await;
+    let answers =
+        timeout(SOON, join_all((0..IDLE).map(|_| admin.get("/agents")))).await.expect("everybody is answered");
+    for answer in answers {
+        answer.expect(200);
+    }
+    admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
+    drop((idle, late));
+    let ended = process.stop().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let warnings: Vec<_> =
+        ended.stderr.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    let [warning] = &*warnings else { panic!("{warnings:#?}") };
+    let (_, connections) = warning.split_once("open_files=64 max_connections=").expect("the limits");
+    assert!((10..64).contains(&connections.parse::<usize>().unwrap()), "{warning}");
+    let serving = ended.stderr.lines().find(|line| line.contains(" serving ")).unwrap();
+    assert!(serving.ends_with(&format!("max_connections={connections}")), "{serving}");
+}
+
+#[tokio::test]
+async fn with_too_few_open_files_nothing_is_served() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    aims.with_open_files_at_most(30)
+        .run(&["serve"])
+        .await
+        .failed("the limit of open files is 30, and serving takes at least");
 }
 
 #[tokio::test]

@@ -92,6 +92,11 @@ impl Aims {
         may_mount.then(|| Self { before: Some(mount.to_owned()), shell: NAMESPACE, ..self.clone() })
     }
 
+    /// The same, allowed as few open files whatever it asks for.
+    pub fn with_open_files_at_most(&self, files: u64) -> Self {
+        Self { before: Some(format!("ulimit -n {files}")), ..self.clone() }
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         const BINARY: &str = env!("CARGO_BIN_EXE_aims");
         let mut command = match &self.before {

@@ -12,6 +12,7 @@ pub mod extract;
 pub mod failure;
 pub mod fields;
 pub mod guard;
+mod host;
 pub mod oauth;
 mod patience;
 pub mod rate_limit;
@@ -20,7 +21,7 @@ pub mod routes;
 pub mod security_headers;
 pub mod serve;
 
-use std::{any::Any, convert::Infallible, sync::Arc};
+use std::{any::Any, convert::Infallible, sync::Arc, time::Instant};
 
 use api::{error::Asked, health};
 use axum::{
@@ -38,8 +39,13 @@ use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{clock::Environment, domain::Error, service::Services};
+use crate::{
+    clock::Environment,
+    domain::{Error, Result},
+    service::Services,
+};
 use admission::{Admission, TimeLimit};
+use arrival::Arrived;
 use client_ip::TrustedProxies;
 use connections::Attention;
 use oauth::metadata;
@@ -123,15 +129,20 @@ struct Front {
 impl Front {
     async fn answer(&self, mut request: Request) -> Response {
         let attention = request.extensions_mut().remove::<Attention>();
-        let (mut request, arrived) = arrival::wait(request, self.patience).await;
+        let named = host::check(&request);
+        let (mut request, arrived) = match named {
+            Ok(()) => arrival::wait(request, self.patience).await,
+            // Its body is never read.
+            Err(_) => (request, Ok(Arrived::Begun)),
+        };
         let at_work = OptionFuture::from(attention.map(Attention::take_up)).await;
         client_ip::note(&self.proxies, &mut request);
         let noted = request_id::note(&self.env, &mut request);
-        let place = arrived.and_then(|arrived| self.admission.place(request.uri(), arrived, noted.started()));
+        let started = noted.started();
         let answered = async {
-            match place {
-                Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
-                Err(error) => turn_away(request, error),
+            match named {
+                Ok(()) => self.take_up(request, arrived, started).await,
+                Err(error) => Asked::of(&request).describe(Failure(error).into_response()),
             }
         };
         let mut response = noted.answer(answered).await;
@@ -139,6 +150,15 @@ impl Front {
         match at_work {
             Some(at_work) => at_work.until_made(response),
             None => response,
+        }
+    }
+
+    /// Routes a request, or turns it away where there is no place for it.
+    async fn take_up(&self, request: Request, arrived: Result<Arrived>, now: Instant) -> Response {
+        let place = arrived.and_then(|arrived| self.admission.place(request.uri(), arrived, now));
+        match place {
+            Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
+            Err(error) => turn_away(request, error),
         }
     }
 }

@@ -9,6 +9,7 @@ mod api_keys;
 mod audit;
 mod capabilities;
 mod errors;
+mod http;
 mod openapi;
 mod tokens;
 

@@ -34,7 +34,7 @@ use axum::{
 };
 use failure::Failure;
 use futures_util::future::OptionFuture;
-use http::{StatusCode, Uri};
+use http::{Method, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -129,6 +129,7 @@ struct Front {
 impl Front {
     async fn answer(&self, mut request: Request) -> Response {
         let attention = request.extensions_mut().remove::<Attention>();
+        let is_head = request.method() == Method::HEAD;
         let named = host::check(&request);
         let (mut request, arrived) = match named {
             Ok(()) => arrival::wait(request, self.patience).await,
@@ -147,6 +148,7 @@ impl Front {
         };
         let mut response = noted.answer(answered).await;
         security_headers::set(response.headers_mut());
+        leave_length_out(is_head, &mut response);
         match at_work {
             Some(at_work) => at_work.until_made(response),
             None => response,
@@ -160,6 +162,15 @@ impl Front {
             Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
             Err(error) => turn_away(request, error),
         }
+    }
+}
+
+/// Removes a length of 0 from an answer to HEAD and from a 304, which may state only that of the answer to GET (RFC 9110 §8.6): the
+/// router may have measured the answer after it removed the body.
+fn leave_length_out(is_head: bool, response: &mut Response) {
+    let says_zero = response.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if says_zero && (is_head || response.status() == StatusCode::NOT_MODIFIED) {
+        response.headers_mut().remove(CONTENT_LENGTH);
     }
 }
 

@@ -1,17 +1,25 @@
 //! What HTTP itself demands of requests and answers (RFC 9110, RFC 9112).
 
+use aims::web::{API_PREFIX, routes};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
+use super::NOBODY;
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Answer, Client, Database, Server},
 };
 
-both!(a_request_names_one_host, a_target_in_absolute_form_is_served,);
+both!(
+    a_request_names_one_host,
+    a_target_in_absolute_form_is_served,
+    a_head_says_no_length_that_a_get_does_not,
+    a_304_says_no_length,
+);
 
 /// Sends bytes on a connection of their own and reads until it is closed.
 async fn say(server: &Server, request: &str) -> String {
@@ -97,5 +105,46 @@ async fn a_target_in_absolute_form_is_served(db: Database) {
     for target in ["OPTIONS *", "CONNECT aims.test:80", "GET *"] {
         let answer = say(&server, &format!("{target} HTTP/1.1\r\nHost: aims.test\r\nConnection: close\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 40"), "{target}: {answer}");
+    }
+}
+
+async fn both_ways(client: &Client, path: &str) -> [Answer; 2] {
+    [client.send(client.request(Method::GET, path)).await, client.send(client.request(Method::HEAD, path)).await]
+}
+
+async fn a_head_says_no_length_that_a_get_does_not(db: Database) {
+    let server = Server::start(db).await;
+    let mut paths = vec!["/".to_owned(), "/docs".to_owned(), "/docs/".to_owned(), "/openapi.json".to_owned()];
+    paths.extend(
+        ["/console", "/console/sign-in", "/console/nothing", "/nothing", "/oauth/x", "/agents?limit=0"]
+            .map(str::to_owned),
+    );
+    paths.extend([aims::web::console::assets::STYLE, aims::web::console::assets::FAVICON].map(str::to_owned));
+    for route in routes::list() {
+        for id in [&*server.admin_id, NOBODY] {
+            let path = route.path.replace("{id}", id).replace("{capability_id}", NOBODY);
+            paths.push(format!("{API_PREFIX}{path}"));
+            paths.push(path);
+        }
+    }
+    for client in [&server.admin, &server.anybody()] {
+        for path in &paths {
+            let [get, head] = both_ways(client, path).await;
+            assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
+            let [expected, said] = [&get, &head].map(|answer| answer.header("content-length").map(str::to_owned));
+            assert!(said.is_none() || said == expected, "{path}: {said:?}, {expected:?}");
+        }
+    }
+}
+
+async fn a_304_says_no_length(db: Database) {
+    let server = Server::start(db).await;
+    let path = "/.well-known/jwks.json";
+    let tag = server.anybody().get(path).await.header("etag").unwrap().to_owned();
+    for method in ["GET", "HEAD"] {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: aims.test\r\nIf-None-Match: {tag}\r\nConnection: close\r\n\r\n");
+        let answer = say(&server, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 304 ") && !answer.contains("content-length"), "{method}: {answer}");
     }
 }

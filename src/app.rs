@@ -246,7 +246,8 @@ impl App {
         let mut background = self.start_background();
         let limits: Limits = self.config.serving.clone();
         let proxies = TrustedProxies::new(self.config.trusted_proxies.clone());
-        let service = web::service(&self.services, &self.limits, proxies, &limits);
+        let origins = &self.config.cors_origins;
+        let service = web::service(&self.services, &self.limits, proxies, origins, &limits);
         let mut outcome = Ok(());
         let end = async {
             tokio::select! {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -46,6 +47,7 @@ settings! {
     "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
     "PUBLIC_URL", "http://localhost:8000", "The URL clients use: issuer and audience of access tokens. By default with the port of `LISTEN_ADDR`";
     "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
+    "CORS_ORIGINS", "", "Origins such as `https://app.example`, separated by commas, whose pages may call the JSON API and introspection from a browser";
     "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
     "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
     "SIGNING_KEY_ROTATION_DAYS", "30", "How long a key signs access tokens before the next one does, 1 to 365; 0: until `aims signing-keys rotate`";
@@ -125,6 +127,8 @@ pub struct Config {
     pub public_url: String,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose scripts may read the answers of the JSON API.
+    pub cors_origins: Vec<HeaderValue>,
     /// What signs access tokens.
     pub signing: Signing,
     /// How long a key signs access tokens; `None` for as long as nobody rotates it.
@@ -192,6 +196,7 @@ impl Config {
             None => default_url,
         };
         let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse::networks);
+        let cors_origins = reader.parsed("CORS_ORIGINS", parse::origins);
         let signing = reader.signing();
         let signing_key_days = reader.number("SIGNING_KEY_ROTATION_DAYS", 0, 365);
         let token_life = reader.minutes("JWT_EXPIRATION_MINUTES", 1, LIFE_MAX.as_secs() / 60);
@@ -231,6 +236,7 @@ impl Config {
                 listen_addr: listen_addr?,
                 public_url: public_url?,
                 trusted_proxies: trusted_proxies?,
+                cors_origins: cors_origins?,
                 signing: signing?,
                 signing_key_rotation: Some(signing_key_days?)
                     .filter(|&days| days > 0)

@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr};
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use url::Url;
 
 use crate::{domain::network, store::db::Location};
 
@@ -58,6 +59,22 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
 
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
+}
+
+/// Origins as browsers write them, since they are compared to the letter. No wildcard: a page that calls the API holds a token, and
+/// those that may are known.
+pub(super) fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let origin = |part: &str| {
+        let is_origin = Url::parse(part).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.origin().ascii_serialization() == part
+                && !part.contains('*')
+        });
+        let value = HeaderValue::from_str(part).ok().filter(|_| is_origin);
+        value.ok_or_else(|| format!("must hold origins such as https://app.example, without a path; {part:?} is none"))
+    };
+    parts.map(origin).collect()
 }
 
 pub(super) fn truth(text: &str) -> Result<bool, String> {

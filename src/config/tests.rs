@@ -57,6 +57,7 @@ fn every_bad_value_is_named_and_all_at_once() {
         ("LISTEN_ADDR", "8000"),
         ("PUBLIC_URL", "https://user@host"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
+        ("CORS_ORIGINS", "https://app.example, *"),
         ("JWT_ALGORITHM", "none"),
         ("JWT_EXPIRATION_MINUTES", "0"),
         ("KEY_ROTATION_GRACE_HOURS", "-1"),
@@ -98,6 +99,27 @@ fn public_urls_are_issuers() {
         assert!(load(&[("PUBLIC_URL", url)]).is_err(), "{url}");
     }
     assert_eq!(load(&[("LISTEN_ADDR", "localhost:9")]).unwrap().public_url, "http://localhost:9");
+}
+
+#[test]
+fn origins_are_written_as_browsers_write_them() {
+    let config = load(&[("CORS_ORIGINS", "https://app.example, http://localhost:6274,")]).unwrap();
+    assert_eq!(config.cors_origins, ["https://app.example", "http://localhost:6274"]);
+    assert!(load(&[]).unwrap().cors_origins.is_empty());
+    for other in [
+        "*",
+        "null",
+        "app.example",
+        "https://app.example/",
+        "https://app.example:443",
+        "https://APP.example",
+        "https://user@app.example",
+        "https://*.example",
+        "file:///x",
+        "ftp://app.example",
+    ] {
+        assert!(problems(&[("CORS_ORIGINS", other)]).contains(&format!("{other:?} is none")), "{other}");
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::{
     web::oauth::metadata::path_of,
 };
 
-const PROOF: HeaderName = HeaderName::from_static("dpop");
-const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+pub(super) const PROOF: HeaderName = HeaderName::from_static("dpop");
+pub(super) const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Whether a request takes part in proofs of possession, and is told the next nonce.
 pub(super) fn takes_part(headers: &HeaderMap) -> bool {

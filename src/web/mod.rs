@@ -6,6 +6,7 @@ mod arrival;
 pub mod client_ip;
 mod connections;
 pub mod console;
+mod cors;
 pub mod docs;
 mod dpop;
 pub mod extract;
@@ -34,7 +35,7 @@ use axum::{
 };
 use failure::Failure;
 use futures_util::future::OptionFuture;
-use http::{Method, StatusCode, Uri, header::CONTENT_LENGTH};
+use http::{HeaderValue, Method, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -48,6 +49,7 @@ use admission::{Admission, TimeLimit};
 use arrival::Arrived;
 use client_ip::TrustedProxies;
 use connections::Attention;
+use cors::Cors;
 use oauth::metadata;
 use routes::RateLimits;
 use serve::{Answers, Limits};
@@ -60,11 +62,13 @@ pub fn service(
     services: &Arc<Services>,
     limits: &RateLimits,
     proxies: TrustedProxies,
+    origins: &[HeaderValue],
     bounds: &Limits,
 ) -> impl Answers {
     let front = Arc::new(Front {
         env: services.env.clone(),
         proxies,
+        cors: Cors::new(&services.settings.issuer, origins),
         admission: Admission::new(bounds.max_requests, health_paths(&services.settings.issuer)),
         patience: TimeLimit(bounds.request_timeout),
         router: router(services, limits, bounds),
@@ -120,6 +124,7 @@ fn health_paths(public_url: &str) -> Vec<String> {
 struct Front {
     env: Environment,
     proxies: TrustedProxies,
+    cors: Cors,
     admission: Admission,
     /// How long the body of a request may take to arrive.
     patience: TimeLimit,
@@ -142,7 +147,7 @@ impl Front {
         let started = noted.started();
         let answered = async {
             match named {
-                Ok(()) => self.take_up(request, arrived, started).await,
+                Ok(()) => self.cors.answer(request, |request| self.take_up(request, arrived, started)).await,
                 Err(error) => Asked::of(&request).describe(Failure(error).into_response()),
             }
         };

@@ -8,7 +8,7 @@ use tracing::{Instrument, Span};
 
 use crate::{clock::Environment, domain::RequestId};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DURATION: HeaderName = HeaderName::from_static("x-request-duration-ms");
 
 /// A request under way.

@@ -1,4 +1,4 @@
-//! The one table of routes: what each demands of its caller, and which rate limit counts it.
+//! The one table of routes: what each demands of its caller, which rate limit counts it, and which other origins may read it.
 //!
 //! The router, the security section of the OpenAPI document and the authorisation test are all made from it, so a route
 //! cannot be served without a decision.
@@ -52,6 +52,17 @@ pub enum Limited {
     Api,
 }
 
+/// Whose scripts may read a route's answers in a browser, besides those of AIMS's own origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Every origin's.
+    Any,
+    /// Those of the origins that the setting `CORS_ORIGINS` names.
+    Configured,
+    /// Nobody else's.
+    None,
+}
+
 /// The rate limits, each shared by all routes that it counts.
 #[derive(Clone)]
 pub struct RateLimits {
@@ -61,15 +72,16 @@ pub struct RateLimits {
     pub api: RateLimit,
 }
 
-type Entry = (Demand, Limited, UtoipaMethodRouter<Arc<Services>>);
+type Entry = (Demand, Limited, Origins, UtoipaMethodRouter<Arc<Services>>);
 
 /// Every route of the JSON API; served at the root and under `/api/v1`.
 fn api() -> Vec<Entry> {
     use Demand::{ApiKey, Nothing};
     use Limited::{Auth, Never};
+    use Origins::Configured;
     vec![
-        (Nothing, Never, routes!(health::health)),
-        (ApiKey, Auth, routes!(tokens::exchange)),
+        (Nothing, Never, Configured, routes!(health::health)),
+        (ApiKey, Auth, Configured, routes!(tokens::exchange)),
         demanding(Action::CreateAgent, routes!(agents::create)),
         demanding(Action::ListAgents, routes!(agents::list)),
         demanding(Action::ReadAgent, routes!(agents::get)),
@@ -112,21 +124,23 @@ fn api() -> Vec<Entry> {
 fn oauth() -> Vec<Entry> {
     use Demand::{Client, ClientOr, Nothing};
     use Limited::{Api, Auth, Never};
+    use Origins::{Any, Configured};
     vec![
-        (Client, Auth, routes!(endpoints::token)),
-        (Client, Auth, routes!(endpoints::revoke)),
+        (Client, Auth, Any, routes!(endpoints::token)),
+        (Client, Auth, Any, routes!(endpoints::revoke)),
         // A resource server asks with every request that it receives.
-        (ClientOr(Action::IntrospectToken), Never, routes!(endpoints::introspect)),
-        (Nothing, Api, routes!(endpoints::authorize)),
-        (Nothing, Api, routes!(jwks::jwks)),
-        (Nothing, Api, routes!(metadata::authorization_server)),
-        (Nothing, Api, routes!(metadata::openid)),
-        (Nothing, Api, routes!(metadata::protected_resource)),
+        (ClientOr(Action::IntrospectToken), Never, Configured, routes!(endpoints::introspect)),
+        // A browser navigates to it; no script reads it.
+        (Nothing, Api, Origins::None, routes!(endpoints::authorize)),
+        (Nothing, Api, Any, routes!(jwks::jwks)),
+        (Nothing, Api, Any, routes!(metadata::authorization_server)),
+        (Nothing, Api, Any, routes!(metadata::openid)),
+        (Nothing, Api, Any, routes!(metadata::protected_resource)),
     ]
 }
 
 const fn demanding(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
-    (Demand::Action(action), Limited::Api, router)
+    (Demand::Action(action), Limited::Api, Origins::Configured, router)
 }
 
 /// A route as the authorisation test sees it.
@@ -138,6 +152,8 @@ pub struct Listed {
     pub path: String,
     /// What it demands.
     pub demand: Demand,
+    /// Whose scripts may read its answers.
+    pub origins: Origins,
     /// Whether it is served below [`super::API_PREFIX`], and described there.
     pub is_prefixed: bool,
 }
@@ -147,10 +163,10 @@ pub struct Listed {
 pub fn list() -> Vec<Listed> {
     let mut listed = Vec::new();
     for (entries, is_prefixed) in [(api(), true), (oauth(), false)] {
-        for (demand, _, (_, paths, _)) in entries {
+        for (demand, _, origins, (_, paths, _)) in entries {
             for (path, mut item) in paths.paths {
                 let methods = operations(&mut item).map(|(method, _)| method).collect::<Vec<_>>();
-                let listing = |method| Listed { method, path: path.clone(), demand, is_prefixed };
+                let listing = |method| Listed { method, path: path.clone(), demand, origins, is_prefixed };
                 listed.extend(methods.into_iter().map(listing));
             }
         }
@@ -170,7 +186,7 @@ pub(super) fn oauth_router(services: &Arc<Services>, limits: &RateLimits) -> Rou
 
 fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) -> Router {
     let routes =
-        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, (schemas, paths, methods))| {
+        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, _, (schemas, paths, methods))| {
             let methods = methods.layer(Guard::layer(services.clone(), demand));
             let methods = match limited {
                 Limited::Never => methods,
@@ -185,7 +201,7 @@ fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) 
 /// The routes as described: the API under `prefix`, and what OAuth has at the root.
 pub(super) fn described(prefix: &str) -> OpenApi {
     let described = |entries: Vec<Entry>| {
-        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, (schemas, mut paths, methods))| {
+        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, _, (schemas, mut paths, methods))| {
             describe(&mut paths, demand, limited);
             router.routes((schemas, paths, methods))
         })

@@ -18,7 +18,7 @@ use crate::{
     domain::Error,
     service::{Action, Services},
     web::failure::Failure,
-    web::routes::{Demand, Limited, Listed, RateLimits},
+    web::routes::{Demand, Limited, Listed, Origins, RateLimits},
 };
 
 struct Entry {
@@ -156,6 +156,7 @@ pub fn list() -> Vec<Listed> {
         method: entry.method,
         path: entry.path.to_owned(),
         demand: entry.demand,
+        origins: Origins::None,
         is_prefixed: false,
     };
     table().into_iter().map(listed).collect()

@@ -4,6 +4,7 @@ mod chrome;
 mod hostile;
 mod journey;
 mod looks;
+mod other_origin;
 mod passkeys;
 mod reveal;
 

@@ -376,9 +376,12 @@ async fn who_comes_while_too_many_are_under_way_is_told_when_to_come_back() {
         ("/", "text/html; charset=utf-8"),
         ("/console/sign-in", "text/html; charset=utf-8"),
     ] {
-        late.send(&format!("GET {path} HTTP/1.1\r\nHost: aims\r\n\r\n")).await;
+        late.send(&format!("GET {path} HTTP/1.1\r\nHost: aims\r\nOrigin: https://app.example\r\n\r\n")).await;
         let answer = late.read_until("\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
+        // A script can read when to come back, wherever it can read an answer.
+        let may_be_read = answer.contains("\r\naccess-control-allow-origin: *\r\n");
+        assert_eq!(may_be_read, ["/.well-known/jwks.json", "/oauth/token"].contains(&path), "{path}: {answer}");
         let content_type = format!("content-type: {media_type}");
         for header in [&*content_type, "retry-after: 1", "cache-control: no-store", "x-content-type-options: nosniff"] {
             assert!(answer.contains(&format!("\r\n{header}\r\n")), "{path}: {header} is not in {answer}");

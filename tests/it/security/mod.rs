@@ -1,5 +1,6 @@
 //! The attacks that must fail.
 
+mod cross_origin;
 mod elevation;
 mod forged;
 mod immediate;

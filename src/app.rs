@@ -218,7 +218,8 @@ impl App {
     /// When the database fails.
     pub async fn setup_url(&self) -> Result<Option<SecretString>, Error> {
         let token = setup::make_token(&self.services).await?;
-        let url = |token: OpaqueSecret| format!("{}/console/setup?token={}", self.config.public_url, token.expose());
+        let page = self.config.public_url.at("/console/setup");
+        let url = |token: OpaqueSecret| format!("{page}?token={}", token.expose());
         Ok(token.map(|token| url(token).into()))
     }
 

@@ -19,7 +19,10 @@ use secrecy::SecretString;
 use self::parse::HINT;
 use crate::{
     crypto::MasterKey,
-    domain::token::{LIFE_MAX, SigningAlgorithm},
+    domain::{
+        PublicUrl,
+        token::{LIFE_MAX, SigningAlgorithm},
+    },
     service::refusals,
     store::db::Location,
     web::serve::Limits,
@@ -45,7 +48,7 @@ macro_rules! settings {
 settings! {
     "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, or `postgres://user:password@host/name`";
     "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
-    "PUBLIC_URL", "http://localhost:8000", "The URL clients use: issuer and audience of access tokens. By default with the port of `LISTEN_ADDR`";
+    "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path: issuer and audience of access tokens, as it is written. By default with the port of `LISTEN_ADDR`";
     "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
     "CORS_ORIGINS", "", "Origins such as `https://app.example`, separated by commas, whose pages may call the JSON API and introspection from a browser";
     "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
@@ -123,8 +126,8 @@ pub struct Config {
     pub database: Location,
     /// Where to listen.
     pub listen_addr: SocketAddr,
-    /// The URL clients use, without a slash at its end.
-    pub public_url: String,
+    /// The URL that clients use.
+    pub public_url: PublicUrl,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose scripts may read the answers of the JSON API.
@@ -191,10 +194,8 @@ impl Config {
         let database = reader.parsed("DATABASE_URL", parse::database);
         let listen_addr = reader.parsed("LISTEN_ADDR", parse::listen_addr);
         let default_url = listen_addr.map(|address| format!("http://localhost:{}", address.port()));
-        let public_url = match reader.set("PUBLIC_URL") {
-            Some(url) => reader.check("PUBLIC_URL", parse::public_url(&url)),
-            None => default_url,
-        };
+        let public_url = reader.set("PUBLIC_URL").or(default_url);
+        let public_url = public_url.and_then(|url| reader.check("PUBLIC_URL", parse::public_url(&url)));
         let trusted_proxies = reader.parsed("TRUSTED_PROXIES", parse::networks);
         let cors_origins = reader.parsed("CORS_ORIGINS", parse::origins);
         let signing = reader.signing();
@@ -224,7 +225,7 @@ impl Config {
         let mut shown: Vec<_> = SETTINGS.iter().map(|setting| (setting.name, reader.shown(setting))).collect();
         for (name, value) in &mut shown {
             match (*name, &public_url, &master_key) {
-                ("PUBLIC_URL", Some(url), _) => value.clone_from(url),
+                ("PUBLIC_URL", Some(url), _) => url.as_str().clone_into(value),
                 ("MASTER_KEY_FILE", _, Some(MasterKeySource::File { path, .. })) => *value = path.display().to_string(),
                 _ => {}
             }

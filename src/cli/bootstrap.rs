@@ -16,6 +16,7 @@ use crate::{
     app::{App, master_key::create_secret_file},
     clock::Environment,
     config::Config,
+    domain::PublicUrl,
     service::bootstrap::AdministratorKey,
     store::{Db, Location, Mode, capabilities},
 };
@@ -65,7 +66,7 @@ fn say_nothing_was_changed(arguments: &Arguments) -> Result<(), Failure> {
     say(if arguments.json { json.to_string() } else { nothing.to_owned() })
 }
 
-async fn make(app: &App, arguments: &Arguments, public_url: &str, database: &Location) -> Result<(), Failure> {
+async fn make(app: &App, arguments: &Arguments, public_url: &PublicUrl, database: &Location) -> Result<(), Failure> {
     if !arguments.new_key && app.is_set_up().await? {
         return say_nothing_was_changed(arguments);
     }
@@ -125,7 +126,7 @@ impl Reveal {
         self,
         made: &AdministratorKey,
         setup_url: Option<&SecretString>,
-        public_url: &str,
+        public_url: &PublicUrl,
     ) -> io::Result<Option<String>> {
         let key = made.raw_key.expose();
         let facts = [
@@ -137,10 +138,11 @@ impl Reveal {
         let console = setup_url.map_or_else(String::new, |url| {
             format!("\n\nThe console: open this within the hour to become its first owner.\n\n{}", url.expose_secret())
         });
+        let (exchange, agents) = (public_url.at("/api/v1/auth/token"), public_url.at("/api/v1/agents"));
         let text = format!(
             "{}{console}\n\nExchange the key for an access token, and list the agents:\n\n\
-             TOKEN=$(curl -s -X POST {public_url}/api/v1/auth/token -H 'X-API-Key: {key}' | cut -d'\"' -f4)\n\
-             curl -s {public_url}/api/v1/agents -H \"Authorization: Bearer $TOKEN\"\n",
+             TOKEN=$(curl -s -X POST {exchange} -H 'X-API-Key: {key}' | cut -d'\"' -f4)\n\
+             curl -s {agents} -H \"Authorization: Bearer $TOKEN\"\n",
             boxed(&facts)
         );
         match self {

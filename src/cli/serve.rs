@@ -52,7 +52,7 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
     } else if !app.has_administrator().await? {
         tracing::info!("nobody can sign in to the console yet; make a link with: aims setup-token");
     }
-    tracing::info!(listen = %listener.local_addr()?, %public_url, max_connections, "serving");
+    tracing::info!(listen = %listener.local_addr()?, public_url = public_url.as_str(), max_connections, "serving");
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -2,13 +2,16 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr};
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 
-use crate::{domain::network, store::db::Location};
+use crate::{
+    domain::{PublicUrl, network},
+    store::db::Location,
+};
 
 /// How to make a secret.
 pub(super) const HINT: &str = "make one with: openssl rand -hex 32";
@@ -45,16 +48,8 @@ pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
     numeric.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
-/// An issuer identifier (RFC 8414 §2), kept as it is but for a slash at its end.
-pub(super) fn public_url(text: &str) -> Result<String, String> {
-    let allowed = || "must be an http or https URL without user, query and fragment".to_owned();
-    let url: Uri = text.parse().map_err(|_| allowed())?;
-    let authority = url.authority().ok_or_else(allowed)?;
-    let plain = matches!(url.scheme_str(), Some("http" | "https")) && url.query().is_none() && !text.contains('#');
-    if !plain || authority.as_str().contains('@') {
-        return Err(allowed());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
+pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
+    PublicUrl::parse(text).map_err(str::to_owned)
 }
 
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {

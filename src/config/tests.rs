@@ -20,7 +20,7 @@ fn sqlite_path(url: &str) -> PathBuf {
 fn nothing_needs_to_be_set() {
     let config = load(&[]).unwrap();
     assert_eq!(config.listen_addr.to_string(), "127.0.0.1:8000");
-    assert_eq!(config.public_url, "http://localhost:8000");
+    assert_eq!(config.public_url.as_str(), "http://localhost:8000");
     assert_eq!((config.token_life.as_secs(), config.rotation_grace.as_secs()), (1_800, 86_400));
     assert_eq!((config.rate_limit_auth.get(), config.rate_limit_api.get()), (20, 60));
     assert!(matches!(config.signing, Signing::Asymmetric(SigningAlgorithm::Es256)));
@@ -92,13 +92,17 @@ fn a_log_level_is_one() {
 
 #[test]
 fn public_urls_are_issuers() {
-    for (url, kept) in [("https://id.example/", "https://id.example"), ("http://h:1/aims", "http://h:1/aims")] {
-        assert_eq!(load(&[("PUBLIC_URL", url)]).unwrap().public_url, kept);
+    for url in ["https://id.example", "https://id.example/", "HTTP://H:1/"] {
+        let config = load(&[("PUBLIC_URL", url)]).unwrap();
+        assert_eq!(config.public_url.as_str(), url);
+        assert!(config.describe().contains(&("PUBLIC_URL", url.to_owned())));
     }
     for url in ["id.example", "ftp://x", "https://x?y", "https://x#y", "/x"] {
-        assert!(load(&[("PUBLIC_URL", url)]).is_err(), "{url}");
+        assert!(problems(&[("PUBLIC_URL", url)]).starts_with("PUBLIC_URL must be an http or https URL"), "{url}");
     }
-    assert_eq!(load(&[("LISTEN_ADDR", "localhost:9")]).unwrap().public_url, "http://localhost:9");
+    for url in ["https://id.example/aims", "https://id.example/aims/", "https://id.example//"] {
+        assert!(problems(&[("PUBLIC_URL", url)]).starts_with("PUBLIC_URL must have no path"), "{url}");
+    }
 }
 
 #[test]

@@ -15,9 +15,11 @@ pub mod page;
 pub mod password;
 pub mod protected_resource;
 pub mod public_key;
+pub mod public_url;
 pub mod text;
 pub mod timestamp;
 pub mod token;
+pub mod uri;
 
 pub use administrator::{Administrator, Role, Username};
 pub use agent::{Agent, AgentName, AgentStatus, AgentType};
@@ -31,4 +33,5 @@ pub use ids::{
 pub use key_limits::KeyLimits;
 pub use page::{Limit, Page};
 pub use protected_resource::{ProtectedResource, ResourceUri};
+pub use public_url::PublicUrl;
 pub use timestamp::Timestamp;

@@ -181,14 +181,14 @@ fn check(
     Ok(())
 }
 
-/// Whether an audience is this issuer or one of its endpoints, and nobody else besides: what is meant for several could be
-/// passed on by one of them. The endpoints are one server, which takes an assertion once, so that each stands for all of them.
+/// Returns true if an audience is this issuer or one of its endpoints, and nobody else: one of several recipients could pass the
+/// assertion on to another. All endpoints accept an assertion once between them, so each stands for all.
 fn is_for_us(services: &Services, audience: &Value) -> bool {
-    let settings = &services.settings;
+    let issuer = &services.settings.issuer;
     let is_ours = |audience: &Value| {
         let audience = audience.as_str().unwrap_or_default();
-        let endpoint = audience.strip_prefix(&settings.issuer);
-        settings.is_issuer(audience) || matches!(endpoint, Some("/oauth/token" | "/oauth/introspect" | "/oauth/revoke"))
+        let endpoint = audience.strip_prefix(issuer.without_slash());
+        issuer.is_audience(audience) || matches!(endpoint, Some("/oauth/token" | "/oauth/introspect" | "/oauth/revoke"))
     };
     match audience {
         Value::Array(several) => !several.is_empty() && several.iter().all(is_ours),

@@ -177,7 +177,7 @@ async fn actor(services: &Services, client: Option<&Client>, token: Option<&str>
     };
     let actor = Party::of_token(services, token, now, Fault::Actor).await?;
     // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
-    let is_for_us = actor.token.as_ref().is_some_and(|token| token.claims.aud == services.settings.issuer);
+    let is_for_us = actor.token.as_ref().is_some_and(|token| token.claims.aud == services.settings.issuer.as_str());
     let is_its_own = is_for_us && actor.bearer.actors.is_empty();
     if !is_its_own || client.is_some_and(|client| client.id() != actor.bearer.subject.agent) {
         return Err(Fault::Actor.in_exchange().into());

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::Uri;
 use sha2::{Digest, Sha256};
 
 use super::Services;
@@ -13,6 +12,7 @@ use crate::{
     domain::{
         AuthFailure, Result, Timestamp,
         token::{CLOCK_SKEW, TokenRefusal},
+        uri,
     },
     store::public_keys,
 };
@@ -34,8 +34,8 @@ pub struct Offered {
     pub proof: String,
     /// The method of the request.
     pub method: String,
-    /// Under which URLs a client may know what it asked for: a proxy may have taken the path of the public URL away.
-    pub urls: Vec<String>,
+    /// The URL of the request, as the client knows it.
+    pub url: String,
 }
 
 /// What a proof shows.
@@ -101,7 +101,7 @@ impl Services {
         if claims.htm != offered.method {
             return Err(Problem::Invalid("dpop_method"));
         }
-        if !offered.urls.iter().any(|url| is_same(url, &claims.htu)) {
+        if !is_same(&offered.url, &claims.htu) {
             return Err(Problem::Invalid("dpop_url"));
         }
         let age = now.as_secs().saturating_sub(claims.iat);
@@ -133,16 +133,9 @@ impl Services {
     }
 }
 
-/// Whether two URLs name the same thing, whatever their queries (RFC 9449 §4.3, RFC 3986 §6.2.2 and §6.2.3).
-fn is_same(one: &str, other: &str) -> bool {
-    let normal = |text: &str| {
-        let url: Uri = text.parse().ok()?;
-        let (scheme, host) = (url.scheme_str()?.to_ascii_lowercase(), url.host()?.to_ascii_lowercase());
-        let usual = if scheme == "https" { 443 } else { 80 };
-        let path = if url.path().is_empty() { "/" } else { url.path() };
-        Some((scheme, host, url.port_u16().unwrap_or(usual), path.to_owned()))
-    };
-    normal(one).is_some_and(|one| Some(one) == normal(other))
+/// Returns true if the `htu` of a proof is the URL of a request, apart from query and fragment (RFC 9449 §4.3).
+fn is_same(url: &str, htu: &str) -> bool {
+    uri::are_equivalent(url, htu.split(['?', '#']).next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -155,6 +148,7 @@ mod tests {
             "https://AIMS.example/oauth/token",
             "HTTPS://aims.example:443/oauth/token?x=1",
             "https://aims.example/oauth/token#f",
+            "https://aims.example/oauth/%74oken",
         ] {
             assert!(is_same("https://aims.example/oauth/token", same), "{same}");
         }
@@ -164,6 +158,8 @@ mod tests {
             "https://aims.example:8443/oauth/token",
             "https://aims.example.evil/oauth/token",
             "https://aims.example/oauth/token/",
+            "https://aims.example/oauth%2Ftoken",
+            "https://user@aims.example/oauth/token",
             "/oauth/token",
             "",
             "x",

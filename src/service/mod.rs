@@ -50,7 +50,7 @@ pub use policy::Action;
 use crate::{
     clock::Environment,
     crypto::{MasterKey, NonceKey},
-    domain::token::SigningAlgorithm,
+    domain::{PublicUrl, token::SigningAlgorithm},
     store::Store,
 };
 
@@ -87,7 +87,7 @@ pub struct Services {
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The issuer, and the audience, of access tokens: the public URL.
-    pub issuer: String,
+    pub issuer: PublicUrl,
     /// What signs access tokens; `None` for a shared secret.
     pub signing: Option<SigningAlgorithm>,
     /// How long a key signs; `None` for as long as nobody rotates it.
@@ -102,12 +102,4 @@ pub struct Settings {
     pub federation_allow_private: bool,
     /// How many refusals are recorded one by one.
     pub refusals: refusals::Bounds,
-}
-
-impl Settings {
-    /// Whether a URL is the issuer's, which many write with a slash at its end (RFC 3986 §6.2.3).
-    #[must_use]
-    pub fn is_issuer(&self, url: &str) -> bool {
-        url.strip_suffix('/').unwrap_or(url) == self.issuer
-    }
 }

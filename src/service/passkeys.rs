@@ -44,7 +44,7 @@ pub fn are_available(services: &Services) -> bool {
 }
 
 fn webauthn(services: &Services) -> Result<Webauthn> {
-    let url = Url::parse(&services.settings.issuer).map_err(|_| UNAVAILABLE)?;
+    let url = Url::parse(services.settings.issuer.as_str()).map_err(|_| UNAVAILABLE)?;
     let host = url.domain().ok_or(UNAVAILABLE)?;
     if url.scheme() != "https" && host != "localhost" {
         return Err(UNAVAILABLE);

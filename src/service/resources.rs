@@ -40,7 +40,7 @@ const NOT_FOUND: Error = Error::NotFound("Resource");
 /// [`Error::Conflict`] when its identifier is taken; [`Error::NotFound`] for a capability that is not registered.
 pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> Result<ProtectedResource> {
     let id = ProtectedResourceId(services.env.uuid());
-    if services.settings.is_issuer(new.identifier.as_str()) {
+    if services.settings.issuer.is_equivalent(new.identifier.as_str()) {
         return Err(Error::Conflict("This is AIMS itself, which needs no registration".into()));
     }
     services

@@ -82,7 +82,7 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
     let scope = fitting(client.authority()).map_err(Error::from);
     let grant = Grant {
         scope: services.granted_or_recorded(scope, origin, by, Some(client.credential)).await?,
-        audience: services.settings.issuer.clone(),
+        audience: services.settings.issuer.as_str().to_owned(),
         life: services.settings.token_life,
         may_act: None,
         jkt: None,
@@ -144,18 +144,22 @@ impl Services {
 /// What of a wish may be had by whoever holds `held`. To be asked last: a proof that the wish comes with is used up.
 pub(super) async fn grant(services: &Services, held: &CapabilitySet, wanted: &Wanted) -> Result<Grant> {
     let issuer = &services.settings.issuer;
+    let for_aims = || (issuer.as_str().to_owned(), held.clone());
     let (audience, allowed) = match &wanted.resource {
-        Some(identifier) if identifier != issuer => {
+        Some(identifier) if identifier != issuer.as_str() => {
             const UNKNOWN: TokenRefusal = TokenRefusal::InvalidTarget("The resource is not registered");
             let identifier = ResourceUri::parse(identifier).map_err(|_| UNKNOWN)?;
+            let is_aims = issuer.is_equivalent(identifier.as_str());
             match resources::find_by_identifier(services.store.read().await?.conn(), &identifier).await? {
-                Some(resource) => (resource.identifier.to_string(), held.intersection(&resource.capabilities)),
-                // Asked last: a resource may have been registered with the slash before this was another way to say the issuer.
-                None if services.settings.is_issuer(identifier.as_str()) => (issuer.clone(), held.clone()),
-                None => return Err(UNKNOWN.into()),
+                // An earlier version, or another PUBLIC_URL, may have let a resource have a name that is equivalent to the issuer.
+                Some(resource) if !is_aims || resource.identifier == identifier => {
+                    (resource.identifier.to_string(), held.intersection(&resource.capabilities))
+                }
+                _ if is_aims => for_aims(),
+                _ => return Err(UNKNOWN.into()),
             }
         }
-        _ => (issuer.clone(), held.clone()),
+        _ => for_aims(),
     };
     let scope = match &wanted.scope {
         Some(scope) => narrowed(services, scope, &allowed).await?,
@@ -200,7 +204,7 @@ impl Grant {
     /// The claims of such a token for `subject`, of which nobody yet says what it is issued for.
     pub(super) fn claims(&self, services: &Services, subject: AgentId, now: Timestamp, ends: Timestamp) -> Claims {
         Claims {
-            iss: services.settings.issuer.clone(),
+            iss: services.settings.issuer.as_str().to_owned(),
             sub: subject.to_string(),
             aud: self.audience.clone(),
             client_id: subject.to_string(),
@@ -307,7 +311,7 @@ pub(super) async fn sign_recorded(
 pub async fn authenticate(services: &Services, origin: Origin, presented: Presented<'_>) -> Result<Caller> {
     let now = services.env.now();
     let verified = services.verified(presented.token, now).await?;
-    let Some(verified) = verified.filter(|verified| verified.claims.aud == services.settings.issuer) else {
+    let Some(verified) = verified.filter(|verified| verified.claims.aud == services.settings.issuer.as_str()) else {
         return services.refuse_token(&origin, None, AuthFailure::InvalidToken).await;
     };
     let mut agent = verified.bearer;

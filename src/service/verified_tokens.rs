@@ -90,7 +90,7 @@ impl Services {
         }
         let keys = self.verified_tokens.keys();
         // Tokens that do not verify are not remembered: whoever forges must not fill the memory.
-        let Ok(claims) = self.keyring.get().verify(token, &self.settings.issuer, now) else { return Ok(None) };
+        let Ok(claims) = self.keyring.get().verify(token, self.settings.issuer.as_str(), now) else { return Ok(None) };
         let Some(jti) = TokenId::parse(&claims.jti) else { return Ok(None) };
         let Some(bearer) = bearer(self, &claims, jti).await? else { return Ok(None) };
         let verified = Verified { claims: Arc::new(claims), bearer, jti };

@@ -15,7 +15,6 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use super::{
     API_PREFIX,
     dpop::{NONCE, PROOF},
-    oauth::metadata,
     request_id::REQUEST_ID,
     routes::{self, Origins},
 };
@@ -43,24 +42,20 @@ impl Cors {
     /// # Panics
     /// Never: the router has the same paths, and would not have been made.
     #[expect(clippy::expect_used, reason = "see above")]
-    pub(super) fn new(public_url: &str, configured: &[HeaderValue]) -> Self {
+    pub(super) fn new(configured: &[HeaderValue]) -> Self {
         let mut methods = BTreeMap::<String, (Origins, Vec<Method>)>::new();
         let mut add = |path: String, origins, method| {
             methods.entry(path).or_insert_with(|| (origins, Vec::new())).1.extend(method);
         };
-        let own = metadata::path_of(public_url);
-        let mounts = if own.is_empty() { vec![""] } else { vec!["", own.as_str()] };
-        for mount in mounts {
-            for route in routes::list() {
-                let prefixed = route.is_prefixed.then(|| format!("{mount}{API_PREFIX}{}", route.path));
-                for path in prefixed.into_iter().chain([format!("{mount}{}", route.path)]) {
-                    add(path, route.origins, Some(route.method.clone()));
-                }
+        for route in routes::list() {
+            let prefixed = route.is_prefixed.then(|| format!("{API_PREFIX}{}", route.path));
+            for path in prefixed.into_iter().chain([route.path]) {
+                add(path, route.origins, Some(route.method.clone()));
             }
-            // A client that looks for a document or an endpoint must be able to read that it is not there.
-            for rest in ["/oauth/{*rest}", "/.well-known/{*rest}"] {
-                add(format!("{mount}{rest}"), Origins::Any, None);
-            }
+        }
+        // A client that looks for a document or an endpoint must be able to read that it is not there.
+        for path in ["/oauth/{*rest}", "/.well-known/{*rest}"] {
+            add(path.to_owned(), Origins::Any, None);
         }
         let mut rules = matchit::Router::new();
         for (path, (origins, methods)) in methods {

@@ -12,7 +12,6 @@ use crate::{
         dpop::{ALGORITHMS, Offered},
         tokens::Presented,
     },
-    web::oauth::metadata::path_of,
 };
 
 pub(super) const PROOF: HeaderName = HeaderName::from_static("dpop");
@@ -38,8 +37,7 @@ pub(super) fn answer(services: &Services, headers: &mut HeaderMap) {
     }
 }
 
-/// The proof that came with a request for `path`, below the public URL or at the root of its host. What cannot be read, or came
-/// twice, is a proof of nothing.
+/// The proof that came with a request for `path`. A proof that cannot be read, or that came twice, proves nothing.
 pub(super) fn proof(services: &Services, headers: &HeaderMap, method: &http::Method, path: &str) -> Option<Offered> {
     headers.contains_key(PROOF).then(|| offered(services, headers, method, path))
 }
@@ -48,15 +46,8 @@ pub(super) fn proof(services: &Services, headers: &HeaderMap, method: &http::Met
 fn offered(services: &Services, headers: &HeaderMap, method: &http::Method, path: &str) -> Offered {
     let mut values = headers.get_all(PROOF).iter();
     let proof = values.next().and_then(|proof| proof.to_str().ok()).filter(|_| values.next().is_none());
-    let issuer = &services.settings.issuer;
-    let below = path_of(issuer);
-    let mut urls = vec![format!("{issuer}{path}")];
-    if path.strip_prefix(below.as_str()).is_some_and(|rest| rest.starts_with('/'))
-        && let Some(root) = issuer.strip_suffix(below.as_str())
-    {
-        urls.push(format!("{root}{path}"));
-    }
-    Offered { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), urls }
+    let url = services.settings.issuer.at(path);
+    Offered { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), url }
 }
 
 /// The access token that came with a request, and the proof that goes with it; schemes are compared without regard to case. What cannot

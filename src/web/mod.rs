@@ -31,11 +31,10 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use failure::Failure;
 use futures_util::future::OptionFuture;
-use http::{HeaderValue, Method, StatusCode, Uri, header::CONTENT_LENGTH};
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_LENGTH};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -68,8 +67,8 @@ pub fn service(
     let front = Arc::new(Front {
         env: services.env.clone(),
         proxies,
-        cors: Cors::new(&services.settings.issuer, origins),
-        admission: Admission::new(bounds.max_requests, health_paths(&services.settings.issuer)),
+        cors: Cors::new(origins),
+        admission: Admission::new(bounds.max_requests, health_paths()),
         patience: TimeLimit(bounds.request_timeout),
         router: router(services, limits, bounds),
     });
@@ -82,27 +81,11 @@ pub fn service(
 /// The API's layers stand around its router as a whole: around each route they would be copied, one within the other, with every
 /// request.
 fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Router {
-    let public_url = &services.settings.issuer;
     let api = routes::api_router(services, limits);
     let oauth = oauth::with_the_rest(routes::oauth_router(services, limits));
-    let mut api = Router::new().nest(API_PREFIX, api.clone()).merge(api).merge(oauth.clone()).merge(docs::router());
-    let path = metadata::path_of(public_url);
-    if !path.is_empty() {
-        // For a proxy that keeps the path; one that takes it away asks at the root.
-        api = Router::new().nest(&path, api.clone()).merge(api);
-        for (path, document) in metadata::aliases(public_url) {
-            let (same, document) = (oauth.clone(), Uri::from_static(document));
-            api = api.route(
-                &path,
-                get(move |mut request: Request| {
-                    *request.uri_mut() = document;
-                    same.oneshot(request)
-                }),
-            );
-        }
-    }
+    let api = Router::new().nest(API_PREFIX, api.clone()).merge(api).merge(oauth).merge(docs::router());
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
-    let hint: Arc<str> = metadata::protected_resource_url(public_url).into();
+    let hint: Arc<str> = services.settings.issuer.at(metadata::PROTECTED_RESOURCE).into();
     let limit = TimeLimit(bounds.request_timeout);
     let bounds = (
         CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
@@ -115,9 +98,8 @@ fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Rou
 }
 
 /// Where the service says that it runs: as often as the API is mounted.
-fn health_paths(public_url: &str) -> Vec<String> {
-    let mounts = [metadata::path_of(public_url), String::new()];
-    mounts.iter().flat_map(|path| ["", API_PREFIX].map(|prefix| format!("{path}{prefix}{}", health::PATH))).collect()
+fn health_paths() -> Vec<String> {
+    ["", API_PREFIX].map(|prefix| format!("{prefix}{}", health::PATH)).into()
 }
 
 /// What every request and every answer goes through.

@@ -10,7 +10,7 @@ use crate::{
     clock::Environment,
     crypto::Keyring,
     domain::{
-        ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, Timestamp,
+        ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, PublicUrl, Timestamp,
         agent::Sort,
         audit::{Head, Record},
     },
@@ -121,7 +121,7 @@ impl House {
             settings: Arc::new(Settings {
                 signing: None,
                 signing_key_rotation: None,
-                issuer: "http://localhost".to_owned(),
+                issuer: PublicUrl::parse("http://localhost").unwrap(),
                 token_life: Duration::from_mins(30),
                 delegation_depth: 5,
                 federation_allow_private: false,

@@ -7,12 +7,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, Method, Uri, header::HOST, header::ORIGIN, request::Parts};
+use http::{HeaderMap, Method, header::HOST, header::ORIGIN, request::Parts};
 use tower_sessions::Session;
 
 use super::session;
 use crate::{
-    domain::{AuthFailure, Error, Result},
+    domain::{AuthFailure, Error, PublicUrl, Result, uri},
     service::{
         Caller, Origin, Services,
         sessions::{self, SignedIn},
@@ -32,23 +32,17 @@ pub(super) async fn same_origin(State(services): State<Arc<Services>>, request: 
 }
 
 /// Browsers send `Sec-Fetch-Site` to secure and local addresses, and `Origin` with every form they post. A request with
-/// neither comes from none.
-fn is_same_origin(headers: &HeaderMap, public_url: &str) -> bool {
+/// neither comes from none. An origin is no URL, but compares as one (RFC 6454 §4).
+fn is_same_origin(headers: &HeaderMap, public_url: &PublicUrl) -> bool {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(site) = header("sec-fetch-site") {
         return site == "same-origin";
     }
-    let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()?.parse::<Uri>().ok()) else {
-        return false;
-    };
-    let Some(authority) = origin.authority() else { return false };
+    let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else { return false };
+    let Some((scheme, _)) = origin.split_once("://") else { return false };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let public = public_url.parse::<Uri>().ok();
-    host == Some(authority.as_str())
-        || public.is_some_and(|public| {
-            public.scheme() == origin.scheme()
-                && public.authority().map(http::uri::Authority::as_str) == Some(authority.as_str())
-        })
+    public_url.is_equivalent(origin)
+        || host.is_some_and(|host| uri::are_equivalent(origin, &format!("{scheme}://{host}")))
 }
 
 /// Lets in whoever is signed in and may do what the route's row in the table demands.

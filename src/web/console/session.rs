@@ -24,7 +24,7 @@ use crate::{
 /// The layer that reads and sets the cookie. How long a session lasts is decided where it is kept, so the cookie itself
 /// lasts as long as the browser does.
 pub(super) fn layer(services: &Arc<Services>) -> SessionManagerLayer<Kept> {
-    let secure = services.settings.issuer.starts_with("https://");
+    let secure = services.settings.issuer.is_https();
     SessionManagerLayer::new(Kept(services.clone()))
         // The prefix has browsers refuse a cookie that was set for a path, a domain or by plain HTTP.
         .with_name(if secure { "__Host-aims" } else { "aims" })

@@ -1,5 +1,7 @@
 //! Programs that exchange a key for a token, ready to be copied.
 
+use crate::domain::PublicUrl;
+
 /// A program in one language.
 pub(super) struct Snippet {
     pub(super) id: &'static str,
@@ -8,19 +10,20 @@ pub(super) struct Snippet {
 }
 
 /// The programs, with the key in its place.
-pub(super) fn snippets(url: &str, key: &str) -> Vec<Snippet> {
-    let curl = format!("curl -s -X POST {url}/api/v1/auth/token \\\n  -H \"X-API-Key: {key}\"");
+pub(super) fn snippets(issuer: &PublicUrl, key: &str) -> Vec<Snippet> {
+    let (url, issuer) = (issuer.at("/api/v1/auth/token"), issuer.as_str());
+    let curl = format!("curl -s -X POST {url} \\\n  -H \"X-API-Key: {key}\"");
     let python = format!(
-        "import httpx\n\nanswer = httpx.post(\n    \"{url}/api/v1/auth/token\",\n    headers={{\"X-API-Key\": \"{key}\"}},\n)\n\
+        "import httpx\n\nanswer = httpx.post(\n    \"{url}\",\n    headers={{\"X-API-Key\": \"{key}\"}},\n)\n\
          answer.raise_for_status()\ntoken = answer.json()[\"access_token\"]"
     );
     let typescript = format!(
-        "const answer = await fetch(\"{url}/api/v1/auth/token\", {{\n  method: \"POST\",\n  headers: {{ \"X-API-Key\": \
+        "const answer = await fetch(\"{url}\", {{\n  method: \"POST\",\n  headers: {{ \"X-API-Key\": \
          \"{key}\" }},\n}});\nif (!answer.ok) throw new Error(await answer.text());\nconst {{ access_token }} = await answer.json();"
     );
     let mcp = format!(
         "{{\n  \"mcpServers\": {{\n    \"my-server\": {{\n      \"command\": \"my-mcp-server\",\n      \"env\": {{\n        \
-         \"AIMS_URL\": \"{url}\",\n        \"AIMS_API_KEY\": \"{key}\"\n      }}\n    }}\n  }}\n}}"
+         \"AIMS_URL\": \"{issuer}\",\n        \"AIMS_API_KEY\": \"{key}\"\n      }}\n    }}\n  }}\n}}"
     );
     let all = [
         ("curl", "curl", curl),

@@ -16,10 +16,10 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 
-/// Whether an error is told here in the form of RFC 6749 §5.2, also one that no endpoint made: libraries take whatever has no
-/// `error` for what they asked for. The path may begin with that of the public URL.
+/// Returns true if errors of a path have the form of RFC 6749 §5.2, also those that no endpoint makes: libraries take a body
+/// without `error` for success.
 pub(super) fn owns(path: &str) -> bool {
-    ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"].iter().any(|own| path.ends_with(own))
+    ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"].contains(&path)
 }
 
 /// Adds what no endpoint answers: the form of its errors is the same.

@@ -59,6 +59,10 @@ async fn a_cookie_is_a_fresh_secret_and_kept_from_scripts(db: Database) {
     }
     assert!(!cookie.contains("Domain"), "{cookie}");
 
+    let server = server.restart(&[("PUBLIC_URL", "HTTPS://aims.test/")]).await;
+    let page = server.browser().post("/console/sign-in", &GOOD).await.leads_to("/console");
+    assert!(page.headers["set-cookie"].to_str().unwrap().contains("Secure"));
+
     let server = server.restart(&[("PUBLIC_URL", "http://aims.test:8000")]).await;
     let plain = server.browser();
     let page = plain.post("/console/sign-in", &GOOD).await.leads_to("/console");
@@ -233,6 +237,14 @@ async fn where_somebody_wanted_to_go_is_kept_within_the_console(db: Database) {
         "https://evil.example/",
         "//evil.example",
         "/\\evil.example",
+        "/\t/evil.example",
+        "\\\\evil.example",
+        "/console\\..\\evil.example",
+        "/console/..//evil.example",
+        "/console/\t",
+        "/console/\0",
+        "/console/\u{a0}",
+        " /console",
         "/console//evil.example",
         "/consoleevil",
         "javascript:alert(1)",

@@ -445,11 +445,22 @@ async fn every_endpoint_is_an_audience(db: Database) {
 }
 
 async fn an_audience_may_end_with_a_slash(db: Database) {
-    let server = Server::start(db).await;
+    let mut server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
     let pair = Pair::new(SigningAlgorithm::Es256);
     register(&server, &agent, &pair).await;
-    let mut claims = good(&server, &agent, "slash");
-    claims["aud"] = json!(format!("{ISSUER}/"));
-    present(&server, &pair.sign(&claims)).await.expect(200);
+    for issuer in [format!("{ISSUER}/"), ISSUER.to_owned()] {
+        server = server.restart(&[("PUBLIC_URL", &issuer)]).await;
+        for audience in [ISSUER.to_owned(), format!("{ISSUER}/"), format!("{ISSUER}/oauth/token")] {
+            let mut claims = good(&server, &agent, &format!("{issuer} {audience}"));
+            claims["aud"] = json!(audience);
+            present(&server, &pair.sign(&claims)).await.expect(200);
+        }
+        // Audiences are compared as plain text (RFC 7523 §3).
+        for audience in ["https://AIMS.test", "HTTPS://aims.test", "https://aims.test:443", "https://aims.test//"] {
+            let mut claims = good(&server, &agent, audience);
+            claims["aud"] = json!(audience);
+            refused(&present(&server, &pair.sign(&claims)).await, 401, "invalid_client");
+        }
+    }
 }

@@ -23,7 +23,7 @@ both!(
     a_proof_works_once_on_every_node,
     nonces_grow_old,
     an_exchange_keeps_the_bond,
-    an_issuer_with_a_path_has_its_own_urls,
+    a_proof_names_an_equivalent_url,
     a_shared_secret_knows_its_nonces_again,
     an_assertion_is_not_used_up_before_the_nonce_is_known,
     a_key_of_ed25519_signs_by_either_name,
@@ -414,27 +414,34 @@ async fn an_exchange_keeps_the_bond(db: Database) {
     refused(&exchange(&subject, &actor, Some(proof)).await, 400, "invalid_request");
 }
 
-async fn an_issuer_with_a_path_has_its_own_urls(db: Database) {
-    let server = Server::with(db, &[("PUBLIC_URL", "https://aims.test/tenants/one")]).await;
+async fn a_proof_names_an_equivalent_url(db: Database) {
+    let mut server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let pair = Pair::new(SigningAlgorithm::Es256);
-    // What is at the root of the host may be somebody else's.
-    let mut said = for_token(&server, "1").await;
-    refused(&ask(&server, &agent, &pair.sign(&said)).await, 400, "invalid_dpop_proof");
-    said["htu"] = json!("https://aims.test/tenants/one/oauth/token");
-    let body = ask(&server, &agent, &pair.sign(&said)).await.expect(200);
-    let token = body["access_token"].as_str().unwrap();
-    // The same for a proxy that takes the path away and one that leaves it.
-    for (path, jti) in [("/agents", "2"), ("/tenants/one/agents", "3")] {
-        let mut said = for_agents(&server, token, jti).await;
-        let anybody = server.anybody();
-        let send = async |said: &Value| {
-            let request = anybody.request(Method::GET, path).header("dpop", pair.sign(said));
-            anybody.send(request.header("authorization", format!("DPoP {token}"))).await
-        };
-        challenged(&send(&said).await, "invalid_dpop_proof");
-        said["htu"] = json!("https://aims.test/tenants/one/agents");
-        send(&said).await.expect(200);
+    for issuer in ["https://aims.test", "https://aims.test/", "HTTPS://AIMS.test:443/"] {
+        server = server.restart(&[("PUBLIC_URL", issuer)]).await;
+        for (number, same) in [TOKEN, "HTTPS://Aims.Test:443/oauth/token", "https://aims.test/./oauth/%74oken?a=b#c"]
+            .into_iter()
+            .enumerate()
+        {
+            let mut said = for_token(&server, &format!("{issuer} {number}")).await;
+            said["htu"] = json!(same);
+            ask(&server, &agent, &pair.sign(&said)).await.expect(200);
+        }
+        for other in [
+            "http://aims.test/oauth/token",
+            "https://aims.test//oauth/token",
+            "https://aims.test/oauth/token/",
+            "https://aims.test/oauth%2Ftoken",
+            "https://aims.test/tenants/one/oauth/token",
+            "https://aims.test@evil.example/oauth/token",
+            "https:/aims.test/oauth/token",
+            "/oauth/token",
+        ] {
+            let mut said = for_token(&server, "other").await;
+            said["htu"] = json!(other);
+            refused(&ask(&server, &agent, &pair.sign(&said)).await, 400, "invalid_dpop_proof");
+        }
     }
 }
 

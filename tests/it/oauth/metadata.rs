@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ISSUER, as_client, ask, refused};
+use super::{ISSUER, as_client, claims, token};
 use crate::{
     both,
     support::{Database, Server},
@@ -10,7 +10,8 @@ use crate::{
 
 both!(
     the_documents_tell_the_truth,
-    an_issuer_may_have_a_path,
+    the_issuer_is_what_the_operator_writes,
+    a_token_of_another_spelling_of_the_issuer_is_refused,
     a_refused_bearer_is_told_where_to_read_on,
     the_key_set_is_cached,
 );
@@ -53,32 +54,55 @@ async fn the_documents_tell_the_truth(db: Database) {
     assert_eq!((&resource["resource"], &resource["authorization_servers"]), (&json!(ISSUER), &json!([ISSUER])));
 }
 
-async fn an_issuer_may_have_a_path(db: Database) {
-    let issuer = "https://id.example/tenants/one";
-    let server = Server::with(db, &[("PUBLIC_URL", issuer)]).await;
-    let at_root = server.anybody().get(SERVER).await.expect(200);
-    assert_eq!(at_root["issuer"], issuer);
-    assert_eq!(at_root["token_endpoint"], "https://id.example/tenants/one/oauth/token");
-    for path in [
-        "/.well-known/oauth-authorization-server/tenants/one",
-        "/.well-known/openid-configuration/tenants/one",
-        "/tenants/one/.well-known/openid-configuration",
-    ] {
-        assert_eq!(server.anybody().get(path).await.expect(200), at_root, "{path}");
+/// Clients compare issuers byte for byte, so what the operator writes must come out everywhere (RFC 8414 §3.3).
+async fn the_issuer_is_what_the_operator_writes(db: Database) {
+    let mut server = Server::start(db).await;
+    let agent = server.agent("worker", &["agents:read", "tokens:introspect"]).await;
+    for issuer in ["https://aims.test/", "https://AIMS.test:443/", "https://aims.test"] {
+        server = server.restart(&[("PUBLIC_URL", issuer)]).await;
+        let (anybody, root) = (server.anybody(), issuer.trim_end_matches('/'));
+        for path in [SERVER, "/.well-known/openid-configuration"] {
+            let document = anybody.get(path).await.expect(200);
+            assert_eq!((&document["issuer"], &document["protected_resources"]), (&json!(issuer), &json!([issuer])));
+            for (name, endpoint) in [
+                ("authorization_endpoint", "/oauth/authorize"),
+                ("token_endpoint", "/oauth/token"),
+                ("introspection_endpoint", "/oauth/introspect"),
+                ("revocation_endpoint", "/oauth/revoke"),
+                ("jwks_uri", "/.well-known/jwks.json"),
+                ("service_documentation", "/docs"),
+            ] {
+                assert_eq!(document[name], format!("{root}{endpoint}"), "{name}");
+            }
+        }
+        let resource = anybody.get("/.well-known/oauth-protected-resource").await.expect(200);
+        assert_eq!((&resource["resource"], &resource["authorization_servers"]), (&json!(issuer), &json!([issuer])));
+        assert_eq!(resource["resource_documentation"], format!("{root}/docs"));
+        let hint = format!("resource_metadata=\"{root}/.well-known/oauth-protected-resource\"");
+        assert!(anybody.get("/agents").await.header("www-authenticate").unwrap().contains(&hint));
+
+        // A client may name it in any equivalent way, and its tokens say it as it is.
+        let forms = [issuer, "https://aims.test", "https://aims.test/", "HTTPS://aims.test:443"];
+        let named = forms.into_iter().flat_map(|form| [vec![("resource", form)], vec![("audience", form)]]);
+        for wanted in [vec![]].into_iter().chain(named) {
+            let token = token(&server, &agent, &wanted).await;
+            let said = claims(&token);
+            assert_eq!((&said["iss"], &said["aud"]), (&json!(issuer), &json!(issuer)), "{wanted:?}");
+            anybody.with_token(&token).get("/agents").await.expect(200);
+            let looked_at = as_client(&server, &agent, "/oauth/introspect", &[("token", &token)]).await.expect(200);
+            assert_eq!((&looked_at["iss"], &looked_at["aud"]), (&json!(issuer), &json!(issuer)));
+        }
+        server.admin.post("/resources", json!({ "identifier": "https://aims.TEST", "name": "x" })).await.expect(409);
     }
-    let resource = server.anybody().get("/.well-known/oauth-protected-resource/tenants/one").await.expect(200);
-    assert_eq!(resource["resource"], issuer);
-    let challenge = server.anybody().get("/agents").await;
-    let hint = "resource_metadata=\"https://id.example/.well-known/oauth-protected-resource/tenants/one\"";
-    assert!(challenge.header("www-authenticate").unwrap().contains(hint));
-    // The endpoints are where the document says, with a proxy that keeps the path as with one that takes it away.
-    let agent = server.agent("worker", &["agents:read"]).await;
-    ask(&server, &agent, &[]).await.expect(200);
-    let form = [("grant_type", "client_credentials")];
-    as_client(&server, &agent, "/tenants/one/oauth/token", &form).await.expect(200);
-    server.anybody().get("/tenants/one/.well-known/jwks.json").await.expect(200);
-    refused(&server.anybody().get("/tenants/one/oauth/token").await, 405, "invalid_request");
-    refused(&server.anybody().get("/tenants/one/oauth/x").await, 404, "invalid_request");
+}
+
+/// A token is from the issuer that it names, byte for byte (RFC 9068 §4).
+async fn a_token_of_another_spelling_of_the_issuer_is_refused(db: Database) {
+    let server = Server::start(db).await;
+    let before = server.admin.token().to_owned();
+    let server = server.restart(&[("PUBLIC_URL", "https://aims.test/")]).await;
+    server.anybody().with_token(&before).get("/agents").await.refused(401, "Invalid or expired token");
+    server.admin.get("/agents").await.expect(200);
 }
 
 async fn a_refused_bearer_is_told_where_to_read_on(db: Database) {

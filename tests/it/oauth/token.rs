@@ -307,9 +307,8 @@ async fn a_request_has_few_parameters(db: Database) {
 
 async fn who_asks_too_often_is_told_as_the_rfc_does(db: Database) {
     let limits = [("RATE_LIMIT_AUTH_PER_MINUTE", "2"), ("RATE_LIMIT_API_PER_MINUTE", "1")];
-    let options = [limits.as_slice(), &[("PUBLIC_URL", "https://id.example/tenant")]].concat();
     // The administrator's login was the first of two.
-    let server = Server::with(db, &options).await;
+    let server = Server::with(db, &limits).await;
     let anybody = server.anybody();
     let form = [("grant_type", "client_credentials")];
     refused(&post(&anybody, "/oauth/token", &form).await, 401, "invalid_client");
@@ -318,7 +317,6 @@ async fn who_asks_too_often_is_told_as_the_rfc_does(db: Database) {
     for answer in [
         post(&anybody, "/oauth/token", &form).await,
         post(&anybody, "/oauth/revoke", &form).await,
-        post(&anybody, "/tenant/oauth/token", &form).await,
         anybody.get("/oauth/authorize").await,
         anybody.send(problem.form(&form)).await,
     ] {

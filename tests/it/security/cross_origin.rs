@@ -18,7 +18,6 @@ both!(
     by_default_no_origin_reads_the_api,
     errors_can_be_read_where_answers_can,
     a_preflight_is_neither_counted_nor_recorded,
-    an_issuer_with_a_path_answers_there,
 );
 
 const APP: &str = "https://app.example";
@@ -200,24 +199,4 @@ async fn a_preflight_is_neither_counted_nor_recorded(db: Database) {
             .as_array()
             .is_some_and(|agents| agents.iter().all(Value::is_object))
     );
-}
-
-async fn an_issuer_with_a_path_answers_there(db: Database) {
-    let server = Server::with(db, &[("PUBLIC_URL", "https://id.example/tenants/one"), ("CORS_ORIGINS", APP)]).await;
-    let anybody = server.anybody();
-    for (method, path) in [
-        (Method::GET, "/.well-known/oauth-authorization-server/tenants/one"),
-        (Method::GET, "/.well-known/oauth-protected-resource/tenants/one"),
-        (Method::GET, "/tenants/one/.well-known/openid-configuration"),
-        (Method::POST, "/tenants/one/oauth/token"),
-        (Method::GET, "/tenants/one/oauth/nothing"),
-        (Method::POST, "/oauth/token"),
-    ] {
-        assert_eq!(preflight(&anybody, OTHER, &method, path).await.header(ALLOWED), Some("*"), "{path}");
-        assert_eq!(from(&anybody, OTHER, method, path).await.header(ALLOWED), Some("*"), "{path}");
-    }
-    for path in ["/tenants/one/agents", "/tenants/one/api/v1/agents", "/api/v1/agents"] {
-        assert_eq!(from(&anybody, APP, Method::GET, path).await.header(ALLOWED), Some(APP), "{path}");
-        assert_eq!(from(&anybody, OTHER, Method::GET, path).await.header(ALLOWED), None, "{path}");
-    }
 }

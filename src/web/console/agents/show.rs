@@ -112,6 +112,7 @@ struct ConnectPage {
     head: Head,
     snippets: Vec<Snippet>,
     issuer: String,
+    jwks_uri: String,
 }
 
 /// How an agent connects.
@@ -122,11 +123,12 @@ pub(in crate::web::console) async fn connect(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let issuer = services.settings.issuer.clone();
+    let issuer = &services.settings.issuer;
     Ok(Page(ConnectPage {
         frame: frame.at("agents"),
         head: Head::of(&services, &admin, &agent, "connect").await?,
-        snippets: snippets(&issuer, "aims_…"),
-        issuer,
+        snippets: snippets(issuer, "aims_…"),
+        issuer: issuer.as_str().to_owned(),
+        jwks_uri: issuer.at("/.well-known/jwks.json"),
     }))
 }

@@ -24,7 +24,7 @@ use crate::{
         foreign_keys::ForeignKeys,
         principals::Principals,
         refusals::Refusals,
-        sessions, setup,
+        resources, sessions, setup,
         signing_keys::{self, CurrentKeyring, KeyringError},
         verified_tokens::VerifiedTokens,
     },
@@ -104,6 +104,7 @@ impl App {
     pub async fn open_to_serve(config: Config, env: Environment) -> Result<Self, StartError> {
         let app = Self::open(config, env).await?;
         signing_keys::begin(&app.services).await?;
+        resources::complete(&app.services).await?;
         Ok(app)
     }
 

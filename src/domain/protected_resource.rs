@@ -11,6 +11,7 @@ use super::{
     ids::ProtectedResourceId,
     text,
     timestamp::Timestamp,
+    uri,
 };
 
 /// A protected resource as registered.
@@ -56,7 +57,8 @@ impl ProtectedResource {
     }
 }
 
-/// The identifier of a protected resource: an absolute URI without a fragment (RFC 8707 §2), compared byte by byte.
+/// The identifier of a protected resource: an absolute URI without a fragment (RFC 8707 §2). It is the audience of the resource's
+/// tokens as it was registered, and clients may name the resource by any equivalent URI (RFC 3986 §6.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceUri(String);
 
@@ -80,6 +82,12 @@ impl ResourceUri {
         } else {
             Err(Invalid::new("uri", "String should be an absolute URI without fragment (RFC 8707 section 2)"))
         }
+    }
+
+    /// The same for all equivalent identifiers.
+    #[must_use]
+    pub fn normal_form(&self) -> String {
+        uri::normal_form(&self.0).unwrap_or_else(|| self.0.clone())
     }
 
     /// The identifier as text.

@@ -70,6 +70,14 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
         .await
 }
 
+/// Adds what an earlier version did not store of resources. Changes nothing that anybody sees, so it leaves no record.
+///
+/// # Errors
+/// When the database fails.
+pub async fn complete(services: &Services) -> Result<()> {
+    services.store.write(|tx| Box::pin(async move { resources::add_normal_forms(tx.conn()).await })).await
+}
+
 /// Refuses names of capabilities that are not registered: a slip of the pen must not make what is good for nothing. On purpose also one
 /// like `agents:*` that would cover registered ones: it is registered first, or they are named.
 ///

@@ -37,13 +37,13 @@ impl TryFrom<Row> for ProtectedResource {
     }
 }
 
-/// Adds a resource; `false` when its identifier is taken.
+/// Adds a resource; `false` when its identifier, or an equivalent one, is taken.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: Conn<'_>, resource: &ProtectedResource) -> Result<bool> {
-    const SQL: &str = "INSERT INTO resources (id, identifier, name, scope, created_at, updated_at) \
-        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (identifier) DO NOTHING";
+    const SQL: &str = "INSERT INTO resources (id, identifier, name, scope, created_at, updated_at, normal_form) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
     let inserted = on!(conn, |c| sqlx::query(SQL)
         .bind(resource.id.0)
         .bind(resource.identifier.as_str())
@@ -51,10 +51,29 @@ pub async fn insert(conn: Conn<'_>, resource: &ProtectedResource) -> Result<bool
         .bind(resource.capabilities.as_scope())
         .bind(resource.created_at.as_micros())
         .bind(resource.updated_at.as_micros())
+        .bind(resource.identifier.normal_form())
         .execute(c)
         .await?
         .rows_affected());
     Ok(inserted == 1)
+}
+
+/// Adds the normal forms of identifiers that an earlier version registered. Of several equivalent ones the oldest gets it; the
+/// others are found by their exact text only.
+///
+/// # Errors
+/// When the database fails.
+pub async fn add_normal_forms(mut conn: Conn<'_>) -> Result<()> {
+    const MISSING: &str = "SELECT * FROM resources WHERE normal_form IS NULL ORDER BY created_at, id";
+    const ADD: &str = "UPDATE resources SET normal_form = $2 WHERE id = $1 AND normal_form IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM resources WHERE normal_form = $2)";
+    let rows: Vec<Row> = on!(&mut conn, |c| sqlx::query_as(MISSING).fetch_all(c).await?);
+    for row in rows {
+        let resource = ProtectedResource::try_from(row)?;
+        let normal_form = resource.identifier.normal_form();
+        on!(&mut conn, |c| sqlx::query(ADD).bind(resource.id.0).bind(normal_form).execute(c).await.map(drop))?;
+    }
+    Ok(())
 }
 
 /// The resource with this identifier of the record.
@@ -67,13 +86,16 @@ pub async fn find(conn: Conn<'_>, id: ProtectedResourceId) -> Result<Option<Prot
     row.map(ProtectedResource::try_from).transpose()
 }
 
-/// The resource that clients name by `identifier`.
+/// The resource with this identifier, or else with an equivalent one.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_by_identifier(conn: Conn<'_>, identifier: &ResourceUri) -> Result<Option<ProtectedResource>> {
-    const SQL: &str = "SELECT * FROM resources WHERE identifier = $1";
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(identifier.as_str()).fetch_optional(c).await?);
+    const SQL: &str = "SELECT * FROM resources WHERE identifier = $1 OR normal_form = $2 \
+        ORDER BY CASE WHEN identifier = $1 THEN 0 ELSE 1 END LIMIT 1";
+    let row: Option<Row> = on!(conn, |c| {
+        sqlx::query_as(SQL).bind(identifier.as_str()).bind(identifier.normal_form()).fetch_optional(c).await?
+    });
     row.map(ProtectedResource::try_from).transpose()
 }
 

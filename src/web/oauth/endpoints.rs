@@ -197,15 +197,9 @@ fn wanted(parameters: &Parameters) -> Result<Wanted, OAuthFailure> {
     let life = life.map(|seconds| seconds.ok_or_else(|| invalid("expires_in must be a number of seconds".to_owned())));
     let may_act = parameters.get("may_act").map(AgentId::parse);
     let may_act = may_act.map(|agent| agent.ok_or_else(|| invalid("may_act must be an agent's identifier".to_owned())));
-    let resource = match (parameters.get("resource"), parameters.get("audience")) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(TokenRefusal::InvalidTarget("A token is for one resource").into());
-        }
-        (resource, audience) => resource.or(audience),
-    };
     Ok(Wanted {
         scope: parameters.get("scope").map(str::to_owned),
-        resource: resource.map(str::to_owned),
+        resource: parameters.target()?.map(str::to_owned),
         life: life.transpose()?.map(Duration::from_secs),
         may_act: may_act.transpose()?,
         proof: None,

@@ -1,4 +1,5 @@
-//! The parameters of a request to an OAuth endpoint: a form in the body, each once (RFC 6749 §3.2).
+//! The parameters of a request to an OAuth endpoint: a form in the body, each once (RFC 6749 §3.2) but for those that may be
+//! repeated.
 
 use axum::{
     body::Bytes,
@@ -7,12 +8,15 @@ use axum::{
 use http::header::CONTENT_TYPE;
 
 use super::error::OAuthFailure;
-use crate::domain::{Error, token::TokenRefusal};
+use crate::domain::{Error, token::TokenRefusal, uri};
 
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// Most parameters of a request: more than any extension of OAuth asks for.
 const MOST: usize = 64;
+
+/// Parameters that may come more than once (RFC 8707 §2, RFC 8693 §2.1).
+const REPEATABLE: [&str; 2] = ["resource", "audience"];
 
 /// The parameters that have a value; those without count as left out.
 pub struct Parameters(Vec<(String, String)>);
@@ -46,14 +50,10 @@ impl Parameters {
         if pairs.len() > MOST {
             return Err(invalid(format!("There are more than {MOST} parameters")));
         }
-        for (at, (name, _)) in pairs.iter().enumerate() {
-            if pairs.iter().skip(at + 1).any(|(other, _)| other == name) {
-                // RFC 8707 lets `resource` be repeated; a token for several would be as good at each of them.
-                return Err(match name.as_str() {
-                    "resource" | "audience" => TokenRefusal::InvalidTarget("A token is for one resource").into(),
-                    _ => invalid("A parameter is given more than once".to_owned()),
-                });
-            }
+        let is_repeated =
+            |(at, (name, _)): (usize, &(String, String))| pairs.iter().skip(at + 1).any(|(other, _)| other == name);
+        if pairs.iter().enumerate().filter(|(_, (name, _))| !REPEATABLE.contains(&name.as_str())).any(is_repeated) {
+            return Err(invalid("A parameter is given more than once".to_owned()));
         }
         Ok(Self(pairs))
     }
@@ -61,6 +61,19 @@ impl Parameters {
     /// A parameter's value, if it has one.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What the token is for: the parameters `resource` and `audience`, which must all name the same, because a token for several
+    /// resources would be valid at each of them.
+    pub fn target(&self) -> Result<Option<&str>, OAuthFailure> {
+        let mut targets =
+            self.0.iter().filter(|(name, _)| REPEATABLE.contains(&name.as_str())).map(|(_, value)| value.as_str());
+        let first = targets.next();
+        if targets.all(|other| first.is_some_and(|first| uri::are_equivalent(first, other))) {
+            Ok(first)
+        } else {
+            Err(TokenRefusal::InvalidTarget("A token is for one resource").into())
+        }
     }
 
     /// The value of a parameter that must be there.

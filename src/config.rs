@@ -46,7 +46,7 @@ macro_rules! settings {
 }
 
 settings! {
-    "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, or `postgres://user:password@host/name`";
+    "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, `postgres://user:password@host/name`, or `postgres:///name?host=/socket/folder`";
     "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
     "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path: issuer and audience of access tokens, as it is written. By default with the port of `LISTEN_ADDR`";
     "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
@@ -369,7 +369,7 @@ pub fn default_master_key(database: &Path) -> PathBuf {
     database.with_extension("master-key")
 }
 
-/// A password may stand before the host or, as a parameter, behind it.
+/// Leaves out the user, the password and the parameters, one of which may be a password.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {

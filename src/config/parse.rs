@@ -22,7 +22,7 @@ const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change m
 pub(super) fn database(url: &str) -> Result<Location, String> {
     const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
     let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;
-    match scheme.split('+').next().unwrap_or_default() {
+    match scheme.split('+').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "sqlite" => {
             let path = match rest.strip_prefix("///") {
                 Some(path) => path,
@@ -36,11 +36,31 @@ pub(super) fn database(url: &str) -> Result<Location, String> {
             }
             Ok(Location::Sqlite(Path::new(path).to_owned()))
         }
-        "postgres" | "postgresql" if rest.len() > 2 && rest.starts_with("//") => {
-            Ok(Location::Postgres(format!("postgres:{rest}").into()))
-        }
+        "postgres" | "postgresql" if rest.len() > 2 && rest.starts_with("//") => postgres(&format!("postgres:{rest}")),
         _ => Err(ALLOWED.to_owned()),
     }
+}
+
+/// A character of a password that is not encoded makes other parts of the password the host or a parameter, which are shown.
+fn postgres(url: &str) -> Result<Location, String> {
+    const ALLOWED: &str = "must be postgres://user:password@host/name, with @ : / ? # in a user name or password written as \
+        %40 %3A %2F %3F %23";
+    let (hierarchy, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let hierarchy = hierarchy.strip_prefix("postgres://").unwrap_or_default();
+    let (authority, path) = hierarchy.split_once('/').unwrap_or((hierarchy, ""));
+    let is_ambiguous =
+        url.contains('#') || path.contains('@') || (parameters.contains('@') && !authority.contains('@'));
+    // `Url` reads no user without a host, which the parameter then replaces.
+    let is_elsewhere = parameters.split('&').any(|parameter| parameter.starts_with("host="));
+    let url = if authority.ends_with('@') && is_elsewhere {
+        format!("postgres://{authority}localhost/{path}?{parameters}")
+    } else {
+        url.to_owned()
+    };
+    if is_ambiguous || Url::parse(&url).is_err() {
+        return Err(ALLOWED.to_owned());
+    }
+    Ok(Location::Postgres(url.into()))
 }
 
 pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {

@@ -40,7 +40,19 @@ fn every_spelling_of_a_database_is_understood() {
     ] {
         assert_eq!(sqlite_path(url), Path::new(path), "{url}");
     }
-    for url in ["postgres://u:p@h/d", "postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"] {
+    for url in [
+        "postgres://u:p@h/d",
+        "postgresql://u:p@h/d",
+        "postgresql+asyncpg://u:p@h/d",
+        "Postgres://u:p@h/d",
+        "postgres://u:p@[::1]:5432/d",
+        "postgres://u:p%40%2F%3F%23@h/d",
+        "postgres://u:p@ss@h/d",
+        "postgres:///d?host=/var/run/postgresql",
+        "postgres://u:p@/d?host=/var/run/postgresql",
+        "postgres://%2Fvar%2Frun%2Fpostgresql/d",
+        "postgres://u@h/d?options=-c%20search_path%3Da&user=a@b",
+    ] {
         let config = load(&[("DATABASE_URL", url), ("MASTER_KEY", &"ab".repeat(32))]).unwrap();
         assert!(matches!(config.database, Location::Postgres(_)), "{url}");
     }
@@ -49,6 +61,49 @@ fn every_spelling_of_a_database_is_understood() {
     {
         assert!(problems(&[("DATABASE_URL", url)]).starts_with("DATABASE_URL must"), "{url}");
     }
+}
+
+/// A part of a password must not become a host that is asked for, or a parameter that is logged.
+#[test]
+fn a_password_that_is_not_encoded_is_refused() {
+    for url in [
+        "postgres://u:canary/x@h/d",
+        "postgres://u:12/canary@h/d",
+        "postgres://u:12?canary@h/d",
+        "postgres://u:12#canary@h/d",
+        "postgres://u:p@canary/x@h/d",
+        "postgres://u:p@h:canary/d",
+        "postgres://u:p@[::1/d",
+        "postgres://u:canary@/d",
+        "postgres://h/d?password=can@ry",
+    ] {
+        let told = problems(&[("DATABASE_URL", url)]);
+        assert!(told.starts_with("DATABASE_URL must be postgres://") && !told.contains("can"), "{url}: {told}");
+    }
+}
+
+#[test]
+fn addresses_to_listen_on_are_read() {
+    for (text, address) in [
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::]:8000", "[::]:8000"),
+        ("[::1]:8000", "[::1]:8000"),
+        ("localhost:8000", "127.0.0.1:8000"),
+    ] {
+        let config = load(&[("LISTEN_ADDR", text)]).unwrap();
+        assert_eq!(config.listen_addr.to_string(), address);
+        assert_eq!(config.public_url.as_str(), format!("http://localhost:{}", config.listen_addr.port()));
+    }
+    for text in ["::1:8000", "[::1]", "127.0.0.1", "aims.example:80", "127.0.0.1:65536"] {
+        assert!(problems(&[("LISTEN_ADDR", text)]).starts_with("LISTEN_ADDR must"), "{text}");
+    }
+}
+
+#[test]
+fn trusted_proxies_are_networks() {
+    let config = load(&[("TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:192.0.2.1,2001:db8::/32")]).unwrap();
+    let networks: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The unit that limits apply to: an IPv4 address itself, but all of an IPv6 /64, which is what one host is given.
 #[must_use]
@@ -23,16 +23,30 @@ pub fn around(ip: IpAddr, width: u8) -> IpNet {
     IpNet::new(ip, width).map_or_else(|_| ip.into(), |network| network.trunc())
 }
 
-/// Reads networks and addresses, separated by spaces or commas.
+/// Reads networks and addresses, separated by spaces or commas. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is read as the
+/// IPv4 address that it is, as the addresses of clients are.
 ///
 /// # Errors
 /// The first part that is neither.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     let parse = |part: &str| {
         let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
-        part.parse::<IpNet>().ok().or_else(address).ok_or_else(|| part.to_owned())
+        part.parse::<IpNet>().ok().or_else(address).map(canonical).ok_or_else(|| part.to_owned())
     };
     text.split([',', ' ']).filter(|part| !part.is_empty()).map(parse).collect()
+}
+
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits before the IPv4 address (RFC 4291 §2.5.5.2).
+    const PREFIX: u8 = 96;
+    let mapped = |network: Ipv6Net| {
+        let v4 = network.addr().to_ipv4_mapped()?;
+        Ipv4Net::new(v4, network.prefix_len().checked_sub(PREFIX)?).ok()
+    };
+    match network {
+        IpNet::V6(v6) => mapped(v6).map_or(network, IpNet::V4),
+        IpNet::V4(_) => network,
+    }
 }
 
 /// Whether an address belongs to a host of the public internet: not to this one, its network, or anything special (IANA's registries
@@ -64,7 +78,31 @@ pub fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_public;
+    use super::{is_public, parse_networks};
+
+    #[test]
+    fn an_ipv4_address_is_the_same_within_ipv6() {
+        for (written, read) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::FFFF:0a00:0001", "10.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            // These hold more than IPv4 addresses, and client addresses within them are IPv6.
+            ("::ffff:0:0/95", "::ffff:0.0.0.0/95"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+            ("::10.0.0.1", "::a00:1/128"),
+            ("2001:DB8::/32", "2001:db8::/32"),
+        ] {
+            let networks = parse_networks(written).unwrap();
+            assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), [read], "{written}");
+        }
+        for bad in ["10.0.0.1/33", "::ffff:10.0.0.1/129", "[::1]", "10.0.0.1:80", "localhost", "010.0.0.1"] {
+            assert_eq!(parse_networks(bad).unwrap_err(), bad);
+        }
+    }
 
     #[test]
     fn only_hosts_of_the_internet_are_public() {

@@ -321,6 +321,12 @@ impl Db {
 
     async fn open_postgres(url: &SecretString, mode: Mode) -> Result<Self, OpenError> {
         let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
+        // The brackets belong to the URL and not to the address (RFC 3986 §3.2.2).
+        let address = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
+        let options = match address {
+            Some(address) => options.host(&address),
+            None => options,
+        };
         let options = options.application_name(APPLICATION).options(SESSION);
         let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(PATIENCE);
         let lender = Lender::new(pool, options.clone());
@@ -464,7 +470,11 @@ async fn is_foreign(path: &Path) -> bool {
 /// Where the server is looked for; a host that begins with a slash is the folder of a socket.
 fn server(options: &PgConnectOptions) -> String {
     let socket = options.get_socket().map(|folder| folder.display().to_string());
-    format!("{}:{}", socket.as_deref().unwrap_or(options.get_host()), options.get_port())
+    let host = match options.get_host() {
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    format!("{}:{}", socket.unwrap_or(host), options.get_port())
 }
 
 /// What one more attempt meets, where it meets anything but silence.

@@ -67,9 +67,10 @@ pub(super) fn note(proxies: &TrustedProxies, request: &mut Request) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::network::parse_networks;
 
     fn client(trusted: &[&str], peer: &str, forwarded: &[&str]) -> String {
-        let proxies = TrustedProxies::new(trusted.iter().map(|network| network.parse().unwrap()).collect());
+        let proxies = TrustedProxies::new(parse_networks(&trusted.join(",")).unwrap());
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append(FORWARDED, line.parse().unwrap());
@@ -109,6 +110,10 @@ mod tests {
         assert_eq!(client(&["::1/128"], "::1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(client(&["::1/128"], "::1", &["[2001:db8::1]"]), "2001:db8::1");
         assert_eq!(client(&["::1/128"], "::1", &["203.0.113.9:1234"]), "203.0.113.9");
-        assert_eq!(client(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["::ffff:203.0.113.9"]), "203.0.113.9");
+        for trusted in ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1"] {
+            for peer in ["10.0.0.1", "::ffff:10.0.0.1"] {
+                assert_eq!(client(&[trusted], peer, &["::ffff:203.0.113.9"]), "203.0.113.9", "{trusted} {peer}");
+            }
+        }
     }
 }

@@ -73,9 +73,9 @@ async fn a_key_narrows_its_tokens(db: Database) {
 }
 
 async fn a_key_works_from_its_networks_alone(db: Database) {
-    let server = Server::with(db, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let server = Server::with(db, &[("TRUSTED_PROXIES", "::ffff:127.0.0.1")]).await;
     let agent = server.agent("worker", &["agents:read"]).await;
-    let limits = json!({ "allowed_networks": "192.0.2.0/24, 198.51.100.7 2001:db8::/32" });
+    let limits = json!({ "allowed_networks": "::ffff:192.0.2.0/120, 198.51.100.7 2001:DB8::/32" });
     let (bound, made) = limited(&server, &agent, limits).await;
     assert_eq!(made["limits"]["allowed_networks"], "192.0.2.0/24 198.51.100.7/32 2001:db8::/32");
     let from = async |address: &str| {
@@ -84,10 +84,10 @@ async fn a_key_works_from_its_networks_alone(db: Database) {
         let request = anybody.request(reqwest::Method::POST, "/oauth/token").header("x-forwarded-for", address);
         anybody.send(request.basic_auth(&bound.id, Some(&bound.raw_key)).form(&form)).await
     };
-    for inside in ["192.0.2.1", "192.0.2.255", "198.51.100.7", "2001:db8::1", "::ffff:192.0.2.9"] {
+    for inside in ["192.0.2.1", "192.0.2.255", "::ffff:198.51.100.7", "2001:db8::1", "::ffff:192.0.2.9"] {
         from(inside).await.expect(200);
     }
-    for outside in ["192.0.3.1", "198.51.100.8", "2001:db9::1", "10.0.0.1", "::1"] {
+    for outside in ["192.0.3.1", "198.51.100.8", "2001:db9::1", "10.0.0.1", "::1", "::192.0.2.1"] {
         let answer = from(outside).await;
         refused(&answer, 401, "invalid_client");
         assert_eq!(answer.json()["error_description"], "API key may not be used from this address");

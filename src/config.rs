@@ -1,10 +1,11 @@
 //! Every setting: read from the environment and `.env`, checked all at once, secrets redacted.
 
+mod env_file;
 mod parse;
 
 use std::{
     collections::HashMap,
-    fmt,
+    env, fmt,
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -167,22 +168,21 @@ impl Config {
     /// Reads the environment of the process, and `.env` in the working directory for what the environment leaves out.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// Everything that cannot be read, or else everything that is wrong, at once.
     pub fn from_env() -> Result<Self, Vec<Problem>> {
-        let file = match dotenvy::dotenv_iter() {
-            Ok(entries) => entries.collect::<Result<HashMap<_, _>, _>>(),
-            Err(error) if error.not_found() => Ok(HashMap::new()),
-            Err(error) => Err(error),
+        let (mut values, mut problems) = match env_file::read(Path::new(".env")) {
+            Ok(values) => (values, Vec::new()),
+            Err(problems) => (HashMap::new(), problems),
         };
-        let file = file.map_err(|error| {
-            let wrong = match error {
-                dotenvy::Error::Io(error) => format!("cannot be read: {error}"),
-                // This error quotes the line, which may hold a secret.
-                _ => "a line is not of the form NAME=value".to_owned(),
-            };
-            vec![Problem(format!(".env: {wrong}"))]
-        })?;
-        Self::load(|name| std::env::var(name).ok().or_else(|| file.get(name).cloned()))
+        for Setting { name, .. } in SETTINGS {
+            match env::var(name) {
+                Ok(value) if value.trim().is_empty() => {}
+                Ok(value) => drop(values.insert((*name).to_owned(), value)),
+                Err(env::VarError::NotPresent) => {}
+                Err(env::VarError::NotUnicode(_)) => problems.push(Problem(format!("{name} is not UTF-8"))),
+            }
+        }
+        if problems.is_empty() { Self::load(|name| values.get(name).cloned()) } else { Err(problems) }
     }
 
     /// Reads settings from anywhere; an empty value counts as not set.

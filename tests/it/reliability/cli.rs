@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
     both,
@@ -250,14 +250,130 @@ async fn check_config_shows_no_secret() {
     assert!(shown.stdout.contains("db.example"), "{shown:?}");
 }
 
+/// What `check-config` shows of a setting.
+fn shown<'a>(told: &'a Ended, name: &str) -> &'a str {
+    let value = told.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{told:?}")).trim()
+}
+
 #[tokio::test]
-async fn an_unreadable_env_file_is_told_without_quoting_it() {
+async fn a_wrong_line_of_the_env_file_is_told_without_quoting_it() {
     let db = Database::sqlite();
-    fs::write(db.folder.path().join(".env"), "LOG_LEVEL=info\nJWT_SECRET_KEY 'my-secret\n").unwrap();
-    let told = Aims::new(&db).run(&[]).await;
-    assert_eq!((told.code, told.stdout.as_str()), (Some(1), ""));
-    assert!(told.stderr.contains(".env: "), "{told:?}");
-    assert!(!told.stderr.contains("my-secret"), "{told:?}");
+    let text = "LOG_LEVEL=info\nJWT_SECRET_KEY 'my-secret\nMASTER_KEY=\"my-secret\n";
+    fs::write(db.folder.path().join(".env"), text).unwrap();
+    for command in [&[][..], &["bootstrap"], &["check-config"]] {
+        let told = Aims::new(&db).run(command).await;
+        assert_eq!((told.code, told.stdout.as_str()), (Some(1), ""));
+        assert!(told.stderr.contains(".env line 2: JWT_SECRET_KEY lacks a ="), "{told:?}");
+        assert!(told.stderr.contains(".env line 3: MASTER_KEY has no closing quote"), "{told:?}");
+        assert!(!told.stderr.contains("my-secret"), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_env_file_is_data() {
+    let db = Database::sqlite();
+    let text = "\u{feff}# settings\r\nDATABASE_URL=sqlite:///./a$word.db # here\r\nexport PUBLIC_URL='https://aims.example/'\r\n\
+        LOG_LEVEL=debug\r\nLOG_FORMAT=json\r\n";
+    fs::write(db.folder.path().join(".env"), text).unwrap();
+    // What the environment says comes first, and says nothing when it is empty.
+    let aims = Aims::new(&db).with("DATABASE_URL", "").with("LOG_LEVEL", "warn").with("word", "expanded");
+    let told = aims.run(&["check-config"]).await;
+    let expected = [
+        ("DATABASE_URL", "sqlite:///./a$word.db"),
+        ("PUBLIC_URL", "https://aims.example/"),
+        ("LOG_LEVEL", "warn"),
+        ("LOG_FORMAT", "json"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(shown(&told, name), value);
+    }
+    // The link has one slash where the URL ends.
+    let made = aims.run(&["bootstrap", "--json"]).await.json();
+    assert!(made["setup_url"].as_str().unwrap().starts_with("https://aims.example/console/setup?token="), "{made}");
+    assert!(db.folder.path().join("a$word.db").exists());
+    let files = fs::read_dir(db.folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(files.into_iter().all(|name| name.starts_with("a$word.") || name == ".env"));
+    // Only the folder that a command runs in is looked at.
+    let below = db.folder.path().join("below");
+    fs::create_dir(&below).unwrap();
+    let mut aims = aims.with("LOG_LEVEL", "");
+    aims.folder = below;
+    assert_eq!(shown(&aims.run(&["check-config"]).await, "LOG_LEVEL"), "info (default)");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_told() {
+    let db = Database::sqlite();
+    let file = db.folder.path().join(".env");
+    let aims = Aims::new(&db);
+    fs::create_dir(&file).unwrap();
+    aims.run(&["check-config"]).await.told(".env cannot be read");
+    fs::remove_dir(&file).unwrap();
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    aims.run(&["check-config"]).await.told(".env cannot be read");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"LOG_LEVEL=debug\nJWT_SECRET_KEY=canary\xff\n").unwrap();
+    let told = aims.run(&["check-config"]).await;
+    told.told(".env line 2: is not UTF-8");
+    assert!(!told.stderr.contains("canary"), "{told:?}");
+    fs::remove_file(&file).unwrap();
+    let told = aims.run_with_raw("JWT_SECRET_KEY", b"canary\xff", &["check-config"]).await;
+    told.told("JWT_SECRET_KEY is not UTF-8");
+    assert!(!told.stderr.contains("canary"), "{told:?}");
+    assert_eq!(aims.run(&["check-config"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_public_url_with_a_path_is_refused() {
+    let db = Database::sqlite();
+    for url in ["https://host.example/aims", "https://host.example/aims/"] {
+        for command in [&[][..], &["check-config"], &["bootstrap"]] {
+            Aims::new(&db).with("PUBLIC_URL", url).run(command).await.told("PUBLIC_URL must have no path");
+        }
+    }
+    assert!(!db.sqlite_file().exists());
+}
+
+/// Where a database is looked for, as far as its URL says: at an IPv6 address, or at a socket.
+#[tokio::test]
+async fn postgres_is_found_at_every_kind_of_address() {
+    let db = Database::sqlite();
+    let sockets = db.folder.path().join("sockets");
+    fs::create_dir(&sockets).unwrap();
+    let folder = sockets.to_str().unwrap();
+    let socket = UnixListener::bind(sockets.join(".s.PGSQL.5433")).unwrap();
+    let tcp = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let encoded = folder.replace('/', "%2F");
+    let at_socket = [
+        format!("postgres:///d?host={folder}&port=5433"),
+        format!("postgres://u:p@/d?host={encoded}&port=5433"),
+        format!("postgres://u:p@{encoded}:5433/d"),
+    ];
+    for (url, told) in at_socket
+        .map(|url| (url, format!("{folder}:5433")))
+        .into_iter()
+        .chain([(format!("postgres://u:p@[::1]:{port}/d"), format!("[::1]:{port}"))])
+    {
+        let aims = Aims::new(&db).with("DATABASE_URL", &url);
+        let reached = async {
+            // Hanging up is not what PostgreSQL does.
+            loop {
+                tokio::select! {
+                    accepted = socket.accept() => drop(accepted.unwrap()),
+                    accepted = tcp.accept() => drop(accepted.unwrap()),
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = aims.run(&[]) => ended,
+            () = reached => unreachable!(),
+        };
+        ended.failed(&told);
+        assert!(!ended.stderr.contains("u:p"), "{ended:?}");
+        assert!(!ended.stderr.contains("lookup") && !ended.stderr.contains("No such file"), "{url}: {ended:?}");
+    }
 }
 
 async fn a_wrong_master_key_is_told(db: Database) {

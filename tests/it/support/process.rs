@@ -116,9 +116,14 @@ impl Aims {
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Ended {
         let output = timeout(PATIENCE, self.command(arguments).output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Ended::of(output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap())
+    }
+
+    /// Runs a command with a variable that need not be text.
+    pub async fn run_with_raw(&self, name: &str, value: &[u8], arguments: &[&str]) -> Ended {
+        let value = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(value);
+        let output = timeout(PATIENCE, self.command(arguments).env(name, value).output()).await;
+        Ended::of(output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap())
     }
 
     /// Runs a command that reads `input`.
@@ -127,8 +132,7 @@ impl Aims {
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
         let output = timeout(PATIENCE, child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Ended::of(output)
     }
 
     /// Runs a command whose standard output goes to a file.
@@ -190,6 +194,18 @@ impl Ended {
     pub fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn of(output: std::process::Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Asserts a failure that standard error gives this reason for, perhaps among others.
+    #[track_caller]
+    pub fn told(&self, why: &str) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
+        assert!(self.stderr.contains(why) && !self.stderr.contains("panicked"), "{self:?}");
     }
 
     /// Asserts a failure: exit code 1, and one line that says why.

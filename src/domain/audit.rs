@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     agent::words,
+    error::Invalid,
     ids::{
         ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, FederatedIdentityId, ProtectedResourceId,
         PublicKeyId, RequestId, TokenId,
@@ -264,6 +265,22 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Reads the first moment to show: a date alone is the beginning of its day.
+    ///
+    /// # Errors
+    /// When the text is neither a date nor a date and time.
+    pub fn parse_from(text: &str) -> Result<Timestamp, Invalid> {
+        Timestamp::parse_lenient(text).ok_or_else(not_a_moment)
+    }
+
+    /// Reads the last moment to show: a date alone includes its day.
+    ///
+    /// # Errors
+    /// When the text is neither a date nor a date and time.
+    pub fn parse_until(text: &str) -> Result<Timestamp, Invalid> {
+        Timestamp::parse_lenient_end(text).ok_or_else(not_a_moment)
+    }
+
     /// Whether a listing with this filter shows `record`.
     #[must_use]
     pub fn shows(&self, record: &Record) -> bool {
@@ -278,6 +295,10 @@ impl Filter {
             && self.from.is_none_or(|from| record.at >= from)
             && self.until.is_none_or(|until| record.at <= until)
     }
+}
+
+fn not_a_moment() -> Invalid {
+    Invalid::new("datetime_parsing", "Input should be a date or a date and time (ISO 8601)")
 }
 
 /// Where a page of records, newest first, starts.

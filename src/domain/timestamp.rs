@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 use time::{
-    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
+    Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset,
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
@@ -53,14 +53,28 @@ impl Timestamp {
         Self::parse_rfc3339(&format!("{text}T00:00:00Z"))
     }
 
-    /// Parses ISO 8601 as filters and imports use it: RFC 3339, or a date or date-time without offset, taken as UTC.
+    /// Parses ISO 8601 as filters and imports use it: RFC 3339, or a date or date-time without offset, taken as UTC. A date
+    /// alone is the first moment of its day.
     #[must_use]
     pub fn parse_lenient(text: &str) -> Option<Self> {
+        Self::parse_iso8601(text, Time::MIDNIGHT)
+    }
+
+    /// Parses the end of a period as [`Timestamp::parse_lenient`] does, but a date alone is the last moment of its day: the
+    /// period includes the day.
+    #[must_use]
+    pub fn parse_lenient_end(text: &str) -> Option<Self> {
+        Self::parse_iso8601(text, Time::MAX)
+    }
+
+    fn parse_iso8601(text: &str, time_of_a_date: Time) -> Option<Self> {
         Self::parse_rfc3339(text).or_else(|| {
             let iso = text.replacen(' ', "T", 1);
             let datetime = OffsetDateTime::parse(&iso, &Iso8601::PARSING)
                 .or_else(|_| PrimitiveDateTime::parse(&iso, &Iso8601::PARSING).map(PrimitiveDateTime::assume_utc))
-                .or_else(|_| Date::parse(&iso, &Iso8601::PARSING).map(|date| date.midnight().assume_utc()));
+                .or_else(|_| {
+                    Date::parse(&iso, &Iso8601::PARSING).map(|date| date.with_time(time_of_a_date).assume_utc())
+                });
             datetime.ok().and_then(Self::from_datetime)
         })
     }
@@ -137,6 +151,19 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse_lenient(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_date_alone_is_the_first_or_the_last_moment_of_its_day() {
+        for day in ["2026-11-29", "20261129", "2026-333", "2026-W48-7"] {
+            let (first, last) = (Timestamp::parse_lenient(day).unwrap(), Timestamp::parse_lenient_end(day).unwrap());
+            assert_eq!(first.to_string(), "2026-11-29T00:00:00.000000Z", "{day}");
+            assert_eq!(last.to_string(), "2026-11-29T23:59:59.999999Z", "{day}");
+        }
+        for moment in ["2026-11-29T12:00", "2026-11-29T00:00:00Z", "2026-11-29 00:00:00", "2026-11-29T12:00:00+01:00"] {
+            assert_eq!(Timestamp::parse_lenient_end(moment), Timestamp::parse_lenient(moment), "{moment}");
+        }
+        assert_eq!(Timestamp::parse_lenient_end("2026-02-30"), None);
     }
 
     #[test]

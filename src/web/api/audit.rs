@@ -91,9 +91,9 @@ pub struct ListRecords {
     action: Option<String>,
     /// Only about this kind of resource.
     resource_type: Option<String>,
-    /// Only at or after this moment (ISO 8601; without an offset, UTC).
+    /// Only at or after this moment (ISO 8601; without an offset, UTC). A date alone is the beginning of its day.
     start_date: Option<String>,
-    /// Only at or before this moment (ISO 8601; without an offset, UTC).
+    /// Only at or before this moment (ISO 8601; without an offset, UTC). A date alone includes its day.
     end_date: Option<String>,
     /// Items on a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
@@ -147,8 +147,8 @@ impl FromQuery for Listing {
             resource_type: fields.optional("resource_type", |text| text::line(text, 1, 128)),
             resource_id: None,
             success: None,
-            from: fields.optional("start_date", parse_moment),
-            until: fields.optional("end_date", parse_moment),
+            from: fields.optional("start_date", Filter::parse_from),
+            until: fields.optional("end_date", Filter::parse_until),
         };
         Some(Self { filter, paging: Paging::read(fields)? })
     }
@@ -156,11 +156,6 @@ impl FromQuery for Listing {
 
 fn not_an_id() -> Invalid {
     Invalid::new("uuid_parsing", "Input should be an agent's identifier")
-}
-
-fn parse_moment(text: &str) -> Result<Timestamp, Invalid> {
-    let invalid = || Invalid::new("datetime_parsing", "Input should be a date or a date and time (ISO 8601)");
-    Timestamp::parse_lenient(text).ok_or_else(invalid)
 }
 
 fn parse_offset(text: &str) -> Result<i64, Invalid> {

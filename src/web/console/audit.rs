@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        ActorId, AgentName, Error, Invalid, Limit, Result, Timestamp, Username,
+        ActorId, AgentName, Error, Invalid, Limit, Result, Username,
         audit::{AuditAction, Filter, Record, Start, hex},
         text,
     },
@@ -119,16 +119,11 @@ impl FromQuery for Listing {
                 "refused" => Ok(false),
                 _ => Err(Invalid::new("enum", "Input should be one of: done, refused")),
             }),
-            from: fields.optional("from", parse_moment),
-            until: fields.optional("until", parse_moment),
+            from: fields.optional("from", Filter::parse_from),
+            until: fields.optional("until", Filter::parse_until),
         };
         Some(Self { filter, who: fields.optional("actor", line), before: fields.optional("cursor", parse_cursor) })
     }
-}
-
-fn parse_moment(text: &str) -> Result<Timestamp, Invalid> {
-    let wrong = || Invalid::new("datetime_parsing", "Input should be a date, or a date and a time");
-    Timestamp::parse_lenient(text).ok_or_else(wrong)
 }
 
 impl Listing {

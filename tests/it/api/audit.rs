@@ -156,11 +156,14 @@ async fn records_are_filtered_by_time(db: Database) {
         (format!("end_date={first}"), vec!["first", "admin"]),
         (format!("start_date={first}&end_date={first}"), vec!["first"]),
         (format!("start_date={second}&end_date={first}"), vec![]),
-        // A date is its midnight, in UTC.
+        // A date is its whole day, in UTC.
         ("start_date=2026-01-01".to_owned(), vec!["second", "first", "admin"]),
         ("start_date=2026-01-02".to_owned(), vec!["second"]),
-        ("end_date=2026-01-02".to_owned(), vec!["first", "admin"]),
-        ("end_date=2026-01-01".to_owned(), vec![]),
+        ("end_date=2026-01-02".to_owned(), vec!["second", "first", "admin"]),
+        ("end_date=2026-01-01".to_owned(), vec!["first", "admin"]),
+        ("end_date=2025-12-31".to_owned(), vec![]),
+        ("start_date=2026-01-01&end_date=2026-01-01".to_owned(), vec!["first", "admin"]),
+        ("end_date=2026-01-02T00:00:00Z".to_owned(), vec!["first", "admin"]),
         ("start_date=2026-01-02&end_date=2026-01-03".to_owned(), vec!["second"]),
         ("start_date=2026-01-03".to_owned(), vec![]),
         // Without an offset it is UTC; with one, it is what it says.

@@ -41,7 +41,9 @@ async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
         (format!("resource_id={}", agent.id), 1),
         ("resource_type=administrator".to_owned(), 2),
         ("from=2026-01-01T12:00&until=2026-01-02".to_owned(), 22),
-        ("until=2025-01-01".to_owned(), 0),
+        ("from=2026-01-01&until=2026-01-01".to_owned(), 22),
+        ("until=2026-01-01T00:00".to_owned(), 0),
+        ("until=2025-12-31".to_owned(), 0),
         ("action=nothing.like_it".to_owned(), 0),
     ] {
         let page = browser.get(&format!("/console/audit?{query}")).await.expect(200);
@@ -66,6 +68,12 @@ async fn an_export_is_what_the_filter_shows(db: Database) {
     let lines: Vec<Value> = page.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["details"]["owner"], "=HYPERLINK(\"http://x\")");
+
+    let page =
+        browser.get("/console/audit/export?format=jsonl&action=agent.created&until=2026-01-01").await.expect(200);
+    assert_eq!(page.text.lines().count(), 2, "a date includes its day");
+    let page = browser.get("/console/audit/export?format=jsonl&until=2025-12-31").await.expect(200);
+    assert_eq!(page.text.lines().count(), 0);
 
     let page = browser.get("/console/audit/export?format=csv").await.expect(200);
     assert!(page.headers["content-disposition"].to_str().unwrap().contains("audit.csv"));

@@ -4,6 +4,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::domain::json;
+
 /// Longest assertion that is looked at, in bytes.
 const ASSERTION_MAX: usize = 8 * 1_024;
 
@@ -43,7 +45,7 @@ impl UnverifiedAssertion {
     #[must_use]
     pub fn parse(token: &str) -> Option<Self> {
         let (claims, kid) = parts(token)?;
-        Some(Self { claims: serde_json::from_slice(&claims).ok()?, kid })
+        Some(Self { claims: json::read(&claims).ok()?, kid })
     }
 }
 
@@ -61,7 +63,7 @@ impl ForeignToken {
     #[must_use]
     pub fn read(token: &str) -> Option<Self> {
         let (claims, kid) = parts(token)?;
-        Some(Self { claims: serde_json::from_slice(&claims).ok()?, kid })
+        Some(Self { claims: json::read(&claims).ok()?, kid })
     }
 }
 
@@ -79,7 +81,7 @@ impl Header {
     /// The header of a JWT in the compact serialization, if it is one.
     pub(super) fn read(token: &str) -> Option<Self> {
         let (header, _) = token.split_once('.')?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()
+        json::read(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()
     }
 }
 

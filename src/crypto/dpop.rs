@@ -9,7 +9,7 @@ use super::{
     AssertionKey, MasterKey,
     assertion::{Header, seconds},
 };
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, json};
 
 /// Longest proof that is looked at, in bytes.
 const PROOF_MAX: usize = 8 * 1_024;
@@ -60,7 +60,7 @@ impl Proof {
         if !key.has_signed(text) {
             return None;
         }
-        let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text.split('.').nth(1)?).ok()?).ok()?;
+        let claims = json::read(&URL_SAFE_NO_PAD.decode(text.split('.').nth(1)?).ok()?).ok()?;
         Some(Self { claims, thumbprint: key.thumbprint().to_owned() })
     }
 }

@@ -9,6 +9,7 @@ pub mod delegation;
 pub mod error;
 pub mod federation;
 pub mod ids;
+pub mod json;
 pub mod key_limits;
 pub mod network;
 pub mod page;

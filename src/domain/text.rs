@@ -1,6 +1,6 @@
 //! Text that people type: bounded in length, free of characters that deceive a reader or a terminal.
 
-use super::error::Invalid;
+use super::{error::Invalid, json};
 
 /// Characters that reorder or hide what is displayed (Unicode bidirectional controls and zero-width marks).
 const fn deceives(c: char) -> bool {
@@ -40,14 +40,15 @@ fn check(text: &str, min: usize, max: usize, allowed: fn(char) -> bool) -> Resul
 /// A JSON document of at most `max` bytes, kept as the text it came in.
 ///
 /// # Errors
-/// When the text is too long or no JSON.
+/// When the text is too long, or [`json::read`] refuses it.
 pub fn json(text: &str, max: usize) -> Result<String, Invalid> {
     if text.len() > max {
         return Err(Invalid::too_long(max));
     }
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
-        .map_err(|_| Invalid::new("json_invalid", "String should hold a JSON document"))?;
-    Ok(text.to_owned())
+    match json::read::<serde_json::Value>(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(json::invalid(&error, "String should hold a JSON document")),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use crate::domain::network::is_public;
+use crate::domain::{json, network::is_public};
 
 /// Longest time that a document may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub async fn json(url: &str, allow_private: bool) -> Result<Value, FetchError> {
             return Err(FetchError::Size);
         }
     }
-    serde_json::from_slice(&body).map_err(|_| FetchError::Content)
+    json::read(&body).map_err(|_| FetchError::Content)
 }
 
 /// Resolves names to those of their addresses that may be asked. What it gives is what is connected to, so that a name which

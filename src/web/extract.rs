@@ -6,7 +6,7 @@ use http::{HeaderMap, header::CONTENT_TYPE, request::Parts};
 use serde_json::{Map, Value};
 
 use super::{failure::Failure, fields::Fields};
-use crate::domain::{Error, Invalid, Result, error::FieldError};
+use crate::domain::{Error, Invalid, Result, error::FieldError, json};
 
 /// A type that a JSON body is read into.
 pub trait FromBody: Sized {
@@ -41,7 +41,7 @@ impl<T: FromBody, S: Send + Sync> FromRequest<S> for Body<T> {
         if !described_as_json {
             return Err(Failure(Error::UnsupportedMediaType));
         }
-        let body: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(&error))?;
+        let body: Value = json::read(&bytes).map_err(|error| malformed(&error))?;
         if T::MAY_BE_EMPTY && body.is_null() {
             return Ok(Self(read_members(Map::new())?));
         }
@@ -62,7 +62,7 @@ fn read_members<T: FromBody>(members: Map<String, Value>) -> Result<T> {
 fn malformed(error: &serde_json::Error) -> Error {
     Error::Invalid(vec![FieldError {
         location: vec!["body".to_owned(), format!("line {} column {}", error.line(), error.column())],
-        invalid: Invalid::new("json_invalid", "JSON decode error"),
+        invalid: json::invalid(error, "JSON decode error"),
         input: None,
     }])
 }

@@ -118,7 +118,7 @@ pub struct CreateAgent {
     /// What sort of agent it is; `custom` when left out.
     #[schema(schema_with = agent_type)]
     agent_type: Option<String>,
-    /// Your own data: a string that holds JSON, of at most 64 KiB.
+    /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
     #[schema(default = "{}")]
     metadata_json: Option<String>,
 }
@@ -153,7 +153,7 @@ pub struct UpdateAgent {
     /// What sort of agent it is.
     #[schema(schema_with = agent_type)]
     agent_type: Option<String>,
-    /// Your own data: a string that holds JSON, of at most 64 KiB.
+    /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
     metadata_json: Option<String>,
 }
 

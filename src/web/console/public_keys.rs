@@ -16,7 +16,7 @@ use super::{
     guard::Admin,
 };
 use crate::{
-    domain::{Error, PublicKeyId, Result, Timestamp, public_key::PublicKey},
+    domain::{Error, PublicKeyId, Result, Timestamp, json, public_key::PublicKey},
     service::public_keys,
     web::failure::Failure,
 };
@@ -100,7 +100,10 @@ pub(super) async fn register(
 }
 
 fn parse(text: &str) -> Result<Vec<public_keys::AssertionKey>> {
-    public_keys::parse(&serde_json::from_str(text).unwrap_or_default())
+    let read = json::read(text.as_bytes());
+    let keys =
+        read.map_err(|error| Error::field(&["jwk"], json::invalid(&error, "A JSON Web Key is a JSON object")))?;
+    public_keys::parse(&keys)
 }
 
 /// Removes a public key.

@@ -16,6 +16,7 @@ use crate::{
 both!(
     a_body_is_json,
     a_body_is_an_object,
+    a_body_gives_each_member_once,
     a_body_is_described_as_json,
     a_body_is_bounded,
     a_body_may_be_left_out_only_where_nothing_is_needed,
@@ -123,9 +124,47 @@ async fn a_body_is_an_object(db: Database) {
             assert_invalid(&answer, &json!([["body"]]));
         }
     }
-    // Of two members of one name the last counts, and an unknown member is nothing.
-    let body = "{\"name\": \"a\", \"name\": \"b\", \"owner\": \"o\", \"colour\": [1]}";
+    // An unknown member is nothing.
+    let body = "{\"name\": \"b\", \"owner\": \"o\", \"colour\": [1]}";
     assert_eq!(raw(&server.admin, Method::POST, "/agents", body).await.expect(201)["name"], "b");
+}
+
+async fn a_body_gives_each_member_once(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    let resource = server.admin.post("/resources", json!({ "identifier": "https://a.test", "name": "A", "scope": "" }));
+    let resource = format!("/resources/{}", resource.await.expect(201)["id"].as_str().unwrap());
+    let of = |method: Method, path: &str, body: &str| (method, path.to_owned(), body.to_owned());
+    let before = server.admin.get("/audit").await.expect(200);
+    for (method, path, body) in [
+        of(Method::POST, "/agents", r#"{"name": "a", "name": "b", "owner": "o"}"#),
+        of(Method::POST, "/agents", r#"{"name": "a", "owner": "o", "owner": "o"}"#),
+        of(Method::POST, "/agents", r#"{"name": "a", "owner": "o", "n\u0061me": "b"}"#),
+        of(Method::POST, "/agents", r#"{"name": "a", "owner": "o", "colour": 1, "colour": 2}"#),
+        of(Method::POST, "/agents", r#"{"name": "a", "owner": "o", "colour": [{"x": 1, "x": 2}]}"#),
+        of(Method::PATCH, &path, r#"{"owner": "a", "owner": "b"}"#),
+        of(Method::POST, &format!("{path}/suspend"), r#"{"reason": "a", "reason": "b"}"#),
+        of(Method::POST, &format!("{path}/keys"), r#"{"max_uses": 1, "max_uses": 1000}"#),
+        of(Method::POST, "/capabilities", r#"{"name": "a:b", "name": "admin:x"}"#),
+        of(Method::PATCH, &resource, r#"{"scope": "", "scope": "agents:read"}"#),
+        of(
+            Method::POST,
+            &format!("{path}/federated-identities"),
+            r#"{"issuer": "https://a.test", "audience": "a", "claims": {"sub": "a", "sub": "b"}}"#,
+        ),
+        of(Method::POST, &format!("{path}/public-keys"), r#"{"keys": [{"kty": "EC", "kty": "OKP"}]}"#),
+    ] {
+        let answer = raw(&server.admin, method, &path, body.clone()).await;
+        assert_error(&answer, 422);
+        let problem = &answer.detail()[0];
+        assert_eq!((&problem["type"], &problem["loc"][0]), (&json!("duplicate"), &json!("body")), "{body}");
+        assert!(problem.get("input").is_none(), "{body}");
+    }
+    assert_eq!(server.admin.get("/audit").await.expect(200), before, "nothing was done");
+    // The same name at different depths is another member.
+    let body = r#"{"name": "nested", "owner": "o", "colour": {"name": "x", "owner": {"name": "y"}}}"#;
+    raw(&server.admin, Method::POST, "/agents", body).await.expect(201);
 }
 
 async fn a_body_is_described_as_json(db: Database) {
@@ -239,7 +278,16 @@ async fn text_is_bounded_and_plain(db: Database) {
         ("agent_type", vec![String::new(), "LLM".into(), "llm ".into()]),
         (
             "metadata_json",
-            vec![String::new(), "{".into(), "nil".into(), "\0".into(), format!("\"{}\"", "x".repeat(65_536))],
+            vec![
+                String::new(),
+                "{".into(),
+                "nil".into(),
+                "\0".into(),
+                format!("\"{}\"", "x".repeat(65_536)),
+                r#"{"team": "a", "team": "b"}"#.into(),
+                r#"[{"a": {"b": 1, "b": 1}}]"#.into(),
+                format!("{}{}", "[".repeat(30_000), "]".repeat(30_000)),
+            ],
         ),
     ] {
         for wrong in wrong {
@@ -259,7 +307,7 @@ async fn text_is_bounded_and_plain(db: Database) {
     }
     let body = json!({
         "name": "a".repeat(128), "owner": long(128), "description": long(10_000),
-        "metadata_json": format!("{}{}", "[".repeat(30_000), "]".repeat(30_000)),
+        "metadata_json": format!("{}{}", "[".repeat(127), "]".repeat(127)),
     });
     server.admin.post("/agents", body).await.expect(201);
     server.admin.post(&format!("{path}/suspend"), json!({ "reason": long(500) })).await.expect(200);

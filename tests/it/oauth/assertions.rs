@@ -6,7 +6,7 @@ use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{ISSUER, claims, headed, key_pair, post, refused};
+use super::{ISSUER, claims, headed, key_pair, post, refused, repeated, worded};
 use crate::{
     both,
     support::{Agent, Answer, Client, Database, Server, details, open, start},
@@ -248,6 +248,19 @@ fn forgeries(server: &Server, [agent, other]: [&Agent; 2], [pair, foreign]: [&Pa
     }
     // Right claims under the wrong key, or none.
     let right = with(json!({}));
+    // A member twice, in the claims or in the header, also where both say the same, or deeper.
+    let plain = json!({ "alg": "ES256", "typ": "JWT" });
+    let nested = json!({ "team": [{}] }).to_string().replace("{}", "{\"a\": 1, \"a\": 2}");
+    for (header, claims) in [
+        (plain.to_string(), repeated(&right, "sub", &json!(agent.id))),
+        (plain.to_string(), repeated(&changed(&right, &json!({ "sub": other.id })), "sub", &json!(agent.id))),
+        (plain.to_string(), repeated(&changed(&right, &json!({ "team": 1 })), "team", &json!(2))),
+        (plain.to_string(), repeated(&right, "team", &json!(1)).replace(": 1}", &format!(": {nested}}}"))),
+        (repeated(&plain, "alg", &json!("ES256")), right.to_string()),
+        (repeated(&json!({ "alg": "ES256", "x": 1 }), "x", &json!(2)), right.to_string()),
+    ] {
+        forged.push((format!("{header}.{claims}"), worded(&header, &claims, &pair.private, pair.algorithm)));
+    }
     let header = |name: &str, value: Value| {
         let mut header = json!({ "alg": "ES256", "typ": "JWT" });
         header[name] = value;

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ISSUER, claims, delegation::allow, headed, key_pair, post, refused};
+use super::{ISSUER, claims, delegation::allow, headed, key_pair, post, refused, repeated, worded};
 use crate::{
     both,
     support::{Agent, Answer, Client, Database, Server, details},
@@ -184,10 +184,20 @@ fn wrong(server: &Server, pair: &Pair, good: &Value) -> Vec<(&'static str, Strin
     let weak = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([255; 128]), "e": "AQAB" });
     let mut parts: Vec<_> = pair.sign(good).split('.').map(str::to_owned).collect();
     parts[2] = String::new();
+    let (plain, said) = (pair.header(), good.to_string());
+    let text = |header: &str, said: &str| worded(header, said, &pair.private, pair.algorithm);
+    let mut extended = good.clone();
+    extended["x"] = json!(1);
+    let twice_in_the_key = repeated(&pair.jwk, "kty", &pair.jwk["kty"]);
+    let keyed = plain.to_string().replace(&pair.jwk.to_string(), &twice_in_the_key);
     let unsigned =
         format!("{}.{}.", encoded(&json!({ "typ": "dpop+jwt", "alg": "none", "jwk": pair.jwk })), encoded(good));
     vec![
         ("no proof at all", "x".to_owned()),
+        ("a claim twice", text(&plain.to_string(), &repeated(good, "htm", &good["htm"]))),
+        ("an unknown claim twice", text(&plain.to_string(), &repeated(&extended, "x", &json!(2)))),
+        ("a header's member twice", text(&repeated(&plain, "typ", &json!("dpop+jwt")), &said)),
+        ("a key's member twice", text(&keyed, &said)),
         ("empty", String::new()),
         ("three empty parts", "..".to_owned()),
         ("too long", "x".repeat(9_000)),

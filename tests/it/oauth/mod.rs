@@ -65,10 +65,20 @@ fn key_pair(key: &PrivateKey) -> (Algorithm, EncodingKey, Value) {
 
 /// A JWT whose header says what the test likes.
 fn headed(header: &Value, claims: &Value, private: &EncodingKey, algorithm: Algorithm) -> String {
-    let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let message = format!("{}.{}", encoded(header), encoded(claims));
+    worded(&header.to_string(), &claims.to_string(), private, algorithm)
+}
+
+/// A JWT of a header and claims that are JSON only as far as the test likes.
+fn worded(header: &str, claims: &str, private: &EncodingKey, algorithm: Algorithm) -> String {
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), private, algorithm).unwrap();
     format!("{message}.{signature}")
+}
+
+/// The JSON text of an object that gives a member a second time, after all others.
+fn repeated(object: &Value, name: &str, value: &Value) -> String {
+    let text = object.to_string();
+    format!("{}, {}: {value}}}", text.strip_suffix('}').unwrap(), Value::from(name))
 }
 
 /// What a token says.

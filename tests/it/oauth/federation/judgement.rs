@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::yield_now};
 use super::{AUDIENCE, Behaviour, DISCOVERY, Issuer, KEYS, Key, PRIVATE, good, of_cluster, present, trust};
 use crate::{
     both,
-    oauth::{claims, headed, post, refused},
+    oauth::{claims, headed, post, refused, repeated, worded},
     support::{Database, Server, details},
 };
 
@@ -21,6 +21,7 @@ both!(
     keys_are_kept_and_rotated_ones_picked_up,
     who_hangs_up_keeps_nobody_out,
     issuers_that_do_not_behave_are_not_believed,
+    a_token_that_gives_a_member_twice_is_refused,
     nobody_is_sent_into_the_network_of_the_host,
     trust_is_managed_like_other_credentials,
 );
@@ -242,7 +243,7 @@ async fn who_hangs_up_keeps_nobody_out(db: Database) {
 
 async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
     let server = Server::with(db, &[PRIVATE]).await;
-    let behaviours: [Misbehaviour; 7] = [
+    let behaviours: [Misbehaviour; 8] = [
         (|issuer| issuer.issuer = Some("https://other.example".to_owned()), "federation_issuer_differs"),
         (|issuer| issuer.is_down = true, "federation_document_unreadable"),
         (|issuer| issuer.garbles = Some(DISCOVERY), "federation_document_unreadable"),
@@ -250,6 +251,7 @@ async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
         (|issuer| issuer.padding = 300_000, "federation_keys_unreadable"),
         (|issuer| issuer.garbles = Some(KEYS), "federation_keys_unreadable"),
         (|issuer| issuer.keys[0] = json!({ "kty": "oct" }), "federation_keys_unreadable"),
+        (|issuer| issuer.repeats = true, "federation_keys_unreadable"),
     ];
     let reason = async || details(&server.audited("auth.failed").await[0])["reason"].clone();
     for (number, (behaviour, expected)) in behaviours.into_iter().enumerate() {
@@ -279,6 +281,30 @@ async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
     let key = stranger.key("a", SigningAlgorithm::Es256);
     refused(&present(&server, &key.sign(&good(&server, &stranger)), &[]).await, 400, "invalid_grant");
     assert_eq!(stranger.asked(), 0);
+}
+
+async fn a_token_that_gives_a_member_twice_is_refused(db: Database) {
+    let server = Server::with(db, &[PRIVATE]).await;
+    let agent = server.agent("summariser", &[]).await;
+    let cluster = Issuer::start().await;
+    trust(&server, &agent, of_cluster(&cluster)).await;
+    let key = cluster.key("a", SigningAlgorithm::Es256);
+    let (header, said) = (json!({ "alg": "ES256", "kid": "a" }), good(&server, &cluster));
+    let mut other = said.clone();
+    other["sub"] = json!("system:serviceaccount:agents:other");
+    let deeper = said.to_string().replace("{\"namespace\":\"agents\"}", "{\"namespace\":1,\"namespace\":2}");
+    assert_ne!(deeper, said.to_string());
+    for (header, said) in [
+        (header.to_string(), repeated(&said, "sub", &said["sub"])),
+        (header.to_string(), repeated(&other, "sub", &said["sub"])),
+        (header.to_string(), deeper),
+        (repeated(&header, "kid", &json!("a")), said.to_string()),
+    ] {
+        let token = worded(&header, &said, &key.private, key.algorithm);
+        refused(&present(&server, &token, &[]).await, 400, "invalid_grant");
+    }
+    let token = worded(&header.to_string(), &said.to_string(), &key.private, key.algorithm);
+    present(&server, &token, &[]).await.expect(200);
 }
 
 async fn nobody_is_sent_into_the_network_of_the_host(db: Database) {

@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{key_pair, post};
+use super::{key_pair, post, repeated};
 use crate::support::{Agent, Answer, Server};
 
 const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
@@ -39,6 +39,8 @@ struct Behaviour {
     /// The path at which something else than JSON is served.
     garbles: Option<&'static str>,
     redirects: bool,
+    /// Its documents give a member twice.
+    repeats: bool,
     padding: usize,
     /// Answers are held back until it is open.
     gate: Option<Arc<Semaphore>>,
@@ -77,7 +79,8 @@ impl Issuer {
             KEYS | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
             _ => return (StatusCode::NOT_FOUND, [("location", String::new())], String::new()),
         };
-        (StatusCode::OK, [("location", String::new())], body.to_string())
+        let text = if behaviour.repeats { repeated(&body, "keys", &body["keys"]) } else { body.to_string() };
+        (StatusCode::OK, [("location", String::new())], text)
     }
 
     fn behave(&self, change: impl FnOnce(&mut Behaviour)) {

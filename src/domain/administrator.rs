@@ -42,9 +42,9 @@ impl Administrator {
     /// Checks a display name: one line of 1 to 128 characters.
     ///
     /// # Errors
-    /// See [`text::line`].
+    /// See [`text::name`].
     pub fn parse_display_name(text: &str) -> Result<String, Invalid> {
-        text::line(text.trim(), 1, Self::DISPLAY_NAME_MAX)
+        text::name(text.trim(), Self::DISPLAY_NAME_MAX)
     }
 
     /// Whether they may sign in.
@@ -154,9 +154,9 @@ impl Passkey {
     /// Checks a passkey's name: one line of 1 to 64 characters.
     ///
     /// # Errors
-    /// See [`text::line`].
+    /// See [`text::name`].
     pub fn parse_name(text: &str) -> Result<String, Invalid> {
-        text::line(text.trim(), 1, 64)
+        text::name(text.trim(), 64)
     }
 }
 

@@ -47,9 +47,9 @@ impl Agent {
     /// Checks an owner: one line of 1 to 128 characters.
     ///
     /// # Errors
-    /// See [`text::line`].
+    /// See [`text::name`].
     pub fn parse_owner(text: &str) -> Result<String, Invalid> {
-        text::line(text, 1, Self::OWNER_MAX)
+        text::name(text, Self::OWNER_MAX)
     }
 
     /// Checks a description: up to 10,000 characters.

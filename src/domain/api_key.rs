@@ -104,9 +104,9 @@ impl ApiKey {
     /// Checks a key's name: one line of 1 to 128 characters.
     ///
     /// # Errors
-    /// See [`text::line`].
+    /// See [`text::name`].
     pub fn parse_name(text: &str) -> Result<String, Invalid> {
-        text::line(text, 1, Self::NAME_MAX)
+        text::name(text, Self::NAME_MAX)
     }
 
     /// The part of the key that decides how long it authenticates.

@@ -26,7 +26,7 @@ impl Capability {
     /// Checks a description.
     ///
     /// # Errors
-    /// When it is over-long or holds control characters.
+    /// See [`text::paragraph`].
     pub fn parse_description(text: &str) -> Result<String, Invalid> {
         text::paragraph(text, Self::DESCRIPTION_MAX)
     }

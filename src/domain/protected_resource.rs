@@ -43,9 +43,9 @@ impl ProtectedResource {
     /// Checks a name.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds control characters.
+    /// See [`text::name`].
     pub fn parse_name(text: &str) -> Result<String, Invalid> {
-        text::line(text, 1, Self::NAME_MAX)
+        text::name(text, Self::NAME_MAX)
     }
 
     /// Reads capabilities separated by spaces, as in the parameter `scope` (RFC 6749 §3.3).

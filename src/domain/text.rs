@@ -2,12 +2,45 @@
 
 use super::{error::Invalid, json};
 
-/// Characters that reorder or hide what is displayed (Unicode bidirectional controls and zero-width marks).
+/// Returns true for characters that deceive a reader: bidirectional controls, line and paragraph separators, and characters
+/// without a shape, such as soft hyphens, fillers and tags. Variation selectors stay: they choose the shape of the character
+/// before them.
 const fn deceives(c: char) -> bool {
-    matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
+    matches!(
+        c,
+        '\u{00AD}'
+            | '\u{034F}'
+            | '\u{061C}'
+            | '\u{115F}'..='\u{1160}'
+            | '\u{17B4}'..='\u{17B5}'
+            | '\u{180E}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{3164}'
+            | '\u{FEFF}'
+            | '\u{FFA0}'
+            | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}'
+            | '\u{E0000}'..='\u{E00FF}'
+            | '\u{E01F0}'..='\u{E0FFF}'
+    )
 }
 
-/// One line of text of `min` to `max` characters: no control and no bidirectional characters.
+/// Returns true for text that shows nothing: only spaces, variation selectors, blank Braille patterns and empty note heads.
+fn is_blank(text: &str) -> bool {
+    let shows_nothing = |c: char| {
+        c.is_whitespace()
+            || matches!(
+                c,
+                '\u{180B}'..='\u{180F}' | '\u{2800}' | '\u{FE00}'..='\u{FE0F}' | '\u{1D159}' | '\u{E0100}'..='\u{E01EF}'
+            )
+    };
+    text.chars().all(shows_nothing)
+}
+
+/// One line of text of `min` to `max` characters: no control, bidirectional or invisible characters.
 ///
 /// # Errors
 /// Says which bound or character class the text breaks.
@@ -15,12 +48,28 @@ pub fn line(text: &str, min: usize, max: usize) -> Result<String, Invalid> {
     check(text, min, max, |_| false)
 }
 
-/// Text of up to `max` characters that may hold line breaks and tabs.
+/// A name: one line of 1 to `max` characters that shows something.
 ///
 /// # Errors
-/// As [`line()`].
+/// As [`line()`], and when the text is blank.
+pub fn name(text: &str, max: usize) -> Result<String, Invalid> {
+    visible(line(text, 1, max)?)
+}
+
+/// Text of up to `max` characters that may hold line breaks and tabs. It is empty or shows something.
+///
+/// # Errors
+/// As [`name()`].
 pub fn paragraph(text: &str, max: usize) -> Result<String, Invalid> {
-    check(text, 0, max, |c| matches!(c, '\n' | '\r' | '\t'))
+    let text = check(text, 0, max, |c| matches!(c, '\n' | '\r' | '\t'))?;
+    if text.is_empty() { Ok(text) } else { visible(text) }
+}
+
+fn visible(text: String) -> Result<String, Invalid> {
+    if is_blank(&text) {
+        return Err(Invalid::new("string_blank", "String should hold a visible character"));
+    }
+    Ok(text)
 }
 
 fn check(text: &str, min: usize, max: usize, allowed: fn(char) -> bool) -> Result<String, Invalid> {
@@ -32,7 +81,10 @@ fn check(text: &str, min: usize, max: usize, allowed: fn(char) -> bool) -> Resul
         return Err(Invalid::too_long(max));
     }
     if text.chars().any(|c| deceives(c) || (c.is_control() && !allowed(c))) {
-        return Err(Invalid::new("string_characters", "String should not contain control or bidirectional characters"));
+        return Err(Invalid::new(
+            "string_characters",
+            "String should not contain control, bidirectional or invisible characters",
+        ));
     }
     Ok(text.to_owned())
 }
@@ -57,14 +109,61 @@ mod tests {
 
     #[test]
     fn deceptive_text_is_refused_and_foreign_scripts_are_not() {
-        for good in ["Zoë", "команда", "運用", "a b"] {
-            assert_eq!(line(good, 1, 128).unwrap(), good);
+        for good in ["Zoë", "команда", "運用", "a b", "❤\u{FE0F}", "葛\u{E0100}城", "한글", "e\u{0301}"] {
+            assert_eq!(name(good, 128).unwrap(), good);
         }
-        for bad in ["a\u{202E}b", "a\u{2066}b", "a\0b", "a\x1b[31m", "a\nb", "a\u{200B}b", ""] {
+        for bad in [
+            "a\u{202E}b",
+            "a\u{2066}b",
+            "a\0b",
+            "a\x1b[31m",
+            "a\nb",
+            "a\u{200B}b",
+            "a\u{AD}b",
+            "a\u{3164}",
+            "a\u{2028}b",
+            "a\u{2029}b",
+            "a\u{85}b",
+            "a\u{E0041}",
+            "a\u{180E}b",
+            "a\u{FFF9}b",
+            "",
+        ] {
             assert!(line(bad, 1, 128).is_err(), "{bad:?}");
         }
+        assert!(paragraph("two\u{2029}paragraphs", 20).is_err());
         assert!(paragraph("two\nlines", 20).is_ok());
         assert!(paragraph("two\x07lines", 20).is_err());
+    }
+
+    #[test]
+    fn a_name_shows_something_and_a_paragraph_shows_something_or_is_empty() {
+        for blank in [
+            " ",
+            "\u{A0}",
+            "\u{1680}",
+            "\u{2003}\u{3000}",
+            "\u{202F}\u{205F}",
+            "\u{2800}",
+            "\u{FE0F}",
+            " \u{E0100} ",
+            "\u{180B}",
+            "\u{1D159}",
+            "\u{115F}\u{1160}",
+            "\u{3164}",
+            "\u{FFA0}",
+            "\u{AD}",
+            "\u{E0020}\u{E007F}",
+            "\u{34F}",
+            "\u{2028}",
+            "\u{2029}",
+        ] {
+            assert!(name(blank, 128).is_err(), "{blank:?}");
+            assert!(paragraph(blank, 128).is_err(), "{blank:?}");
+        }
+        assert!(paragraph(" \n\t\r\n", 128).is_err());
+        assert_eq!(paragraph("", 128).unwrap(), "");
+        assert_eq!(line(" ", 1, 128).unwrap(), " ");
     }
 
     #[test]

@@ -17,7 +17,11 @@ use crate::{
         AgentId, AuthFailure, CapabilitySet, Error, Result, Timestamp,
         audit::{AuditAction, Event, Resource},
     },
-    store::{Conn, Tx, principals, sessions},
+    store::{
+        Conn, Tx,
+        names::{self, Named},
+        principals, sessions,
+    },
 };
 
 /// A change under way: the transaction, who makes it, and what they may do at this moment.
@@ -37,6 +41,20 @@ impl Act<'_> {
     /// Lends the connection to a store function.
     pub fn conn(&mut self) -> Conn<'_> {
         self.tx.conn()
+    }
+
+    /// Refuses a name that was just taken when a reader may take it for another one. No other transaction takes such a name
+    /// meanwhile: transactions that change anything run one after another, on all nodes.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], naming the other one.
+    pub(super) async fn require_distinct(&mut self, named: Named, name: &str) -> Result<()> {
+        match names::similar(self.conn(), named, name).await? {
+            Some(other) => {
+                Err(Error::Conflict(format!("This name is too easily taken for one in use: {other}").into()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Records what was done. `subject` is the agent it was done to.

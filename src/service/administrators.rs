@@ -10,7 +10,7 @@ use crate::{
         audit::{AuditAction, Changes, Resource},
         password::NewPassword,
     },
-    store::{administrators, factors},
+    store::{administrators, factors, names::Named},
 };
 
 /// What is needed to add an administrator.
@@ -73,6 +73,7 @@ pub(super) async fn add(
     if !administrators::insert(act.conn(), &person, password).await? {
         return Err(Error::Conflict("This username is taken".into()));
     }
+    act.require_distinct(Named::Administrator, person.username.as_str()).await?;
     let details = json!({ "username": person.username.as_str(), "role": role.as_str() });
     act.audit(AuditAction::AdministratorCreated, Resource::Administrator(id), None, details);
     Ok(())

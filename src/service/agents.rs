@@ -19,7 +19,7 @@ use crate::{
         agent::{Filter, Position, Sort},
         audit::{AuditAction, Changes, Resource},
     },
-    store::{agents, api_keys, capabilities},
+    store::{agents, api_keys, capabilities, names::Named},
 };
 
 /// What is needed to register an agent.
@@ -57,10 +57,18 @@ pub(super) const NOT_FOUND: Error = Error::NotFound("Agent");
 /// Registers an agent. It holds nothing yet.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the name is taken.
+/// [`Error::Conflict`] when the name is taken, or looks like one that is.
 pub async fn create(services: &Services, caller: &Caller, new: NewAgent) -> Result<Agent> {
     let id = AgentId(services.env.uuid());
-    services.change(caller, Action::CreateAgent, move |act| Box::pin(register(act, id, new))).await
+    services
+        .change(caller, Action::CreateAgent, move |act| {
+            Box::pin(async move {
+                let agent = register(act, id, new).await?;
+                act.require_distinct(Named::Agent, agent.name.as_str()).await?;
+                Ok(agent)
+            })
+        })
+        .await
 }
 
 pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> Result<Agent> {

@@ -19,7 +19,7 @@ use crate::{
         audit::{AuditAction, Changes, Resource},
         capability::{Position, builtin},
     },
-    store::capabilities,
+    store::{capabilities, names::Named},
 };
 
 /// What is needed to register a capability.
@@ -37,10 +37,18 @@ const OWN: &str = "Cannot modify your own capabilities";
 /// Registers a capability.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the name is taken.
+/// [`Error::Conflict`] when the name is taken, or looks like one that is.
 pub async fn create(services: &Services, caller: &Caller, new: NewCapability) -> Result<Capability> {
     let id = CapabilityId(services.env.uuid());
-    services.change(caller, Action::CreateCapability, move |act| Box::pin(register(act, id, new))).await
+    services
+        .change(caller, Action::CreateCapability, move |act| {
+            Box::pin(async move {
+                let capability = register(act, id, new).await?;
+                act.require_distinct(Named::Capability, capability.name.as_str()).await?;
+                Ok(capability)
+            })
+        })
+        .await
 }
 
 pub(super) async fn register(act: &mut Act<'_>, id: CapabilityId, new: NewCapability) -> Result<Capability> {

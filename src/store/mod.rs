@@ -17,6 +17,7 @@ pub mod factors;
 pub mod federated_identities;
 mod lender;
 pub mod listener;
+pub mod names;
 pub mod principals;
 pub mod public_keys;
 pub mod resources;

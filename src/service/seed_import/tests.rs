@@ -489,6 +489,19 @@ async fn the_imported_administrator_stays_the_only_one() {
 }
 
 #[tokio::test]
+async fn names_that_look_alike_and_blank_owners_are_brought_over() {
+    let house = House::new().await;
+    let twins = "INSERT INTO agents VALUES
+        ('t1', 'Worker', ' ', '\u{3164}', 'active', 'tool', '{}', '2025-01-01 12:00:00', NULL, NULL, NULL),
+        ('t2', 'w0rker', '', '', 'active', 'tool', '{\"a\": 1, \"a\": 2}', '2025-01-01 12:00:00', NULL, NULL, NULL)";
+    let path = house.file("seed.db", &[TABLES, &rows(), twins]).await;
+    assert_eq!(run(&house.services, &path).await.unwrap().agents, 5);
+    let mut names = house.names().await;
+    names.sort_unstable();
+    assert_eq!(names, ["Worker", "admin", "sleeper", "w0rker", "worker"]);
+}
+
+#[tokio::test]
 async fn a_long_history_is_brought_over() {
     let house = House::new().await;
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)

@@ -221,7 +221,7 @@ impl FromQuery for Listing {
         Some(Self {
             filter: Filter {
                 status: fields.optional("status", AgentStatus::parse),
-                owner: fields.optional("owner", Agent::parse_owner),
+                owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
                 agent_type: fields.optional("agent_type", AgentType::parse),
                 text: fields.optional("q", |q| text::line(q, 1, 128)),
             },

@@ -37,7 +37,7 @@ fn next(page: &Answer) -> Option<String> {
 
 /// Asserts that exactly the fields at these places were refused.
 #[track_caller]
-fn assert_invalid(answer: &Answer, places: &Value) {
+pub(crate) fn assert_invalid(answer: &Answer, places: &Value) {
     assert_eq!(answer.status.as_u16(), 422, "{answer:?}");
     let problems = answer.detail();
     let found: Vec<_> = problems.as_array().unwrap().iter().map(|problem| problem["loc"].clone()).collect();

@@ -7,6 +7,7 @@ mod immediate;
 mod last_administrator;
 mod limits;
 mod matrix;
+mod names;
 mod power;
 mod races;
 mod refusals;

@@ -79,7 +79,7 @@ impl FromQuery for Listing {
 pub(super) fn read_filter(fields: &mut Fields) -> Filter {
     Filter {
         status: fields.optional("status", AgentStatus::parse),
-        owner: fields.optional("owner", Agent::parse_owner),
+        owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
         agent_type: fields.optional("type", AgentType::parse),
         text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
     }

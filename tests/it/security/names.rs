@@ -1,0 +1,172 @@
+//! Names and texts that deceive the eye: blank ones, and ones that look like others.
+
+use aims::domain::{Error, Role, Username, password::NewPassword};
+use aims::service::{
+    Caller,
+    administrators::{self, NewAdministrator},
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::{
+    api::assert_invalid,
+    both,
+    support::{Answer, Client, Database, PASSWORD, Server, open, start},
+};
+
+both!(
+    text_that_shows_nothing_is_refused,
+    a_name_that_looks_like_another_is_refused,
+    names_that_were_alike_before_stay,
+    of_many_names_that_look_alike_one_is_registered,
+    a_capability_or_an_administrator_that_looks_like_another_is_refused,
+);
+
+const BLANK: [&str; 12] = [
+    " ",
+    "\u{a0}\u{3000}",
+    "\u{3164}",
+    "\u{ffa0}",
+    "\u{115f}\u{1160}",
+    "\u{ad}\u{ad}",
+    "\u{e0041}\u{e007f}",
+    "\u{200b}",
+    "\u{2028}",
+    "\u{2029}",
+    "\u{2800}",
+    "\u{fe0f}",
+];
+
+async fn text_that_shows_nothing_is_refused(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("worker", &[]).await;
+    let path = format!("/agents/{}", agent.id);
+    for blank in BLANK {
+        for field in ["owner", "description"] {
+            let mut new = json!({ "name": "new", "owner": "o" });
+            new[field] = json!(blank);
+            assert_invalid(&server.admin.post("/agents", new).await, &json!([["body", field]]));
+            assert_invalid(&server.admin.patch(&path, json!({ field: blank })).await, &json!([["body", field]]));
+        }
+        let answer = server.admin.post("/capabilities", json!({ "name": "a:b", "description": blank })).await;
+        assert_invalid(&answer, &json!([["body", "description"]]));
+        let answer = server.admin.post(&format!("{path}/keys"), json!({ "name": blank })).await;
+        assert_invalid(&answer, &json!([["body", "name"]]));
+        let answer = server.admin.post("/resources", json!({ "identifier": "https://a.test", "name": blank })).await;
+        assert_invalid(&answer, &json!([["body", "name"]]));
+        let answer = server.admin.post(&format!("{path}/suspend"), json!({ "reason": blank })).await;
+        assert_invalid(&answer, &json!([["body", "reason"]]));
+    }
+    // A description may be left empty, and what is seen may stand among spaces.
+    let read = server.admin.patch(&path, json!({ "description": "", "owner": " o " })).await.expect(200);
+    assert_eq!((&read["description"], &read["owner"]), (&json!(""), &json!(" o ")));
+    // What was imported may be blank, and is found by it.
+    server.db.execute("UPDATE agents SET owner = ' ' WHERE name = 'worker'").await;
+    let found = server.admin.get("/agents?owner=%20").await.expect(200);
+    assert_eq!(found[0]["name"], "worker");
+}
+
+async fn create(client: &Client, name: &str) -> Answer {
+    client.post("/agents", json!({ "name": name, "owner": "o" })).await
+}
+
+async fn a_name_that_looks_like_another_is_refused(db: Database) {
+    let server = Server::start(db).await;
+    for name in ["Billing-Worker01", "IO-modem", "mail", "x"] {
+        create(&server.admin, name).await.expect(201);
+    }
+    for (alike, taken) in [
+        ("admin", None),
+        ("mail", None),
+        ("Admin", Some("admin")),
+        ("ADMIN", Some("admin")),
+        ("adrnin", Some("admin")),
+        ("billing-worker01", Some("Billing-Worker01")),
+        ("BiIling-Worker01", Some("Billing-Worker01")),
+        ("Bi11ing-WorkerOl", Some("Billing-Worker01")),
+        ("bIlling-worker01", Some("Billing-Worker01")),
+        ("lO-modem", Some("IO-modem")),
+        ("10-modem", Some("IO-modem")),
+        ("io-MODEM", Some("IO-modem")),
+        ("lo-rnodern", Some("IO-modem")),
+        ("X", Some("x")),
+    ] {
+        let wanted = taken.map_or("Agent name already exists".to_owned(), |taken| {
+            format!("This name is too easily taken for one in use: {taken}")
+        });
+        create(&server.admin, alike).await.refused(409, &wanted);
+    }
+    // Names that nobody confuses are free, and so is a name whose likeness was deleted.
+    for name in ["mall", "malls", "Billing-Worker02", "Billing_Worker01", "XX", "admin2", "moderm"] {
+        create(&server.admin, name).await.expect(201);
+    }
+    let found = server.admin.get("/agents?q=mall").await.expect(200);
+    let id = found.as_array().unwrap().iter().find(|agent| agent["name"] == "mall").unwrap()["id"].clone();
+    create(&server.admin, "MALL").await.expect(409);
+    server.admin.delete(&format!("/agents/{}", id.as_str().unwrap())).await.expect(204);
+    create(&server.admin, "MALL").await.expect(201);
+    // The console says the same, beside the field.
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let form = [("name", "rnail"), ("owner", "o"), ("agent_type", "llm")];
+    browser.post("/console/agents", &form).await.shows("too easily taken for one in use: mail");
+}
+
+async fn names_that_were_alike_before_stay(db: Database) {
+    let server = Server::start(db).await;
+    let twins = [server.agent("twin", &[]).await, server.agent("other", &[]).await];
+    server.db.execute("UPDATE agents SET name = 'Twin' WHERE name = 'other'").await;
+    for twin in &twins {
+        server.admin.patch(&format!("/agents/{}", twin.id), json!({ "description": "d" })).await.expect(200);
+        server.admin.post(&format!("/agents/{}/suspend", twin.id), json!({})).await.expect(200);
+    }
+    create(&server.admin, "TWIN").await.expect(409);
+    // One of them is still there.
+    server.admin.delete(&format!("/agents/{}", twins[0].id)).await.expect(204);
+    create(&server.admin, "twin").await.refused(409, "This name is too easily taken for one in use: Twin");
+    server.admin.delete(&format!("/agents/{}", twins[1].id)).await.expect(204);
+    create(&server.admin, "twin").await.expect(201);
+}
+
+async fn of_many_names_that_look_alike_one_is_registered(db: Database) {
+    let server = Server::start(db).await;
+    let mut nodes = vec![server.admin.clone()];
+    if !server.db.is_sqlite() {
+        let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
+        nodes.push(other.with_token(server.admin.token()));
+    }
+    for round in 0..5 {
+        let alike = ["Moon", "moon", "MOON", "m0on", "rnoon", "Rnoon", "M00N", "moOn"];
+        let names: Vec<_> = alike.iter().cycle().take(24).map(|name| format!("{name}-{round}")).collect();
+        let registered = names.iter().enumerate().map(|(at, name)| create(&nodes[at % nodes.len()], name));
+        let answers = join_all(registered).await;
+        let with_status = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+        assert_eq!((with_status(201), with_status(409)), (1, names.len() - 1), "{answers:?}");
+    }
+    assert_eq!(server.audited("agent.created").await.len(), 6, "the administrator and one of each round");
+}
+
+async fn a_capability_or_an_administrator_that_looks_like_another_is_refused(db: Database) {
+    let server = Server::start(db).await;
+    for alike in ["Admin:*", "adrnin:*", "agents:Read", "AGENTS:WRITE"] {
+        let answer = server.admin.post("/capabilities", json!({ "name": alike })).await;
+        assert_eq!(answer.status, 409, "{alike}");
+    }
+    server.admin.post("/capabilities", json!({ "name": "bill|ing:pay" })).await.expect(201);
+    let answer = server.admin.post("/capabilities", json!({ "name": "billIing:pay" })).await;
+    answer.refused(409, "This name is too easily taken for one in use: bill|ing:pay");
+    server.admin.post("/capabilities", json!({ "name": "agents:reads" })).await.expect(201);
+
+    server.person("mallory", Role::Owner).await;
+    for alike in ["rnallory", "ma1lory", "mall0ry"] {
+        let username = Username::parse(alike).unwrap();
+        let new = NewAdministrator {
+            display_name: "Mallory".to_owned(),
+            role: Role::Viewer,
+            password: NewPassword::parse(PASSWORD, &username).unwrap(),
+            username,
+        };
+        let error = administrators::create(&server.services, &Caller::system(), new).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict(ref message) if message.ends_with(": mallory")), "{error:?}");
+    }
+    server.person("malory", Role::Viewer).await;
+}

@@ -17,7 +17,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     API_PREFIX,
     api::error::{ErrorBody, ValidationErrorBody},
-    routes,
+    patterns, routes,
 };
 
 #[derive(OpenApi)]
@@ -64,7 +64,9 @@ pub fn description() -> openapi::OpenApi {
     components
         .add_security_scheme("client", SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Basic).build()));
     components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
-    description.merge_from(routes::described(API_PREFIX))
+    let mut description = description.merge_from(routes::described(API_PREFIX));
+    patterns::expand(&mut description);
+    description
 }
 
 /// `/docs` and `/openapi.json`.

@@ -15,23 +15,26 @@ pub struct Fields {
     values: Map<String, Value>,
     /// Parameters given more than once: which one counts would be a guess, so whoever reads one is refused.
     repeated: HashSet<String>,
+    /// Parameters without a value.
+    empty: HashSet<String>,
     problems: Vec<FieldError>,
 }
 
 impl Fields {
     /// The members of a JSON body.
     pub(super) fn of_body(values: Map<String, Value>) -> Self {
-        Self { location: "body", values, repeated: HashSet::new(), problems: Vec::new() }
+        Self { location: "body", values, repeated: HashSet::new(), empty: HashSet::new(), problems: Vec::new() }
     }
 
     /// The parameters of a query string.
     pub(super) fn of_query(query: &str) -> Result<Self> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
             .map_err(|_| Error::field(&["query"], Invalid::new("query_invalid", "The query is no valid encoding")))?;
-        let mut fields = Self { location: "query", values: Map::new(), repeated: HashSet::new(), problems: Vec::new() };
+        let mut fields = Self { location: "query", ..Self::of_body(Map::new()) };
         for (name, value) in pairs {
-            // `?status=` means that no status was chosen.
-            if !value.is_empty() && fields.values.insert(name.clone(), Value::String(value)).is_some() {
+            if value.is_empty() {
+                fields.empty.insert(name);
+            } else if fields.values.insert(name.clone(), Value::String(value)).is_some() {
                 fields.repeated.insert(name);
             }
         }
@@ -67,7 +70,16 @@ impl Fields {
         parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
     }
 
-    /// A text that may be left out, or be `null`.
+    /// A parameter of a query that may be left out, but not be empty: an empty text says nothing, but there is no empty number or
+    /// word.
+    pub fn chosen<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        if self.empty.contains(name) {
+            return self.text(name, &json!(""), parse);
+        }
+        self.optional(name, parse)
+    }
+
+    /// A text that may be left out, or be `null`; a parameter of a query may also be empty.
     pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
         self.text(name, &value, parse)
@@ -76,7 +88,11 @@ impl Fields {
     /// A whole number that may be left out, or be `null`.
     pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
-        let invalid = match value.as_i64() {
+        // A number with a fraction of zero is a whole one.
+        let whole = || {
+            value.as_f64().filter(|number| number.fract() == 0.0).and_then(|number| format!("{number:.0}").parse().ok())
+        };
+        let invalid = match value.as_i64().or_else(whole) {
             Some(number) if range.contains(&number) => return Some(number),
             Some(number) if number < *range.start() => Invalid::new(
                 "greater_than_equal",

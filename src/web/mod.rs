@@ -16,6 +16,7 @@ pub mod guard;
 mod host;
 pub mod oauth;
 mod patience;
+mod patterns;
 pub mod rate_limit;
 pub mod request_id;
 pub mod routes;

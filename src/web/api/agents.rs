@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::{
     IntoParams, ToSchema,
-    openapi::{Object, ObjectBuilder, Type},
+    openapi::{Object, ObjectBuilder, Type, schema::SchemaType},
 };
 
 use super::{
@@ -92,6 +92,15 @@ fn agent_type() -> Object {
     words(AgentType::ALL.iter().map(|agent_type| agent_type.as_str()))
 }
 
+fn optional_agent_type() -> Object {
+    let words = AgentType::ALL.iter().map(|agent_type| Some(agent_type.as_str())).chain([None]);
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .description(Some("What sort of agent it is."))
+        .enum_values(Some(words))
+        .build()
+}
+
 /// A text that is one of these words.
 pub(super) fn words(words: impl Iterator<Item = &'static str>) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
@@ -110,13 +119,13 @@ pub struct CreateAgent {
     #[schema(min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_-]+$")]
     name: String,
     /// Who answers for it.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
     owner: String,
     /// What it is for.
-    #[schema(max_length = 10_000, default = "")]
+    #[schema(max_length = 10_000, pattern = "{paragraph}", default = "")]
     description: Option<String>,
     /// What sort of agent it is; `custom` when left out.
-    #[schema(schema_with = agent_type)]
+    #[schema(schema_with = optional_agent_type)]
     agent_type: Option<String>,
     /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
     #[schema(default = "{}")]
@@ -145,13 +154,13 @@ impl FromBody for NewAgent {
 #[expect(dead_code, reason = "describes the body; `AgentEdit` is what it is read into")]
 pub struct UpdateAgent {
     /// Who answers for it.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
     owner: Option<String>,
     /// What it is for.
-    #[schema(max_length = 10_000)]
+    #[schema(max_length = 10_000, pattern = "{paragraph}")]
     description: Option<String>,
     /// What sort of agent it is.
-    #[schema(schema_with = agent_type)]
+    #[schema(schema_with = optional_agent_type)]
     agent_type: Option<String>,
     /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
     metadata_json: Option<String>,
@@ -174,7 +183,7 @@ impl FromBody for AgentEdit {
 #[schema(as = StopReason)]
 pub struct Reason {
     /// Kept in the audit record.
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "{paragraph}")]
     reason: Option<String>,
 }
 
@@ -195,17 +204,19 @@ pub struct ListAgents {
     #[param(schema_with = agent_status)]
     status: Option<String>,
     /// Only of this owner.
+    #[param(max_length = 128, pattern = "{line}")]
     owner: Option<String>,
     /// Only of this type.
     #[param(schema_with = agent_type)]
     agent_type: Option<String>,
     /// Only with this text in name, owner or description, in either case of ASCII letters.
-    #[param(max_length = 128)]
+    #[param(max_length = 128, pattern = "{line}")]
     q: Option<String>,
     /// Items on a page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = r"^([A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{1,128})?$")]
     cursor: Option<String>,
 }
 
@@ -220,12 +231,12 @@ impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
             filter: Filter {
-                status: fields.optional("status", AgentStatus::parse),
+                status: fields.chosen("status", AgentStatus::parse),
                 owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
-                agent_type: fields.optional("agent_type", AgentType::parse),
+                agent_type: fields.chosen("agent_type", AgentType::parse),
                 text: fields.optional("q", |q| text::line(q, 1, 128)),
             },
-            limit: fields.optional("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
+            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
             after: fields.optional("cursor", parse_cursor),
         })
     }

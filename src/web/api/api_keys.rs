@@ -175,13 +175,14 @@ pub struct RotationBody {
 #[schema(as = CreateApiKey)]
 pub struct CreateKey {
     /// What it is called.
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, default = "default")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = "{name}", default = "default")]
     name: String,
     /// When it stops to work by itself: RFC 3339, in the future.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
     /// The capabilities that its tokens may carry, separated by spaces; at most 100, of 4096 characters together. Each is registered,
     /// also one like `agents:*` that covers others. All that the agent holds when left out.
+    #[schema(pattern = "{scope}")]
     scope: Option<String>,
     /// The networks that it works from: CIDR (RFC 4632) or addresses, separated by spaces; at most 50. Everywhere when left out.
     allowed_networks: Option<String>,

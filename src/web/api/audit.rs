@@ -5,7 +5,10 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type},
+};
 use uuid::Uuid;
 
 use super::{
@@ -86,14 +89,19 @@ impl From<Record> for RecordBody {
 #[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
 pub struct ListRecords {
     /// Only what this agent did.
+    #[param(pattern = "^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$")]
     agent_id: Option<String>,
     /// Only this action.
+    #[param(max_length = 128, pattern = "{line}")]
     action: Option<String>,
     /// Only about this kind of resource.
+    #[param(max_length = 128, pattern = "{line}")]
     resource_type: Option<String>,
     /// Only at or after this moment (ISO 8601; without an offset, UTC). A date alone is the beginning of its day.
+    #[param(schema_with = moment)]
     start_date: Option<String>,
     /// Only at or before this moment (ISO 8601; without an offset, UTC). A date alone includes its day.
+    #[param(schema_with = moment)]
     end_date: Option<String>,
     /// Items on a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
@@ -102,7 +110,16 @@ pub struct ListRecords {
     #[param(minimum = 0)]
     offset: Option<i64>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
     cursor: Option<String>,
+}
+
+/// A date, a date and time, or nothing.
+fn moment() -> Schema {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let format = |format| text().format(Some(SchemaFormat::KnownFormat(format)));
+    let builder = OneOfBuilder::new().item(format(KnownFormat::Date)).item(format(KnownFormat::DateTime));
+    builder.item(text().max_length(Some(0))).into()
 }
 
 /// Which page of an agent's records to list.
@@ -114,6 +131,7 @@ pub struct ListAgentRecords {
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
     cursor: Option<String>,
 }
 
@@ -125,8 +143,8 @@ pub struct Paging {
 
 impl FromQuery for Paging {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let limit = fields.optional("limit", Limit::parse).unwrap_or(Limit::of(50));
-        let offset = fields.optional("offset", parse_offset).unwrap_or_default();
+        let limit = fields.chosen("limit", Limit::parse).unwrap_or(Limit::of(50));
+        let offset = fields.chosen("offset", parse_offset).unwrap_or_default();
         let start = fields.optional("cursor", parse_cursor).map_or(Start::Offset(offset), Start::Before);
         Some(Self { start, limit })
     }

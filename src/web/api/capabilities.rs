@@ -61,7 +61,7 @@ pub struct CreateCapability {
     #[schema(min_length = 1, max_length = 128, pattern = r"^[\x21\x23-\x5B\x5D-\x7E]+$")]
     name: String,
     /// What it allows.
-    #[schema(max_length = 2_000, default = "")]
+    #[schema(max_length = 2_000, pattern = "{paragraph}", default = "")]
     description: Option<String>,
 }
 
@@ -77,6 +77,7 @@ impl FromBody for NewCapability {
 #[derive(ToSchema)]
 pub struct GrantCapability {
     /// The capability.
+    #[schema(format = "uuid")]
     capability_id: String,
 }
 
@@ -95,6 +96,7 @@ pub struct ListCapabilities {
     #[param(minimum = 1, maximum = 500, default = 500)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = "^([A-Za-z0-9_-]{32})?$")]
     cursor: Option<String>,
 }
 
@@ -108,7 +110,7 @@ impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
             // Clients that know no pages are to find by name what they look for.
-            limit: fields.optional("limit", Limit::parse).unwrap_or(Limit::of(Limit::MAX)),
+            limit: fields.chosen("limit", Limit::parse).unwrap_or(Limit::of(Limit::MAX)),
             after: fields.optional("cursor", parse_cursor),
         })
     }

@@ -53,6 +53,7 @@ impl From<Delegation> for DelegateBody {
 #[expect(dead_code, reason = "describes the body; `NewDelegate` is what it is read into")]
 pub struct AddDelegate {
     /// Its identifier.
+    #[schema(format = "uuid")]
     delegate_id: String,
 }
 

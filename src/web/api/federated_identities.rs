@@ -9,13 +9,17 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::{Shared, agents::agent_id};
 use crate::{
     domain::{
         Error, FederatedIdentityId, Timestamp,
         federation::{FederatedIdentity, Trust},
+        text,
     },
     service::federation,
     web::{
@@ -58,16 +62,32 @@ impl From<FederatedIdentity> for FederatedIdentityBody {
 #[expect(dead_code, reason = "describes the body; `Trust` is what it is read into")]
 pub struct AddFederatedIdentity {
     /// The `iss` of its tokens, compared byte by byte. An https URL with a discovery document below it, unless `jwks_uri` is given.
-    #[schema(min_length = 1, max_length = 2_048)]
+    #[schema(min_length = 1, max_length = 2_048, pattern = "{line}")]
     issuer: String,
     /// Where its keys are: an https URL.
-    #[schema(max_length = 2_048)]
+    #[schema(min_length = 1, max_length = 2_048, format = "uri")]
     jwks_uri: Option<String>,
     /// Whom its tokens must be for: one of their `aud`.
-    #[schema(min_length = 1, max_length = 2_048)]
+    #[schema(min_length = 1, max_length = 2_048, pattern = "{line}")]
     audience: String,
     /// What they must say besides, to the letter: 1 to 20 claims that are texts, such as `sub`.
+    #[schema(schema_with = claims)]
     claims: BTreeMap<String, String>,
+}
+
+fn claims() -> Object {
+    let text = |max: usize| {
+        let line = ObjectBuilder::new().schema_type(Type::String).pattern(Some(text::line_pattern()));
+        line.min_length(Some(1)).max_length(Some(max))
+    };
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("What they must say besides, to the letter, such as `sub`."))
+        .property_names(Some(text(128)))
+        .additional_properties(Some(text(Trust::TEXT_MAX)))
+        .min_properties(Some(1))
+        .max_properties(Some(Trust::CLAIMS_MAX))
+        .build()
 }
 
 impl FromBody for Trust {

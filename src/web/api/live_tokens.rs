@@ -164,6 +164,7 @@ pub struct ListTokens {
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
     cursor: Option<String>,
 }
 
@@ -176,7 +177,7 @@ pub struct Listing {
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            limit: fields.optional("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
+            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
             before: fields.optional("cursor", parse_cursor),
         })
     }

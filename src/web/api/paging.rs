@@ -10,8 +10,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    AgentId, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent, api_key, capability,
-    protected_resource,
+    AgentId, AgentName, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent, api_key,
+    capability, protected_resource,
 };
 
 /// A place in a listing, as an opaque text in a URL.
@@ -27,41 +27,44 @@ pub(in crate::web) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> 
 
 impl Cursor for agent::Position {
     fn encode(&self) -> String {
-        encode(self.created_at, self.id.0, &self.name)
+        format!("{}.{}", encode(self.created_at, self.id.0), self.name)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id, name)| Self { created_at, id: AgentId(id), name })
+        let (place, name) = text.split_once('.')?;
+        let (created_at, id) = decode(place)?;
+        let name = AgentName::parse(name).ok()?.to_string();
+        Some(Self { created_at, id: AgentId(id), name })
     }
 }
 
 impl Cursor for capability::Position {
     fn encode(&self) -> String {
-        encode(self.0, self.1.0, "")
+        encode(self.0, self.1.0)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id, _)| (created_at, CapabilityId(id)))
+        decode(text).map(|(created_at, id)| (created_at, CapabilityId(id)))
     }
 }
 
 impl Cursor for protected_resource::Position {
     fn encode(&self) -> String {
-        encode(self.0, self.1.0, "")
+        encode(self.0, self.1.0)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(created_at, id, _)| (created_at, ProtectedResourceId(id)))
+        decode(text).map(|(created_at, id)| (created_at, ProtectedResourceId(id)))
     }
 }
 
 impl Cursor for api_key::Position {
     fn encode(&self) -> String {
-        encode(self.0, self.1.0, "")
+        encode(self.0, self.1.0)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        decode(text).map(|(at, id, _)| (at, ApiKeyId(id)))
+        decode(text).map(|(at, id)| (at, ApiKeyId(id)))
     }
 }
 
@@ -85,16 +88,14 @@ impl Cursor for i64 {
     }
 }
 
-fn encode(at: Timestamp, id: Uuid, name: &str) -> String {
-    URL_SAFE_NO_PAD.encode([at.as_micros().to_be_bytes().as_slice(), id.as_bytes(), name.as_bytes()].concat())
+fn encode(at: Timestamp, id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode([at.as_micros().to_be_bytes().as_slice(), id.as_bytes()].concat())
 }
 
-fn decode(text: &str) -> Option<(Timestamp, Uuid, String)> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (at, rest) = bytes.split_first_chunk::<8>()?;
-    let (id, name) = rest.split_first_chunk::<16>()?;
-    let name = std::str::from_utf8(name).ok().filter(|name| !name.contains('\0'))?;
-    Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_bytes(*id), name.to_owned()))
+fn decode(text: &str) -> Option<(Timestamp, Uuid)> {
+    let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    let (at, id) = bytes.split_first_chunk::<8>()?;
+    Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
 }
 
 /// How many items a page holds when the request does not say.
@@ -124,8 +125,18 @@ mod tests {
     fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
         let id = AgentId(Uuid::from_u128(9));
         let position = agent::Position { created_at: Timestamp::from_micros(-5), id, name: "nine".to_owned() };
-        assert_eq!(agent::Position::decode(&position.encode()), Some(position));
-        for junk in ["", "x", "AAAA", "____________________________________"] {
+        assert_eq!(agent::Position::decode(&position.encode()), Some(position.clone()));
+        let text = position.encode();
+        let place = text.strip_suffix(".nine").unwrap();
+        for junk in [
+            "",
+            "x",
+            "AAAA",
+            "____________________________________",
+            place,
+            &format!("{place}.a b"),
+            &format!("{place}."),
+        ] {
             assert_eq!(agent::Position::decode(junk), None, "{junk:?}");
         }
         assert_eq!(i64::decode("-1"), None);

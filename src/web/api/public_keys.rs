@@ -45,6 +45,49 @@ impl From<PublicKey> for PublicKeyBody {
     }
 }
 
+/// A JSON Web Key (RFC 7517), or a set of them.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(as = JsonWebKeys)]
+pub enum JsonWebKeysBody {
+    /// A key.
+    Key(JsonWebKeyBody),
+    /// A set of keys.
+    Set {
+        /// The keys.
+        #[schema(min_items = 1)]
+        keys: Vec<JsonWebKeyBody>,
+    },
+}
+
+/// A public key (RFC 7517): P-256, Ed25519, or RSA from 2048 bits.
+#[derive(ToSchema)]
+#[schema(as = JsonWebKey)]
+#[expect(dead_code, reason = "describes the body; `AssertionKey` is what it is read into")]
+pub struct JsonWebKeyBody {
+    /// `EC`, `OKP` or `RSA`.
+    #[schema(pattern = "^(EC|OKP|RSA)$")]
+    kty: String,
+    /// `P-256` or `Ed25519`; not for RSA.
+    #[schema(value_type = String, required = false)]
+    crv: Option<String>,
+    /// The point, or its first coordinate, in base64url; not for RSA.
+    #[schema(value_type = String, required = false)]
+    x: Option<String>,
+    /// The second coordinate, in base64url; only for P-256.
+    #[schema(value_type = String, required = false)]
+    y: Option<String>,
+    /// The modulus, in base64url; only for RSA.
+    #[schema(value_type = String, required = false)]
+    n: Option<String>,
+    /// The exponent, in base64url; only for RSA.
+    #[schema(value_type = String, required = false)]
+    e: Option<String>,
+    /// What assertions name it by; its thumbprint when left out.
+    #[schema(value_type = String, required = false, pattern = "^[!-~]{1,128}$")]
+    kid: Option<String>,
+}
+
 /// A JSON Web Key, or a set of them under `keys`.
 pub struct JsonWebKeys(Value);
 
@@ -62,7 +105,7 @@ impl FromBody for JsonWebKeys {
 /// Nothing private is accepted.
 #[utoipa::path(
     post, path = "/agents/{id}/public-keys", tag = "API keys", operation_id = "register_public_keys",
-    params(("id" = String, Path)), request_body = Value,
+    params(("id" = String, Path)), request_body = JsonWebKeysBody,
     responses(
         (status = 201, description = "The keys as registered.", body = [PublicKeyBody]),
         (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),

@@ -66,13 +66,13 @@ impl From<ProtectedResource> for ResourceBody {
 #[expect(dead_code, reason = "describes the body; `NewResource` is what it is read into")]
 pub struct CreateResource {
     /// An absolute URI without fragment (RFC 8707 section 2), compared byte by byte.
-    #[schema(max_length = 2_048)]
+    #[schema(min_length = 1, max_length = 2_048, format = "uri")]
     identifier: String,
     /// What people call it.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
     name: String,
     /// The capabilities that its tokens may carry, separated by spaces; at most 100, all registered. None when left out.
-    #[schema(default = "")]
+    #[schema(pattern = "{scope}", default = "")]
     scope: Option<String>,
 }
 
@@ -90,9 +90,10 @@ impl FromBody for NewResource {
 #[expect(dead_code, reason = "describes the body; `ResourceEdit` is what it is read into")]
 pub struct EditResource {
     /// What people call it.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
     name: Option<String>,
     /// The capabilities that its tokens may carry from now on; tokens that were issued keep what they carry.
+    #[schema(pattern = "{scope}")]
     scope: Option<String>,
 }
 
@@ -114,6 +115,7 @@ pub struct ListResources {
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u16>,
     /// Where the page starts: taken from the `Link` of the page before.
+    #[param(pattern = "^([A-Za-z0-9_-]{32})?$")]
     cursor: Option<String>,
 }
 
@@ -126,7 +128,7 @@ pub struct Listing {
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            limit: fields.optional("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
+            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
             after: fields.optional("cursor", parse_cursor),
         })
     }

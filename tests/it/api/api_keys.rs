@@ -216,7 +216,7 @@ async fn a_rotation_keeps_name_and_expiry(db: Database) {
     let body = json!({ "name": "nightly", "expires_at": "2026-03-01T00:00:00Z" });
     let created = server.admin.post(&keys(&agent), body).await.expect(201);
     let path = format!("{}/{}/rotate", keys(&agent), text(&created["id"]));
-    let rotation = server.admin.post(&path, json!({ "grace_hours": 720 })).await.expect(200);
+    let rotation = server.admin.post(&path, json!({ "grace_hours": 720.0 })).await.expect(200);
     let new = &rotation["new_key"];
     for field in ["name", "expires_at", "agent_id", "status"] {
         assert_eq!(new[field], created[field], "{field}");
@@ -251,7 +251,17 @@ async fn a_grace_period_is_a_whole_number_of_hours(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("{}/rotate", key(&agent));
-    for wrong in [json!(721), json!(-1), json!("x"), json!("1"), json!(1.5), json!(true), json!([1]), json!(u64::MAX)] {
+    for wrong in [
+        json!(721),
+        json!(-1),
+        json!("x"),
+        json!("1"),
+        json!(1.5),
+        json!(true),
+        json!([1]),
+        json!(u64::MAX),
+        json!(1e300),
+    ] {
         let answer = server.admin.post(&path, json!({ "grace_hours": wrong })).await;
         assert_invalid(&answer, &json!([["body", "grace_hours"]]));
     }

@@ -324,7 +324,7 @@ async fn parameters_of_a_query_are_checked(db: Database) {
     let server = Server::start(db).await;
     let agent = format!("/agents/{}/audit", server.admin_id);
     for path in ["/agents", "/capabilities", "/audit", agent.as_str()] {
-        for wrong in ["-1", "0", "501", "x", "1.5", "1e2", "99999999999999999999", "%00", "%C3%A9"] {
+        for wrong in ["", "-1", "0", "501", "x", "1.5", "1e2", "99999999999999999999", "%00", "%C3%A9"] {
             let answer = server.admin.get(&format!("{path}?limit={wrong}")).await;
             assert_error(&answer, 422);
             assert_invalid(&answer, &json!([["query", "limit"]]));
@@ -341,7 +341,7 @@ async fn parameters_of_a_query_are_checked(db: Database) {
         server.admin.get(&format!("{path}?%FF=%FF")).await.expect(200);
     }
     for path in ["/audit", agent.as_str()] {
-        for wrong in ["-1", "x", "1.5", "99999999999999999999"] {
+        for wrong in ["", "-1", "x", "1.5", "99999999999999999999"] {
             let answer = server.admin.get(&format!("{path}?offset={wrong}")).await;
             assert_error(&answer, 422);
             assert_invalid(&answer, &json!([["query", "offset"]]));
@@ -361,6 +361,8 @@ async fn parameters_of_a_query_are_checked(db: Database) {
         ("/audit?action=%0A", "action"),
         ("/audit?resource_type=%E2%80%AE", "resource_type"),
         ("/agents?status=gone", "status"),
+        ("/agents?status=", "status"),
+        ("/agents?agent_type=", "agent_type"),
         ("/agents?agent_type=robot", "agent_type"),
         ("/agents?owner=%00", "owner"),
         ("/agents?q=%00", "q"),

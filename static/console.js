@@ -15,6 +15,7 @@
  *   form[data-once|-autosubmit]     is sent once; is sent at once
  *   form[data-confirm-name="…"]     its button waits for this name in `confirm`
  *   data-passkey="register|login" data-options="url"  button that fills `credential` and sends its form
+ *   data-confirm="url"              where such a button leads when the options ask for a recent proof
  *   details[data-drop|-menu]        closes on Escape; data-drop also on a click elsewhere
  */
 'use strict';
@@ -321,13 +322,14 @@ const REFUSALS = {
 };
 
 async function usePasskey(button) {
-  const { form, dataset: { passkey, options } } = button;
+  const { form, dataset: { passkey, options, confirm } } = button;
   // Before the device makes a passkey that nobody would know of.
   if (!form.reportValidity()) return;
   button.disabled = true;
   try {
     const body = new URLSearchParams(new FormData(form));
     const answer = await fetch(options, { method: 'POST', body, headers: { Accept: 'application/json' }, redirect: 'error' });
+    if (answer.status === 401 && confirm) return location.assign(confirm);
     if (!answer.ok) throw { name: answer.status };
     const { publicKey: json } = await answer.json();
     const [parse, use] = passkey === 'register' ? ['parseCreationOptionsFromJSON', 'create'] : ['parseRequestOptionsFromJSON', 'get'];

@@ -89,7 +89,8 @@ impl Services {
     ///
     /// # Errors
     /// What `change` returns; [`Error::Unauthenticated`] when the caller's credential ended since it was checked;
-    /// [`Error::Denied`] when its authority did.
+    /// [`Error::Denied`] when its authority did; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too
+    /// old for `action`.
     pub(super) async fn change<T, F>(&self, caller: &Caller, action: Action, change: F) -> Result<T>
     where
         F: for<'a, 't> FnOnce(&'a mut Act<'t>) -> BoxFuture<'a, Result<T>> + Send + 'static,
@@ -102,7 +103,7 @@ impl Services {
                 Box::pin(async move {
                     let now = env.now();
                     let authority = current_authority(tx, &acting, now).await?;
-                    authority.require(action)?;
+                    authority.require(action, now)?;
                     change(&mut Act { tx, caller: acting, authority, now, env }).await
                 })
             })
@@ -117,27 +118,16 @@ impl Services {
         outcome
     }
 
-    /// Demands what `action` demands of a caller who only reads. A denial is recorded.
+    /// Returns an error unless `caller` may do `action`, outside of a transaction. A denial is recorded.
     ///
     /// # Errors
-    /// [`Error::Denied`].
+    /// [`Error::Denied`]; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too old.
     pub async fn permit(&self, caller: &Caller, action: Action) -> Result<()> {
-        let outcome = Authority::of(caller).require(action);
+        let outcome = Authority::of(caller).require(action, self.env.now());
         if let Err(Error::Denied(denial)) = &outcome {
             self.record_denial(caller, action, denial).await?;
         }
         outcome
-    }
-}
-
-impl Services {
-    /// As [`Services::permit`], and demands a recent proof of an administrator.
-    ///
-    /// # Errors
-    /// [`Error::Denied`], [`Error::ProofNeeded`].
-    pub async fn permit_with_proof(&self, caller: &Caller, action: Action) -> Result<()> {
-        self.permit(caller, action).await?;
-        Authority::of(caller).require_recent_proof(self.env.now())
     }
 }
 

@@ -166,8 +166,6 @@ pub async fn grant(
                 agents::find(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 act.authority.require_held(&capability.name)?;
-                let given = CapabilitySet::from_iter([capability.name.clone()]);
-                act.authority.require_recent_proof_for(&given, act.now)?;
                 give(act, agent, &capability).await?;
                 Ok(capability)
             })

@@ -20,7 +20,7 @@ use crate::{
 pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate: AgentId) -> Result<Delegation> {
     let id = DelegationId(services.env.uuid());
     services
-        .change(caller, Action::ManageDelegates, move |act| {
+        .change(caller, Action::AddDelegate, move |act| {
             Box::pin(async move {
                 agents::find(act, agent).await?;
                 power::require(act, agent).await?;
@@ -63,7 +63,7 @@ pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Resul
 /// [`Error::NotFound`], [`Error::Denied`].
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, delegate: AgentId) -> Result<()> {
     services
-        .change(caller, Action::ManageDelegates, move |act| {
+        .change(caller, Action::RemoveDelegate, move |act| {
             Box::pin(async move {
                 agents::find(act, agent).await?;
                 power::require(act, agent).await?;

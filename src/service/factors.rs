@@ -119,7 +119,7 @@ async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &s
 /// # Errors
 /// [`Error::Refused`] where nothing can seal it; [`Error::ProofNeeded`].
 pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecret, Vec<u8>)> {
-    services.permit_with_proof(caller, Action::ManageAccount).await?;
+    services.permit(caller, Action::ManageFactors).await?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let secret = TotpSecret::generate(&services.env);
     let sealed = seal(services, id, &secret)?;
@@ -151,9 +151,8 @@ pub async fn enable_totp(
     let codes = new_codes(services);
     let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
     services
-        .change(caller, Action::ManageAccount, move |act| {
+        .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
                 let mut person = find(act, id).await?;
                 factors::put_totp(act.conn(), id, &Totp { sealed_secret, last_step }).await?;
                 factors::put_recovery_codes(act.conn(), id, &hashes).await?;
@@ -177,9 +176,8 @@ pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Resul
     let codes = new_codes(services);
     let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
     services
-        .change(caller, Action::ManageAccount, move |act| {
+        .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
                 if factors::totp(act.conn(), id).await?.is_none() {
                     return Err(Error::Refused("Recovery codes stand in for an authenticator app; add one first"));
                 }
@@ -200,9 +198,8 @@ pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Resul
 pub async fn disable_totp(services: &Services, caller: &Caller) -> Result<()> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     services
-        .change(caller, Action::ManageAccount, move |act| {
+        .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
                 let mut person = find(act, id).await?;
                 if person.totp_enabled_at.is_none() {
                     return Ok(());

@@ -70,7 +70,7 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Vec<Passkey>> {
 /// # Errors
 /// [`Error::ProofNeeded`]; [`Error::Refused`] where there can be none.
 pub async fn begin_registration(services: &Services, caller: &Caller) -> Result<Begun> {
-    services.permit_with_proof(caller, Action::ManageAccount).await?;
+    services.permit(caller, Action::ManageFactors).await?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
@@ -109,9 +109,8 @@ pub async fn finish_registration(
     let text = serde_json::to_string(&credential).map_err(defect)?;
     let passkey_id = PasskeyId(services.env.uuid());
     services
-        .change(caller, Action::ManageAccount, move |act| {
+        .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
                 find(act, id).await?;
                 let details = json!({ "factor": "passkey", "change": "added", "name": name });
                 let passkey =
@@ -133,9 +132,8 @@ pub async fn finish_registration(
 pub async fn remove(services: &Services, caller: &Caller, passkey: PasskeyId) -> Result<()> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     services
-        .change(caller, Action::ManageAccount, move |act| {
+        .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
-                act.authority.require_recent_proof(act.now)?;
                 if !factors::remove_passkey(act.conn(), id, passkey).await? {
                     return Err(Error::NotFound("Passkey"));
                 }

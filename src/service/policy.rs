@@ -8,12 +8,23 @@ use crate::domain::{
 
 use super::caller::{Caller, Principal};
 
-/// How long a proof of who the administrator is counts for acts that ask for a recent one.
+/// How long a proof of identity counts as recent.
 pub const PROOF_LIFE: Duration = Duration::from_mins(10);
 
-/// Declares every act a caller can ask for, with what it demands of an agent and of an administrator.
+/// How old the last proof of an administrator's identity may be when they ask for an act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofAge {
+    /// As old as the session. For acts that read, that take access away and can be undone, and that give nobody access.
+    Any,
+    /// Younger than [`PROOF_LIFE`]: a browser that was left open must not be enough. For acts that hand out a credential,
+    /// widen authority or cannot be undone.
+    Recent,
+}
+
+/// Declares every act a caller can ask for: the capability it demands of an agent, and the role and the proof it demands of
+/// an administrator. There is no default, so a new act has to decide each.
 macro_rules! actions {
-    ($($(#[$doc:meta])* $action:ident => $capability:expr, $role:ident);+ $(;)?) => {
+    ($($(#[$doc:meta])* $action:ident => $capability:expr, $role:ident, $proof:ident);+ $(;)?) => {
         /// Every act a caller can ask for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Action { $($(#[$doc])* $action),+ }
@@ -33,77 +44,87 @@ macro_rules! actions {
             pub const fn demands_role(self) -> Role {
                 match self { $(Self::$action => Role::$role),+ }
             }
+
+            /// How old the last proof of identity of an administrator may be.
+            #[must_use]
+            pub const fn proof_age(self) -> ProofAge {
+                match self { $(Self::$action => ProofAge::$proof),+ }
+            }
         }
     };
 }
 
 actions! {
     /// Register an agent.
-    CreateAgent => builtin::AGENTS_WRITE, Operator;
+    CreateAgent => builtin::AGENTS_WRITE, Operator, Any;
     /// Page through agents.
-    ListAgents => builtin::AGENTS_READ, Viewer;
+    ListAgents => builtin::AGENTS_READ, Viewer, Any;
     /// Read one agent.
-    ReadAgent => builtin::AGENTS_READ, Viewer;
+    ReadAgent => builtin::AGENTS_READ, Viewer, Any;
     /// Edit an agent.
-    UpdateAgent => builtin::AGENTS_WRITE, Operator;
+    UpdateAgent => builtin::AGENTS_WRITE, Operator, Any;
     /// Stop an agent until it is reactivated.
-    SuspendAgent => builtin::ADMIN, Operator;
+    SuspendAgent => builtin::ADMIN, Operator, Any;
     /// End a suspension.
-    ReactivateAgent => builtin::ADMIN, Operator;
+    ReactivateAgent => builtin::ADMIN, Operator, Recent;
     /// Stop an agent for ever.
-    RevokeAgent => builtin::ADMIN, Operator;
+    RevokeAgent => builtin::ADMIN, Operator, Recent;
     /// Remove an agent.
-    DeleteAgent => builtin::ADMIN, Operator;
+    DeleteAgent => builtin::ADMIN, Operator, Recent;
     /// Make an API key.
-    CreateKey => builtin::KEYS_MANAGE, Operator;
+    CreateKey => builtin::KEYS_MANAGE, Operator, Recent;
     /// See API keys.
-    ListKeys => builtin::KEYS_MANAGE, Viewer;
+    ListKeys => builtin::KEYS_MANAGE, Viewer, Any;
     /// Replace an API key.
-    RotateKey => builtin::KEYS_MANAGE, Operator;
+    RotateKey => builtin::KEYS_MANAGE, Operator, Recent;
     /// End an API key.
-    RevokeKey => builtin::KEYS_MANAGE, Operator;
+    RevokeKey => builtin::KEYS_MANAGE, Operator, Recent;
     /// See the access tokens of an agent that count.
-    ListTokens => builtin::KEYS_MANAGE, Viewer;
+    ListTokens => builtin::KEYS_MANAGE, Viewer, Any;
     /// End all access tokens of an agent.
-    RevokeTokens => builtin::ADMIN, Operator;
+    RevokeTokens => builtin::ADMIN, Operator, Any;
     /// Ask whether somebody's access token is active.
-    IntrospectToken => builtin::TOKENS_INTROSPECT, Owner;
+    IntrospectToken => builtin::TOKENS_INTROSPECT, Owner, Any;
     /// See who may act for an agent.
-    ListDelegates => builtin::AGENTS_READ, Viewer;
-    /// Say who may act for an agent.
-    ManageDelegates => builtin::ADMIN, Operator;
+    ListDelegates => builtin::AGENTS_READ, Viewer, Any;
+    /// Let an agent act for another.
+    AddDelegate => builtin::ADMIN, Operator, Recent;
+    /// Forbid an agent to act for another.
+    RemoveDelegate => builtin::ADMIN, Operator, Any;
     /// See the protected resources.
-    ListResources => builtin::AGENTS_READ, Viewer;
+    ListResources => builtin::AGENTS_READ, Viewer, Any;
     /// Register, edit and remove protected resources.
-    ManageResources => builtin::ADMIN, Owner;
+    ManageResources => builtin::ADMIN, Owner, Recent;
     /// Register a capability.
-    CreateCapability => builtin::ADMIN, Owner;
+    CreateCapability => builtin::ADMIN, Owner, Any;
     /// Describe a capability.
-    UpdateCapability => builtin::ADMIN, Owner;
+    UpdateCapability => builtin::ADMIN, Owner, Any;
     /// See the capabilities there are.
-    ListCapabilities => builtin::AGENTS_READ, Viewer;
+    ListCapabilities => builtin::AGENTS_READ, Viewer, Any;
     /// See who holds which capability.
-    ListGrants => builtin::AGENTS_READ, Viewer;
+    ListGrants => builtin::AGENTS_READ, Viewer, Any;
     /// Grant a capability to an agent.
-    GrantCapability => builtin::ADMIN, Operator;
+    GrantCapability => builtin::ADMIN, Operator, Recent;
     /// Take a capability from an agent.
-    UngrantCapability => builtin::ADMIN, Operator;
+    UngrantCapability => builtin::ADMIN, Operator, Any;
     /// Read the audit log.
-    ReadAudit => builtin::AUDIT_READ, Viewer;
+    ReadAudit => builtin::AUDIT_READ, Viewer, Any;
     /// Walk the whole audit log and check every link.
-    VerifyAudit => builtin::AUDIT_READ, Viewer;
+    VerifyAudit => builtin::AUDIT_READ, Viewer, Any;
     /// Move old records of the audit log to an archive.
-    ArchiveAudit => builtin::ADMIN, Owner;
+    ArchiveAudit => builtin::ADMIN, Owner, Recent;
     /// See the token signing keys.
-    ListSigningKeys => builtin::ADMIN, Viewer;
+    ListSigningKeys => builtin::ADMIN, Viewer, Any;
     /// Have the next token signing key sign.
-    RotateSigningKey => builtin::ADMIN, Owner;
+    RotateSigningKey => builtin::ADMIN, Owner, Recent;
     /// See the administrators.
-    ListAdministrators => builtin::ADMIN, Owner;
+    ListAdministrators => builtin::ADMIN, Owner, Any;
     /// Add, change and disable administrators.
-    ManageAdministrators => builtin::ADMIN, Owner;
-    /// Change one's own account.
-    ManageAccount => builtin::ADMIN, Viewer;
+    ManageAdministrators => builtin::ADMIN, Owner, Recent;
+    /// Use one's own account: sessions, and the password, which asks for the present one itself.
+    ManageAccount => builtin::ADMIN, Viewer, Any;
+    /// Change one's own authenticator, recovery codes and passkeys.
+    ManageFactors => builtin::ADMIN, Viewer, Recent;
 }
 
 /// What a caller may do now.
@@ -133,16 +154,23 @@ impl Authority {
         }
     }
 
-    /// Demands what `action` demands.
+    /// Returns an error unless this authority allows `action` at `now`.
     ///
     /// # Errors
-    /// [`Denial::MissingCapability`], [`Denial::MissingRole`].
-    pub fn require(&self, action: Action) -> Result<()> {
-        let (wanted, role) = (action.demands(), action.demands_role());
+    /// [`Denial::MissingCapability`], [`Denial::MissingRole`]; [`Error::ProofNeeded`] from an administrator whose last proof of
+    /// identity is too old.
+    pub fn require(&self, action: Action, now: Timestamp) -> Result<()> {
         match self {
-            Self::Limited(held) if !held.covers(wanted) => Err(Denial::MissingCapability(wanted).into()),
-            Self::Role { role: held, .. } if *held < role => Err(Denial::MissingRole(role).into()),
-            _ => Ok(()),
+            Self::Unlimited => Ok(()),
+            Self::Limited(held) if held.covers(action.demands()) => Ok(()),
+            Self::Limited(_) => Err(Denial::MissingCapability(action.demands()).into()),
+            Self::Role { role, .. } if *role < action.demands_role() => {
+                Err(Denial::MissingRole(action.demands_role()).into())
+            }
+            Self::Role { proved_at, .. } => match action.proof_age() {
+                ProofAge::Recent if proved_at.plus(PROOF_LIFE) <= now => Err(Error::ProofNeeded),
+                ProofAge::Recent | ProofAge::Any => Ok(()),
+            },
         }
     }
 
@@ -170,26 +198,6 @@ impl Authority {
     /// [`Denial::MoreAuthority`].
     pub fn require_held(&self, capability: &CapabilityName) -> Result<()> {
         self.require_all(&CapabilitySet::from_iter([capability.clone()]))
-    }
-
-    /// Demands of an administrator that they proved who they are a short while ago: a browser that was left open must
-    /// not be enough for what cannot be undone.
-    ///
-    /// # Errors
-    /// [`Error::ProofNeeded`].
-    pub fn require_recent_proof(&self, now: Timestamp) -> Result<()> {
-        match self {
-            Self::Role { proved_at, .. } if proved_at.plus(PROOF_LIFE) <= now => Err(Error::ProofNeeded),
-            _ => Ok(()),
-        }
-    }
-
-    /// Demands a recent proof where `capabilities` include all there is.
-    ///
-    /// # Errors
-    /// [`Error::ProofNeeded`].
-    pub fn require_recent_proof_for(&self, capabilities: &CapabilitySet, now: Timestamp) -> Result<()> {
-        if capabilities.iter().any(|name| is_admin(&name)) { self.require_recent_proof(now) } else { Ok(()) }
     }
 }
 

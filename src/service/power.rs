@@ -26,11 +26,10 @@ pub(super) async fn require(act: &mut Act<'_>, agent: AgentId) -> Result<Capabil
 /// agent's authority by a limited key gets no credential without limits; the key `replaced` hands its own limits on.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for a limited key and a revoked agent.
+/// [`Error::NotFound`], [`Error::Denied`]; [`Error::Refused`] for a limited key and a revoked agent.
 pub(super) async fn require_to_issue(act: &mut Act<'_>, agent: AgentId, replaced: Option<ApiKeyId>) -> Result<()> {
     let target = agents::find(act, agent).await?;
-    let held = require(act, agent).await?;
-    act.authority.require_recent_proof_for(&held, act.now)?;
+    require(act, agent).await?;
     if let Some(key) = act.caller.key_of(agent).filter(|key| replaced != Some(*key))
         && let Some(principal) = act.tx.principal(agent, act.now).await?
         && principal.key(key).is_some_and(|key| key.limits.is_limited())
@@ -47,13 +46,13 @@ pub(super) async fn require_to_issue(act: &mut Act<'_>, agent: AgentId, replaced
 /// than the agent holds.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`].
+/// [`Error::NotFound`], [`Error::Denied`].
 pub(super) async fn require_to_withdraw(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
     agents::find(act, agent).await?;
     if !act.caller.is(agent) {
         require(act, agent).await?;
     }
-    act.authority.require_recent_proof(act.now)
+    Ok(())
 }
 
 /// The first capability of an agent that the caller lacks, as things stand now: a page offers no act that would be refused.

@@ -318,7 +318,6 @@ async fn exchange(
     [coming, other]: [SealedKey; 2],
     when: When,
 ) -> Result<Option<KeyInfo>> {
-    act.authority.require_recent_proof(act.now)?;
     let present = signing_keys::list(act.conn()).await?;
     let (Some(current), Some(next)) = (current(&present, algorithm), next(&present, algorithm)) else {
         return Err(Error::Refused("Keys of another algorithm sign; set JWT_ALGORITHM as the service has it"));

@@ -74,14 +74,9 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for a new administrator; it asks for the proof first, so that no password has to wait for it.
-pub(super) async fn new_page(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    services.permit_with_proof(&admin, Action::ManageAdministrators).await?;
-    Ok(Page(NewPage { frame: frame.at("administrators"), form: Form::default(), problems: Problems::default() }))
+/// The form for a new administrator.
+pub(super) async fn new_page(frame: Frame) -> impl IntoResponse {
+    Page(NewPage { frame: frame.at("administrators"), form: Form::default(), problems: Problems::default() })
 }
 
 /// Adds an administrator.

@@ -16,6 +16,7 @@ use super::{
     form::Form,
     frame::{Frame, html, see_other},
     guard::is_htmx,
+    public_keys,
 };
 use crate::{
     domain::{AuthFailure, Denial, Error, RequestId},
@@ -54,7 +55,11 @@ impl Waiting {
 
     fn of(path: String, body: &[u8]) -> Self {
         let form = Form::parse(body).unwrap_or_default();
-        let kept = form.pairs().iter().filter(|(name, _)| !SECRET_FIELDS.contains(&name.as_str()));
+        // A private key that was pasted for a public one is a secret as well.
+        let is_secret = |(name, text): &&(String, String)| {
+            SECRET_FIELDS.contains(&name.as_str()) || (name == "jwk" && public_keys::parse(text).is_err())
+        };
+        let kept = form.pairs().iter().filter(|field| !is_secret(field));
         Self { path, body: serde_urlencoded::to_string(kept.collect::<Vec<_>>()).unwrap_or_default() }
     }
 }

@@ -25,7 +25,7 @@ const ACTS: [(Action, &str, &str); 6] = [
     (Action::CreateCapability, "Register a capability", "/console/capabilities/new"),
     (Action::ManageResources, "Register a resource", "/console/resources/new"),
     (Action::ManageAdministrators, "Add an administrator", "/console/administrators/new"),
-    (Action::ManageAccount, "Add an authenticator app", "/console/account/authenticator"),
+    (Action::ManageFactors, "Add an authenticator app", "/console/account/authenticator"),
     (Action::ListKeys, "See keys that expire soon", "/console/keys?show=expiring"),
 ];
 

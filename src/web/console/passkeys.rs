@@ -113,6 +113,12 @@ pub(super) async fn confirm(
     }
 }
 
+/// Leads back to the account page once its guard has asked for a recent proof: a script, which is told only that the options are
+/// refused, sends the browser here.
+pub(super) async fn ready(session: Session) -> Result<Response, Failure> {
+    back_to(&session, "/console/account", "Confirmed. Add the passkey now.").await
+}
+
 /// Asks the browser to make a passkey.
 pub(super) async fn register_options(
     State(services): Shared,

@@ -99,7 +99,8 @@ pub(super) async fn register(
     }
 }
 
-fn parse(text: &str) -> Result<Vec<public_keys::AssertionKey>> {
+/// Reads public keys; a private key is an error.
+pub(super) fn parse(text: &str) -> Result<Vec<public_keys::AssertionKey>> {
     let read = json::read(text.as_bytes());
     let keys =
         read.map_err(|error| Error::field(&["jwk"], json::invalid(&error, "A JSON Web Key is a JSON object")))?;

@@ -53,6 +53,13 @@ async fn a_passkey_signs_in_and_proves_again() {
     // To add or remove one takes a recent proof.
     server.clock.advance(Duration::from_mins(11));
     chrome.goto("/console/account").await;
+    chrome.fill("#passkey-name", "phone").await;
+    chrome.click("[data-passkey=register]").await;
+    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.click("[data-passkey=login]").await;
+    chrome.wait_for_text("Add the passkey now").await;
+    server.clock.advance(Duration::from_mins(11));
+    chrome.goto("/console/account").await;
     chrome.click("form[action^='/console/account/passkeys/'][action$='/remove'] button").await;
     chrome.wait_for_text("Confirm that it is you").await;
     chrome.click("[data-passkey=login]").await;

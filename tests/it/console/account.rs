@@ -92,13 +92,13 @@ async fn sessions_are_listed_and_ended(db: Database) {
 }
 
 /// The code that an app shows now for a secret.
-fn code(server: &Server, secret: &str) -> String {
+pub fn code(server: &Server, secret: &str) -> String {
     let secret = Secret::try_from_base32(secret).unwrap();
     let totp = Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_secret(secret).build().unwrap();
     totp.generate(u64::try_from(server.clock.now().as_secs()).unwrap()).to_string()
 }
 
-fn secret(page: &Page) -> String {
+pub fn secret(page: &Page) -> String {
     let after = page.text.split("<code class=\"wrap\">").nth(1).unwrap();
     after.split('<').next().unwrap().to_owned()
 }

@@ -51,7 +51,7 @@ async fn every_page_refuses_whom_its_row_says(db: Database) {
             }
         }
     }
-    assert_eq!(guarded, 78, "a new page belongs into this count, once somebody has thought about who may see it");
+    assert_eq!(guarded, 79, "a new page belongs into this count, once somebody has thought about who may see it");
 
     // A forged form leaves a record of who tried.
     let denied = server.audited("authz.denied").await;

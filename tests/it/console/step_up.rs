@@ -1,15 +1,28 @@
-//! What cannot be undone, or gives power away, asks for a recent proof.
+//! Acts that hand out a credential, widen authority or cannot be undone ask for a recent proof of identity, and then carry on.
 
 use std::time::Duration;
 
-use aims::domain::Role;
+use aims::{
+    domain::{AdministratorId, Role},
+    service::{Caller, administrators},
+    web::{
+        console::routes,
+        routes::{Demand, Listed},
+    },
+};
+use reqwest::Method;
+use serde_json::json;
 
+use super::account::{code, secret};
 use crate::{
     both,
     support::{Browser, COOKIE, Database, PASSWORD, Page, Server},
 };
 
 both!(
+    every_form_of_the_console_asks_or_is_known_not_to,
+    a_code_is_typed_again_after_the_proof,
+    a_private_key_does_not_wait,
     sensitive_acts_ask_again_and_then_carry_on,
     a_page_that_asks_first_is_shown_after_the_proof,
     a_wrong_proof_changes_nothing,
@@ -62,22 +75,272 @@ async fn sensitive_acts_ask_again_and_then_carry_on(db: Database) {
     }
     assert_eq!(server.audited("console.proof_renewed").await.len(), acts.len());
 
-    // What is neither asks for nothing.
+    // What takes access away and can be undone asks for nothing.
     server.clock.advance(Duration::from_mins(11));
     let other = server.agent("other", &[]).await;
-    browser.post(&format!("/console/agents/{}/keys", other.id), &key).await.expect(200);
     browser.post(&format!("/console/agents/{}/suspend", other.id), &[]).await.expect(303);
+}
+
+/// A form that must ask, filled in so that it does something.
+struct Asking {
+    path: String,
+    form: Vec<(&'static str, String)>,
+    /// Fields that are not kept and have to be typed again.
+    secrets: Vec<(&'static str, String)>,
+    /// The status once it may be done, and the audit record that it leaves then.
+    done: (u16, Option<&'static str>),
+}
+
+/// Walks all forms of the console's route table. A form that is not named here fails the test until somebody decides.
+async fn every_form_of_the_console_asks_or_is_known_not_to(db: Database) {
+    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    server.person("keeper", Role::Owner).await;
+    let newest = async || server.admin.get("/audit?limit=1").await.expect(200)[0].clone();
+    let forms: Vec<_> = routes::list().into_iter().filter(|route| route.method == Method::POST).collect();
+    let mut asking = 0;
+    for (n, Listed { path, demand, .. }) in forms.into_iter().enumerate() {
+        let Demand::Action(action) = demand else { continue };
+        let (name, role) = (format!("person-{n}"), action.demands_role());
+        let form = form(&server, &path, n).await;
+        let browser = server.signed_in(&name, role).await;
+        server.clock.advance(Duration::from_mins(11));
+        let Some(Asking { path, form, secrets, done }) = form else {
+            let page = browser.post(&fill_in(&path), &[("password", "x")]).await;
+            let is_confirmation = path.starts_with("/console/confirm");
+            assert!(is_confirmation || !page.text.contains("Confirm that it is you"), "{path}");
+            continue;
+        };
+        asking += 1;
+        let borrowed: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let all: Vec<_> =
+            borrowed.iter().copied().chain(secrets.iter().map(|(name, value)| (*name, value.as_str()))).collect();
+        let before = newest().await;
+        let page = browser.post(&path, &all).await;
+        assert_eq!(page.status.as_u16(), 401, "{path} does not ask a {role}: {}", page.text);
+        page.shows("Confirm that it is you");
+        assert_eq!(newest().await["seq"], before["seq"], "{path} did something without a proof");
+
+        let page = prove(&browser, &page).await.expect(200);
+        page.shows(&format!("action=\"{path}\""));
+        let kept: Vec<_> = form.iter().map(|(name, _)| (*name, page.hidden(name))).collect();
+        assert_eq!(kept, form, "{path} loses what was typed");
+        let page = if secrets.is_empty() {
+            browser.post(&path, &borrowed).await
+        } else {
+            browser.post(&path, &borrowed).await.expect(422);
+            browser.post(&path, &all).await
+        };
+        assert_eq!(page.status.as_u16(), done.0, "{path} does not carry on: {}", page.text);
+        if let Some(action) = done.1 {
+            assert_eq!(newest().await["action"], action, "{path}");
+        }
+    }
+    assert_eq!(asking, 29, "a new form that asks belongs into this count");
+}
+
+const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
+
+fn fill_in(path: &str) -> String {
+    ["{id}", "{key}", "{capability}"].iter().fold(path.to_owned(), |path, part| path.replace(part, NOBODY))
+}
+
+/// The form of a row that must ask; `None` for one that must not.
+#[expect(clippy::too_many_lines, reason = "a table, with a few lines for each form")]
+async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
+    let agent = server.agent(&format!("agent-{n}"), &[]).await;
+    let person = server.person(&format!("target-{n}"), Role::Viewer).await;
+    let uri = format!("https://mcp.example/{n}");
+    let resource = json!({ "identifier": uri, "name": "Tools" });
+    let passwords = || vec![("new_password", PASSWORD.to_owned()), ("repeat_password", PASSWORD.to_owned())];
+    let (mut id, mut key, mut secrets) = (agent.id.clone(), NOBODY.to_owned(), Vec::new());
+    let owned = |form: &[(&'static str, &str)]| form.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let (form, done): (Vec<_>, _) = match row {
+        // Sessions, and what asks for the proof.
+        "/console/sign-out"
+        | "/console/confirm"
+        | "/console/confirm/passkey/options"
+        | "/console/confirm/passkey"
+        | "/console/account/sessions"
+        // Asks for the present password itself.
+        | "/console/account/password"
+        // Gives nobody access.
+        | "/console/agents"
+        | "/console/agents/{id}"
+        | "/console/capabilities"
+        | "/console/capabilities/{id}"
+        | "/console/audit/verify"
+        // Takes access away, and can be undone.
+        | "/console/agents/bulk"
+        | "/console/agents/{id}/suspend"
+        | "/console/agents/{id}/grants/{capability}/remove"
+        | "/console/agents/{id}/tokens/end"
+        | "/console/agents/{id}/delegates/{key}/remove" => return None,
+
+        "/console/agents/bulk/apply" => {
+            server.admin.post_empty(&format!("/agents/{id}/suspend")).await.expect(200);
+            (owned(&[("act", "reactivate"), ("id", &id), ("count", "1")]), (303, Some("agent.reactivated")))
+        }
+        "/console/agents/{id}/reactivate" => {
+            server.admin.post_empty(&format!("/agents/{id}/suspend")).await.expect(200);
+            (Vec::new(), (303, Some("agent.reactivated")))
+        }
+        "/console/agents/{id}/revoke" => {
+            (owned(&[("confirm", &format!("agent-{n}"))]), (303, Some("agent.revoked")))
+        }
+        "/console/agents/{id}/delete" => {
+            (owned(&[("confirm", &format!("agent-{n}"))]), (303, Some("agent.deleted")))
+        }
+        "/console/agents/{id}/keys" => (owned(&[("name", "k"), ("life", "never")]), (200, Some("key.created"))),
+        "/console/agents/{id}/keys/{key}/rotate" => {
+            key.clone_from(&agent.key_id);
+            (owned(&[("grace", "24")]), (200, Some("key.rotated")))
+        }
+        "/console/agents/{id}/keys/{key}/revoke" => {
+            key.clone_from(&agent.key_id);
+            (Vec::new(), (303, Some("key.revoked")))
+        }
+        "/console/agents/{id}/grants" => {
+            let capability = server.capability("keys:manage").await;
+            (owned(&[("capability", &capability)]), (303, Some("capability.granted")))
+        }
+        "/console/capabilities/{id}/holders" => {
+            id = server.capability("keys:manage").await;
+            (owned(&[("agent", &format!("agent-{n}"))]), (303, Some("capability.granted")))
+        }
+        "/console/agents/{id}/public-keys" => {
+            (owned(&[("jwk", &jwk().to_string())]), (303, Some("public_key.registered")))
+        }
+        "/console/agents/{id}/public-keys/{key}/remove" => {
+            let registered = server.admin.post(&format!("/agents/{id}/public-keys"), jwk()).await.expect(201);
+            registered[0]["id"].as_str().unwrap().clone_into(&mut key);
+            (Vec::new(), (303, Some("public_key.removed")))
+        }
+        "/console/agents/{id}/federated-identities" => {
+            let form = [("issuer", "https://issuer.example"), ("audience", "aims"), ("claims", "sub=x")];
+            (owned(&form), (303, Some("federated_identity.added")))
+        }
+        "/console/agents/{id}/federated-identities/{key}/remove" => {
+            let trust = json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "y" } });
+            let added = server.admin.post(&format!("/agents/{id}/federated-identities"), trust).await.expect(201);
+            added["id"].as_str().unwrap().clone_into(&mut key);
+            (Vec::new(), (303, Some("federated_identity.removed")))
+        }
+        "/console/agents/{id}/delegates" => {
+            server.agent(&format!("delegate-{n}"), &[]).await;
+            (owned(&[("delegate", &format!("delegate-{n}"))]), (303, Some("delegate.added")))
+        }
+        "/console/resources" => {
+            let form = [("identifier", uri.as_str()), ("name", "Tools"), ("scope", "agents:read")];
+            (owned(&form), (303, Some("resource.created")))
+        }
+        "/console/resources/{id}" => {
+            let made = server.admin.post("/resources", resource).await.expect(201);
+            made["id"].as_str().unwrap().clone_into(&mut id);
+            (owned(&[("name", "Tools"), ("scope", "agents:read")]), (303, Some("resource.updated")))
+        }
+        "/console/resources/{id}/delete" => {
+            let made = server.admin.post("/resources", resource).await.expect(201);
+            made["id"].as_str().unwrap().clone_into(&mut id);
+            (Vec::new(), (303, Some("resource.deleted")))
+        }
+        // Refused or done, as the age of the next key is.
+        "/console/signing-keys/rotate" => (owned(&[("when", "")]), (303, None)),
+        "/console/administrators" => {
+            secrets = passwords();
+            let form = [("username", &*format!("new-{n}")), ("display_name", "New"), ("role", "operator")];
+            (owned(&form), (303, Some("administrator.created")))
+        }
+        "/console/administrators/{id}" => {
+            id = person.to_string();
+            (owned(&[("display_name", "Zed"), ("role", "owner")]), (303, Some("administrator.updated")))
+        }
+        "/console/administrators/{id}/disable" => {
+            id = person.to_string();
+            (Vec::new(), (303, Some("administrator.disabled")))
+        }
+        "/console/administrators/{id}/enable" => {
+            disable(server, person).await;
+            id = person.to_string();
+            (Vec::new(), (303, Some("administrator.enabled")))
+        }
+        "/console/administrators/{id}/password" => {
+            (id, secrets) = (person.to_string(), passwords());
+            (owned(&[("every_factor", "on")]), (303, Some("administrator.password_changed")))
+        }
+        // There is none here; the next test takes one in use.
+        "/console/account/authenticator" | "/console/account/authenticator/remove" => (Vec::new(), (303, None)),
+        // Refused without an authenticator.
+        "/console/account/recovery-codes" => (Vec::new(), (400, None)),
+        // A script asks; no device answers here.
+        "/console/account/passkeys/options" => (Vec::new(), (200, None)),
+        "/console/account/passkeys" => (owned(&[("name", "laptop"), ("credential", "junk")]), (303, None)),
+        "/console/account/passkeys/{id}/remove" => {
+            NOBODY.clone_into(&mut id);
+            (Vec::new(), (404, None))
+        }
+        other => panic!("say here whether {other} asks for a recent proof"),
+    };
+    let path = row.replace("{id}", &id).replace("{key}", &key);
+    Some(Asking { path, form, secrets, done })
+}
+
+fn jwk() -> serde_json::Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+}
+
+async fn disable(server: &Server, person: AdministratorId) {
+    administrators::disable(&server.services, &Caller::system(), person).await.unwrap();
+}
+
+async fn a_code_is_typed_again_after_the_proof(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Viewer).await;
+    let path = "/console/account/authenticator";
+    let shown = secret(&browser.get(path).await.expect(200));
+    server.clock.advance(Duration::from_mins(11));
+    let typed = code(&server, &shown);
+    let page = browser.post(path, &[("code", &typed)]).await.expect(401);
+    assert!(!page.text.contains(&typed), "{}", page.text);
+    prove(&browser, &page).await.expect(200);
+    let page = browser.post(path, &[]).await.expect(422);
+    assert_eq!(secret(&page), shown, "the app would have to be set up again");
+    browser.post(path, &[("code", &code(&server, &shown))]).await.expect(200).shows("<li><code>");
+}
+
+async fn a_private_key_does_not_wait(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("target", &[]).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    server.clock.advance(Duration::from_mins(11));
+    let mut private = jwk();
+    private["d"] = json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+    let path = format!("/console/agents/{}/public-keys", agent.id);
+    let page = browser.post(&path, &[("jwk", &private.to_string())]).await.expect(401);
+    assert!(!page.text.contains("nWGxne"), "{}", page.text);
+    let page = prove(&browser, &page).await.expect(200);
+    assert!(!page.text.contains("nWGxne"), "{}", page.text);
 }
 
 async fn a_page_that_asks_first_is_shown_after_the_proof(db: Database) {
     let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+    let agent = server.agent("target", &[]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
+    let keys = format!("/console/agents/{}/keys/new", agent.id);
+    for path in ["/console/administrators/new", &keys] {
+        server.clock.advance(Duration::from_mins(11));
+        let page = browser.get(path).await.expect(401);
+        let next = page.hidden("next");
+        let form = [("password", PASSWORD), ("next", &next)];
+        browser.post("/console/confirm", &form).await.leads_to(path);
+        browser.get(path).await.expect(200);
+    }
+    // A script that is refused the options for a passkey sends the browser here.
     server.clock.advance(Duration::from_mins(11));
-    let page = browser.get("/console/administrators/new").await.expect(401);
-    let next = page.hidden("next");
-    let form = [("password", PASSWORD), ("next", &next)];
-    browser.post("/console/confirm", &form).await.leads_to("/console/administrators/new");
-    browser.get("/console/administrators/new").await.expect(200);
+    let page = browser.get("/console/account/passkeys").await.expect(401);
+    let form = [("password", PASSWORD), ("next", &page.hidden("next"))];
+    browser.post("/console/confirm", &form).await.leads_to("/console/account/passkeys");
+    browser.get("/console/account/passkeys").await.leads_to("/console/account");
+    browser.get("/console/account").await.shows("Add the passkey now");
 }
 
 async fn a_wrong_proof_changes_nothing(db: Database) {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Services, act::Act, caller::Caller, policy::Action, sign_in::end_all};
+use super::{Services, act::Act, caller::Caller, policy::Action, sign_in::end_all, throttle};
 use crate::{
     crypto::{OpaqueSecret, PasswordHash},
     domain::{
@@ -206,8 +206,8 @@ pub async fn enable(services: &Services, caller: &Caller, id: AdministratorId) -
         .await
 }
 
-/// Sets another's password, and ends their sessions. With `every_factor`, whatever else they prove themselves with is
-/// forgotten too: the way back in for somebody who lost it.
+/// Sets another's password, ends their sessions, and forgives the account the wrong tries that make it wait. With
+/// `every_factor`, whatever else they prove themselves with is forgotten too: the way back in for somebody who lost it.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::ProofNeeded`].
@@ -226,6 +226,7 @@ pub async fn reset_password(
                 let mut person = find(act, id).await?;
                 let now = act.now;
                 administrators::set_password(act.conn(), id, &hash, now).await?;
+                throttle::forgive_account(act.tx, &person.username).await?;
                 if every_factor {
                     factors::remove_totp(act.conn(), id).await?;
                     for (passkey, _) in factors::passkeys(act.conn(), id).await? {

@@ -1,5 +1,6 @@
-//! What slows down guessing: per account and network, per network, and per account; the last does not count for networks that the
-//! administrator signed in from before, so that a stranger cannot keep them out.
+//! Slows down guessing: wrong tries are counted per account and network, per network, and per account. An administrator is spared the
+//! last two in a network that they signed in from before, so that nobody else can keep them out. Only somebody in that same network
+//! can notice, by this, that the account exists.
 //!
 //! A try is counted before it is judged, in the same transaction that looks whether it has to wait: of many at once no more
 //! are judged than of as many in a row. A right one is taken back. Passwords are counted when their turn has come: those that stand in
@@ -26,7 +27,7 @@ use crate::{
     store::{
         Tx,
         db::Conn,
-        sessions::{self, Failures},
+        sessions::{self, Failures, Subject},
     },
 };
 
@@ -62,17 +63,17 @@ impl Throttle {
         self.network.map(|network| network.to_string()).unwrap_or_default()
     }
 
-    fn subject(&self, counted: Counted) -> [u8; 32] {
+    fn subject(&self, counted: Counted) -> Subject {
         let (name, place) = (self.name.as_ref().map_or("", Username::as_str), self.place());
-        let text = match counted {
-            Counted::Pair => format!("pair\n{name}\n{place}"),
-            Counted::Network => format!("network\n{place}"),
-            Counted::Account => format!("account\n{name}"),
-        };
-        Sha256::digest(text).into()
+        let account = self.name.as_ref().map(account_hash);
+        match counted {
+            Counted::Pair => Subject { hash: Sha256::digest(format!("pair\n{name}\n{place}")).into(), account },
+            Counted::Network => Subject { hash: Sha256::digest(format!("network\n{place}")).into(), account: None },
+            Counted::Account => Subject { hash: account.unwrap_or_default(), account },
+        }
     }
 
-    fn subjects(&self) -> Vec<(Counted, i64, [u8; 32])> {
+    fn subjects(&self) -> Vec<(Counted, i64, Subject)> {
         let mut subjects = FREE.map(|(counted, free)| (counted, free, self.subject(counted))).to_vec();
         subjects.retain(|(counted, ..)| self.name.is_some() || *counted != Counted::Account);
         subjects
@@ -86,7 +87,7 @@ impl Throttle {
         let is_known = knows(read.conn(), person, &self.place(), now).await?;
         for (counted, free, subject) in self.subjects() {
             // What is yet to come was counted before the clock was set back, and is put right when the try is counted.
-            let before = sessions::failures(read.conn(), subject).await?.filter(|before| before.last_at <= now);
+            let before = sessions::failures(read.conn(), subject.hash).await?.filter(|before| before.last_at <= now);
             require_no_wait(counted, free, before.filter(|before| counts(*before, now)), is_known, now)?;
         }
         Ok(())
@@ -95,7 +96,7 @@ impl Throttle {
     /// Counts a try that is about to be judged, or refuses it if it has to wait.
     pub(super) async fn count(&self, services: &Services, person: Option<AdministratorId>) -> Result<Try> {
         let (subjects, network) = (self.subjects(), self.place());
-        let (pair, env) = (self.subject(Counted::Pair), services.env.clone());
+        let (pair, env) = (self.subject(Counted::Pair).hash, services.env.clone());
         let counting = services.store.write(move |tx| {
             Box::pin(async move {
                 let now = env.now();
@@ -144,7 +145,7 @@ impl Throttle {
         let pair = self.subject(Counted::Pair);
         let writing = services.store.write(move |tx| {
             Box::pin(async move {
-                if let Some(failures) = sessions::failures(tx.conn(), pair).await? {
+                if let Some(failures) = sessions::failures(tx.conn(), pair.hash).await? {
                     sessions::put_failures(tx.conn(), pair, failures).await?;
                 }
                 Ok(())
@@ -167,17 +168,17 @@ pub(super) struct Try {
     /// What is counted of the account and network.
     pair: [u8; 32],
     /// What was counted of each before.
-    counted_before: Vec<([u8; 32], Option<Failures>)>,
+    counted_before: Vec<(Subject, Option<Failures>)>,
 }
 
 impl Try {
     /// Takes back the try, which was right.
     pub(super) async fn take_back(self, tx: &mut Tx) -> Result<()> {
         for (subject, before) in self.counted_before {
-            let Some(counted) = sessions::failures(tx.conn(), subject).await? else { continue };
+            let Some(counted) = sessions::failures(tx.conn(), subject.hash).await? else { continue };
             let count = counted.count - 1;
             if count <= 0 {
-                sessions::forgive(tx.conn(), subject).await?;
+                sessions::forgive(tx.conn(), subject.hash).await?;
                 continue;
             }
             // A right try must not lengthen how long wrong ones count, either.
@@ -203,6 +204,15 @@ async fn knows(conn: Conn<'_>, person: Option<AdministratorId>, network: &str, n
     sessions::knows_network(conn, person, network, now.minus(KNOWN_FOR)).await
 }
 
+/// Forgives an account its failures, from whatever network: somebody gave it another password.
+pub(super) async fn forgive_account(tx: &mut Tx, name: &Username) -> Result<()> {
+    sessions::forgive_account(tx.conn(), account_hash(name)).await
+}
+
+fn account_hash(name: &Username) -> [u8; 32] {
+    Sha256::digest(format!("account\n{name}")).into()
+}
+
 fn require_no_wait(
     counted: Counted,
     free: i64,
@@ -210,7 +220,7 @@ fn require_no_wait(
     is_known: bool,
     now: Timestamp,
 ) -> Result<()> {
-    let is_spared = is_known && counted == Counted::Account;
+    let is_spared = is_known && counted != Counted::Pair;
     match before.filter(|_| !is_spared).map_or(0, |failures| wait_after(failures, free, now)) {
         0 => Ok(()),
         retry_after => Err(Error::RateLimited { retry_after }),
@@ -223,8 +233,8 @@ fn counts(failures: Failures, now: Timestamp) -> bool {
 }
 
 /// What is counted of `subject` and not forgiven yet.
-async fn present(tx: &mut Tx, subject: [u8; 32], now: Timestamp) -> Result<Option<Failures>> {
-    let counted = sessions::failures(tx.conn(), subject).await?;
+async fn present(tx: &mut Tx, subject: Subject, now: Timestamp) -> Result<Option<Failures>> {
+    let counted = sessions::failures(tx.conn(), subject.hash).await?;
     let Some(counted) = counted.filter(|failures| counts(*failures, now)) else { return Ok(None) };
     if counted.last_at <= now {
         return Ok(Some(counted));

@@ -288,20 +288,41 @@ pub async fn failures(conn: Conn<'_>, subject: [u8; 32]) -> Result<Option<Failur
     Ok(row.map(|(count, last_at)| Failures { count, last_at: Timestamp::from_micros(last_at) }))
 }
 
+/// What failures are counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Hash of the account, the network or both.
+    pub hash: [u8; 32],
+    /// Hash of the account, where they are counted for one.
+    pub account: Option<[u8; 32]>,
+}
+
 /// Writes what is counted for `subject`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn put_failures(conn: Conn<'_>, subject: [u8; 32], failures: Failures) -> Result<()> {
-    const SQL: &str = "INSERT INTO sign_in_failures (subject_hash, failures, last_at) VALUES ($1, $2, $3) \
+pub async fn put_failures(conn: Conn<'_>, subject: Subject, failures: Failures) -> Result<()> {
+    const SQL: &str = "INSERT INTO sign_in_failures (subject_hash, account_hash, failures, last_at) \
+        VALUES ($1, $2, $3, $4) \
         ON CONFLICT (subject_hash) DO UPDATE SET failures = excluded.failures, last_at = excluded.last_at";
     on!(conn, |c| sqlx::query(SQL)
-        .bind(subject.as_slice())
+        .bind(subject.hash.as_slice())
+        .bind(subject.account.as_ref().map(<[u8; 32]>::as_slice))
         .bind(failures.count)
         .bind(failures.last_at.as_micros())
         .execute(c)
         .await
         .map(drop))?;
+    Ok(())
+}
+
+/// Forgets what is counted for an account, from whatever network.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forgive_account(conn: Conn<'_>, account: [u8; 32]) -> Result<()> {
+    const SQL: &str = "DELETE FROM sign_in_failures WHERE account_hash = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(account.as_slice()).execute(c).await.map(drop))?;
     Ok(())
 }
 

@@ -7,7 +7,11 @@ use crate::{
     support::{Aims, Browser, Database, PASSWORD},
 };
 
-both!(a_setup_link_comes_with_the_first_start, administrators_are_managed_beside_a_running_service);
+both!(
+    a_setup_link_comes_with_the_first_start,
+    administrators_are_managed_beside_a_running_service,
+    a_reset_ends_the_wait_of_a_running_service,
+);
 
 async fn a_setup_link_comes_with_the_first_start(db: Database) {
     let aims = Aims::new(&db);
@@ -87,4 +91,24 @@ async fn administrators_are_managed_beside_a_running_service(db: Database) {
     assert_eq!(sign_in("zoe", reset["password"].as_str().unwrap()).await.0, 303);
     process.stop().await;
     assert_eq!(aims.run(&["audit", "verify"]).await.code, Some(0), "two processes, one chain");
+}
+
+async fn a_reset_ends_the_wait_of_a_running_service(db: Database) {
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    let process = aims.serve().await;
+    let sign_in = async |password: &str| {
+        let form = [("username", "zoe"), ("password", password)];
+        Browser::new(process.url.clone()).post("/console/sign-in", &form).await.status.as_u16()
+    };
+    let create = ["admin", "create", "zoe", "--role", "owner", "--password-stdin"];
+    aims.run_with_input(&create, &format!("{PASSWORD}\n")).await;
+    assert_eq!(sign_in(PASSWORD).await, 303);
+    assert_eq!(sign_in("wrong").await, 401);
+    // The wait of whoever was wrong so often is longer than this test takes.
+    db.execute("UPDATE sign_in_failures SET failures = 60").await;
+    assert_eq!(sign_in(PASSWORD).await, 429);
+    let reset = aims.run(&["admin", "reset-password", "zoe", "--json"]).await.json();
+    assert_eq!(sign_in(reset["password"].as_str().unwrap()).await, 303);
+    process.stop().await;
 }

@@ -12,3 +12,4 @@ mod power;
 mod races;
 mod refusals;
 mod secrets;
+mod sign_in;

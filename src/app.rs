@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     clock::Environment,
     config::{Config, MasterKeySource, Signing, default_master_key},
-    crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret},
+    crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret, PasswordLine},
     domain::{Error, audit::Head},
     service::{
         Services, Settings,
@@ -161,6 +161,7 @@ impl App {
             refusals: Refusals::default(),
             keyring: CurrentKeyring::new(keyring),
             dpop_nonces: nonce_key(&config, master_key.as_ref())?,
+            passwords: PasswordLine::default(),
             master_key,
             checker: Checker::default(),
             ending: watch::Sender::new(false),

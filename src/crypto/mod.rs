@@ -20,7 +20,7 @@ pub use assertion::UnverifiedAssertion;
 pub use dpop::NonceKey;
 pub use jwt::{JwtError, Keyring};
 pub use opaque::OpaqueSecret;
-pub use password::{PasswordHash, PasswordPlace};
+pub use password::{PasswordHash, PasswordLine, PasswordPlace};
 pub use public_key::AssertionKey;
 pub use seal::{MasterKey, SealError};
 pub use signing::{KeyError, PrivateKey, PublicKey};

@@ -1,51 +1,101 @@
 //! Passwords at rest: Argon2id (RFC 9106), made and checked on threads that may block.
 
-use std::{fmt, num::NonZeroUsize, sync::LazyLock, thread};
+use std::{fmt, num::NonZeroUsize, sync::Arc, thread};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc};
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     clock::Environment,
     domain::{Error, Result, password::NewPassword},
 };
 
-/// At most so many wait for the turn of one; further ones are turned away, so that waiting stays short.
+/// Most tries that wait in the line; further ones find it full, so that waiting stays short.
 const WAITING: usize = 24;
+/// Places beside the line that only those get who are known: see [`PasswordLine::reserved_place`].
+const RESERVED: usize = 8;
+/// Most tries that are held back once the line is full. Each takes one of the places for requests (`MAX_REQUESTS`), of which
+/// most must stay for others.
+const HELD_BACK: usize = 128;
 
-/// As many hashes are computed at a time: each takes a core and 19 MiB, and half of the cores stay for everything else.
-static AT_A_TIME: LazyLock<usize> =
-    LazyLock::new(|| (thread::available_parallelism().map_or(1, NonZeroUsize::get) / 2).max(1));
-static TURN: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME));
-static QUEUE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*AT_A_TIME * (1 + WAITING)));
+/// Everybody whose password is checked or hashed waits for a turn here: a hash takes a core and 19 MiB.
+///
+/// As many hashes are computed at a time as half of the cores, so that the others stay for everything else. While the line is
+/// full, one more is computed at a time in a lane of its own, so that who is known does not wait behind a crowd.
+#[derive(Clone, Debug)]
+pub struct PasswordLine {
+    line: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+    held_back: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    lane: Arc<Semaphore>,
+}
 
-/// A place among those whose password is checked or hashed in turn.
+/// A place of somebody who waits for a turn.
 #[derive(Debug)]
-pub struct PasswordPlace(SemaphorePermit<'static>);
+pub struct PasswordPlace {
+    _place: OwnedSemaphorePermit,
+    turns: Arc<Semaphore>,
+}
 
 /// The turn of one of them.
 #[derive(Debug)]
-pub struct PasswordTurn {
-    _place: SemaphorePermit<'static>,
-    _turn: SemaphorePermit<'static>,
+pub struct PasswordTurn(OwnedSemaphorePermit);
+
+impl Default for PasswordLine {
+    fn default() -> Self {
+        let turns = (thread::available_parallelism().map_or(1, NonZeroUsize::get) / 2).max(1);
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self {
+            line: semaphore(turns * (1 + WAITING)),
+            reserved: semaphore(RESERVED),
+            held_back: semaphore(HELD_BACK),
+            turns: semaphore(turns),
+            lane: semaphore(1),
+        }
+    }
+}
+
+impl PasswordLine {
+    /// A place in the line, unless it is full.
+    #[must_use]
+    pub fn place(&self) -> Option<PasswordPlace> {
+        take(&self.line, &self.turns)
+    }
+
+    /// A place in the line or, when it is full, one that is kept for people who are signed in or come from a known network, and for
+    /// commands of the host's operator.
+    #[must_use]
+    pub fn reserved_place(&self) -> Option<PasswordPlace> {
+        self.place().or_else(|| take(&self.reserved, &self.lane))
+    }
+
+    /// A place of a try that is held back because the line is full.
+    #[must_use]
+    pub fn place_held_back(&self) -> Option<PasswordPlace> {
+        take(&self.held_back, &self.lane)
+    }
+}
+
+fn take(places: &Arc<Semaphore>, turns: &Arc<Semaphore>) -> Option<PasswordPlace> {
+    let place = places.clone().try_acquire_owned().ok()?;
+    Some(PasswordPlace { _place: place, turns: turns.clone() })
 }
 
 impl PasswordPlace {
-    /// Takes a place, before anything else is done for somebody who may be one of very many.
+    /// Waits for the turn. The place has to be kept until then.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when there is none.
-    pub fn line_up() -> Result<Self> {
-        QUEUE.try_acquire().map(Self).map_err(|_| Error::Unavailable(None))
+    /// None that occurs: nothing closes the line.
+    pub async fn turn(&self) -> Result<PasswordTurn> {
+        let turn = self.turns.clone().acquire_owned().await;
+        turn.map(PasswordTurn).map_err(|error| Error::internal(error.to_string()))
     }
 
-    /// Waits for the turn.
-    ///
-    /// # Errors
-    /// None that anybody meets.
-    pub async fn turn(self) -> Result<PasswordTurn> {
-        let turn = TURN.acquire().await.map_err(|error| Error::internal(error.to_string()))?;
-        Ok(PasswordTurn { _place: self.0, _turn: turn })
+    /// A turn, if nobody else has it or waits for it.
+    #[must_use]
+    pub fn turn_at_once(&self) -> Option<PasswordTurn> {
+        self.turns.clone().try_acquire_owned().ok().map(PasswordTurn)
     }
 }
 
@@ -54,7 +104,7 @@ impl PasswordTurn {
         let (done, answer) = oneshot::channel();
         let work = move || {
             // Until it is done, whether or not anybody still waits for it.
-            let _held = self;
+            let _held = self.0;
             step_back();
             let _ = done.send(work());
         };
@@ -80,13 +130,14 @@ impl PasswordHash {
         &self.0
     }
 
-    /// Hashes a password.
+    /// Hashes a password that somebody sets who may.
     ///
     /// # Errors
-    /// As [`PasswordPlace::line_up`].
-    pub async fn of(env: &Environment, password: NewPassword) -> Result<Self> {
+    /// [`Error::Unavailable`] when too many others wait.
+    pub async fn of(line: &PasswordLine, env: &Environment, password: NewPassword) -> Result<Self> {
         let salt = env.random::<16>();
-        let hash = PasswordPlace::line_up()?.turn().await?.take(move || {
+        let place = line.reserved_place().ok_or(Error::Unavailable(None))?;
+        let hash = place.turn().await?.take(move || {
             argon2()?.hash_password_with_salt(password.expose().as_bytes(), &salt).map(|hash| hash.to_string())
         });
         Ok(Self(hash.await?.map_err(|error| Error::internal(error.to_string()))?))
@@ -150,19 +201,37 @@ mod tests {
     }
 
     async fn turn() -> PasswordTurn {
-        PasswordPlace::line_up().unwrap().turn().await.unwrap()
+        PasswordLine::default().place().unwrap().turn().await.unwrap()
     }
 
     #[tokio::test]
     async fn only_the_password_matches_and_no_two_hashes_are_alike() {
         let env = Environment::system();
-        let hash = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
+        let hash = PasswordHash::of(&PasswordLine::default(), &env, password("a quiet river at dawn")).await.unwrap();
         assert!(hash.to_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.to_phc());
         assert!(hash.clone().matches("a quiet river at dawn".to_owned(), turn().await).await.unwrap());
         assert!(!hash.clone().matches("a quiet river at dusk".to_owned(), turn().await).await.unwrap());
-        let other = PasswordHash::of(&env, password("a quiet river at dawn")).await.unwrap();
+        let other = PasswordHash::of(&PasswordLine::default(), &env, password("a quiet river at dawn")).await.unwrap();
         assert_ne!(hash.to_phc(), other.to_phc());
         assert_eq!(format!("{hash:?}"), "PasswordHash([REDACTED])");
+    }
+
+    #[tokio::test]
+    async fn a_full_line_leaves_the_reserved_places() {
+        let line = PasswordLine::default();
+        let waiting: Vec<_> = std::iter::from_fn(|| line.place()).collect();
+        let in_turn = waiting[0].turn().await.unwrap();
+        let reserved: Vec<_> = std::iter::from_fn(|| line.reserved_place()).collect();
+        assert_eq!(reserved.len(), RESERVED);
+        let held_back: Vec<_> = std::iter::from_fn(|| line.place_held_back()).collect();
+        assert_eq!(held_back.len(), HELD_BACK);
+        // The lane has a turn of its own, and one at a time.
+        let in_lane = reserved[0].turn().await.unwrap();
+        assert!(held_back[0].turn_at_once().is_none());
+        drop((in_turn, in_lane));
+        assert!(held_back[0].turn_at_once().is_some());
+        drop(waiting);
+        assert!(line.place().is_some());
     }
 
     #[tokio::test]
@@ -171,7 +240,10 @@ mod tests {
             assert!(!PasswordHash::nobodys().matches(password.to_owned(), turn().await).await.unwrap());
         }
         // It takes as long as others: it says the same of how it is computed, and is read like them.
-        let other = PasswordHash::of(&Environment::system(), password("a quiet river at dawn")).await.unwrap();
+        let other =
+            PasswordHash::of(&PasswordLine::default(), &Environment::system(), password("a quiet river at dawn"))
+                .await
+                .unwrap();
         let shape = |hash: &PasswordHash| {
             let hash = phc::PasswordHash::new(hash.to_phc()).unwrap();
             (hash.algorithm, hash.version, hash.params.to_string(), hash.salt.unwrap().len(), hash.hash.unwrap().len())

@@ -25,7 +25,7 @@ pub async fn change_password(
 ) -> Result<sign_in::Proof> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let proof = sign_in::again_with_password(services, caller, present).await?;
-    let hash = PasswordHash::of(&services.env, password).await?;
+    let hash = PasswordHash::of(&services.passwords, &services.env, password).await?;
     let password_set_at = services
         .change(caller, Action::ManageAccount, move |act| {
             Box::pin(async move {

@@ -35,7 +35,7 @@ const LAST_OWNER: Error = Error::Refused("This is the last owner who can sign in
 /// [`Error::Conflict`] when the username is taken; [`Error::ProofNeeded`].
 pub async fn create(services: &Services, caller: &Caller, new: NewAdministrator) -> Result<AdministratorId> {
     services.permit(caller, Action::ManageAdministrators).await?;
-    let password = PasswordHash::of(&services.env, new.password).await?;
+    let password = PasswordHash::of(&services.passwords, &services.env, new.password).await?;
     let id = AdministratorId(services.env.uuid());
     let (username, display_name, role) = (new.username, new.display_name, new.role);
     services
@@ -219,7 +219,7 @@ pub async fn reset_password(
     every_factor: bool,
 ) -> Result<()> {
     services.permit(caller, Action::ManageAdministrators).await?;
-    let hash = PasswordHash::of(&services.env, password).await?;
+    let hash = PasswordHash::of(&services.passwords, &services.env, password).await?;
     services
         .change(caller, Action::ManageAdministrators, move |act| {
             Box::pin(async move {

@@ -49,7 +49,7 @@ pub use policy::Action;
 
 use crate::{
     clock::Environment,
-    crypto::{MasterKey, NonceKey},
+    crypto::{MasterKey, NonceKey, PasswordLine},
     domain::{PublicUrl, token::SigningAlgorithm},
     store::Store,
 };
@@ -71,6 +71,8 @@ pub struct Services {
     pub keyring: signing_keys::CurrentKeyring,
     /// Makes the nonces that proofs of possession carry.
     pub dpop_nonces: NonceKey,
+    /// Where everybody waits whose password is checked or hashed.
+    pub passwords: PasswordLine,
     /// Seals what is secret in the database, where there is one.
     pub master_key: Option<MasterKey>,
     /// What is known of the whole audit log.

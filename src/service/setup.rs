@@ -79,7 +79,7 @@ pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<
 pub async fn complete(services: &Services, origin: Origin, token: &str, new: NewAdministrator) -> Result<Proof> {
     check(services, &origin, token).await?;
     let hash = OpaqueSecret::hash_of(token);
-    let password = PasswordHash::of(&services.env, new.password).await?;
+    let password = PasswordHash::of(&services.passwords, &services.env, new.password).await?;
     let id = AdministratorId(services.env.uuid());
     let (username, display_name) = (new.username, new.display_name);
     let password_set_at = services

@@ -1,11 +1,24 @@
 //! Signing in to the console, and proving again who one is: with a password, and a second factor where there is one.
 //!
 //! Nobody is told whether a username exists: the answer, its time and its limits are the same.
+//!
+//! That holds while more people sign in than there are turns for, too. Then, tries from a network that some administrator signed
+//! in from get a place that is reserved for them, whatever the username. All others are held back, and answered "unavailable"
+//! [`HELD_BACK_FOR`] after they came. Only a right password is answered sooner, with success. While a try is held back, the
+//! password of an account that exists is checked in the line's own lane, so strangers who try made-up names cannot keep its owner
+//! out. Why this does not reveal which accounts exist:
+//!
+//! - A wrong password for an account and any password for a made-up name get the same answer at the same moment.
+//! - Both are counted alike, before anything is checked, so both have to wait after as many tries.
+//! - The lane checks a made-up name whenever it would be idle, so it is as busy with such names as with accounts, and one check in
+//!   it slows down nothing that a stranger could measure.
+//! - Whether a place is left depends on how many tries there are, not on their names.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::{self, Instant};
 use uuid::Uuid;
 
 use super::{
@@ -14,12 +27,12 @@ use super::{
     caller::{Caller, Origin},
     policy::Action,
     sessions::KeyHash,
-    throttle::{Throttle, to_the_end},
+    throttle::{Throttle, Try, is_known_network, to_the_end},
 };
 use crate::{
     crypto::{PasswordHash, PasswordPlace},
     domain::{
-        Administrator, AdministratorId, AuthFailure, Result, SessionId, Timestamp, Username,
+        Administrator, AdministratorId, AuthFailure, Error, Result, SessionId, Timestamp, Username,
         administrator::Session,
         audit::{AuditAction, Event, Resource},
         network::network,
@@ -32,6 +45,9 @@ use crate::{
 
 /// How long a right password waits for its second factor.
 const SECOND_FACTOR_WITHIN: Duration = Duration::from_mins(5);
+
+/// How long after it came a try is answered that was held back. Longer than a check takes, and than a few of them.
+const HELD_BACK_FOR: Duration = Duration::from_secs(3);
 
 /// What a right password led to.
 #[derive(Debug)]
@@ -102,12 +118,20 @@ impl Proof {
 /// Checks a username and a password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`crate::domain::Error::RateLimited`] after too many;
-/// [`crate::domain::Error::Unavailable`] when too many others wait.
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] when too many
+/// others sign in.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
-    let place = PasswordPlace::line_up()?;
     let (services, origin, username) = (services.clone(), origin.clone(), Username::parse(username).ok());
-    to_the_end(async move { judge(&services, &origin, username.as_ref(), password, place).await }).await
+    let place = match services.passwords.place() {
+        None if is_known_network(&services, &origin).await? => services.passwords.reserved_place(),
+        place => place,
+    };
+    match place {
+        Some(place) => {
+            to_the_end(async move { judge(&services, &origin, username.as_ref(), password, place).await }).await
+        }
+        None => hold_back(services, origin, username, password).await,
+    }
 }
 
 async fn judge(
@@ -117,17 +141,78 @@ async fn judge(
     password: String,
     place: PasswordPlace,
 ) -> Result<Outcome> {
-    let throttle = Throttle::of(origin, username);
-    let found = match username {
-        Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
-        None => None,
-    };
-    let (person, hash) = found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash));
+    let (person, hash) = find(services, username).await?;
     let id = person.as_ref().map(|person| person.id);
+    let throttle = Throttle::of(origin, username);
     throttle.admit(services, id).await?;
     let turn = place.turn().await?;
     let counted = throttle.count(services, id).await?;
     let right = hash.matches(password, turn).await?;
+    conclude(services, origin, &throttle, counted, person, right).await
+}
+
+/// Answers a try that finds the line full, as the head of this module says.
+async fn hold_back(
+    services: Services,
+    origin: Origin,
+    username: Option<Username>,
+    password: String,
+) -> Result<Outcome> {
+    // Kept by both: a client that hangs up must not make room for further work, and one that waits takes a place.
+    let place = Arc::new(services.passwords.place_held_back().ok_or(Error::Unavailable(None))?);
+    let answer_at = Instant::now() + HELD_BACK_FOR;
+    let kept = place.clone();
+    let judging =
+        to_the_end(async move { judge_held_back(&services, &origin, username.as_ref(), password, &kept).await });
+    let error = match time::timeout_at(answer_at, judging).await {
+        Ok(Ok(outcome)) => return Ok(outcome),
+        Ok(Err(error)) if !matches!(error, Error::Unauthenticated(_)) => error,
+        _ => Error::Unavailable(None),
+    };
+    time::sleep_until(answer_at).await;
+    Err(error)
+}
+
+async fn judge_held_back(
+    services: &Services,
+    origin: &Origin,
+    username: Option<&Username>,
+    password: String,
+    place: &PasswordPlace,
+) -> Result<Outcome> {
+    let (person, hash) = find(services, username).await?;
+    let id = person.as_ref().map(|person| person.id);
+    let throttle = Throttle::of(origin, username);
+    let counted = throttle.count(services, id).await?;
+    let turn = match &person {
+        Some(person) if person.is_enabled() => Some(place.turn().await?),
+        _ => place.turn_at_once(),
+    };
+    let right = match turn {
+        Some(turn) => hash.matches(password, turn).await?,
+        None => false,
+    };
+    conclude(services, origin, &throttle, counted, person, right).await
+}
+
+/// The account of this name, and the hash that a password for the name is checked against.
+async fn find(services: &Services, username: Option<&Username>) -> Result<(Option<Administrator>, PasswordHash)> {
+    let found = match username {
+        Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
+        None => None,
+    };
+    Ok(found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash)))
+}
+
+async fn conclude(
+    services: &Services,
+    origin: &Origin,
+    throttle: &Throttle,
+    counted: Try,
+    person: Option<Administrator>,
+    right: bool,
+) -> Result<Outcome> {
+    let id = person.as_ref().map(|person| person.id);
     match person.filter(|person| right && person.is_enabled()) {
         Some(person) if person.totp_enabled_at.is_some() => {
             services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
@@ -146,7 +231,7 @@ async fn judge(
 /// # Errors
 /// As [`with_password`].
 pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
-    let place = PasswordPlace::line_up()?;
+    let place = services.passwords.reserved_place().ok_or(Error::Unavailable(None))?;
     let (services, caller) = (services.clone(), caller.clone());
     to_the_end(async move { judge_again(&services, &caller, password, place).await }).await
 }

@@ -204,6 +204,14 @@ async fn knows(conn: Conn<'_>, person: Option<AdministratorId>, network: &str, n
     sessions::knows_network(conn, person, network, now.minus(KNOWN_FOR)).await
 }
 
+/// Returns true if an administrator who is enabled signed in from the network of `origin` before. Does not ask for whom: what follows
+/// says nothing of any account.
+pub(super) async fn is_known_network(services: &Services, origin: &Origin) -> Result<bool> {
+    let Some(ip) = origin.ip else { return Ok(false) };
+    let since = services.env.now().minus(KNOWN_FOR);
+    sessions::anybody_knows_network(services.store.read().await?.conn(), &network(ip).to_string(), since).await
+}
+
 /// Forgives an account its failures, from whatever network: somebody gave it another password.
 pub(super) async fn forgive_account(tx: &mut Tx, name: &Username) -> Result<()> {
     sessions::forgive_account(tx.conn(), account_hash(name)).await

@@ -359,3 +359,14 @@ pub async fn knows_network(conn: Conn<'_>, person: AdministratorId, network: &st
     });
     Ok(count > 0)
 }
+
+/// Returns true if an administrator who is enabled signed in from a network since `since`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn anybody_knows_network(conn: Conn<'_>, network: &str, since: Timestamp) -> Result<bool> {
+    const SQL: &str = "SELECT COUNT(*) FROM known_networks JOIN administrators ON administrators.id = administrator_id \
+        WHERE network = $1 AND last_at > $2 AND disabled_at IS NULL";
+    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(network).bind(since.as_micros()).fetch_one(c).await?);
+    Ok(count > 0)
+}

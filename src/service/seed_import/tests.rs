@@ -110,6 +110,7 @@ impl House {
             verified_tokens: crate::service::verified_tokens::VerifiedTokens::new(1_024),
             foreign_keys: crate::service::foreign_keys::ForeignKeys::default(),
             refusals: Refusals::default(),
+            passwords: crate::crypto::PasswordLine::default(),
             master_key: None,
             checker: crate::service::audit::Checker::default(),
             ending: tokio::sync::watch::Sender::new(false),

@@ -431,9 +431,11 @@ async fn however_many_sign_in_at_once_few_are_kept_waiting() {
     for mut connection in open {
         let answer = timeout(SOON, connection.read_to_end()).await.expect("everybody hears something");
         match &answer[..12] {
+            // Too many others sign in.
             "HTTP/1.1 503" => turned_away += usize::from(answer.contains("\r\nretry-after: 1\r\n")),
-            // A guess was checked, or came after too many.
-            "HTTP/1.1 401" | "HTTP/1.1 429" => {}
+            // Too many guesses came before; the page says how long to wait.
+            "HTTP/1.1 429" => turned_away += 1,
+            "HTTP/1.1 401" => {}
             _ => panic!("{answer}"),
         }
     }

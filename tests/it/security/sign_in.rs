@@ -1,19 +1,33 @@
-//! Strangers who try passwords keep nobody out.
+//! Strangers who try passwords keep nobody out, and learn nothing of who has an account.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use aims::{
+    crypto::PasswordPlace,
     domain::{AdministratorId, Role, Username, password::NewPassword},
     service::{Caller, administrators},
 };
+use futures_util::future::{join, join_all};
 use reqwest::Method;
+use tokio::sync::Notify;
 
 use crate::{
     both,
     support::{Database, PASSWORD, Page, Server, open_beside},
 };
 
-both!(a_reset_lets_the_owner_back_in_at_once, a_busy_network_does_not_keep_out_whom_it_knows);
+both!(
+    a_reset_lets_the_owner_back_in_at_once,
+    a_busy_network_does_not_keep_out_whom_it_knows,
+    a_full_line_keeps_out_nobody_who_has_an_account,
+    a_full_line_does_not_tell_who_has_an_account,
+    a_full_line_asks_for_the_second_factor_too,
+    made_up_names_from_many_networks_do_not_starve_the_owner,
+);
 
 const HOME: &str = "198.51.100.7";
 const OTHER: &str = "a lighthouse in the fog";
@@ -85,4 +99,95 @@ async fn a_busy_network_does_not_keep_out_whom_it_knows(db: Database) {
     for n in 0..8 {
         sign_in(&server, HOME, "zoe", "wrong").await.expect(if n < 6 { 401 } else { 429 });
     }
+}
+
+/// Takes every place of the line, as a crowd does.
+fn crowd(server: &Server) -> Vec<PasswordPlace> {
+    std::iter::from_fn(|| server.services.passwords.place()).collect()
+}
+
+async fn a_full_line_keeps_out_nobody_who_has_an_account(db: Database) {
+    let server = Server::with(db, &PROXY).await;
+    server.person("zoe", Role::Owner).await;
+    let browser = server.signed_in("ada", Role::Owner).await;
+    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+    let _crowd = crowd(&server);
+    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+    // A network that is known gets an answer to every name.
+    sign_in(&server, HOME, "zoe", "wrong").await.expect(401);
+    sign_in(&server, HOME, "nobody", "wrong").await.expect(401);
+    for n in 0..3 {
+        sign_in(&server, &format!("2001:db8:{n}::1"), "zoe", PASSWORD).await.leads_to("/console");
+    }
+    sign_in(&server, "203.0.113.9", "nobody", PASSWORD).await.expect(503);
+    // And so do those who are signed in.
+    browser.post("/console/confirm", &[("password", PASSWORD)]).await.leads_to("/console");
+}
+
+async fn a_full_line_does_not_tell_who_has_an_account(db: Database) {
+    const HELD_BACK_FOR: Duration = Duration::from_secs(3);
+    let server = Server::with(db, &PROXY).await;
+    server.person("name-known", Role::Owner).await;
+    let gone = server.person("name-gone", Role::Viewer).await;
+    administrators::disable(&server.services, &Caller::system(), gone).await.unwrap();
+    let _crowd = crowd(&server);
+    let tries = async |name: &str| {
+        let before = Instant::now();
+        let tries = join_all((0..10).map(|_| sign_in(&server, "203.0.113.9", name, "wrong"))).await;
+        assert!(before.elapsed() >= HELD_BACK_FOR, "{name} is answered as soon as it is judged");
+        let mut told: Vec<_> = tries.into_iter().map(|page| (page.status.as_u16(), shown(&page, name))).collect();
+        told.sort_unstable();
+        let statuses: Vec<_> = told.iter().map(|(status, _)| *status).collect();
+        assert_eq!(statuses, [429, 429, 429, 429, 503, 503, 503, 503, 503, 503], "{name}");
+        told
+    };
+    let (known, disabled) = join(tries("name-known"), tries("name-gone")).await;
+    let unknown = tries("name-nobody").await;
+    assert_eq!(known, unknown);
+    assert_eq!(disabled, unknown);
+    // Whatever they are told, tries are on the record.
+    let recorded = server.audited("console.sign_in_failed").await;
+    assert_eq!(recorded.len(), 18);
+}
+
+/// The text of a page, without its request id and the name that was typed.
+fn shown(page: &Page, name: &str) -> String {
+    let id = page.headers["x-request-id"].to_str().unwrap();
+    page.text.replace(id, "").replace(name, "")
+}
+
+async fn a_full_line_asks_for_the_second_factor_too(db: Database) {
+    let server = Server::with(db, &PROXY).await;
+    server.person("zoe", Role::Owner).await;
+    server.db.execute("UPDATE administrators SET totp_enabled_at = 1").await;
+    let _crowd = crowd(&server);
+    sign_in(&server, "203.0.113.9", "zoe", PASSWORD).await.expect(200).shows("Second step");
+}
+
+/// The attack: 40 connections that try names that nobody has, each from another /64.
+async fn made_up_names_from_many_networks_do_not_starve_the_owner(db: Database) {
+    let server = Server::with(db, &PROXY).await;
+    server.person("zoe", Role::Owner).await;
+    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+    let (is_over, tries, is_crowded) = (AtomicBool::new(false), AtomicUsize::new(0), Notify::new());
+    let stranger = async || {
+        while !is_over.load(Ordering::SeqCst) {
+            let n = tries.fetch_add(1, Ordering::SeqCst);
+            let (network, name) = (format!("2001:db8:{:x}:{:x}::1", n >> 16, n & 0xffff), format!("nobody-{n}"));
+            let status = sign_in(&server, &network, &name, "wrong").await.status.as_u16();
+            assert!([401, 503].contains(&status), "{status}");
+            if status == 503 {
+                is_crowded.notify_one();
+            }
+        }
+    };
+    let owner = async {
+        is_crowded.notified().await;
+        for n in 0..5 {
+            sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+            sign_in(&server, &format!("192.0.2.{n}"), "zoe", PASSWORD).await.leads_to("/console");
+        }
+        is_over.store(true, Ordering::SeqCst);
+    };
+    join(owner, join_all((0..40).map(|_| stranger()))).await;
 }

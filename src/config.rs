@@ -22,9 +22,9 @@ use crate::{
     crypto::MasterKey,
     domain::{
         PublicUrl,
+        audit::RefusalBounds,
         token::{LIFE_MAX, SigningAlgorithm},
     },
-    service::refusals,
     store::db::Location,
     web::serve::Limits,
 };
@@ -150,7 +150,7 @@ pub struct Config {
     /// Other requests per minute and client network.
     pub rate_limit_api: NonZeroU32,
     /// How many refusals are recorded one by one.
-    pub refusals: refusals::Bounds,
+    pub refusals: RefusalBounds,
     /// Most agents that the live view holds.
     pub agents_in_memory: usize,
     /// Where the master key comes from.
@@ -248,7 +248,7 @@ impl Config {
                 rotation_grace: rotation_grace?,
                 rate_limit_auth: rate_limit_auth?,
                 rate_limit_api: rate_limit_api?,
-                refusals: refusals::Bounds { each: refusals_each?.get(), total: u32::try_from(refusals_total?).ok()? },
+                refusals: RefusalBounds { each: refusals_each?.get(), total: u32::try_from(refusals_total?).ok()? },
                 agents_in_memory: usize::try_from(agents_in_memory?).ok()?,
                 master_key: master_key?,
                 serving: Limits {

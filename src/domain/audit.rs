@@ -22,6 +22,15 @@ mod changes;
 pub use chain::{Break, ChainHash, GENESIS, Head, Walk, hex};
 pub use changes::Changes;
 
+/// How many refusals are recorded one by one per minute.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusalBounds {
+    /// Of each network, agent and account.
+    pub each: u32,
+    /// In all.
+    pub total: u32,
+}
+
 words! {
     /// What an audit record tells.
     AuditAction {

@@ -50,7 +50,7 @@ pub use policy::Action;
 use crate::{
     clock::Environment,
     crypto::{MasterKey, NonceKey, PasswordLine},
-    domain::{PublicUrl, token::SigningAlgorithm},
+    domain::{PublicUrl, audit::RefusalBounds, token::SigningAlgorithm},
     store::Store,
 };
 
@@ -103,5 +103,5 @@ pub struct Settings {
     /// Whether foreign issuers may be asked at private addresses, and over plain http.
     pub federation_allow_private: bool,
     /// How many refusals are recorded one by one.
-    pub refusals: refusals::Bounds,
+    pub refusals: RefusalBounds,
 }

@@ -27,10 +27,8 @@ use super::{
 };
 use crate::domain::{
     ActorId, AdministratorId, AgentId, ApiKeyId, AuthFailure, Denial, Error, Result, Timestamp,
-    audit::{AuditAction, Event, Resource},
+    audit::{AuditAction, Event, RefusalBounds, Resource},
 };
-
-pub use budget::Bounds;
 
 /// How long refusals are counted together, at least.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -63,7 +61,7 @@ impl Refusals {
 
     /// Returns true if a refusal is to be recorded; counts it otherwise. A window with counts goes on until these are
     /// recorded.
-    fn admit(&self, known: Option<Known>, ip: Option<IpAddr>, now: Timestamp, bounds: Bounds) -> bool {
+    fn admit(&self, known: Option<Known>, ip: Option<IpAddr>, now: Timestamp, bounds: RefusalBounds) -> bool {
         let mut window = self.window();
         let window = match &mut *window {
             Some(window) if !window.is_over(now) || !window.suppressed.is_empty() => window,

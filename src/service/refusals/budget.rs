@@ -10,7 +10,10 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::Known;
-use crate::domain::network::{around, network};
+use crate::domain::{
+    audit::RefusalBounds,
+    network::{around, network},
+};
 
 /// Records that a principal or a network may have before it counts as noisy.
 const FEW: u32 = 10;
@@ -18,15 +21,6 @@ const FEW: u32 = 10;
 /// are given addresses.
 const IPV4_WIDTHS: &[u8] = &[0, 8, 16, 24, 32];
 const IPV6_WIDTHS: &[u8] = &[0, 16, 32, 40, 48, 64];
-
-/// How many refusals are recorded one by one in a window.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Of each network, agent and account.
-    pub each: u32,
-    /// In all.
-    pub total: u32,
-}
 
 /// What records are counted against.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +42,7 @@ pub(super) struct Budget(HashMap<Account, u32>);
 
 impl Budget {
     /// Returns true, and counts a record, if one of the parts has room for it.
-    pub(super) fn admit(&mut self, known: Option<Known>, ip: Option<IpAddr>, bounds: Bounds) -> bool {
+    pub(super) fn admit(&mut self, known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> bool {
         ways(known, ip, bounds).iter().any(|way| self.take(way))
     }
 
@@ -70,7 +64,7 @@ impl Budget {
 }
 
 /// The bounds that a record must keep, for each part that it may be counted against.
-fn ways(known: Option<Known>, ip: Option<IpAddr>, bounds: Bounds) -> Vec<Vec<Bound>> {
+fn ways(known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> Vec<Vec<Bound>> {
     let quarter = bounds.total / 4;
     let own = match (known, ip) {
         (Some(known), _) => Some(Account::Known(known)),

@@ -4,39 +4,47 @@ use uuid::Uuid;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { each: 60, total: 1_000 };
+const BOUNDS: RefusalBounds = RefusalBounds { each: 60, total: 1_000 };
 const START: Timestamp = Timestamp::from_secs(1_767_268_800);
 
-fn ip(text: &str) -> Option<IpAddr> {
-    Some(text.parse().unwrap())
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
-fn agent(n: u128) -> Option<Known> {
-    Some(Known::Agent(AgentId(Uuid::from_u128(n))))
+fn agent(n: u128) -> Known {
+    Known::Agent(AgentId(Uuid::from_u128(n)))
 }
 
-fn account(n: u128) -> Option<Known> {
-    Some(Known::Account(AdministratorId(Uuid::from_u128(n))))
+fn person(n: u128) -> Known {
+    Known::Person(AdministratorId(Uuid::from_u128(n)))
+}
+
+fn account(n: u128) -> Known {
+    Known::Account(AdministratorId(Uuid::from_u128(n)))
 }
 
 /// The first address of the `n`th network of this width in `2001:db8::/32`, or wherever else `within` is.
-fn nth(within: &str, width: u32, n: u32) -> Option<IpAddr> {
+fn nth(within: &str, width: u32, n: u32) -> IpAddr {
     let within: Ipv6Addr = within.parse().unwrap();
-    Some(IpAddr::V6(Ipv6Addr::from_bits(within.to_bits() | u128::from(n) << (128 - width))))
+    Ipv6Addr::from_bits(within.to_bits() | (u128::from(n) << (128 - width))).into()
 }
 
-fn v4(n: u32) -> Option<IpAddr> {
-    Some(IpAddr::V4((u32::from_be_bytes([100, 0, 0, 0]) + n).into()))
+fn v4(n: u32) -> IpAddr {
+    IpAddr::V4((u32::from_be_bytes([100, 0, 0, 0]) + n).into())
+}
+
+fn admit(refusals: &Refusals, known: impl Into<Option<Known>>, ip: IpAddr, now: Timestamp) -> bool {
+    refusals.admit(known.into(), Some(ip), now, BOUNDS)
 }
 
 /// Refusals of nobody known, one after another; gives how many are to be recorded.
-fn flood(refusals: &Refusals, addresses: impl Iterator<Item = Option<IpAddr>>) -> u32 {
-    addresses.map(|ip| u32::from(refusals.admit(None, ip, START, BOUNDS))).sum()
+fn flood(refusals: &Refusals, addresses: impl Iterator<Item = IpAddr>) -> u32 {
+    addresses.map(|ip| u32::from(admit(refusals, None, ip, START))).sum()
 }
 
 #[test]
 fn a_flood_from_many_networks_leaves_room_for_the_others() {
-    type Flood = (&'static str, fn(u32) -> Option<IpAddr>);
+    type Flood = (&'static str, fn(u32) -> IpAddr);
     let floods: [Flood; 6] = [
         ("one site", |n| nth("2001:db8::", 64, n)),
         ("44 sites", |n| nth("2001:db8::", 56, n)),
@@ -50,12 +58,12 @@ fn a_flood_from_many_networks_leaves_room_for_the_others() {
         let recorded = flood(&refusals, (0..11_200).map(address));
         assert!((250..=375).contains(&recorded), "{name}: {recorded}");
         for n in 0..5 {
-            assert!(refusals.admit(account(1), ip("203.0.113.9"), START, BOUNDS), "{name}: sign-in {n}");
+            assert!(admit(&refusals, account(1), ip("203.0.113.9"), START), "{name}: sign-in {n}");
         }
-        assert!(refusals.admit(agent(1), ip("203.0.113.9"), START, BOUNDS), "{name}: an agent");
-        assert!(refusals.admit(None, ip("203.0.113.9"), START, BOUNDS), "{name}: a quiet address");
+        assert!(admit(&refusals, agent(1), ip("203.0.113.9"), START), "{name}: an agent");
+        assert!(admit(&refusals, None, ip("203.0.113.9"), START), "{name}: a quiet address");
         let other = if name == "all of IPv6" { "203.0.113.10" } else { "2a00::1" };
-        assert!(refusals.admit(None, ip(other), START, BOUNDS), "{name}: a quiet address elsewhere");
+        assert!(admit(&refusals, None, ip(other), START), "{name}: a quiet address elsewhere");
         assert_eq!(refusals.suppressed(), u64::from(11_200 - recorded), "{name}");
     }
 }
@@ -65,7 +73,7 @@ fn a_flood_from_sites_leaves_room_for_their_neighbours() {
     for width in [64, 56] {
         let refusals = Refusals::default();
         flood(&refusals, (0..11_200).map(|n| nth("2001:db8::", width, n)));
-        assert!(refusals.admit(None, ip("2001:db8:ffff::1"), START, BOUNDS), "/{width}");
+        assert!(admit(&refusals, None, ip("2001:db8:ffff::1"), START), "/{width}");
     }
 }
 
@@ -74,11 +82,9 @@ fn the_bound_holds_whoever_is_refused() {
     let refusals = Refusals::default();
     let mut recorded = 0;
     for n in 0..3_000_u32 {
-        for known in
-            [None, agent(n.into()), account(n.into()), Some(Known::Person(AdministratorId(Uuid::from_u128(n.into()))))]
-        {
+        for known in [None, Some(agent(n.into())), Some(account(n.into())), Some(person(n.into()))] {
             for address in [v4(n << 12), nth("2000::", 20, n)] {
-                recorded += u32::from(refusals.admit(known, address, START, BOUNDS));
+                recorded += u32::from(admit(&refusals, known, address, START));
             }
         }
     }
@@ -93,10 +99,10 @@ fn the_bound_holds_whoever_is_refused() {
 #[test]
 fn each_principal_and_network_has_a_bound() {
     let refusals = Refusals::default();
-    for known in [agent(1), account(1), None] {
+    for known in [Some(agent(1)), Some(account(1)), None] {
         let recorded = (0..1_000).filter(|n| {
             let address = if known.is_some() { v4(*n) } else { v4(0) };
-            refusals.admit(known, address, START, BOUNDS)
+            admit(&refusals, known, address, START)
         });
         assert_eq!(recorded.count(), 60, "{known:?}");
     }
@@ -107,10 +113,9 @@ fn a_guesser_leaves_room_for_what_the_guessed_person_does() {
     let refusals = Refusals::default();
     flood(&refusals, (0..1_000).map(v4));
     for n in 0..1_000 {
-        refusals.admit(account(1), v4(n), START, BOUNDS);
+        admit(&refusals, account(1), v4(n), START);
     }
-    let person = Some(Known::Person(AdministratorId(Uuid::from_u128(1))));
-    assert!(refusals.admit(person, v4(0), START, BOUNDS));
+    assert!(admit(&refusals, person(1), v4(0), START));
 }
 
 #[test]
@@ -118,26 +123,26 @@ fn a_new_minute_has_a_new_budget() {
     let later = START.plus(WINDOW);
     let refusals = Refusals::default();
     // Nothing was suppressed: nothing needs to be recorded before the next window begins.
-    assert_eq!((0..60).filter(|_| refusals.admit(None, v4(0), START, BOUNDS)).count(), 60);
-    assert!(refusals.admit(None, v4(0), later, BOUNDS));
+    assert_eq!((0..60).filter(|_| admit(&refusals, None, v4(0), START)).count(), 60);
+    assert!(admit(&refusals, None, v4(0), later));
     // The clock was set back.
-    assert_eq!((0..61).filter(|_| refusals.admit(None, v4(0), START, BOUNDS)).count(), 60);
+    assert_eq!((0..61).filter(|_| admit(&refusals, None, v4(0), START)).count(), 60);
     assert!(refusals.end(START, false).is_none());
     // A window goes on until its counts are recorded.
-    assert!(!refusals.admit(None, v4(0), later, BOUNDS));
+    assert!(!admit(&refusals, None, v4(0), later));
     drop(refusals.end(later, false).unwrap());
     assert_eq!(refusals.suppressed(), 2);
     let ended = refusals.end(later, false).unwrap();
-    assert!(refusals.admit(None, v4(0), later, BOUNDS));
+    assert!(admit(&refusals, None, v4(0), later));
     ended.recorded();
     assert_eq!(refusals.suppressed(), 0);
 }
 
 #[test]
 fn a_summary_names_the_networks_that_were_counted_most() {
-    let most = |addresses: &mut dyn Iterator<Item = Option<IpAddr>>| {
+    let most = |addresses: &mut dyn Iterator<Item = IpAddr>| {
         let mut suppressed = Suppressed::default();
-        addresses.for_each(|ip| suppressed.add(None, ip));
+        addresses.for_each(|ip| suppressed.add(None, Some(ip)));
         suppressed.most()
     };
     let network = |text: &str| Source::Network(text.parse().unwrap());
@@ -159,6 +164,6 @@ fn a_summary_names_the_networks_that_were_counted_most() {
     let loud = ip("203.0.113.1");
     let flood = (0..200_000).flat_map(|n| [nth("2001:db8::", 64, n), nth("2001:db9::", 48, n), loud]);
     let (named, others) = most(&mut flood.into_iter());
-    assert!(named.contains(&(Source::One(loud.unwrap()), 200_000)), "{named:?}");
+    assert!(named.contains(&(Source::One(loud), 200_000)), "{named:?}");
     assert_eq!(named.iter().map(|(_, count)| count).sum::<u64>() + others, 600_000);
 }

@@ -12,16 +12,11 @@ use crate::{
     domain::{
         ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, PublicUrl, Timestamp,
         agent::Sort,
-        audit::{Head, Record},
+        audit::{Head, Record, RefusalBounds},
     },
     service::{
-        Origin, Services, Settings,
-        audit::verify,
-        bootstrap,
-        principals::Principals,
-        refusals::{Bounds, Refusals},
-        signing_keys::CurrentKeyring,
-        tokens,
+        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals,
+        signing_keys::CurrentKeyring, tokens,
     },
     store::{Changes, Conn, Db, Location, Mode, Store, agents, api_keys, audit, capabilities},
 };
@@ -127,7 +122,7 @@ impl House {
                 delegation_depth: 5,
                 federation_allow_private: false,
                 rotation_grace: Duration::from_hours(24),
-                refusals: Bounds { each: 100, total: 1_000 },
+                refusals: RefusalBounds { each: 100, total: 1_000 },
             }),
         };
         Self { dir, services }

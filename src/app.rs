@@ -77,11 +77,11 @@ pub enum StartError {
     Store(#[from] Error),
 }
 
-/// Why the service ended without being asked to; the message is meant for the operator.
+/// Why the service stopped by itself. The message is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// A task ended that runs as long as the service: a defect.
-    #[error("{0} ended unexpectedly; start the service again")]
+    /// A task that should run as long as the service ended. This is a defect.
+    #[error("{0} ended unexpectedly; restart the service")]
     Task(&'static str),
     /// The database files were deleted, moved or replaced.
     #[error(transparent)]
@@ -312,14 +312,14 @@ impl App {
     }
 }
 
-/// Waits until the service cannot go on.
+/// Waits until the service cannot continue.
 async fn stopped(background: &mut JoinSet<()>, store: &Store) -> Stopped {
     let stopped = tokio::select! {
         replaced = store.files_replaced() => replaced.into(),
-        Some(_) = background.join_next() => Stopped::Task("a task in the background"),
-        () = store.ended() => Stopped::Task("the task that writes to the database"),
+        Some(_) = background.join_next() => Stopped::Task("a background task"),
+        () = store.ended() => Stopped::Task("the database writer"),
     };
-    // The writer ends because of the files, and may be noticed first.
+    // A missing file also ends the writer, which may be noticed first.
     store.db().check_files().map_or_else(Stopped::from, |()| stopped)
 }
 
@@ -403,7 +403,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let writing = store.write(|_| Box::pin(async { Ok(()) }));
         let (served, written) = tokio::join!(app.serve(listener, pending()), writing);
-        assert!(served.unwrap_err().to_string().starts_with("the task that writes to the database ended"));
+        assert!(served.unwrap_err().to_string().starts_with("the database writer ended"));
         assert!(written.is_err());
     }
 
@@ -414,7 +414,7 @@ mod tests {
         let mut background = app.start_background();
         background.spawn(async { panic!("a defect") });
         let stopped = stopped(&mut background, &app.services.store).await;
-        assert!(stopped.to_string().starts_with("a task in the background ended"));
+        assert!(stopped.to_string().starts_with("a background task ended"));
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ macro_rules! settings {
 settings! {
     "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, `postgres://user:password@host/name`, or `postgres:///name?host=/socket/folder`";
     "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
-    "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path: issuer and audience of access tokens, as it is written. By default with the port of `LISTEN_ADDR`";
+    "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path. Issuer and audience of access tokens, exactly as written. By default with the port of `LISTEN_ADDR`";
     "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
     "CORS_ORIGINS", "", "Origins such as `https://app.example`, separated by commas, whose pages may call the JSON API and introspection from a browser";
     "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
@@ -61,8 +61,8 @@ settings! {
     "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
     "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
     "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
-    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one per minute and client address, agent or account; further ones are counted";
-    "AUDIT_REFUSALS_TOTAL_PER_MINUTE", "1000", "Refusals recorded one by one per minute in all, on each node, 100 to 1000000000. A flood from elsewhere leaves parts of it to agents, to people and their accounts, and to quiet networks";
+    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one, per minute and client address, agent or account; the rest are counted";
+    "AUDIT_REFUSALS_TOTAL_PER_MINUTE", "1000", "Refusals recorded one by one, per minute on each node, 100 to 1000000000. Parts are reserved for agents, for people and their accounts, and for networks with few refusals";
     "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
     "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
     "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, as a rule at 1.3 KiB each; whoever else comes is read from the database";
@@ -168,7 +168,7 @@ impl Config {
     /// Reads the environment of the process, and `.env` in the working directory for what the environment leaves out.
     ///
     /// # Errors
-    /// Everything that cannot be read, or else everything that is wrong, at once.
+    /// All settings that cannot be read, or else all that are invalid.
     pub fn from_env() -> Result<Self, Vec<Problem>> {
         let (mut values, mut problems) = match env_file::read(Path::new(".env")) {
             Ok(values) => (values, Vec::new()),

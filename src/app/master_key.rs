@@ -32,7 +32,7 @@ pub(super) async fn load(config: &Config, store: &Store, env: &Environment) -> R
 async fn open(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
     match source {
         MasterKeySource::Value(key) => Ok(key.clone()),
-        // To open the database as a file would drop SQLite's locks on it.
+        // Opening the database as a plain file would drop SQLite's locks on it.
         MasterKeySource::File { path, .. } if store.db().includes_file(path) => {
             Err(StartError::MasterKeyForm(path.clone()))
         }

@@ -1,5 +1,5 @@
-//! Standard error: log lines, panics and failures, with everything that has the shape of a credential redacted. Standard output stays
-//! for what a command answers.
+//! Standard error: log lines, panics and errors, with anything that looks like a credential redacted. Standard output is for the
+//! results of commands.
 
 mod redact;
 
@@ -32,12 +32,12 @@ pub(super) fn start(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to standard error. Where nobody can be told, the exit code must do.
+/// Writes a line to standard error. If that fails, only the exit code reports the error.
 pub(super) fn tell(line: impl Display) {
     let _ = Redacted(io::stderr()).write_all(format!("{line}\n").as_bytes());
 }
 
-/// Redacts what panics say, which may be a value that could not be used.
+/// Redacts panic messages, which may contain a secret value.
 pub(super) fn redact_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -56,8 +56,8 @@ fn message(payload: &dyn Any) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(not a text)")
 }
 
-/// Redacts whatever is written. A secret must not be split between two writes: the log writes each line, and [`tell`] each
-/// message, in one.
+/// Redacts everything that is written. A secret must not be split across two writes: the log writes each line, and [`tell`] each
+/// message, in a single write.
 struct Redacted<W>(W);
 
 impl<W: Write> Write for Redacted<W> {

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Files that are open besides connections and the database: the standard streams, the runtime, the listener, a connection that waits
-/// for its place, and requests to foreign issuers.
+/// for a slot, and requests to foreign issuers.
 const FILES: u64 = 20;
-/// Files to ask for besides connections, where the machine allows as many.
+/// Files to request besides connections, if the machine allows that many.
 const ROOM: u64 = 256;
 
 pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
@@ -74,10 +74,10 @@ pub(super) fn warm_up() {
     let _ = (thread::Builder::new().spawn(gather), thread::Builder::new().spawn(RateLimit::calibrate));
 }
 
-/// Keeps the signals from ending the process that by default end it at once. Nothing is reopened, as the log goes to standard error.
+/// Handles the signals that would end the process by default. Nothing is reopened, because the log goes to standard error.
 fn outlive_signals() -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
-    // Their handlers stay for as long as the process runs.
+    // The handlers stay installed until the process ends.
     let _ = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -87,14 +87,14 @@ fn outlive_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files, each of which may be a connection, and returns how many connections it allows. Most shells allow a
-/// process 1,024 files until it asks for more.
+/// Raises the open file limit and returns how many connections it allows. Most shells allow a process 1,024 files until it requests
+/// more.
 fn allow_connections(wanted: usize, database: &Location) -> Result<usize, Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let desired = u64::try_from(wanted)?.saturating_add(ROOM);
     let possible = maximum.map_or(desired, |maximum| maximum.min(desired));
     if current.is_some_and(|current| current < possible) {
-        // What it did shows below.
+        // The result is read below.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return Ok(wanted) };
@@ -102,13 +102,15 @@ fn allow_connections(wanted: usize, database: &Location) -> Result<usize, Failur
     let allowed = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     if allowed == 0 {
         let least = others + 1;
-        return Err(format!("the limit of open files is {files}, and serving takes at least {least}; raise it").into());
+        return Err(
+            format!("the open file limit is {files}, but the service needs at least {least}; raise the limit").into()
+        );
     }
     if allowed < wanted {
         tracing::warn!(
             open_files = files,
             max_connections = allowed,
-            "the limit of open files allows fewer connections than MAX_CONNECTIONS"
+            "the open file limit allows fewer connections than MAX_CONNECTIONS"
         );
     }
     Ok(allowed.min(wanted))

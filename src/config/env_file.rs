@@ -4,14 +4,14 @@ use std::{collections::HashMap, fs, io, path::Path};
 
 use super::{Problem, SETTINGS};
 
-/// Reads the file, if there is one. Of several values of one name the last one counts.
+/// Reads the file, if it exists. If a name is set more than once, the last value counts.
 ///
 /// # Errors
-/// Each line that is wrong, by its number and, if it can be told, its name. Never its text, which may hold a secret.
+/// Lists each invalid line by its number and, if known, its name. Never quotes the line, which may hold a secret.
 pub(super) fn read(path: &Path) -> Result<HashMap<String, String>, Vec<Problem>> {
     match fs::read(path) {
         Ok(bytes) => parse(&bytes),
-        // A link to a file that is missing is no file that is missing.
+        // A dangling link is an error; a missing file is not.
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(HashMap::new()),
         Err(error) => Err(vec![Problem(format!(".env cannot be read: {error}"))]),
     }
@@ -45,7 +45,9 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, String)>, String> {
         );
     };
     if !is_name(name) {
-        return Err("the name before the = is not made of letters, digits and underscores".to_owned());
+        return Err(
+            "the name before the = may only contain letters, digits and underscores, and no digit first".to_owned()
+        );
     }
     match parse_value(value) {
         Ok(value) if value.contains(char::is_control) => Err(format!("{name} has a control character in its value")),
@@ -80,7 +82,7 @@ fn parse_value(written: &str) -> Result<String, &'static str> {
     }
 }
 
-/// The value, and what follows its closing quote. A backslash counts before a quote, a backslash and a dollar sign only.
+/// Returns the value and the text after its closing quote. A backslash escapes only a quote, a backslash or a dollar sign.
 fn double_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.chars();

@@ -41,7 +41,7 @@ pub(super) fn database(url: &str) -> Result<Location, String> {
     }
 }
 
-/// A character of a password that is not encoded makes other parts of the password the host or a parameter, which are shown.
+/// An unencoded character in a password can turn the rest of it into the host or a parameter, both of which are shown.
 fn postgres(url: &str) -> Result<Location, String> {
     const ALLOWED: &str = "must be postgres://user:password@host/name, with @ : / ? # in a user name or password written as \
         %40 %3A %2F %3F %23";
@@ -50,7 +50,7 @@ fn postgres(url: &str) -> Result<Location, String> {
     let (authority, path) = hierarchy.split_once('/').unwrap_or((hierarchy, ""));
     let is_ambiguous =
         url.contains('#') || path.contains('@') || (parameters.contains('@') && !authority.contains('@'));
-    // `Url` reads no user without a host, which the parameter then replaces.
+    // `Url` cannot parse a user without a host; the parameter then replaces the host.
     let is_elsewhere = parameters.split('&').any(|parameter| parameter.starts_with("host="));
     let url = if authority.ends_with('@') && is_elsewhere {
         format!("postgres://{authority}localhost/{path}?{parameters}")
@@ -76,8 +76,8 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     network::parse_networks(text).map_err(|part| format!("must hold addresses and networks; {part:?} is neither"))
 }
 
-/// Origins as browsers write them, since they are compared to the letter. No wildcard: a page that calls the API holds a token, and
-/// those that may are known.
+/// Origins as browsers write them, because they are compared exactly. Wildcards are refused: a page that calls the API holds a
+/// token, so the operator knows which pages those are.
 pub(super) fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let origin = |part: &str| {
@@ -87,7 +87,9 @@ pub(super) fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
                 && !part.contains('*')
         });
         let value = HeaderValue::from_str(part).ok().filter(|_| is_origin);
-        value.ok_or_else(|| format!("must hold origins such as https://app.example, without a path; {part:?} is none"))
+        value.ok_or_else(|| {
+            format!("must hold origins such as https://app.example, without a path; {part:?} is not an origin")
+        })
     };
     parts.map(origin).collect()
 }

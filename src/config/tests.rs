@@ -63,7 +63,7 @@ fn every_spelling_of_a_database_is_understood() {
     }
 }
 
-/// A part of a password must not become a host that is asked for, or a parameter that is logged.
+/// Part of a password must not be used as a host or logged as a parameter.
 #[test]
 fn a_password_that_is_not_encoded_is_refused() {
     for url in [
@@ -177,7 +177,7 @@ fn origins_are_written_as_browsers_write_them() {
         "file:///x",
         "ftp://app.example",
     ] {
-        assert!(problems(&[("CORS_ORIGINS", other)]).contains(&format!("{other:?} is none")), "{other}");
+        assert!(problems(&[("CORS_ORIGINS", other)]).contains(&format!("{other:?} is not an origin")), "{other}");
     }
 }
 

@@ -10,18 +10,18 @@ use crate::{
     domain::{Error, Result, password::NewPassword},
 };
 
-/// Most tries that wait in the line; further ones find it full, so that waiting stays short.
+/// Maximum number of tries that wait in line for each turn. Keeps the wait short.
 const WAITING: usize = 24;
-/// Places beside the line that only those get who are known: see [`PasswordLine::reserved_place`].
+/// Reserved places beside the line: see [`PasswordLine::reserved_place`].
 const RESERVED: usize = 8;
-/// Most tries that are held back once the line is full. Each takes one of the places for requests (`MAX_REQUESTS`), of which
-/// most must stay for others.
+/// Maximum number of tries held back while the line is full. Each occupies a request slot (`MAX_REQUESTS`), and most slots must
+/// stay free for other requests.
 const HELD_BACK: usize = 128;
 
-/// Everybody whose password is checked or hashed waits for a turn here: a hash takes a core and 19 MiB.
+/// The queue for checking and hashing passwords: a hash takes a core and 19 MiB.
 ///
-/// As many hashes are computed at a time as half of the cores, so that the others stay for everything else. While the line is
-/// full, one more is computed at a time in a lane of its own, so that who is known does not wait behind a crowd.
+/// At most half of the cores compute hashes at a time, which leaves the others for everything else. While the line is full, a
+/// separate lane computes one more hash at a time, so callers with a reserved place do not wait behind the line.
 #[derive(Clone, Debug)]
 pub struct PasswordLine {
     line: Arc<Semaphore>,
@@ -31,7 +31,7 @@ pub struct PasswordLine {
     lane: Arc<Semaphore>,
 }
 
-/// A place of somebody who waits for a turn.
+/// A caller's place while it waits for a turn.
 #[derive(Debug)]
 pub struct PasswordPlace {
     _place: OwnedSemaphorePermit,
@@ -57,20 +57,20 @@ impl Default for PasswordLine {
 }
 
 impl PasswordLine {
-    /// A place in the line, unless it is full.
+    /// Takes a place in the line, unless it is full.
     #[must_use]
     pub fn place(&self) -> Option<PasswordPlace> {
         take(&self.line, &self.turns)
     }
 
-    /// A place in the line or, when it is full, one that is kept for people who are signed in or come from a known network, and for
-    /// commands of the host's operator.
+    /// Takes a place in the line or, if it is full, a reserved place. Only for people who are signed in or come from a known
+    /// network, and for commands of the host's operator.
     #[must_use]
     pub fn reserved_place(&self) -> Option<PasswordPlace> {
         self.place().or_else(|| take(&self.reserved, &self.lane))
     }
 
-    /// A place of a try that is held back because the line is full.
+    /// Takes a place for a try that is held back because the line is full.
     #[must_use]
     pub fn place_held_back(&self) -> Option<PasswordPlace> {
         take(&self.held_back, &self.lane)
@@ -83,16 +83,16 @@ fn take(places: &Arc<Semaphore>, turns: &Arc<Semaphore>) -> Option<PasswordPlace
 }
 
 impl PasswordPlace {
-    /// Waits for the turn. The place has to be kept until then.
+    /// Waits for a turn. The caller must keep the place until then.
     ///
     /// # Errors
-    /// None that occurs: nothing closes the line.
+    /// Does not occur, because the line is never closed.
     pub async fn turn(&self) -> Result<PasswordTurn> {
         let turn = self.turns.clone().acquire_owned().await;
         turn.map(PasswordTurn).map_err(|error| Error::internal(error.to_string()))
     }
 
-    /// A turn, if nobody else has it or waits for it.
+    /// Takes a turn if one is free and nobody waits.
     #[must_use]
     pub fn turn_at_once(&self) -> Option<PasswordTurn> {
         self.turns.clone().try_acquire_owned().ok().map(PasswordTurn)
@@ -130,10 +130,10 @@ impl PasswordHash {
         &self.0
     }
 
-    /// Hashes a password that somebody sets who may.
+    /// Hashes a new password. The caller must be authorised to set it.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when too many others wait.
+    /// [`Error::Unavailable`] if too many others wait.
     pub async fn of(line: &PasswordLine, env: &Environment, password: NewPassword) -> Result<Self> {
         let salt = env.random::<16>();
         let place = line.reserved_place().ok_or(Error::Unavailable(None))?;
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(reserved.len(), RESERVED);
         let held_back: Vec<_> = std::iter::from_fn(|| line.place_held_back()).collect();
         assert_eq!(held_back.len(), HELD_BACK);
-        // The lane has a turn of its own, and one at a time.
+        // The lane has a separate turn, and only one.
         let in_lane = reserved[0].turn().await.unwrap();
         assert!(held_back[0].turn_at_once().is_none());
         drop((in_turn, in_lane));

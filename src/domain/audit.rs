@@ -274,7 +274,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads the first moment to show: a date alone is the beginning of its day.
+    /// Parses the start of a period. A date without a time means the start of that day.
     ///
     /// # Errors
     /// When the text is neither a date nor a date and time.
@@ -282,7 +282,7 @@ impl Filter {
         Timestamp::parse_lenient(text).ok_or_else(not_a_moment)
     }
 
-    /// Reads the last moment to show: a date alone includes its day.
+    /// Parses the end of a period. A date without a time includes the whole day.
     ///
     /// # Errors
     /// When the text is neither a date nor a date and time.

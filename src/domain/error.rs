@@ -163,7 +163,7 @@ pub enum AuthFailure {
     InvalidClient,
     /// An assertion does not authenticate its client; why, is for the record.
     InvalidAssertion(&'static str),
-    /// The client made the assertion, which ends later than [`super::token::ASSERTION_LIFE`] allows.
+    /// The client's own assertion expires later than [`super::token::ASSERTION_LIFE`] allows.
     AssertionLivesTooLong,
     /// No access token was sent.
     MissingToken,
@@ -244,10 +244,10 @@ pub enum Denial {
         "This setup link is not valid, or its hour is over. Whoever runs this host makes another with: aims setup-token"
     )]
     SetupLink,
-    /// The act is one upon an agent that holds authority the caller lacks, or gives away such authority.
+    /// The act targets an agent that holds authority the caller lacks, or grants such authority.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(String),
-    /// A token could satisfy the federated identity and one of an agent that holds authority the caller lacks.
+    /// One token could satisfy both the federated identity and an identity of an agent that holds authority the caller lacks.
     #[error("It overlaps a federated identity of an agent that holds authority that you lack: {0}")]
     OverlappingIdentity(String),
 }

@@ -103,8 +103,8 @@ impl Trust {
         claims.get("sub")?.as_str().filter(|subject| text::line(subject, 1, Self::TEXT_MAX).is_ok())
     }
 
-    /// Returns true if one token could satisfy both this trust and another of the same issuer and audience that demands `claims`:
-    /// there is no claim of which they demand different values.
+    /// Returns true if one token could satisfy both this trust and another that has the same issuer and audience and demands
+    /// `claims`: they do not demand different values for any claim.
     #[must_use]
     pub fn overlaps(&self, claims: &BTreeMap<String, String>) -> bool {
         claims.iter().all(|(name, value)| self.claims.get(name).is_none_or(|demanded| demanded == value))

@@ -1,5 +1,4 @@
-//! JSON documents from outside. No object in them may give a member twice: which of the two counts would be a guess, and
-//! another reader of the same document may guess differently.
+//! Untrusted JSON documents. Duplicate object members are refused, because parsers disagree on which of them counts.
 
 use std::fmt;
 
@@ -14,23 +13,23 @@ use super::error::Invalid;
 /// Reads a document.
 ///
 /// # Errors
-/// When it is not JSON, is nested deeper than 127 levels, gives a member twice at any depth, or does not hold a `T`.
+/// If the document is not JSON, is nested deeper than 127 levels, repeats a member at any depth, or does not hold a `T`.
 pub fn read<T: DeserializeOwned>(document: &[u8]) -> serde_json::Result<T> {
     let Unambiguous(value) = serde_json::from_slice(document)?;
     serde_json::from_value(value)
 }
 
-/// Why [`read`] gave no [`Value`]: the document gives a member twice, or else is `malformed`.
+/// Explains why [`read`] failed: the document repeats a member, or else is `malformed`.
 #[must_use]
 pub fn invalid(error: &serde_json::Error, malformed: &'static str) -> Invalid {
     if error.is_data() {
-        Invalid::new("duplicate", "A JSON object should give each member once")
+        Invalid::new("duplicate", "JSON objects should not repeat a member")
     } else {
         Invalid::new("json_invalid", malformed)
     }
 }
 
-/// A value whose objects give each member once.
+/// A value whose objects have no duplicate members.
 struct Unambiguous(Value);
 
 impl<'d> Deserialize<'d> for Unambiguous {
@@ -88,7 +87,7 @@ impl<'d> Visitor<'d> for ValueVisitor {
         let mut read = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if read.contains_key(&name) {
-                return Err(A::Error::custom("a member is given twice"));
+                return Err(A::Error::custom("a member is repeated"));
             }
             let Unambiguous(value) = members.next_value()?;
             read.insert(name, value);

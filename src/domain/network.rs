@@ -16,7 +16,7 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The network of this width that an address is in; an IPv4 address within IPv6 counts as IPv4.
+/// The network of this width that contains an address. An IPv4-mapped IPv6 address counts as IPv4.
 #[must_use]
 pub fn around(ip: IpAddr, width: u8) -> IpNet {
     let ip = ip.to_canonical();

@@ -5,15 +5,15 @@ use url::Url;
 use super::uri::{are_equivalent, normal_form};
 
 /// The URL that clients use: the issuer and the audience of access tokens. Kept byte for byte as the operator writes it, with or
-/// without a slash at its end, because clients compare issuers that way (RFC 8414 §3.3, RFC 9207 §2.4).
+/// without a trailing slash, because clients compare issuers that way (RFC 8414 §3.3, RFC 9207 §2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Reads a URL with scheme and host, and perhaps a port.
+    /// Parses a URL that has a scheme, a host and optionally a port.
     ///
     /// # Errors
-    /// What is wrong, in words that follow the setting's name.
+    /// Describes the problem, in words that follow the name of the setting.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const ALLOWED: &str = "must be an http or https URL without user, query and fragment";
         let url = normal_form(text).and_then(|normal| Url::parse(&normal).ok()).ok_or(ALLOWED)?;
@@ -33,7 +33,7 @@ impl PublicUrl {
         &self.0
     }
 
-    /// The URL without a slash at its end.
+    /// The URL without a trailing slash.
     #[must_use]
     pub fn without_slash(&self) -> &str {
         self.0.strip_suffix('/').unwrap_or(&self.0)

@@ -75,7 +75,7 @@ pub fn paragraph_pattern() -> String {
     format!("^(?![{}]+$)[^{}]*$", class(&[BREAKS, BLANK]), class(&[CONTROLS_WITHIN_LINES, DECEIVING]))
 }
 
-/// The inside of a character class. What lies beyond U+FFFF stands for itself, because engines differ in how they escape it.
+/// The inside of a character class. Characters beyond U+FFFF are not escaped, because engines differ in how they escape them.
 fn class(tables: &[Ranges]) -> String {
     let escaped = |c: char| if c <= '\u{FFFF}' { format!("\\u{:04X}", u32::from(c)) } else { c.to_string() };
     let range = |&(first, last): &(char, char)| {
@@ -92,7 +92,7 @@ pub fn line(text: &str, min: usize, max: usize) -> Result<String, Invalid> {
     check(text, min, max, CONTROLS)
 }
 
-/// A name: one line of 1 to `max` characters that shows something.
+/// A name: one line of 1 to `max` characters, at least one of them visible.
 ///
 /// # Errors
 /// As [`line()`], and when the text is blank.
@@ -100,7 +100,7 @@ pub fn name(text: &str, max: usize) -> Result<String, Invalid> {
     visible(line(text, 1, max)?)
 }
 
-/// Text of up to `max` characters that may hold line breaks and tabs. It is empty or shows something.
+/// Text of up to `max` characters that may hold line breaks and tabs. Unless empty, it holds a visible character.
 ///
 /// # Errors
 /// As [`name()`].
@@ -111,7 +111,7 @@ pub fn paragraph(text: &str, max: usize) -> Result<String, Invalid> {
 
 fn visible(text: String) -> Result<String, Invalid> {
     if text.chars().all(|c| is_in(BLANK, c) || is_in(CONTROLS, c)) {
-        return Err(Invalid::new("string_blank", "String should hold a visible character"));
+        return Err(Invalid::new("string_blank", "String should contain a visible character"));
     }
     Ok(text)
 }
@@ -143,7 +143,7 @@ pub fn json(text: &str, max: usize) -> Result<String, Invalid> {
     }
     match json::read::<serde_json::Value>(text.as_bytes()) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(json::invalid(&error, "String should hold a JSON document")),
+        Err(error) => Err(json::invalid(&error, "String should contain a JSON document")),
     }
 }
 

@@ -60,7 +60,7 @@ impl Timestamp {
         Self::parse_iso8601(text, Time::MIDNIGHT)
     }
 
-    /// Parses the end of a period as [`Timestamp::parse_lenient`] does, but a date alone is the last moment of its day: the
+    /// Parses the end of a period like [`Timestamp::parse_lenient`], except that a date alone is the last moment of its day: the
     /// period includes the day.
     #[must_use]
     pub fn parse_lenient_end(text: &str) -> Option<Self> {

@@ -12,8 +12,7 @@ use super::{
 
 /// The longest life that a token can have been given, whatever the setting says now.
 pub const LIFE_MAX: Duration = Duration::from_hours(24);
-/// Longest time that a client's assertion may still be valid: the life that common libraries give it. Its identifier is remembered
-/// for as long.
+/// Longest remaining life of a client's assertion: the default of common libraries. Its identifier is remembered for as long.
 pub const ASSERTION_LIFE: Duration = Duration::from_hours(1);
 /// How far others' clocks may differ, in seconds: what they signed may come from so far in the future.
 pub const CLOCK_SKEW: i64 = 5;
@@ -113,8 +112,8 @@ pub struct Claims {
     pub client_id: String,
     /// Issued at.
     pub iat: i64,
-    /// Not valid before. AIMS leaves it out: a token counts from the moment that it is issued, and a verifier whose clock is a
-    /// second behind would refuse it.
+    /// Not valid before. AIMS leaves it out: a token is valid as soon as it is issued, and a verifier whose clock is a second
+    /// behind would refuse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
     /// Expires at.
@@ -219,7 +218,7 @@ pub enum TokenRefusal {
     /// The proof of possession lacks a nonce that was given out lately.
     #[error("The DPoP proof must carry the nonce of the header DPoP-Nonce")]
     DpopNonceNeeded,
-    /// The assertion gives the client no token; why, is for the record.
+    /// The assertion is refused. Only the audit record gives the reason.
     #[error("The assertion is not valid, or not for this client")]
     InvalidGrant(&'static str),
     /// The resource is unknown.

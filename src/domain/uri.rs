@@ -1,11 +1,11 @@
-//! URIs and when two of them are equivalent.
+//! URIs and their equivalence.
 
 use std::fmt::Write;
 
 use url::Url;
 
 /// The normal form of an absolute URI: equivalent URIs have the same one (RFC 3986 §6.2.2 and §6.2.3; RFC 8141 §3.1 for `urn`).
-/// `None` for text that is no absolute URI.
+/// `None` if the text is not an absolute URI.
 #[must_use]
 pub fn normal_form(text: &str) -> Option<String> {
     let text = normal_encoding(text)?;
@@ -37,7 +37,8 @@ pub fn are_equivalent(one: &str, other: &str) -> bool {
     one == other || normal_form(one).is_some_and(|one| Some(one) == normal_form(other))
 }
 
-/// Decodes what needs no encoding and writes the rest in upper case (RFC 3986 §6.2.2). `None` if a character is no part of a URI.
+/// Decodes what needs no encoding and writes the rest in upper case (RFC 3986 §6.2.2). `None` if a character is not allowed
+/// in a URI.
 fn normal_encoding(text: &str) -> Option<String> {
     let mut normal = String::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -43,16 +43,14 @@ impl Act<'_> {
         self.tx.conn()
     }
 
-    /// Refuses a name that was just taken when a reader may take it for another one. No other transaction takes such a name
-    /// meanwhile: transactions that change anything run one after another, on all nodes.
+    /// Refuses a name that was just taken if a reader may confuse it with another name. No other transaction can take such a name
+    /// in the meantime: write transactions run one after another, across all nodes.
     ///
     /// # Errors
-    /// [`Error::Conflict`], naming the other one.
+    /// [`Error::Conflict`], with the other name.
     pub(super) async fn require_distinct(&mut self, named: Named, name: &str) -> Result<()> {
         match names::similar(self.conn(), named, name).await? {
-            Some(other) => {
-                Err(Error::Conflict(format!("This name is too easily taken for one in use: {other}").into()))
-            }
+            Some(other) => Err(Error::Conflict(format!("This name is too similar to one in use: {other}").into())),
             None => Ok(()),
         }
     }

@@ -206,8 +206,8 @@ pub async fn enable(services: &Services, caller: &Caller, id: AdministratorId) -
         .await
 }
 
-/// Sets another's password, ends their sessions, and forgives the account the wrong tries that make it wait. With
-/// `every_factor`, whatever else they prove themselves with is forgotten too: the way back in for somebody who lost it.
+/// Sets another administrator's password, ends their sessions, and clears the wrong tries that make the account wait. With
+/// `every_factor`, also removes their other factors, so that somebody who lost one can sign in again.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::ProofNeeded`].

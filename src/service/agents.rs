@@ -238,7 +238,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
         .await
 }
 
-/// Stops an agent for ever, and revokes every key that has not expired.
+/// Revokes an agent permanently, and every key of it that has not expired.
 ///
 /// # Errors
 /// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.

@@ -82,7 +82,7 @@ pub async fn authenticate(
 /// once, on whatever node. Without `client_id` the client is the assertion's subject.
 ///
 /// # Errors
-/// [`AuthFailure::AssertionLivesTooLong`]; [`AuthFailure::InvalidAssertion`] whatever else is wrong with it; [`AuthFailure`] for an
+/// [`AuthFailure::AssertionLivesTooLong`]; [`AuthFailure::InvalidAssertion`] for any other fault; [`AuthFailure`] for an
 /// agent that may not act. Each is recorded with its reason.
 pub async fn authenticate_assertion(
     services: &Services,
@@ -181,8 +181,8 @@ fn check(
     Ok(())
 }
 
-/// Returns true if an audience is this issuer or one of its endpoints, and nobody else: one of several recipients could pass the
-/// assertion on to another. All endpoints accept an assertion once between them, so each stands for all.
+/// Returns true if the audience is only this issuer or one of its endpoints. With several recipients, one could pass the assertion
+/// on to another. An assertion works once across all endpoints, so any of them may be named.
 fn is_for_us(services: &Services, audience: &Value) -> bool {
     let issuer = &services.settings.issuer;
     let is_ours = |audience: &Value| {

@@ -25,7 +25,7 @@ use crate::{
     store::delegated_tokens,
 };
 
-/// Why an agent does not get a token by which it acts for another.
+/// Why an agent is refused a token to act for another.
 #[derive(Clone, Copy)]
 enum Fault {
     /// The subject's token is not valid, or the subject's credential has ended.
@@ -40,7 +40,7 @@ enum Fault {
     TooLong,
 }
 
-/// Gives the refusal that the client gets for a fault.
+/// Converts a fault to the refusal that the client gets.
 type Refuse = fn(Fault) -> TokenRefusal;
 
 impl Fault {
@@ -51,7 +51,7 @@ impl Fault {
             Self::Actor => "The actor_token is not valid",
             Self::NotAllowed => "The actor may not act for the subject of this token",
             Self::InChain => "The actor is part of the subject_token's chain already",
-            Self::TooLong => "The subject_token's chain is as long as one may be",
+            Self::TooLong => "The subject_token's chain has the maximum length",
         }))
     }
 

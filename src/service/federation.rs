@@ -75,8 +75,8 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
         .await
 }
 
-/// Refuses an identity that a token could satisfy together with one of another agent that the caller has no power over: that agent
-/// could then not sign in any more unless it said who it is.
+/// Refuses an identity that overlaps an identity of another agent that the caller has no power over. Otherwise that agent could no
+/// longer sign in without naming itself.
 async fn require_no_overlap(act: &mut Act<'_>, agent: AgentId, trust: &Trust) -> Result<()> {
     let everything = CapabilitySet::from_iter([builtin::ADMIN.into()]);
     if act.authority.lacks(&everything).is_none() {

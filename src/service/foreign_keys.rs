@@ -40,18 +40,18 @@ struct Published {
     failure: Option<&'static str>,
 }
 
-/// Why the keys of an issuer cannot be had from it.
+/// Why the keys of an issuer cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("the discovery document cannot be read")]
     Document(#[source] FetchError),
-    #[error("the discovery document is that of another issuer")]
+    #[error("the discovery document names another issuer")]
     Issuer,
     #[error("the keys cannot be read")]
     Keys(#[source] FetchError),
 }
 
-/// The reason for the record when the keys cannot be read, or when there is none of a kind that is used here.
+/// The reason for the audit record if the keys cannot be read, or none of them is of a supported kind.
 const KEYS_UNREADABLE: &str = "federation_keys_unreadable";
 
 impl Failure {
@@ -72,7 +72,7 @@ impl Default for ForeignKeys {
 }
 
 impl Services {
-    /// The keys that an issuer may have signed a token with, which names one of them or none.
+    /// The keys with which an issuer may have signed a token. The token may name one of them.
     ///
     /// # Errors
     /// The reason for the record when the keys are not known: none can be read, or the named one may be newer than those that

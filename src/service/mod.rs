@@ -71,7 +71,7 @@ pub struct Services {
     pub keyring: signing_keys::CurrentKeyring,
     /// Makes the nonces that proofs of possession carry.
     pub dpop_nonces: NonceKey,
-    /// Where everybody waits whose password is checked or hashed.
+    /// The queue for checking and hashing passwords.
     pub passwords: PasswordLine,
     /// Seals what is secret in the database, where there is one.
     pub master_key: Option<MasterKey>,

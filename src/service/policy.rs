@@ -14,15 +14,15 @@ pub const PROOF_LIFE: Duration = Duration::from_mins(10);
 /// How old the last proof of an administrator's identity may be when they ask for an act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProofAge {
-    /// As old as the session. For acts that read, that take access away and can be undone, and that give nobody access.
+    /// As old as the session. For acts that read, that remove access and can be undone, or that do not affect access.
     Any,
-    /// Younger than [`PROOF_LIFE`]: a browser that was left open must not be enough. For acts that hand out a credential,
+    /// Younger than [`PROOF_LIFE`]: a browser that was left open must not be enough. For acts that issue a credential,
     /// widen authority or cannot be undone.
     Recent,
 }
 
 /// Declares every act a caller can ask for: the capability it demands of an agent, and the role and the proof it demands of
-/// an administrator. There is no default, so a new act has to decide each.
+/// an administrator. There is no default, so every new act must declare each.
 macro_rules! actions {
     ($($(#[$doc:meta])* $action:ident => $capability:expr, $role:ident, $proof:ident);+ $(;)?) => {
         /// Every act a caller can ask for.
@@ -121,7 +121,7 @@ actions! {
     ListAdministrators => builtin::ADMIN, Owner, Any;
     /// Add, change and disable administrators.
     ManageAdministrators => builtin::ADMIN, Owner, Recent;
-    /// Use one's own account: sessions, and the password, which asks for the present one itself.
+    /// Use one's own account: sessions and the password. A password change asks for the current password itself.
     ManageAccount => builtin::ADMIN, Viewer, Any;
     /// Change one's own authenticator, recovery codes and passkeys.
     ManageFactors => builtin::ADMIN, Viewer, Recent;

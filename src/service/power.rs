@@ -1,7 +1,7 @@
 //! Power over an agent: the caller holds all that the agent holds.
 //!
-//! Every act that stops or starts an agent, or gives it or takes from it a credential, a delegate, a capability or its tokens,
-//! asks here. So nobody gains authority, and nobody takes any from an agent that holds more than they do.
+//! Every act that stops or starts an agent, or adds or removes its credentials, delegates, capabilities or tokens, checks this
+//! first. So a caller can neither gain authority nor take any from an agent that holds more than the caller does.
 
 use super::{
     Services,
@@ -22,8 +22,8 @@ pub(super) async fn require(act: &mut Act<'_>, agent: AgentId) -> Result<Capabil
     Ok(held)
 }
 
-/// Demands what issuing a credential for an agent takes: whoever has the credential can act as the agent. A caller who has the
-/// agent's authority by a limited key gets no credential without limits; the key `replaced` hands its own limits on.
+/// Checks that the caller may issue a credential for an agent: the holder of the credential can act as the agent. A caller that has
+/// the agent's authority through a limited key cannot create a credential without limits; the key `replaced` passes on its limits.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`]; [`Error::Refused`] for a limited key and a revoked agent.
@@ -34,7 +34,7 @@ pub(super) async fn require_to_issue(act: &mut Act<'_>, agent: AgentId, replaced
         && let Some(principal) = act.tx.principal(agent, act.now).await?
         && principal.key(key).is_some_and(|key| key.limits.is_limited())
     {
-        return Err(Error::Refused("A limited key makes no other credential for its own agent"));
+        return Err(Error::Refused("A limited key cannot create another credential for its own agent"));
     }
     if target.status == AgentStatus::Revoked {
         return Err(Error::Refused("Agent has been revoked"));
@@ -42,8 +42,8 @@ pub(super) async fn require_to_issue(act: &mut Act<'_>, agent: AgentId, replaced
     Ok(())
 }
 
-/// Demands what taking a credential from an agent takes. An agent may always take its own, also with a token that carries less
-/// than the agent holds.
+/// Checks that the caller may revoke a credential of an agent. An agent may always revoke its own, even with a token that carries
+/// less than the agent holds.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
@@ -55,7 +55,8 @@ pub(super) async fn require_to_withdraw(act: &mut Act<'_>, agent: AgentId) -> Re
     Ok(())
 }
 
-/// The first capability of an agent that the caller lacks, as things stand now: a page offers no act that would be refused.
+/// Returns the first capability of an agent that the caller currently lacks, so that a page offers no act
+/// that would be refused.
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.

@@ -1,4 +1,4 @@
-//! Records of refusals: the first ones by one record each, further ones as counts, so that nobody can fill the disk with them.
+//! Audit records of refusals. The first ones get a record each; the rest are counted, so that refusals cannot fill the disk.
 //!
 //! Refusals are counted in windows of a minute. [`budget`] decides which are recorded one by one; [`suppressed`] counts the
 //! others, and the counts are recorded when the window ends.
@@ -33,7 +33,7 @@ use crate::domain::{
 /// How long refusals are counted together, at least.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Counts refusals. All clones count together.
+/// Counts refusals. All clones share the counts.
 #[derive(Clone, Default)]
 pub struct Refusals(Arc<Mutex<Option<Window>>>);
 
@@ -59,8 +59,7 @@ impl Refusals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if a refusal is to be recorded; counts it otherwise. A window with counts goes on until these are
-    /// recorded.
+    /// Returns true if a refusal should be recorded; counts it otherwise. A window with counts continues until they are recorded.
     fn admit(&self, known: Option<Known>, ip: Option<IpAddr>, now: Timestamp, bounds: RefusalBounds) -> bool {
         let mut window = self.window();
         let window = match &mut *window {
@@ -80,7 +79,7 @@ impl Refusals {
         self.window().as_ref().map_or(0, |window| window.suppressed.total())
     }
 
-    /// Ends the window if it is over, or in any case; gives it if it has counts to record.
+    /// Ends the window if it is over or `in_any_case` is set. Returns it if it has counts to record.
     fn end(&self, now: Timestamp, in_any_case: bool) -> Option<Ended> {
         let window = self.window().take_if(|window| in_any_case || window.is_over(now))?;
         (!window.suppressed.is_empty()).then(|| Ended { refusals: self.clone(), window: Some(window) })
@@ -97,8 +96,8 @@ impl Refusals {
     }
 }
 
-/// A window whose counts are about to be recorded. Dropped before [`Ended::recorded`], it goes on: the recording may fail, or be
-/// given up.
+/// A window whose counts are about to be recorded. If dropped before [`Ended::recorded`], it continues, because the recording may
+/// have failed or been cancelled.
 struct Ended {
     refusals: Refusals,
     window: Option<Window>,
@@ -125,8 +124,8 @@ pub(super) enum Known {
     Agent(AgentId),
     /// An administrator, by their session.
     Person(AdministratorId),
-    /// The account of an administrator that somebody tried to sign in to. Apart from [`Known::Person`]: who guesses a password
-    /// must not use up what is for the acts of its owner.
+    /// The account of an administrator that a sign-in named. Separate from [`Known::Person`], because guessing a password must not
+    /// use up the reserve for the owner's acts.
     Account(AdministratorId),
 }
 
@@ -261,7 +260,7 @@ impl Services {
         Ok(true)
     }
 
-    /// Records how many refusals were only counted, once the minute is over, or in any case. For the background.
+    /// Records the counted refusals once the minute is over, or in any case. Runs in the background.
     ///
     /// # Errors
     /// When the database fails; what was not recorded counts on.
@@ -269,8 +268,8 @@ impl Services {
         let now = self.env.now();
         let Some(ended) = self.refusals.end(now, in_any_case) else { return Ok(()) };
         let events = ended.window.as_ref().map_or_else(Vec::new, |window| self.summaries(window, now));
-        // As a change: unlike records alone, it is all or nothing, and not carried out once nobody waits for it, and then counted
-        // again.
+        // A change rather than plain records: it is atomic, and is not carried out once the caller gives up, so the refusals are
+        // not counted twice.
         let recording = self.store.write(move |tx| {
             for event in events {
                 tx.audit(event);

@@ -70,7 +70,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
         .await
 }
 
-/// Adds what an earlier version did not store of resources. Changes nothing that anybody sees, so it leaves no record.
+/// Adds resource data that earlier versions did not store. No visible data changes, so there is no audit record.
 ///
 /// # Errors
 /// When the database fails.

@@ -2,11 +2,10 @@
 //!
 //! Nobody is told whether a username exists: the answer, its time and its limits are the same.
 //!
-//! That holds while more people sign in than there are turns for, too. Then, tries from a network that some administrator signed
-//! in from get a place that is reserved for them, whatever the username. All others are held back, and answered "unavailable"
-//! [`HELD_BACK_FOR`] after they came. Only a right password is answered sooner, with success. While a try is held back, the
-//! password of an account that exists is checked in the line's own lane, so strangers who try made-up names cannot keep its owner
-//! out. Why this does not reveal which accounts exist:
+//! This also holds when the password line is full. Tries from a network that some administrator signed in from then get a reserved
+//! place, whatever the username. All other tries are held back and answered "unavailable" after [`HELD_BACK_FOR`]; only a right
+//! password is answered sooner, with success. While a try is held back, the password of an existing account is checked in the
+//! separate lane, so strangers who try made-up names cannot lock its owner out. This does not reveal which accounts exist:
 //!
 //! - A wrong password for an account and any password for a made-up name get the same answer at the same moment.
 //! - Both are counted alike, before anything is checked, so both have to wait after as many tries.
@@ -46,7 +45,7 @@ use crate::{
 /// How long a right password waits for its second factor.
 const SECOND_FACTOR_WITHIN: Duration = Duration::from_mins(5);
 
-/// How long after it came a try is answered that was held back. Longer than a check takes, and than a few of them.
+/// Time from the arrival of a held-back try to its answer. Longer than a few checks take.
 const HELD_BACK_FOR: Duration = Duration::from_secs(3);
 
 /// What a right password led to.
@@ -118,7 +117,7 @@ impl Proof {
 /// Checks a username and a password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] when too many
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] if too many
 /// others sign in.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
     let (services, origin, username) = (services.clone(), origin.clone(), Username::parse(username).ok());
@@ -151,7 +150,7 @@ async fn judge(
     conclude(services, origin, &throttle, counted, person, right).await
 }
 
-/// Answers a try that finds the line full, as the head of this module says.
+/// Answers a try when the line is full: see the module documentation.
 async fn hold_back(
     services: Services,
     origin: Origin,

@@ -1,6 +1,6 @@
-//! Slows down guessing: wrong tries are counted per account and network, per network, and per account. An administrator is spared the
-//! last two in a network that they signed in from before, so that nobody else can keep them out. Only somebody in that same network
-//! can notice, by this, that the account exists.
+//! Slows down guessing: wrong tries are counted per account and network, per network, and per account. The last two
+//! do not apply to an administrator in a network that they signed in from before, so nobody else can lock them out. Only somebody
+//! in that same network can learn from this that the account exists.
 //!
 //! A try is counted before it is judged, in the same transaction that looks whether it has to wait: of many at once no more
 //! are judged than of as many in a row. A right one is taken back. Passwords are counted when their turn has come: those that stand in
@@ -204,15 +204,15 @@ async fn knows(conn: Conn<'_>, person: Option<AdministratorId>, network: &str, n
     sessions::knows_network(conn, person, network, now.minus(KNOWN_FOR)).await
 }
 
-/// Returns true if an administrator who is enabled signed in from the network of `origin` before. Does not ask for whom: what follows
-/// says nothing of any account.
+/// Returns true if any enabled administrator signed in from the network of `origin` before. Does not depend on the account, so the
+/// result reveals nothing about it.
 pub(super) async fn is_known_network(services: &Services, origin: &Origin) -> Result<bool> {
     let Some(ip) = origin.ip else { return Ok(false) };
     let since = services.env.now().minus(KNOWN_FOR);
     sessions::anybody_knows_network(services.store.read().await?.conn(), &network(ip).to_string(), since).await
 }
 
-/// Forgives an account its failures, from whatever network: somebody gave it another password.
+/// Clears the failures of an account from all networks, because its password was reset.
 pub(super) async fn forgive_account(tx: &mut Tx, name: &Username) -> Result<()> {
     sessions::forgive_account(tx.conn(), account_hash(name)).await
 }

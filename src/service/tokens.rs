@@ -184,8 +184,8 @@ fn fitting(scope: CapabilitySet) -> Result<CapabilitySet, TokenRefusal> {
     Err(TokenRefusal::InvalidScope("The agent holds more than a token can carry; ask for a part of it".into()))
 }
 
-/// Reads a scope, whose names must be registered and within what is allowed. A wildcard such as `admin:*` covers every name, also
-/// one that does not exist.
+/// Parses a scope. Its names must be registered and within `allowed`. A wildcard such as `admin:*` covers every name, even one that
+/// does not exist.
 async fn narrowed(services: &Services, scope: &str, allowed: &CapabilitySet) -> Result<CapabilitySet> {
     let refusal = |told: String| Error::from(TokenRefusal::InvalidScope(told.into()));
     if scope.split(' ').nth(SCOPE_MAX).is_some() {
@@ -194,9 +194,9 @@ async fn narrowed(services: &Services, scope: &str, allowed: &CapabilitySet) -> 
     let parse = |name: &str| CapabilityName::parse(name).map_err(|_| refusal("The scope is malformed".to_owned()));
     let wanted: CapabilitySet = scope.split(' ').map(parse).collect::<Result<_>>()?;
     if let Some(lacking) = allowed.lacks(&wanted) {
-        return Err(refusal(format!("Not to be had: {lacking}")));
+        return Err(refusal(format!("Not available to the client: {lacking}")));
     }
-    // What is allowed by its own name is registered; the database is asked about the rest only.
+    // A name that `allowed` contains literally is registered. Only the other names need the database.
     if wanted.iter().all(|name| allowed.iter().any(|own| own == name)) {
         return Ok(wanted);
     }

@@ -85,7 +85,7 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// Fewer open files than this are few.
 const FEW_FILES: u64 = 256;
 
-/// How many connections read from SQLite: each is a thread that computes, holds memory of its own, and takes open files from clients.
+/// Number of SQLite read connections. Each uses a thread, memory, and open files that clients could otherwise use.
 fn readers() -> u32 {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let most = if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FEW_FILES) { 4 } else { 16 };
@@ -163,7 +163,8 @@ pub enum OpenError {
     HardLinked(PathBuf),
     /// The file is mounted without its folder.
     #[error(
-        "the database file {0} is mounted without its folder, where SQLite keeps its changes; mount the folder instead"
+        "the database file {0} is mounted without its folder; SQLite keeps recent changes in a file beside it, \
+         so mount the folder instead"
     )]
     Mounted(PathBuf),
     /// The file or its folder cannot be used.
@@ -363,10 +364,10 @@ impl Db {
         })
     }
 
-    /// Checks that the files which this process writes to are still in place. PostgreSQL's are its own affair.
+    /// Checks that the SQLite files which this process writes to are still in place. Does nothing for PostgreSQL.
     ///
     /// # Errors
-    /// [`FileReplaced`] when they are not: nothing that is written from now on may last.
+    /// [`FileReplaced`] if they are not: later writes may be lost.
     pub fn check_files(&self) -> Result<(), FileReplaced> {
         match self {
             Self::Sqlite { files: Some(files), .. } => files.check(),
@@ -388,7 +389,7 @@ impl Db {
                 if let Some(files) = files {
                     files.close().await;
                 }
-                // Last, because only a connection that may write moves the WAL into the database.
+                // Close the writer last: only a writable connection checkpoints the WAL.
                 writer.close().await;
             }
             Self::Postgres(lender) => drop(timeout(PATIENCE, lender.close()).await),

@@ -124,7 +124,7 @@ impl Store {
         self.writer.record(event, used).await
     }
 
-    /// Returns when the files of the database were deleted, moved or replaced, which it looks for every second.
+    /// Checks every second, and returns once the files of the database were deleted, moved or replaced.
     pub async fn files_replaced(&self) -> FileReplaced {
         let mut ticks = interval(FILES_EVERY);
         loop {

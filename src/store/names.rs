@@ -1,4 +1,4 @@
-//! Names that a reader may take for one another.
+//! Names that a reader may confuse.
 
 use super::db::{Conn, on};
 use crate::domain::Result;
@@ -40,7 +40,7 @@ macro_rules! similar {
     };
 }
 
-/// Another name in use that a reader may take for `name`: they differ only in case, or have the same shape.
+/// Another name in use that a reader may confuse with `name`: they differ only in case, or have the same shape.
 ///
 /// # Errors
 /// When the database fails.

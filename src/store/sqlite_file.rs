@@ -1,8 +1,8 @@
 //! The SQLite database as files on disk: where it is, which process may write it, and whether it is still in place.
 //!
 //! SQLite's own locks are POSIX locks, and closing any descriptor of a file drops all of them that the process holds. So nothing in
-//! this process opens the database, its `-wal` or its `-shm` except SQLite. This module only asks for their metadata, and keeps its
-//! lock in a file of its own.
+//! this process opens the database, its `-wal` or its `-shm` except SQLite. This module only reads their metadata, and keeps its
+//! lock in a separate file.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
@@ -22,7 +22,7 @@ use super::db::OpenError;
 /// Most symbolic links that are followed, as the kernel does.
 const MOST_LINKS: usize = 40;
 
-/// A database file was deleted, moved or replaced under the service, which can make nothing durable any more.
+/// A database file was deleted, moved or replaced while the service was running, so writes are no longer durable.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "{} was deleted, moved or replaced while AIMS was using it; stop AIMS before you touch its database files", .0.display()
@@ -113,8 +113,8 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
 
 /// Takes the lock that keeps other AIMS processes from writing to the database at `path`, which [`resolve`] gave.
 ///
-/// The lock is named after the path. That identifies the file because a file with a second name is refused: a hard link or a mount
-/// of the file alone has a WAL of its own, with which SQLite corrupts the database.
+/// The lock is named after the path. The path identifies the file, because a file with a second name is refused: a hard link or a
+/// mount of the file alone would get a separate WAL, with which SQLite corrupts the database.
 pub(super) fn lock_for_writing(path: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::File(path.to_owned(), error);
     match fs::metadata(path) {
@@ -141,7 +141,7 @@ pub(super) fn creating(path: &Path, options: SqliteConnectOptions) -> SqliteConn
     options.filename(uri).create_if_missing(true).journal_mode(SqliteJournalMode::Wal)
 }
 
-/// What may not stand for itself in the path or a parameter of SQLite's file URIs.
+/// Characters to encode in the path or a parameter of SQLite's file URIs.
 const ESCAPED: &percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC;
 
 fn lock_path(path: &Path) -> PathBuf {

@@ -360,7 +360,7 @@ async fn work(
                 on_commit(&Changes::EVERYTHING);
                 pending.postpone();
                 if db.check_files().is_err() {
-                    // Whatever is written from now on may be lost, so nothing is.
+                    // Later writes might be lost, so refuse them.
                     pending = Pending::default();
                     break;
                 }
@@ -436,7 +436,7 @@ async fn commit_batch(
         }
     }
     let committed = tx.commit(pending).await?;
-    // After the commit: a reader that deletes the WAL first moves everything that was committed into the database.
+    // After the commit: before a reader deletes the WAL, it moves all committed changes into the database.
     db.check_files().map_err(|replaced| sqlx::Error::Io(io::Error::other(replaced)))?;
     Ok(committed)
 }

@@ -27,9 +27,9 @@ use tokio::{
     time::Instant,
 };
 
-/// How long a connection may wait for its client whoever else comes; between two requests of a busy client, most wait for less.
+/// How long a connection may wait for its client regardless of other clients. A busy client usually waits less between requests.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
-/// How much of that is taken from a connection on which no request has come yet: a client that opens one has something to send.
+/// How much less a connection may wait before its first request: a client that opens one has something to send.
 const TAKEN_AT_FIRST: Duration = Duration::from_millis(750);
 /// Which part of them is given up at once: a flood of new ones must not have all looked through for each.
 const PART: usize = 64;

@@ -1,5 +1,5 @@
-//! Which answers scripts of other origins may read (the CORS protocol of the Fetch standard). No rule lets a browser send its cookies
-//! along, and the console has no rule.
+//! Which responses scripts of other origins may read (the CORS protocol of the Fetch standard). No rule allows cookies, and the
+//! console has no rule.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -53,7 +53,7 @@ impl Cors {
                 add(path, route.origins, Some(route.method.clone()));
             }
         }
-        // A client that looks for a document or an endpoint must be able to read that it is not there.
+        // A client that looks for a document or an endpoint must be able to read the 404.
         for path in ["/oauth/{*rest}", "/.well-known/{*rest}"] {
             add(path.to_owned(), Origins::Any, None);
         }
@@ -65,7 +65,7 @@ impl Cors {
         Self(rules)
     }
 
-    /// Adds the headers that let a script read the answer, where it may. Answers a preflight itself.
+    /// Adds the headers that let a script read the response, if its origin may. Answers a preflight itself.
     pub(super) async fn answer<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
     where
         F: Future<Output = Response>,

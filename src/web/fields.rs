@@ -70,8 +70,7 @@ impl Fields {
         parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
     }
 
-    /// A parameter of a query that may be left out, but not be empty: an empty text says nothing, but there is no empty number or
-    /// word.
+    /// An optional query parameter that must not be empty: an empty text is possible, but an empty number or keyword is not.
     pub fn chosen<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         if self.empty.contains(name) {
             return self.text(name, &json!(""), parse);

@@ -143,7 +143,7 @@ impl Front {
         }
     }
 
-    /// Routes a request, or turns it away where there is no place for it.
+    /// Routes a request, or refuses it if no slot is free.
     async fn take_up(&self, request: Request, arrived: Result<Arrived>, now: Instant) -> Response {
         let place = arrived.and_then(|arrived| self.admission.place(request.uri(), arrived, now));
         match place {

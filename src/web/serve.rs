@@ -115,7 +115,7 @@ pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits
     connections.cut().await;
 }
 
-/// Returns the next connection; `None`, after a pause, where the machine has no room for one. `logged` is when that was last logged.
+/// Returns the next connection, or `None` after a pause if the machine has no room for one. `logged` is when that was last logged.
 async fn accept(listener: &TcpListener, logged: &mut Option<Instant>) -> Option<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {

@@ -50,10 +50,10 @@ fn no_limit_has_sqlite_plan_a_prepared_statement_anew() {
     assert!(found.is_empty(), "a bound number needs a sign, `LIMIT +$1`: {found:?}");
 }
 
-/// SQLite's locks go when any descriptor of the database is closed, so a module that opens files by path has to be sure which files.
+/// Closing any descriptor of the database drops SQLite's locks, so a module that opens files by path must not open the database.
 #[test]
 fn only_known_modules_open_files() {
-    /// Each with what keeps it from opening the database.
+    /// Each module with the reason that it cannot open the database.
     const KNOWN: [(&str, &str); 6] = [
         ("app/master_key.rs", "asks the store whether the file is the database"),
         ("cli/bootstrap.rs", "creates new files only"),

@@ -1,4 +1,4 @@
-//! What has the shape of a credential, wherever in a text it stands.
+//! Finds credentials in text by their shape.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -10,7 +10,7 @@ const RANDOM_LEN: usize = 40;
 /// Length of 256 bits as hexadecimal digits.
 const HEX_LEN: usize = 64;
 
-/// What `keep` names stays, so that a reader sees what was redacted.
+/// The group `keep` is preserved, to show the reader what was redacted.
 const PATTERN: &str = r#"(?x)
     # User and password of a URL. A password that is not encoded may hold slashes.
     (?<url>://) [^\s"'\\<>]* @
@@ -33,7 +33,7 @@ const PATTERN: &str = r#"(?x)
 #[expect(clippy::expect_used, reason = "the pattern does not change, and tests compile it")]
 static SECRETS: LazyLock<Regex> = LazyLock::new(|| Regex::new(PATTERN).expect("a valid pattern"));
 
-/// The text without what has the shape of a credential.
+/// Returns the text with everything that looks like a credential redacted.
 pub(super) fn redact(text: &str) -> Cow<'_, str> {
     SECRETS.replace_all(text, |found: &Captures<'_>| {
         let whole = found.get(0).map_or("", |found| found.as_str());
@@ -46,7 +46,7 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Returns true for a random text, and for one that holds a secret once it is decoded.
+/// Returns true for text that looks random, or that holds a secret once decoded.
 fn is_secret(text: &str) -> bool {
     let has = |test: fn(&u8) -> bool| text.bytes().any(|byte| test(&byte));
     let is_mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
@@ -54,7 +54,7 @@ fn is_secret(text: &str) -> bool {
     (text.len() >= RANDOM_LEN && is_mixed) || is_hex || text.contains("aims_") || text.contains("eyJ")
 }
 
-/// The text with every `%XX` of ASCII decoded.
+/// Decodes every `%XX` that stands for an ASCII character.
 fn decoded(text: &str) -> String {
     let mut parts = text.split('%');
     let mut decoded = parts.next().unwrap_or_default().to_owned();

@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 
 use super::hex;
 
-/// Longest value that a record shows whole, in characters.
+/// Longest value that a record shows in full, in characters.
 const SHOWN: usize = 1_000;
 /// How much of the text in front of the first difference is shown, in characters.
 const CONTEXT: usize = 100;
 
 /// The fields that an edit changed, each with its value before and after.
 ///
-/// Where a value is long, both are cut around the first difference, and a SHA-256 of each whole value stands beside them. Two
+/// If either value is long, both are cut around the first difference, and the record adds a SHA-256 of each whole value. Two
 /// different values never look the same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes(Vec<(&'static str, Value)>);
@@ -60,7 +60,7 @@ fn is_short(text: &str) -> bool {
     text.chars().nth(SHOWN).is_none()
 }
 
-/// The part of a text from the character `start` on, with an ellipsis wherever something is left out.
+/// The part of a text from the character `start`, with an ellipsis wherever text is left out.
 fn cut(text: &str, start: usize) -> String {
     let mut rest = text.chars().skip(start);
     let shown: String = rest.by_ref().take(SHOWN).collect();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     proptest! {
-        /// However much two values share, and wherever they are cut, the record tells them apart.
+        /// The record distinguishes any two values, however much they share and wherever they are cut.
         #[test]
         fn different_values_never_look_the_same(
             shared in "[a…]{0,3}", times in 0_usize..900, from in "[a…]{0,1200}", to in "[a…]{0,1200}",

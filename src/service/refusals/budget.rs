@@ -1,9 +1,9 @@
 //! Which refusals of a window are recorded one by one.
 //!
-//! The bound on all of them has four parts. One is common: it goes to whoever comes first. One is reserved for agents, one for
-//! people and their accounts, and one for quiet networks, and these are drawn on once the common part is used up: each principal
-//! or network may draw on its reserve until it has [`FEW`] records. So that a flood from many networks does not use up what is
-//! for quiet ones, every wider network around an address has a bound too, of half of what the next wider one has.
+//! The total bound has four parts. One is common: first come, first served. One is reserved for agents, one for people and their
+//! accounts, and one for quiet networks. Once the common part is used up, each principal or network may draw on its reserve until
+//! it has [`FEW`] records. To keep a flood from many networks from using up the reserve for quiet ones, every wider network around an
+//! address has a bound too: half the bound of the next wider one.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -27,7 +27,7 @@ const IPV6_WIDTHS: &[u8] = &[0, 16, 32, 40, 48, 64];
 enum Account {
     Known(Known),
     Network(IpNet),
-    /// What all that is in this network drew on the part for quiet networks.
+    /// What this network drew from the part for quiet networks.
     Quiet(IpNet),
     Common,
     Agents,
@@ -41,7 +41,7 @@ type Bound = (Account, u32);
 pub(super) struct Budget(HashMap<Account, u32>);
 
 impl Budget {
-    /// Returns true, and counts a record, if one of the parts has room for it.
+    /// Counts a record and returns true, if one of the parts has room for it.
     pub(super) fn admit(&mut self, known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> bool {
         ways(known, ip, bounds).iter().any(|way| self.take(way))
     }
@@ -86,7 +86,7 @@ fn ways(known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> Vec<
     ways
 }
 
-/// IPv4 and IPv6 have a half each of what is for quiet networks.
+/// IPv4 and IPv6 each get half of the part for quiet networks.
 fn quiet(ip: IpAddr, share: u32) -> impl Iterator<Item = Bound> {
     let ip = ip.to_canonical();
     let widths = if ip.is_ipv4() { IPV4_WIDTHS } else { IPV6_WIDTHS };

@@ -28,7 +28,7 @@ pub(super) struct Suppressed {
     known: HashMap<Known, u64>,
     ipv4: Networks,
     ipv6: Networks,
-    /// Refusals of which neither is counted.
+    /// Refusals for which neither a principal nor a network is counted.
     unplaced: u64,
 }
 
@@ -131,7 +131,8 @@ impl Networks {
         self.counts.values().sum()
     }
 
-    /// The same counts by the narrowest networks of which a summary names those with half of all; unchanged where none are.
+    /// The same counts, grouped by the narrowest networks for which the ones that a summary names have half of all; unchanged if
+    /// there are none.
     fn telling(&self) -> Self {
         let mut candidate = self.clone();
         loop {

@@ -131,7 +131,7 @@ fn in_words(invalid: &Invalid) -> String {
         "string_pattern_mismatch" if invalid.message.contains("RFC 6749") => {
             "Use visible ASCII characters without spaces, quotes and backslashes, such as documents:read".to_owned()
         }
-        "string_blank" => "Write something that can be seen".to_owned(),
+        "string_blank" => "Enter at least one visible character".to_owned(),
         "string_characters" => "Remove control and invisible characters".to_owned(),
         "json_invalid" => "This is not valid JSON".to_owned(),
         "uri" => "Use the whole URL, such as https://mcp.example/tools, without a # part".to_owned(),

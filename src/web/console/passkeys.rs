@@ -113,8 +113,8 @@ pub(super) async fn confirm(
     }
 }
 
-/// Leads back to the account page once its guard has asked for a recent proof: a script, which is told only that the options are
-/// refused, sends the browser here.
+/// Returns to the account page after the guard has asked for a recent proof. The script learns only that the options are refused,
+/// and sends the browser here.
 pub(super) async fn ready(session: Session) -> Result<Response, Failure> {
     back_to(&session, "/console/account", "Confirmed. Add the passkey now.").await
 }

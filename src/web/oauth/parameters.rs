@@ -72,7 +72,7 @@ impl Parameters {
         if targets.all(|other| first.is_some_and(|first| uri::are_equivalent(first, other))) {
             Ok(first)
         } else {
-            Err(TokenRefusal::InvalidTarget("A token is for one resource").into())
+            Err(TokenRefusal::InvalidTarget("A token can be for only one resource").into())
         }
     }
 

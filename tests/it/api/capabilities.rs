@@ -71,7 +71,7 @@ async fn names_are_unique(db: Database) {
     assert_eq!(server.audited("capability.created").await.len(), 6);
     // Scopes differ by case, but a reader may take one for the other.
     let answer = server.admin.post("/capabilities", json!({ "name": "Deploy" })).await;
-    answer.refused(409, "This name is too easily taken for one in use: deploy");
+    answer.refused(409, "This name is too similar to one in use: deploy");
 }
 
 async fn names_are_scope_tokens(db: Database) {

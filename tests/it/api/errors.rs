@@ -124,7 +124,7 @@ async fn a_body_is_an_object(db: Database) {
             assert_invalid(&answer, &json!([["body"]]));
         }
     }
-    // An unknown member is nothing.
+    // Unknown members are ignored.
     let body = "{\"name\": \"b\", \"owner\": \"o\", \"colour\": [1]}";
     assert_eq!(raw(&server.admin, Method::POST, "/agents", body).await.expect(201)["name"], "b");
 }
@@ -162,7 +162,7 @@ async fn a_body_gives_each_member_once(db: Database) {
         assert!(problem.get("input").is_none(), "{body}");
     }
     assert_eq!(server.admin.get("/audit").await.expect(200), before, "nothing was done");
-    // The same name at different depths is another member.
+    // The same name at another depth is a different member.
     let body = r#"{"name": "nested", "owner": "o", "colour": {"name": "x", "owner": {"name": "y"}}}"#;
     raw(&server.admin, Method::POST, "/agents", body).await.expect(201);
 }

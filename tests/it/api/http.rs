@@ -1,4 +1,4 @@
-//! What HTTP itself demands of requests and answers (RFC 9110, RFC 9112).
+//! HTTP requirements on requests and responses (RFC 9110, RFC 9112).
 
 use aims::web::{API_PREFIX, routes};
 use reqwest::Method;
@@ -21,7 +21,7 @@ both!(
     a_304_says_no_length,
 );
 
-/// Sends bytes on a connection of their own and reads until it is closed.
+/// Sends bytes on a new connection and reads until it is closed.
 async fn say(server: &Server, request: &str) -> String {
     let mut connection = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
@@ -30,7 +30,7 @@ async fn say(server: &Server, request: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Asserts a 400 in the form of all errors, and gives its body.
+/// Asserts a 400 with the usual error body, and returns the body.
 #[track_caller]
 fn assert_refused(request: &str, answer: &str) -> Value {
     assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "), "{request:?}: {answer}");

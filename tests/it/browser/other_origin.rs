@@ -1,4 +1,4 @@
-//! A page of another origin, in a browser that keeps it from what it may not read.
+//! A page of another origin in a browser, which blocks responses that the page may not read.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -11,7 +11,7 @@ use crate::support::{Database, Server, TestClock};
 
 in_browser!(a_page_of_another_origin_gets_a_token_and_no_more, a_page_of_a_configured_origin_calls_the_api,);
 
-/// Serves an empty page to whoever asks, until the test ends; gives its origin.
+/// Serves an empty page until the test ends; returns its origin.
 async fn page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -25,7 +25,7 @@ async fn page() -> String {
     origin
 }
 
-/// What a script reads of each of some requests: the status, or `null` where the browser hides the answer.
+/// What a script reads for each request: the status, or `null` if the browser hides the response.
 async fn fetched(chrome: &Chrome, server: &Server, requests: &Value) -> Value {
     let script = format!(
         "const done = arguments[arguments.length - 1];

@@ -1,4 +1,4 @@
-//! Acts that hand out a credential, widen authority or cannot be undone ask for a recent proof of identity, and then carry on.
+//! Acts that issue a credential, widen authority or cannot be undone ask for a recent proof of identity, and then continue.
 
 use std::time::Duration;
 
@@ -75,23 +75,23 @@ async fn sensitive_acts_ask_again_and_then_carry_on(db: Database) {
     }
     assert_eq!(server.audited("console.proof_renewed").await.len(), acts.len());
 
-    // What takes access away and can be undone asks for nothing.
+    // Removing access in a way that can be undone needs no proof.
     server.clock.advance(Duration::from_mins(11));
     let other = server.agent("other", &[]).await;
     browser.post(&format!("/console/agents/{}/suspend", other.id), &[]).await.expect(303);
 }
 
-/// A form that must ask, filled in so that it does something.
+/// A form that must ask for a proof, with valid fields.
 struct Asking {
     path: String,
     form: Vec<(&'static str, String)>,
-    /// Fields that are not kept and have to be typed again.
+    /// Fields that are not kept and must be entered again.
     secrets: Vec<(&'static str, String)>,
-    /// The status once it may be done, and the audit record that it leaves then.
+    /// The status and the audit record once the act is allowed.
     done: (u16, Option<&'static str>),
 }
 
-/// Walks all forms of the console's route table. A form that is not named here fails the test until somebody decides.
+/// Walks all forms of the console's route table. A form that is not listed here fails the test.
 async fn every_form_of_the_console_asks_or_is_known_not_to(db: Database) {
     let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     server.person("keeper", Role::Owner).await;
@@ -144,7 +144,7 @@ fn fill_in(path: &str) -> String {
     ["{id}", "{key}", "{capability}"].iter().fold(path.to_owned(), |path, part| path.replace(part, NOBODY))
 }
 
-/// The form of a row that must ask; `None` for one that must not.
+/// Returns the form of a row that must ask for a proof; `None` for one that must not.
 #[expect(clippy::too_many_lines, reason = "a table, with a few lines for each form")]
 async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
     let agent = server.agent(&format!("agent-{n}"), &[]).await;
@@ -155,21 +155,21 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
     let (mut id, mut key, mut secrets) = (agent.id.clone(), NOBODY.to_owned(), Vec::new());
     let owned = |form: &[(&'static str, &str)]| form.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     let (form, done): (Vec<_>, _) = match row {
-        // Sessions, and what asks for the proof.
+        // Sessions, and the forms that ask for the proof.
         "/console/sign-out"
         | "/console/confirm"
         | "/console/confirm/passkey/options"
         | "/console/confirm/passkey"
         | "/console/account/sessions"
-        // Asks for the present password itself.
+        // Asks for the current password itself.
         | "/console/account/password"
-        // Gives nobody access.
+        // Does not grant access.
         | "/console/agents"
         | "/console/agents/{id}"
         | "/console/capabilities"
         | "/console/capabilities/{id}"
         | "/console/audit/verify"
-        // Takes access away, and can be undone.
+        // Removes access, and can be undone.
         | "/console/agents/bulk"
         | "/console/agents/{id}/suspend"
         | "/console/agents/{id}/grants/{capability}/remove"

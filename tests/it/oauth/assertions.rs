@@ -156,7 +156,7 @@ async fn an_assertion_works_once_on_every_node(db: Database) {
     }
 }
 
-/// Libraries give an assertion an hour when nobody tells them otherwise.
+/// Libraries give an assertion an hour by default.
 async fn an_assertion_lives_an_hour_at_most_and_the_error_says_so(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
@@ -174,7 +174,7 @@ async fn an_assertion_lives_an_hour_at_most_and_the_error_says_so(db: Database) 
     let told = "The exp of the client assertion must be at most 3600 seconds away";
     assert_eq!(answer.json()["error_description"], told);
     assert_eq!(details(&server.audited("auth.failed").await[0]), json!({ "reason": "assertion_lives_too_long" }));
-    // Only the client itself learns it, and what is refused uses nothing up.
+    // Only the client itself learns the reason, and a refused assertion is not used up.
     let stranger = Pair::new(SigningAlgorithm::Es256);
     let forged =
         stranger.sign(&changed(&good(&server, &agent, "forged"), &json!({ "exp": server.clock_secs() + 3_606 })));

@@ -176,7 +176,7 @@ async fn a_chain_neither_loops_nor_grows_without_end(db: Database) {
         allow(&server, &root_agent, &next).await;
         let answer = exchange(&server, &last, next.client.token(), &[]).await;
         if depth == 3 {
-            refused_because(&answer, "The subject_token's chain is as long as one may be");
+            refused_because(&answer, "The subject_token's chain has the maximum length");
             break;
         }
         answer.expect(200)["access_token"].as_str().unwrap().clone_into(&mut last);
@@ -192,7 +192,7 @@ async fn a_chain_neither_loops_nor_grows_without_end(db: Database) {
     let root = token(&server, &root_agent, &[]).await;
     refused_because(
         &exchange(&server, &root, agents[0].client.token(), &[]).await,
-        "The subject_token's chain is as long as one may be",
+        "The subject_token's chain has the maximum length",
     );
 }
 

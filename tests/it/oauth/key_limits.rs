@@ -174,7 +174,7 @@ async fn a_rotation_hands_the_limits_on(db: Database) {
 
 /// It would have no limits, and be whoever's who has the limited one.
 async fn a_limited_key_makes_no_other_credential_for_its_agent(db: Database) {
-    const REFUSAL: &str = "A limited key makes no other credential for its own agent";
+    const REFUSAL: &str = "A limited key cannot create another credential for its own agent";
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["keys:manage", "agents:read"]).await;
     let equal = server.agent("equal", &["keys:manage"]).await;

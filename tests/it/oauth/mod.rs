@@ -68,14 +68,14 @@ fn headed(header: &Value, claims: &Value, private: &EncodingKey, algorithm: Algo
     worded(&header.to_string(), &claims.to_string(), private, algorithm)
 }
 
-/// A JWT of a header and claims that are JSON only as far as the test likes.
+/// A JWT with a given header and claims, which need not be valid JSON.
 fn worded(header: &str, claims: &str, private: &EncodingKey, algorithm: Algorithm) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), private, algorithm).unwrap();
     format!("{message}.{signature}")
 }
 
-/// The JSON text of an object that gives a member a second time, after all others.
+/// The JSON text of an object with a member repeated at the end.
 fn repeated(object: &Value, name: &str, value: &Value) -> String {
     let text = object.to_string();
     format!("{}, {}: {value}}}", text.strip_suffix('}').unwrap(), Value::from(name))

@@ -161,7 +161,7 @@ async fn a_resource_that_is_named_twice_is_one(db: Database) {
             }
             let issuer = format!("{ISSUER}/");
             ask(&[(first, &issuer), (second, ISSUER)]).await.expect(200);
-            // One that nobody registered is not known any better when it comes twice.
+            // Naming an unregistered resource twice does not make it known.
             refused(&ask(&[(first, "x"), (second, "x")]).await, 400, "invalid_target");
         }
     }

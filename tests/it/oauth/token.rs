@@ -381,7 +381,7 @@ async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
     }
 }
 
-/// A wildcard covers every name, but a name that does not exist is a mistake, whoever makes it.
+/// A wildcard covers every name, but requesting an unregistered name is an error for every caller.
 async fn a_scope_names_registered_capabilities_only(db: Database) {
     let server = Server::start(db).await;
     let administrator = server.agent("administrator", &["admin:*"]).await;
@@ -425,7 +425,7 @@ async fn a_token_without_capabilities_has_no_scope(db: Database) {
         let looked_at = post(&asking.client, "/oauth/introspect", &[("token", token)]).await.expect(200);
         assert_eq!((&looked_at["active"], looked_at.get("scope")), (&json!(true), None));
     }
-    // The same for what the agent lost since.
+    // The same for capabilities that the agent has lost since.
     let worker = server.agent("worker", &["agents:read"]).await;
     let token = token(&server, &worker, &[]).await;
     let capability = server.capability("agents:read").await;

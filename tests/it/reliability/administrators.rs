@@ -105,7 +105,7 @@ async fn a_reset_ends_the_wait_of_a_running_service(db: Database) {
     aims.run_with_input(&create, &format!("{PASSWORD}\n")).await;
     assert_eq!(sign_in(PASSWORD).await, 303);
     assert_eq!(sign_in("wrong").await, 401);
-    // The wait of whoever was wrong so often is longer than this test takes.
+    // After so many wrong tries, the wait is longer than this test.
     db.execute("UPDATE sign_in_failures SET failures = 60").await;
     assert_eq!(sign_in(PASSWORD).await, 429);
     let reset = aims.run(&["admin", "reset-password", "zoe", "--json"]).await.json();

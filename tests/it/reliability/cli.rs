@@ -250,7 +250,7 @@ async fn check_config_shows_no_secret() {
     assert!(shown.stdout.contains("db.example"), "{shown:?}");
 }
 
-/// What `check-config` shows of a setting.
+/// The value of a setting that `check-config` shows.
 fn shown<'a>(told: &'a Ended, name: &str) -> &'a str {
     let value = told.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{told:?}")).trim()
@@ -276,7 +276,7 @@ async fn the_env_file_is_data() {
     let text = "\u{feff}# settings\r\nDATABASE_URL=sqlite:///./a$word.db # here\r\nexport PUBLIC_URL='https://aims.example/'\r\n\
         LOG_LEVEL=debug\r\nLOG_FORMAT=json\r\n";
     fs::write(db.folder.path().join(".env"), text).unwrap();
-    // What the environment says comes first, and says nothing when it is empty.
+    // The environment takes precedence; an empty variable counts as not set.
     let aims = Aims::new(&db).with("DATABASE_URL", "").with("LOG_LEVEL", "warn").with("word", "expanded");
     let told = aims.run(&["check-config"]).await;
     let expected = [
@@ -294,7 +294,7 @@ async fn the_env_file_is_data() {
     assert!(db.folder.path().join("a$word.db").exists());
     let files = fs::read_dir(db.folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     assert!(files.into_iter().all(|name| name.starts_with("a$word.") || name == ".env"));
-    // Only the folder that a command runs in is looked at.
+    // Only the working directory is searched.
     let below = db.folder.path().join("below");
     fs::create_dir(&below).unwrap();
     let mut aims = aims.with("LOG_LEVEL", "");
@@ -335,7 +335,7 @@ async fn a_public_url_with_a_path_is_refused() {
     assert!(!db.sqlite_file().exists());
 }
 
-/// Where a database is looked for, as far as its URL says: at an IPv6 address, or at a socket.
+/// The address that a URL names: an IPv6 address, or a socket.
 #[tokio::test]
 async fn postgres_is_found_at_every_kind_of_address() {
     let db = Database::sqlite();

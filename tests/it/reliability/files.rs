@@ -114,7 +114,7 @@ async fn a_service_whose_files_are_taken_away_acknowledges_nothing_more() {
                 fs::rename(db.folder.path().join(copy), &path).unwrap();
             }
         }
-        // It may have ended already, which is no acknowledgement either.
+        // The service may have ended already, which does not acknowledge the change either.
         let request =
             admin.request(reqwest::Method::POST, "/agents").json(&json!({ "name": "late", "owner": "tests" }));
         if let Ok(answer) = request.send().await {
@@ -151,7 +151,7 @@ async fn a_database_is_made_for_its_owner_alone_whatever_its_name() {
     }
 }
 
-/// A link to where no database is yet: the first start makes it there.
+/// A dangling link: the first start creates the database at its target.
 #[tokio::test]
 async fn a_database_is_made_where_a_link_leads() {
     let db = Database::sqlite();

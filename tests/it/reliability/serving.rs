@@ -252,7 +252,7 @@ async fn with_few_open_files_idle_connections_give_way(db: Database) {
     let mut late = Connection::open(&process).await;
     late.send(WHOLE).await;
     late.read_until("\"ok\"").await;
-    // The database has what it needs, however many ask at once.
+    // The database has the files that it needs, however many requests come at once.
     let admin = process.client().login(&key).await;
     let answers =
         timeout(SOON, join_all((0..IDLE).map(|_| admin.get("/agents")))).await.expect("everybody is answered");
@@ -280,7 +280,7 @@ async fn with_too_few_open_files_nothing_is_served() {
     aims.with_open_files_at_most(30)
         .run(&["serve"])
         .await
-        .failed("the limit of open files is 30, and serving takes at least");
+        .failed("the open file limit is 30, but the service needs at least");
 }
 
 #[tokio::test]

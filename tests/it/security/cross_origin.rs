@@ -36,7 +36,7 @@ async fn preflight(client: &Client, origin: &str, method: &Method, path: &str) -
         .await
 }
 
-/// Asserts that nothing in an answer is for other origins.
+/// Asserts that a response allows no other origin.
 #[track_caller]
 fn assert_closed(answer: &Answer) {
     assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control-")), "{answer:?}");

@@ -148,7 +148,7 @@ async fn the_last_way_in_stays(db: Database) {
     let refusal =
         "This is the last usable credential of the last active agent that holds admin:*; create another first";
     server.admin.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
-    // The operator of the host cannot lock everybody out either.
+    // The host's operator cannot lock everybody out either.
     let refused = end_key(&server, &server.admin_id, &only).await.unwrap_err();
     assert_eq!(refused.to_string(), refusal);
     let other = server.admin.post(&keys, json!({})).await.expect(201);

@@ -1,4 +1,4 @@
-//! Names and texts that deceive the eye: blank ones, and ones that look like others.
+//! Deceptive names and texts: blank ones, and ones that look like others.
 
 use aims::domain::{Error, Role, Username, password::NewPassword};
 use aims::service::{
@@ -92,7 +92,7 @@ async fn a_name_that_looks_like_another_is_refused(db: Database) {
         ("X", Some("x")),
     ] {
         let wanted = taken.map_or("Agent name already exists".to_owned(), |taken| {
-            format!("This name is too easily taken for one in use: {taken}")
+            format!("This name is too similar to one in use: {taken}")
         });
         create(&server.admin, alike).await.refused(409, &wanted);
     }
@@ -105,10 +105,10 @@ async fn a_name_that_looks_like_another_is_refused(db: Database) {
     create(&server.admin, "MALL").await.expect(409);
     server.admin.delete(&format!("/agents/{}", id.as_str().unwrap())).await.expect(204);
     create(&server.admin, "MALL").await.expect(201);
-    // The console says the same, beside the field.
+    // The console shows the same message beside the field.
     let browser = server.signed_in("zoe", Role::Operator).await;
     let form = [("name", "rnail"), ("owner", "o"), ("agent_type", "llm")];
-    browser.post("/console/agents", &form).await.shows("too easily taken for one in use: mail");
+    browser.post("/console/agents", &form).await.shows("too similar to one in use: mail");
 }
 
 async fn names_that_were_alike_before_stay(db: Database) {
@@ -122,7 +122,7 @@ async fn names_that_were_alike_before_stay(db: Database) {
     create(&server.admin, "TWIN").await.expect(409);
     // One of them is still there.
     server.admin.delete(&format!("/agents/{}", twins[0].id)).await.expect(204);
-    create(&server.admin, "twin").await.refused(409, "This name is too easily taken for one in use: Twin");
+    create(&server.admin, "twin").await.refused(409, "This name is too similar to one in use: Twin");
     server.admin.delete(&format!("/agents/{}", twins[1].id)).await.expect(204);
     create(&server.admin, "twin").await.expect(201);
 }
@@ -153,7 +153,7 @@ async fn a_capability_or_an_administrator_that_looks_like_another_is_refused(db:
     }
     server.admin.post("/capabilities", json!({ "name": "bill|ing:pay" })).await.expect(201);
     let answer = server.admin.post("/capabilities", json!({ "name": "billIing:pay" })).await;
-    answer.refused(409, "This name is too easily taken for one in use: bill|ing:pay");
+    answer.refused(409, "This name is too similar to one in use: bill|ing:pay");
     server.admin.post("/capabilities", json!({ "name": "agents:reads" })).await.expect(201);
 
     server.person("mallory", Role::Owner).await;

@@ -1,4 +1,4 @@
-//! Nobody takes anything from an agent that holds more than they do: no credential, no delegate, no token, no grant.
+//! A caller cannot remove credentials, delegates, tokens or grants of an agent that holds more than the caller does.
 
 use std::collections::BTreeSet;
 
@@ -165,7 +165,7 @@ async fn a_key_manager_takes_nothing_from_a_stronger_agent(db: Database) {
     }
 }
 
-/// A form of the console that is valid, but for who sends it.
+/// A valid form of the console; only its sender may be refused.
 fn form<'f>(path: &str, target: &'f Target) -> Vec<(&'static str, &'f str)> {
     const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
@@ -265,9 +265,9 @@ async fn the_console_offers_no_act_that_it_would_refuse(db: Database) {
         assert!(missing.is_empty(), "{missing:?} are not offered: {offered:?}");
     }
     let page = operator.get(&format!("/console/agents/{}", boss.agent.id)).await;
-    page.shows("only an owner may stop it");
+    page.shows("Only an owner may stop it");
 
-    // Whoever knows the address of a form is refused before they fill it in.
+    // Opening the form by its URL is refused, too.
     for form in [
         "keys/new",
         "keys/{key}/rotate",
@@ -343,7 +343,7 @@ async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
     assert_eq!(denied(&server).await.0, 3);
 }
 
-/// Two agents whom one token fits must say who they are, so nobody makes a stronger agent say so.
+/// If one token fits two agents, each must name itself. A weaker caller must not force that on a stronger agent.
 async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
     let server = Server::with(db, &[UNLIMITED]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;
@@ -388,7 +388,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             let path = format!("{}/{}", identities(&weak), added["id"].as_str().unwrap());
             manager.client.delete(&path).await.expect(204);
         }
-        // Whoever has power over both decides, as does an agent's own manager about its equals.
+        // A caller with power over both may decide, as may a manager over agents with equal authority.
         let own = server.admin.post(&identities(&weak), held.clone()).await.expect(201);
         for (agent, identity) in [(&weak, own), (&strong, kept)] {
             let path = format!("{}/{}", identities(agent), identity["id"].as_str().unwrap());
@@ -408,7 +408,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
     operator.post(&path, &form).await.expect(403).shows("It overlaps a federated identity of an agent");
 }
 
-/// The weaker one is refused, or was there before: it is decided where the identity is written.
+/// The weaker identity is refused or came first: the check runs in the writing transaction.
 async fn of_overlapping_identities_added_at_once_the_weaker_one_never_comes_second(db: Database) {
     let server = Server::with(db, &[UNLIMITED]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;

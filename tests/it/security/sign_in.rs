@@ -1,4 +1,4 @@
-//! Strangers who try passwords keep nobody out, and learn nothing of who has an account.
+//! Strangers who guess passwords lock nobody out, and do not learn who has an account.
 
 use std::{
     future::Future,
@@ -60,7 +60,7 @@ async fn a_reset_lets_the_owner_back_in_at_once(db: Database) {
     let zoe = server.person("zoe", Role::Owner).await;
     let ada = server.person("ada", Role::Owner).await;
     sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    // Together with eleven wrong ones, enough for an account to have to wait everywhere.
+    // Together with eleven wrong tries, enough to make the account wait everywhere.
     for n in 0..25 {
         for name in ["zoe", "ada"] {
             sign_in(&server, &format!("203.0.113.{n}"), name, "wrong").await.expect(401);
@@ -113,7 +113,7 @@ async fn a_full_line_keeps_out_nobody_who_has_an_account(db: Database) {
     sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
     let _crowd = crowd(&server);
     sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    // A network that is known gets an answer to every name.
+    // A known network gets an answer for every name.
     sign_in(&server, HOME, "zoe", "wrong").await.expect(401);
     sign_in(&server, HOME, "nobody", "wrong").await.expect(401);
     for n in 0..3 {
@@ -145,7 +145,7 @@ async fn a_full_line_does_not_tell_who_has_an_account(db: Database) {
     let unknown = tries("name-nobody").await;
     assert_eq!(known, unknown);
     assert_eq!(disabled, unknown);
-    // Whatever they are told, tries are on the record.
+    // All tries are recorded, whatever the answer.
     let recorded = server.audited("console.sign_in_failed").await;
     assert_eq!(recorded.len(), 18);
 }

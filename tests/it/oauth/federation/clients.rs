@@ -1,4 +1,4 @@
-//! Clients that authenticate beside an assertion (RFC 7521 section 4.1): its agent, its delegates, and nobody else.
+//! Clients that authenticate beside an assertion (RFC 7521 section 4.1): only its agent and the agent's delegates may.
 
 use std::time::Duration;
 

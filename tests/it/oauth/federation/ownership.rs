@@ -1,4 +1,4 @@
-//! Whose a foreign token is, where several agents could be meant.
+//! Which agent a foreign token belongs to, if it fits several.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn who_trusts_others_keys_is_not_confused_with_anybody(db: Database) {
     let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
     refused(&present(&server, &forged, &[]).await, 400, "invalid_grant");
     assert_eq!(details(&server.audited("auth.failed").await[0])["reason"], "federation_signature");
-    // More places than are asked: whoever looks in one of the others may be meant, too.
+    // More key addresses than are asked: an identity with one of the others might match, too.
     for number in 1..20 {
         let mut one_more = of_cluster(&cluster);
         one_more["jwks_uri"] = json!(format!("{}/keys?{number}", elsewhere.url));
@@ -94,11 +94,11 @@ async fn nobody_takes_the_place_of_who_cannot_be_judged(db: Database) {
     mirror.behave(|behaviour| behaviour.is_down = true);
     assert_eq!(subject(&[]).await, "federation_ambiguous");
     assert_eq!(subject(&[("client_id", &other.id)]).await, other.id);
-    // Nor of whoever looks where there are no keys.
+    // Nor the place of an identity whose key address has no keys.
     mirror.behave(|behaviour| behaviour.is_down = false);
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(subject(&[]).await, "federation_ambiguous");
-    // Nor of whoever knows older keys alone, once there are others.
+    // Nor the place of an identity that knows only older keys, once there are newer ones.
     mirror.key("older", SigningAlgorithm::Es256);
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(subject(&[]).await, other.id, "the other has been asked, and knows no such key");
@@ -106,7 +106,7 @@ async fn nobody_takes_the_place_of_who_cannot_be_judged(db: Database) {
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(subject(&[]).await, "federation_ambiguous");
 
-    // Whoever came later keeps nobody out by not being there.
+    // A later identity with unreachable keys keeps nobody out.
     let late = server.agent("late", &[]).await;
     let nowhere = Issuer::start().await;
     nowhere.behave(|behaviour| behaviour.is_down = true);
@@ -147,10 +147,10 @@ async fn an_issuer_of_many_costs_no_more_than_one_of_few(db: Database) {
     refused(&send(&[]).await, 400, "invalid_grant");
     let record = server.audited("auth.failed").await.remove(0);
     assert_eq!(details(&record)["reason"], "federation_ambiguous");
-    // Who asks for another subject is not looked at.
+    // Identities that demand another subject are skipped.
     server.db.execute("UPDATE federated_identities SET subject = 'another' WHERE claims LIKE '%another%'").await;
     send(&[]).await.expect(200);
-    // Whoever says who it is meets nobody else's.
+    // A client that names itself is not compared with others.
     server.db.execute("UPDATE federated_identities SET claims = '-' WHERE claims LIKE '%another%'").await;
     let body = send(&[("client_id", &agent.id)]).await.expect(200);
     assert_eq!(claims(body["access_token"].as_str().unwrap())["federated_identity_id"], identity["id"]);

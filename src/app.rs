@@ -320,7 +320,10 @@ async fn stopped(background: &mut JoinSet<()>, store: &Store) -> Stopped {
         () = store.ended() => Stopped::Task("the database writer"),
     };
     // A missing file also ends the writer, which may be noticed first.
-    store.db().check_files().map_or_else(Stopped::from, |()| stopped)
+    match store.db().replaced_file() {
+        Ok(Some(replaced)) => replaced.into(),
+        _ => stopped,
+    }
 }
 
 /// Does something again and again, from now on. What takes too long is given up: a database that falls silent must not end it for

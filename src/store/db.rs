@@ -364,14 +364,15 @@ impl Db {
         })
     }
 
-    /// Checks that the SQLite files which this process writes to are still in place. Does nothing for PostgreSQL.
+    /// Returns the file that this process writes to and that was deleted, moved or replaced, if there is one: writes are no longer
+    /// durable then. `None` for PostgreSQL, which looks after its own files.
     ///
     /// # Errors
-    /// [`FileReplaced`] if they are not: later writes may be lost.
-    pub fn check_files(&self) -> Result<(), FileReplaced> {
+    /// When the file system cannot tell.
+    pub fn replaced_file(&self) -> io::Result<Option<FileReplaced>> {
         match self {
-            Self::Sqlite { files: Some(files), .. } => files.check(),
-            Self::Sqlite { .. } | Self::Postgres(_) => Ok(()),
+            Self::Sqlite { files: Some(files), .. } => files.replaced(),
+            Self::Sqlite { .. } | Self::Postgres(_) => Ok(None),
         }
     }
 

@@ -129,7 +129,7 @@ impl Store {
         let mut ticks = interval(FILES_EVERY);
         loop {
             ticks.tick().await;
-            if let Err(replaced) = self.db.check_files() {
+            if let Ok(Some(replaced)) = self.db.replaced_file() {
                 return replaced;
             }
         }

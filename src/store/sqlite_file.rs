@@ -33,6 +33,8 @@ pub struct FileReplaced(PathBuf);
 #[derive(Debug)]
 pub struct SqliteFiles {
     watched: Vec<Watched>,
+    /// The index of the WAL.
+    index: PathBuf,
     /// Keeps other AIMS processes from writing, for as long as it is open.
     _lock: Option<File>,
     /// A connection that stays open, so that SQLite always holds its lock on the database, and the WAL stays the same file.
@@ -68,20 +70,28 @@ impl SqliteFiles {
             let identity = identity(&lock.metadata().map_err(failed)?);
             watched.push(Watched { path: lock_path(path), identity });
         }
-        Ok(Self { watched, _lock: lock, keeper: Mutex::new(Some(keeper)) })
+        Ok(Self { watched, index: with_suffix(path, "-shm"), _lock: lock, keeper: Mutex::new(Some(keeper)) })
     }
 
-    /// Checks that every file still has its name.
-    pub(super) fn check(&self) -> Result<(), FileReplaced> {
-        match self.watched.iter().find(|file| !is_at(file.identity, &file.path)) {
-            Some(gone) => Err(FileReplaced(gone.path.clone())),
-            None => Ok(()),
+    /// Returns the file that no longer has its name, if there is one.
+    ///
+    /// # Errors
+    /// When the file system cannot tell.
+    pub(super) fn replaced(&self) -> io::Result<Option<FileReplaced>> {
+        for file in &self.watched {
+            if !is_at(file.identity, &file.path)? {
+                return Ok(Some(FileReplaced(file.path.clone())));
+            }
         }
+        Ok(None)
     }
 
     /// Returns true if `path` leads to one of the files, under whatever name.
     pub(super) fn include(&self, path: &Path) -> bool {
-        self.watched.iter().any(|file| is_at(file.identity, path))
+        // SQLite may replace the index of the WAL, so it is not watched.
+        let index = fs::metadata(&self.index).ok().map(|found| identity(&found));
+        let mut files = self.watched.iter().map(|file| file.identity).chain(index);
+        files.any(|file| is_at(file, path).unwrap_or_default())
     }
 
     /// Closes the connection that is kept open.
@@ -124,8 +134,8 @@ pub(super) fn lock_for_writing(path: &Path) -> Result<File, OpenError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(_) | Err(_) => {}
     }
-    let lock =
-        OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(lock_path(path)).map_err(failed)?;
+    let lock = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(lock_path(path));
+    let lock = lock.map_err(|error| OpenError::File(lock_path(path), error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
@@ -158,8 +168,12 @@ fn identity(file: &Metadata) -> Identity {
     (file.dev(), file.ino())
 }
 
-fn is_at(file: Identity, path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| identity(&found) == file)
+fn is_at(file: Identity, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(identity(&found) == file),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns true if the file alone is mounted here from elsewhere, as `docker run -v ./aims.db:/data/aims.db` does.

@@ -359,7 +359,7 @@ async fn work(
                 // A commit whose answer was lost may have happened all the same.
                 on_commit(&Changes::EVERYTHING);
                 pending.postpone();
-                if db.check_files().is_err() {
+                if matches!(db.replaced_file(), Ok(Some(_))) {
                     // Later writes might be lost, so refuse them.
                     pending = Pending::default();
                     break;
@@ -437,6 +437,8 @@ async fn commit_batch(
     }
     let committed = tx.commit(pending).await?;
     // After the commit: before a reader deletes the WAL, it moves all committed changes into the database.
-    db.check_files().map_err(|replaced| sqlx::Error::Io(io::Error::other(replaced)))?;
+    if let Some(replaced) = db.replaced_file()? {
+        return Err(sqlx::Error::Io(io::Error::other(replaced)));
+    }
     Ok(committed)
 }

@@ -171,8 +171,11 @@ async fn commands_do_not_open_the_database_as_another_kind_of_file() {
     aims.bootstrap().await;
     let file = db.sqlite_file();
     aims.run(&["import-seed", file.to_str().unwrap()]).await.failed("is the database of this service");
-    let as_key = aims.with("MASTER_KEY", "").with("MASTER_KEY_FILE", file.to_str().unwrap());
-    as_key.run(&["bootstrap", "--new-key"]).await.failed("does not hold 64 hexadecimal digits");
+    for suffix in ["", "-wal", "-shm"] {
+        let file = format!("{}{suffix}", file.display());
+        let as_key = aims.with("MASTER_KEY", "").with("MASTER_KEY_FILE", &file);
+        as_key.run(&["bootstrap", "--new-key"]).await.failed("does not hold 64 hexadecimal digits");
+    }
 }
 
 /// Registers an agent and makes a key for it; gives its identifier and the key.

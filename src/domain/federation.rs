@@ -103,8 +103,8 @@ impl Trust {
         claims.get("sub")?.as_str().filter(|subject| text::line(subject, 1, Self::TEXT_MAX).is_ok())
     }
 
-    /// Returns true if one token could satisfy both this trust and another that has the same issuer and audience and demands
-    /// `claims`: they do not demand different values for any claim.
+    /// Returns true if one token could satisfy both this trust and another of the same issuer that demands `claims`: they do not
+    /// demand different values for any claim. A token may have several audiences.
     #[must_use]
     pub fn overlaps(&self, claims: &BTreeMap<String, String>) -> bool {
         claims.iter().all(|(name, value)| self.claims.get(name).is_none_or(|demanded| demanded == value))

@@ -152,7 +152,7 @@ pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Re
 ///
 /// # Errors
 /// [`Error::Refused`] for oneself; [`Error::NotFound`]; [`Error::Conflict`] when it is held already, and when the agent would hold
-/// more than a token can carry; [`Error::Denied`] when the caller lacks it.
+/// more than a token can carry; [`Error::Denied`] when the caller lacks it, or lacks authority that the agent holds.
 pub async fn grant(
     services: &Services,
     caller: &Caller,
@@ -164,6 +164,7 @@ pub async fn grant(
             Box::pin(async move {
                 not_oneself(&act.caller, agent, OWN)?;
                 agents::find(act, agent).await?;
+                power::require(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 act.authority.require_held(&capability.name)?;
                 give(act, agent, &capability).await?;

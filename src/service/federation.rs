@@ -27,7 +27,7 @@ use crate::{
         federation::{FederatedIdentity, Trust, is_fetchable},
         token::{CLOCK_SKEW, Credential, TokenRefusal},
     },
-    store::federated_identities,
+    store::{capabilities, federated_identities},
 };
 
 /// Longest time that a foreign token may still be valid.
@@ -82,11 +82,10 @@ async fn require_no_overlap(act: &mut Act<'_>, agent: AgentId, trust: &Trust) ->
     if act.authority.lacks(&everything).is_none() {
         return Ok(());
     }
-    for other in federated_identities::overlapping(act.conn(), agent, trust).await? {
-        let held = agents::held(act, other).await?;
-        if let Some(lacking) = act.authority.lacks(&held) {
-            return Err(Denial::OverlappingIdentity(lacking.to_owned()).into());
-        }
+    let others = federated_identities::overlapping(act.conn(), agent, trust).await?;
+    let held = capabilities::held_by_any(act.conn(), &others).await?;
+    if let Some(lacking) = act.authority.lacks(&held) {
+        return Err(Denial::OverlappingIdentity(lacking.to_owned()).into());
     }
     Ok(())
 }

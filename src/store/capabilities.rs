@@ -123,6 +123,29 @@ pub async fn held_by(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Capability>> 
     Ok(held)
 }
 
+/// The capabilities that any of these agents holds.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held_by_any(mut conn: Conn<'_>, agents: &[AgentId]) -> Result<CapabilitySet> {
+    let mut held = HashSet::new();
+    for chunk in even_chunks(agents) {
+        let names: Vec<String> = on!(&mut conn, |c| {
+            let mut query = QueryBuilder::new(
+                "SELECT DISTINCT c.name FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
+                 WHERE g.agent_id IN (",
+            );
+            let mut list = query.separated(", ");
+            for agent in chunk {
+                list.push_bind(agent.0);
+            }
+            query.push(")").build_query_scalar().fetch_all(c).await?
+        });
+        held.extend(names);
+    }
+    held.iter().map(|name| stored("capability", CapabilityName::parse(name))).collect()
+}
+
 /// Describes a capability anew.
 ///
 /// # Errors

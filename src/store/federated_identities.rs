@@ -98,17 +98,16 @@ pub async fn of_subject(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn overlapping(conn: Conn<'_>, agent: AgentId, trust: &Trust) -> Result<BTreeSet<AgentId>> {
+pub async fn overlapping(conn: Conn<'_>, agent: AgentId, trust: &Trust) -> Result<Vec<AgentId>> {
     /// Where the identity asks for a `sub`, the index leaves out all that ask for another.
     const OF_SUBJECT: &str = "SELECT agent_id, claims FROM federated_identities \
-        WHERE issuer = $1 AND audience = $2 AND agent_id <> $3 AND (subject = $4 OR subject IS NULL)";
-    const OF_ISSUER: &str =
-        "SELECT agent_id, claims FROM federated_identities WHERE issuer = $1 AND audience = $2 AND agent_id <> $3";
+        WHERE issuer = $1 AND agent_id <> $2 AND (subject = $3 OR subject IS NULL)";
+    const OF_ISSUER: &str = "SELECT agent_id, claims FROM federated_identities WHERE issuer = $1 AND agent_id <> $2";
     let subject = trust.claims.get("sub");
     let mut overlapping = BTreeSet::new();
     on!(conn, |c| {
         let query = sqlx::query_as::<_, (Uuid, String)>(if subject.is_some() { OF_SUBJECT } else { OF_ISSUER });
-        let query = query.bind(&trust.issuer).bind(&trust.audience).bind(agent.0);
+        let query = query.bind(&trust.issuer).bind(agent.0);
         let query = if subject.is_some() { query.bind(subject) } else { query };
         // Streamed: a whole fleet may trust one issuer.
         let mut rows = query.fetch(c);
@@ -118,7 +117,7 @@ pub async fn overlapping(conn: Conn<'_>, agent: AgentId, trust: &Trust) -> Resul
             }
         }
     });
-    Ok(overlapping)
+    Ok(overlapping.into_iter().collect())
 }
 
 /// Removes one of an agent; `None` when it has no such one.

@@ -212,6 +212,13 @@ async fn an_operator_takes_nothing_from_an_administrator(db: Database) {
         count += 1;
     }
     assert_eq!(count, 16, "a new act upon agents belongs into this count, and needs a form that is valid");
+
+    // Nor does an operator grant it what they may grant to others.
+    let (before, reading) = (boss.state(&server).await, server.capability("agents:read").await);
+    let page = browser.post(&boss.path("/console/agents/{id}/grants"), &[("capability", reading.as_str())]).await;
+    let page = if page.status == 303 { browser.get(page.location()).await } else { page.expect(403) };
+    page.shows("authority that you lack: admin:*");
+    assert_eq!(boss.state(&server).await, before);
     server.anybody().exchange(&boss.agent.raw_key).await.expect(200);
 }
 
@@ -362,10 +369,13 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             json!({ "sub": "worker", "ref": "main", "environment": "prod" }),
             json!({ "environment": "prod" }),
         ] {
+            // A token may have several audiences.
+            let audience = if claims["ref"].is_null() { "aims" } else { "another" };
             for jwks_uri in [Value::Null, elsewhere.clone()] {
                 let (refusals, _) = denied(&server).await;
                 let mut body = made(claims.clone());
                 body["jwks_uri"] = jwks_uri;
+                body["audience"] = json!(audience);
                 let refusal =
                     format!("It overlaps a federated identity of an agent that holds authority that you lack: {holds}");
                 manager.client.post(&identities(&weak), body).await.refused(403, &refusal);
@@ -380,7 +390,6 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             ("claims", json!({ "sub": "worker", "ref": "other" })),
             ("claims", json!({ "sub": "other" })),
             ("issuer", json!("https://another.example")),
-            ("audience", json!("another")),
         ] {
             let mut body = held.clone();
             body[field] = value;

@@ -20,7 +20,8 @@ const PATTERN: &str = r#"(?x)
   | (?<scheme>\b(?i:bearer|basic|dpop)(?:\s|%20|\+)+) [^\s"'\\,;&]{6,}
     # The cookie of a session.
   | (?<cookie>\baims=) [A-Za-z0-9_%+/=-]{16,}
-    # What is named as a password or secret.
+    # What is named as a password or secret, first with and then without quotes around it.
+  | (?<quoted>(?i:password|passwd|secret)\w*["'\\]*\s*[:=]\s*(?:Some\()?\\?") (?:[^"\\]|\\[^"])*
   | (?<name>(?i:password|passwd|secret)\w*["'\\]*\s*[:=]\s*(?:Some\()?["'\\]*) [^\s"'\\&,;)]+
     # API keys, beyond the part that may be shown.
   | aims(?:_|%5[Ff])[A-Za-z0-9]{9,}
@@ -40,7 +41,7 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
         if found.name("random").is_some() && !is_secret(&decoded(whole)) {
             return whole.to_owned();
         }
-        let kept = ["url", "query", "scheme", "cookie", "name"].into_iter().find_map(|name| found.name(name));
+        let kept = ["url", "query", "scheme", "cookie", "quoted", "name"].into_iter().find_map(|name| found.name(name));
         let end = if found.name("url").is_some() { "@" } else { "" };
         format!("{}{REDACTED}{end}", kept.map_or("", |kept| kept.as_str()))
     })
@@ -113,6 +114,11 @@ mod tests {
             (
                 "options { user: \"u\", password: Some(\"p4ss\"), port: 1 }",
                 "options { user: \"u\", password: Some(\"[redacted]\"), port: 1 }",
+            ),
+            ("password: Some(\"p4 ss, wörd\"), port: 1", "password: Some(\"[redacted]\"), port: 1"),
+            (
+                "{\"message\":\"password: \\\"p4 ss\\\" is wrong\"}",
+                "{\"message\":\"password: \\\"[redacted]\\\" is wrong\"}",
             ),
             ("host=h password=p4ss port=1", "host=h password=[redacted] port=1"),
             ("{\"id\":\"a\",\"path\":\"/x?a=b\"}", "{\"id\":\"a\",\"path\":\"/x?a=[redacted]\"}"),

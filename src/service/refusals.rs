@@ -1,6 +1,6 @@
 //! Audit records of refusals. The first ones get a record each; the rest are counted, so that refusals cannot fill the disk.
 //!
-//! Refusals are counted in windows of a minute. [`budget`] decides which are recorded one by one; [`suppressed`] counts the
+//! Refusals are counted in windows of a minute. `budget` decides which are recorded one by one; `suppressed` counts the
 //! others, and the counts are recorded when the window ends.
 
 mod budget;

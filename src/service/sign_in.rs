@@ -3,9 +3,10 @@
 //! Nobody is told whether a username exists: the answer, its time and its limits are the same.
 //!
 //! This also holds when the password line is full. Tries from a network that some administrator signed in from then get a reserved
-//! place, whatever the username. All other tries are held back and answered "unavailable" after [`HELD_BACK_FOR`]; only a right
+//! place, whatever the username. All other tries are held back and answered "unavailable" after `HELD_BACK_FOR`; only a right
 //! password is answered sooner, with success. While a try is held back, the password of an existing account is checked in the
-//! separate lane, so strangers who try made-up names cannot lock its owner out. This does not reveal which accounts exist:
+//! separate lane, so strangers who try made-up names do not lock its owner out while [`crate::crypto::PasswordLine`] has places for tries that are
+//! held back. This does not reveal which accounts exist:
 //!
 //! - A wrong password for an account and any password for a made-up name get the same answer at the same moment.
 //! - Both are counted alike, before anything is checked, so both have to wait after as many tries.

@@ -217,8 +217,8 @@ async fn whatever_it_was_made_of_ends_a_delegates_token(db: Database) {
     assert!(!parties.counts(body["access_token"].as_str().unwrap()).await);
 }
 
-/// Whoever holds an assertion and some key of their own must not come to act for the assertion's agent, nor have its token issued
-/// in another's name.
+/// A client that is neither the assertion's agent nor one of its delegates must not act for that agent, and must not get a token in
+/// another agent's name.
 async fn a_client_that_is_no_delegate_gets_nothing(db: Database) {
     let parties = Parties::new(db, &[]).await;
     let (server, agent, gateway) = (&parties.server, &parties.agent, &parties.gateway);

@@ -1,11 +1,11 @@
-//! Latencies, counted in buckets that are at most 1/64 of their value wide.
+//! A histogram of latencies. Each bucket is at most 1/64 of its value wide.
 
 use std::time::Duration;
 
-/// Buckets in each doubling of the value, as a power of two.
+/// log2 of the number of buckets per power of two.
 const BITS: u32 = 6;
 const STEPS: u64 = 1 << BITS;
-/// One linear run below [`STEPS`], and one for each doubling above.
+/// One linear run below [`STEPS`], then one run per power of two.
 const BUCKETS: usize = (64 - BITS as usize + 1) << BITS;
 
 /// A log-linear histogram of nanoseconds.
@@ -29,7 +29,7 @@ impl Histogram {
         }
     }
 
-    pub fn absorb(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *bucket += more;
         }
@@ -40,8 +40,8 @@ impl Histogram {
         self.count
     }
 
-    /// The highest value of the bucket that holds the given share of all values; zero when there are none.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
+    /// The highest value of the bucket that contains the given quantile; zero if the histogram is empty.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a count fits a count")]
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -69,6 +69,6 @@ const fn highest_in(bucket: usize) -> u64 {
     }
     let doubling = bucket / STEPS - 1;
     let step = bucket % STEPS + STEPS;
-    // One less than where the next bucket starts, written so that the last bucket does not overflow.
+    // Computed as one less than the start of the next bucket, in a form that does not overflow for the last bucket.
     (step << doubling) + ((1 << doubling) - 1)
 }

@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 as asking the service takes: requests as bytes, over plain sockets, and as little parsing as is safe.
+//! A minimal HTTP/1.1 client over plain sockets. Requests are prepared bytes, and as little of the response is parsed
+//! as is safe.
 
 use std::{io, net::SocketAddr};
 
@@ -10,25 +11,25 @@ use tokio::{
 
 use crate::Failure;
 
-/// An HTTP/1.1 connection that is kept open.
+/// A persistent HTTP/1.1 connection.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-/// An answer, valid until the next request.
-pub struct Answer<'c> {
+/// A response, valid until the next request.
+pub struct Response<'c> {
     pub status: u16,
     head: &'c [u8],
     pub body: &'c [u8],
 }
 
-impl Answer<'_> {
+impl Response<'_> {
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
     }
 
-    /// The first header with this name, which is in lower case.
+    /// Returns the first header with this name, which must be lowercase.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(self.head, name)
     }
@@ -45,8 +46,8 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Writes a request and reads its answer.
-    pub async fn ask(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+    /// Sends a request and reads its response.
+    pub async fn send(&mut self, request: &[u8]) -> io::Result<Response<'_>> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         let head = loop {
@@ -60,9 +61,9 @@ impl Connection {
         }
         let (before, body) = self.buffer.split_at_checked(head.length).unwrap_or_default();
         if body.len() > head.content_length {
-            return Err(malformed("bytes after the answer"));
+            return Err(malformed("unexpected bytes after the response"));
         }
-        Ok(Answer { status: head.status, head: before, body })
+        Ok(Response { status: head.status, head: before, body })
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
@@ -80,7 +81,7 @@ struct Head {
 }
 
 impl Head {
-    /// `None` as long as the end of the head has not arrived.
+    /// Returns `None` until the whole head has arrived.
     fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
         const END: &[u8] = b"\r\n\r\n";
         let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return Ok(None) };
@@ -111,22 +112,22 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A text of a JSON object.
+/// Returns a string member of a JSON object.
 pub fn member(value: &Value, name: &str) -> Result<String, Failure> {
-    let text = value.get(name).and_then(Value::as_str).ok_or_else(|| format!("an answer without {name}"))?;
+    let text = value.get(name).and_then(Value::as_str).ok_or_else(|| format!("the response lacks {name}"))?;
     Ok(text.to_owned())
 }
 
-/// Asks, and gives a text of the answer.
-pub async fn ask(connection: &mut Connection, request: &[u8], member: &str) -> Result<String, Failure> {
-    let answer = connection.ask(request).await?;
-    if !answer.is_success() {
-        return Err(answer.describe().into());
+/// Sends a request and returns a string member of the JSON response.
+pub async fn request_member(connection: &mut Connection, request: &[u8], member: &str) -> Result<String, Failure> {
+    let response = connection.send(request).await?;
+    if !response.is_success() {
+        return Err(response.describe().into());
     }
-    self::member(&serde_json::from_slice(answer.body)?, member)
+    self::member(&serde_json::from_slice(response.body)?, member)
 }
 
-/// The exchange of an API key for a token.
+/// Renders the exchange of an API key for a token.
 pub fn exchange(key: &str) -> Vec<u8> {
     render("POST", "/api/v1/auth/token", &format!("X-API-Key: {key}\r\n"), "")
 }

@@ -18,16 +18,16 @@ use crate::{
     server::{self, Process},
 };
 
-/// How long the load runs before it is measured.
+/// Load before the measurement starts.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long answers may take to arrive after the measured time; those of a server that hangs never do.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for outstanding responses after the measurement. A hanging server never sends them.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of one operation at one number of connections.
+/// The result of one operation at one number of connections.
 pub struct Measured {
     pub latencies: Histogram,
     pub failures: u64,
-    /// The first failure, for people.
+    /// The first failure, as text.
     pub example: Option<String>,
     pub server_cpu: Duration,
     pub client_cpu: Duration,
@@ -39,13 +39,13 @@ impl Measured {
         self.latencies.count() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// A processor time, in µs per request.
+    /// Converts a CPU time to µs per request.
     pub fn per_request(&self, cpu: Duration) -> f64 {
         cpu.as_secs_f64() * 1e6 / self.latencies.count().max(1) as f64
     }
 }
 
-/// Only what arrives between the two counts.
+/// The measured period. Only responses that arrive within it are counted.
 #[derive(Clone, Copy)]
 struct Window {
     start: Instant,
@@ -81,14 +81,14 @@ pub fn measure(
     let (before, after) = thread::scope(|scope| {
         for thread in 0..threads.min(connections) {
             let (operation, total) = (operation.clone(), &total);
-            // The connections are dealt out like cards.
+            // Connections are assigned to threads round-robin.
             let share = (thread..connections).step_by(threads);
             scope.spawn(move || {
                 let tally = drive(process.address, &operation, share, window);
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 match tally {
                     Ok(tally) => {
-                        total.latencies.absorb(&tally.latencies);
+                        total.latencies.merge(&tally.latencies);
                         total.failures += tally.failures;
                         total.example = total.example.take().or(tally.example);
                     }
@@ -124,8 +124,8 @@ fn drive(
     let tally = Arc::new(Mutex::new(Tally::default()));
     let tasks: Vec<_> = connections
         .map(|connection| {
-            let ended = ask_until_end(address, operation.clone(), connection, window, tally.clone());
-            let deadline = time::Instant::from_std(window.end + PATIENCE);
+            let ended = request_until_end(address, operation.clone(), connection, window, tally.clone());
+            let deadline = time::Instant::from_std(window.end + DRAIN_TIMEOUT);
             runtime.spawn(async move { time::timeout_at(deadline, ended).await })
         })
         .collect();
@@ -133,7 +133,7 @@ fn drive(
         let ended = match runtime.block_on(task) {
             Ok(Ok(Ok(()))) => continue,
             Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(_)) => "no answer".to_owned(),
+            Ok(Err(_)) => "no response".to_owned(),
             Err(error) => error.to_string(),
         };
         tally.lock().unwrap_or_else(PoisonError::into_inner).fail(|| ended);
@@ -142,8 +142,8 @@ fn drive(
     Ok(std::mem::take(&mut *tally))
 }
 
-/// Asks over one connection, one request after another, until the time is over.
-async fn ask_until_end(
+/// Sends one request after another over one connection until the time is over.
+async fn request_until_end(
     address: SocketAddr,
     operation: Operation,
     first: usize,
@@ -157,11 +157,11 @@ async fn ask_until_end(
         if began >= window.end {
             break;
         }
-        let answer = connection.ask(&request).await?;
+        let response = connection.send(&request).await?;
         let arrived = Instant::now();
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-        if !answer.is_success() {
-            tally.fail(|| answer.describe());
+        if !response.is_success() {
+            tally.fail(|| response.describe());
         } else if arrived >= window.start && arrived < window.end {
             tally.latencies.record(arrived - began);
         }

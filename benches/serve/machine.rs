@@ -1,4 +1,4 @@
-//! What the machine itself takes: it bounds what any service on it can promise.
+//! Measures the disk flush time of the machine, which limits the write rate of any durable service on it.
 
 use std::{
     fs,
@@ -12,24 +12,24 @@ use std::{
 
 use crate::millis;
 
-/// Flushes that are timed.
+/// Number of timed flushes.
 const FLUSHES: usize = 101;
 
-/// How long a flush takes.
+/// Flush times.
 pub struct Flush {
-    /// While nothing else runs.
-    pub alone: Duration,
-    /// While one processor computes without a pause. A virtual machine may tell a processor of what is done only when it pauses,
-    /// or with its next tick.
-    pub beside_a_busy_processor: Duration,
+    /// On an idle machine.
+    pub idle: Duration,
+    /// While another thread keeps a CPU busy. A virtual machine may deliver the completion interrupt only when the CPU
+    /// goes idle or at the next timer tick.
+    pub busy: Duration,
 }
 
 impl Flush {
     pub fn time(directory: &Path) -> io::Result<Self> {
         let path = directory.join("flush");
-        let alone = median(&path)?;
+        let idle = median(&path)?;
         let is_over = AtomicBool::new(false);
-        let beside_a_busy_processor = thread::scope(|scope| {
+        let busy = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut turns = 0_u64;
                 while !is_over.load(Ordering::Relaxed) {
@@ -40,12 +40,12 @@ impl Flush {
             is_over.store(true, Ordering::Relaxed);
             flush
         })?;
-        Ok(Self { alone, beside_a_busy_processor })
+        Ok(Self { idle, busy })
     }
 
-    pub fn say(&self) {
-        let [alone, beside] = [self.alone, self.beside_a_busy_processor].map(millis);
-        println!("fdatasync of 4 KiB: {alone:.3} ms, beside a busy processor {beside:.3} ms (medians of {FLUSHES})");
+    pub fn print(&self) {
+        let [idle, busy] = [self.idle, self.busy].map(millis);
+        println!("fdatasync of 4 KiB: {idle:.3} ms, beside a busy processor {busy:.3} ms (medians of {FLUSHES})");
     }
 }
 

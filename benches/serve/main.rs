@@ -1,19 +1,19 @@
-//! What the service costs, under load and on large fleets.
+//! Benchmarks of the service under load and on large fleets.
 //!
 //! | Command, after `cargo bench --bench serve --` | What it does |
 //! |---|---|
-//! | (none)     | prints what each operation costs beside a bare axum handler: [`table`] |
-//! | `overload` | offers three times the load that it can carry: [`overload`] |
-//! | `nodes`    | several nodes on one PostgreSQL database: [`nodes`] |
+//! | (none)     | measures each operation and compares it with a bare axum handler: [`table`] |
+//! | `overload` | offers three times the load that the service can carry: [`overload`] |
+//! | `nodes`    | measures several nodes on one PostgreSQL database: [`nodes`] |
 //! | `fill`     | fills a database with a fleet and its history: [`fleet`] |
-//! | `fleet`    | what the service costs on databases that were filled: [`fleet::served`] |
-//! | `calls`    | the same of the calls behind lists, searches and filters: [`fleet::calls`] |
+//! | `fleet`    | measures the service over a socket on filled databases: [`fleet::served`] |
+//! | `calls`    | measures the service calls behind lists, searches and filters: [`fleet::calls`] |
 //!
-//! Each starts the optimised `aims` as a process of its own. Linux only: processor times and memory come from `/proc`.
-//! `cargo test` runs this file too, without `--bench`; it then does nothing.
+//! Each starts the optimised `aims` as its own process. Linux only: CPU times and memory come from `/proc`.
+//! `cargo test` also builds and runs this file, without `--bench`; it then does nothing.
 
-#![expect(unreachable_pub, reason = "a benchmark has no outside")]
-#![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
+#![expect(unreachable_pub, reason = "a benchmark is not a library")]
+#![expect(clippy::cast_precision_loss, reason = "displayed figures, far below 2^52")]
 
 mod fleet;
 mod histogram;
@@ -30,12 +30,12 @@ use std::{env, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-/// Whatever ends the run.
+/// Any error that ends the run.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where files go while it runs: on a disk, which the system's temporary directory may not be.
+/// Directory for files during a run. It is on a disk, unlike the system's temporary directory on some machines.
 const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
-/// Seals the signing keys of databases that outlast a run.
+/// Encrypts the signing keys of databases that are kept between runs.
 const MASTER_KEY: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 
 #[derive(Parser)]

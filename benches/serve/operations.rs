@@ -1,4 +1,4 @@
-//! What is asked of the servers.
+//! The requests that the benchmarks send.
 
 use std::{
     borrow::Cow,
@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 
 use crate::{
     Failure,
-    http::{Connection, ask, exchange, form, member, render},
+    http::{Connection, exchange, form, member, render, request_member},
     server::PUBLIC_URL,
 };
 
-/// The name of what everything is compared with.
+/// The operation that the others are compared with.
 pub const BARE: &str = "bare axum";
-/// The password of the console's owner.
+/// Password of the console's owner.
 const PASSWORD: &str = "correct-horse-battery";
-/// Agents that take part.
+/// Number of agents that send requests.
 const AGENTS: usize = 64;
 
-/// One kind of request. Clones count together.
+/// One kind of request. Clones share their counter.
 #[derive(Clone)]
 pub struct Operation {
     pub name: &'static str,
@@ -35,9 +35,9 @@ pub struct Operation {
 
 #[derive(Clone)]
 enum Requests {
-    /// In turn, by each connection for itself.
+    /// Each connection repeats these in order.
     Repeated(Arc<[Vec<u8>]>),
-    /// One for each number, and no number twice.
+    /// A new request for each number; no number is used twice.
     Numbered(Arc<AtomicU64>, Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>),
 }
 
@@ -50,7 +50,7 @@ impl Operation {
         Self { name, requests: Requests::Numbered(Arc::default(), Arc::new(request)) }
     }
 
-    /// The request of a connection's turn.
+    /// Returns the request for a connection's `turn`.
     pub fn request(&self, turn: usize) -> Cow<'_, [u8]> {
         match &self.requests {
             Requests::Repeated(requests) => {
@@ -61,30 +61,30 @@ impl Operation {
     }
 }
 
-/// The bare server's only answer.
+/// The only request of the bare server.
 pub fn hello() -> Operation {
     Operation::repeated(BARE, vec![render("GET", "/hello", "", "")])
 }
 
-/// Registers the agents and their keys, and renders the exchanges of their keys.
-pub fn exchanges(name: &'static str, address: SocketAddr, made: &Value) -> Result<Operation, Failure> {
+/// Registers agents and keys, and renders their key exchanges.
+pub fn exchanges(name: &'static str, address: SocketAddr, bootstrap: &Value) -> Result<Operation, Failure> {
     run(async {
         let mut connection = Connection::open(address).await?;
-        let (_, bearer) = sign_in(&mut connection, made).await?;
+        let (_, bearer) = sign_in(&mut connection, bootstrap).await?;
         let agents = register(&mut connection, &bearer).await?;
         Ok(Operation::repeated(name, agents.iter().map(|agent| exchange(&agent.key)).collect()))
     })
 }
 
-/// Registers the agents, their keys and an administrator of the console, and renders the requests of the service.
-pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure> {
+/// Registers agents, keys and a console owner, and renders the requests of every operation.
+pub fn all(address: SocketAddr, bootstrap: &Value) -> Result<Vec<Operation>, Failure> {
     run(async {
         let mut connection = Connection::open(address).await?;
-        let (admin, bearer) = sign_in(&mut connection, made).await?;
+        let (admin, bearer) = sign_in(&mut connection, bootstrap).await?;
         let agents = register(&mut connection, &bearer).await?;
         let mut tokens = Vec::with_capacity(AGENTS);
         for agent in &agents {
-            tokens.push(ask(&mut connection, &exchange(&agent.key), "access_token").await?);
+            tokens.push(request_member(&mut connection, &exchange(&agent.key), "access_token").await?);
         }
         let asks = |token| form("/oauth/introspect", &admin.basic(), &format!("token={token}"));
         let grants = |agent: &Agent| form("/oauth/token", &agent.basic(), "grant_type=client_credentials");
@@ -93,7 +93,7 @@ pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure>
             let path = format!("/api/v1/agents/{}/audit?limit=20", agent.id);
             render("GET", &path, &bearer, "")
         };
-        let cookie = console_session(&mut connection, made).await?;
+        let cookie = console_session(&mut connection, bootstrap).await?;
         Ok(vec![
             Operation::repeated("exchange ES256", agents.iter().map(|agent| exchange(&agent.key)).collect()),
             Operation::repeated("credentials grant", agents.iter().map(grants).collect()),
@@ -107,9 +107,9 @@ pub fn all(address: SocketAddr, made: &Value) -> Result<Vec<Operation>, Failure>
     })
 }
 
-/// Registers agents that nobody has registered before.
+/// Registers agents with names that are not taken.
 pub fn create_agents(bearer: String) -> Operation {
-    // A database that outlasts a run has those of earlier ones.
+    // A kept database contains the agents of earlier runs.
     let run = Environment::system().now().as_micros();
     let body = move |number| format!(r#"{{"owner":"bench","name":"created-{run}-{number:012}"}}"#);
     Operation::numbered("POST agents", move |number| render("POST", "/api/v1/agents", &bearer, &body(number)))
@@ -130,10 +130,10 @@ impl Agent {
     }
 }
 
-/// The first administrator, and the header that authenticates it.
-pub async fn sign_in(connection: &mut Connection, made: &Value) -> Result<(Agent, String), Failure> {
-    let admin = Agent { id: member(made, "agent_id")?, key: member(made, "api_key")? };
-    let token = ask(connection, &exchange(&admin.key), "access_token").await?;
+/// Authenticates as the first administrator; returns it and its `Authorization` header.
+pub async fn sign_in(connection: &mut Connection, bootstrap: &Value) -> Result<(Agent, String), Failure> {
+    let admin = Agent { id: member(bootstrap, "agent_id")?, key: member(bootstrap, "api_key")? };
+    let token = request_member(connection, &exchange(&admin.key), "access_token").await?;
     Ok((admin, format!("Authorization: Bearer {token}\r\n")))
 }
 
@@ -141,15 +141,15 @@ async fn register(connection: &mut Connection, bearer: &str) -> Result<Vec<Agent
     let mut agents = Vec::with_capacity(AGENTS);
     for number in 0..AGENTS {
         let agent = json!({ "name": format!("bench-{number}"), "owner": "bench" }).to_string();
-        let id = ask(connection, &render("POST", "/api/v1/agents", bearer, &agent), "id").await?;
+        let id = request_member(connection, &render("POST", "/api/v1/agents", bearer, &agent), "id").await?;
         let key = render("POST", &format!("/api/v1/agents/{id}/keys"), bearer, "{}");
-        let key = ask(connection, &key, "raw_key").await?;
+        let key = request_member(connection, &key, "raw_key").await?;
         agents.push(Agent { id, key });
     }
     Ok(agents)
 }
 
-/// The console's owner signs in.
+/// Renders the console sign-in of the owner.
 pub fn console_sign_in() -> Vec<u8> {
     form_of_console("/console/sign-in", &format!("username=bench&password={PASSWORD}"))
 }
@@ -158,16 +158,16 @@ fn form_of_console(path: &str, body: &str) -> Vec<u8> {
     form(path, &format!("Origin: {PUBLIC_URL}\r\n"), body)
 }
 
-/// Signs in to the console as its owner, who is made first where there is none; gives the header that carries their session.
-pub async fn console_session(connection: &mut Connection, made: &Value) -> Result<String, Failure> {
-    let request = if let Ok(url) = member(made, "setup_url") {
-        let (_, token) = url.split_once("token=").ok_or("a link without a token")?;
+/// Signs in to the console as its owner, creating one if there is none. Returns the session's cookie header.
+pub async fn console_session(connection: &mut Connection, bootstrap: &Value) -> Result<String, Failure> {
+    let request = if let Ok(url) = member(bootstrap, "setup_url") {
+        let (_, token) = url.split_once("token=").ok_or("the setup link has no token")?;
         let repeated = format!("new_password={PASSWORD}&repeat_password={PASSWORD}");
         form_of_console("/console/setup", &format!("token={token}&username=bench&display_name=Bench&{repeated}"))
     } else {
         console_sign_in()
     };
-    let answer = connection.ask(&request).await?;
-    let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next());
-    Ok(format!("Cookie: {}\r\n", cookie.ok_or_else(|| answer.describe())?))
+    let response = connection.send(&request).await?;
+    let cookie = response.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+    Ok(format!("Cookie: {}\r\n", cookie.ok_or_else(|| response.describe())?))
 }

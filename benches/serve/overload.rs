@@ -1,15 +1,15 @@
-//! What is left of the service when it is offered three times what it can carry.
+//! Measures the service when it is offered three times the load that it can carry.
 //!
 //! `cargo bench --bench serve -- overload [--seconds N] [--connections N]`
 //!
-//! On a fresh SQLite database, with every setting as shipped but the rate limits. First the exchange of keys for tokens on 32
-//! connections, one request after another: what the service can carry. Then three times as many exchanges a second as were
-//! answered, by the clock, whether or not earlier ones were answered, on many connections in turn; one whose connection is still
-//! busy is sent as soon as it is free, and its time counts from when it was due; the last column counts the 99th percentile from
-//! when it was sent. Prints how many were answered with a token, how many were turned away with 503 or 429 and `Retry-After`, and
-//! how soon; anything else fails the run. Last, the exchanges on 32 connections once more while 500 people sign in to the console
-//! at once and come back about when told to, until the last of them is signed in; and the same with half as many exchanges a second
-//! as the service can carry.
+//! Uses a fresh SQLite database and default settings, except for the rate limits. First measures the capacity: key
+//! exchanges on 32 connections, one request at a time on each. Then offers three times that rate, on a fixed schedule
+//! that does not wait for responses, over many connections in turn. If a request's connection is still busy, it is sent
+//! as soon as the connection is free, but its time is measured from when it was due; the last column shows the 99th
+//! percentile measured from when it was sent. Prints how many requests got a token, how many were rejected with 503 or
+//! 429 and `Retry-After`, and how soon. Any other response fails the run. Finally repeats the exchanges on 32
+//! connections while 500 people sign in to the console at once and retry about when they are told to, until all are
+//! signed in; and then the same with exchanges at half of the capacity.
 
 use std::{
     net::SocketAddr,
@@ -27,17 +27,17 @@ use tokio::{sync::oneshot, task::JoinSet, time};
 use crate::{
     Failure, SCRATCH,
     histogram::Histogram,
-    http::{Answer, Connection},
+    http::{Connection, Response},
     machine::Flush,
     millis,
     operations::{self, Operation},
     server::{Installation, Process},
 };
 
-/// Connections of the load that the service carries.
-const CARRIED: usize = 32;
-/// How many times that it is offered.
-const TIMES: f64 = 3.0;
+/// Connections of the capacity measurement.
+const CAPACITY_CONNECTIONS: usize = 32;
+/// Offered load as a multiple of the capacity.
+const OVERLOAD: f64 = 3.0;
 /// People who sign in at once.
 const PEOPLE: usize = 500;
 const MIB: f64 = 1_048_576.0;
@@ -47,34 +47,34 @@ pub struct Options {
     /// Measured time of each row, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
-    /// Connections that offer too much; below `MAX_CONNECTIONS`, beyond which nobody is answered.
+    /// Connections of the overload; must be below `MAX_CONNECTIONS`, beyond which connections are not served.
     #[arg(long, default_value_t = 4_000)]
     connections: usize,
 }
 
-/// What came of a load.
+/// The result of one load.
 #[derive(Default)]
 struct Outcome {
-    answered: Times,
-    turned_away: Times,
+    succeeded: Times,
+    rejected: Times,
     elapsed: Duration,
 }
 
-/// How long answers took.
+/// Response times.
 #[derive(Default)]
 struct Times {
     since_due: Histogram,
     since_sent: Histogram,
 }
 
-/// When a request should have been sent, and when it was.
+/// When a request was due, and when it was sent.
 #[derive(Clone, Copy)]
-struct Asked {
+struct Sent {
     due: Instant,
     sent: Instant,
 }
 
-impl Asked {
+impl Sent {
     fn now() -> Self {
         let now = Instant::now();
         Self { due: now, sent: now }
@@ -82,14 +82,14 @@ impl Asked {
 }
 
 impl Times {
-    fn record(&mut self, asked: Asked) {
-        self.since_due.record(asked.due.elapsed());
-        self.since_sent.record(asked.sent.elapsed());
+    fn record(&mut self, sent: Sent) {
+        self.since_due.record(sent.due.elapsed());
+        self.since_sent.record(sent.sent.elapsed());
     }
 
-    /// A row: how many a second, when half and when nearly all of them were answered, and the same of the latter since they
-    /// were sent.
-    fn say(&self, what: &str, elapsed: Duration) {
+    /// Prints a row: the rate, the median and 99th percentile from when requests were due, and the 99th percentile from
+    /// when they were sent.
+    fn print(&self, what: &str, elapsed: Duration) {
         let rate = self.since_due.count() as f64 / elapsed.as_secs_f64();
         let [p50, p99] = [0.50, 0.99].map(|share| millis(self.since_due.quantile(share)));
         let sent = millis(self.since_sent.quantile(0.99));
@@ -99,30 +99,30 @@ impl Times {
 
 impl Outcome {
     fn rate(&self) -> f64 {
-        self.answered.since_due.count() as f64 / self.elapsed.as_secs_f64()
+        self.succeeded.since_due.count() as f64 / self.elapsed.as_secs_f64()
     }
 
-    fn say(&self, what: &str) {
-        self.answered.say(what, self.elapsed);
-        if self.turned_away.since_due.count() > 0 {
-            self.turned_away.say("  turned away", self.elapsed);
+    fn print(&self, what: &str) {
+        self.succeeded.print(what, self.elapsed);
+        if self.rejected.since_due.count() > 0 {
+            self.rejected.print("  turned away", self.elapsed);
         }
     }
 }
 
-/// Counts answers while they arrive. Clones count together.
+/// Collects results. Clones share them.
 #[derive(Clone, Default)]
 struct Tally(Arc<Mutex<Outcome>>);
 
 impl Tally {
-    /// Counts an answer that is what was wanted, or that turns its client away as it should: it gives how long to wait.
-    fn count(&self, answer: &Answer<'_>, wanted: u16, asked: Asked) -> Result<Option<Duration>, Failure> {
+    /// Records a response: either the wanted status, or a rejection with `Retry-After`, which is returned.
+    fn count(&self, response: &Response<'_>, wanted: u16, sent: Sent) -> Result<Option<Duration>, Failure> {
         let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        match answer.status {
-            status if status == wanted => outcome.answered.record(asked),
-            429 | 503 if wait.is_some() => outcome.turned_away.record(asked),
-            _ => return Err(answer.describe().into()),
+        let wait = response.header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        match response.status {
+            status if status == wanted => outcome.succeeded.record(sent),
+            429 | 503 if wait.is_some() => outcome.rejected.record(sent),
+            _ => return Err(response.describe().into()),
         }
         Ok(wait)
     }
@@ -133,31 +133,31 @@ impl Tally {
     }
 }
 
-/// Measures, and prints one row after another.
+/// Runs the measurements and prints one row after another.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let scratch = tempfile::tempdir_in(SCRATCH)?;
     let installation = Installation::new(scratch.path());
-    let made = installation.bootstrap(&[])?;
+    let bootstrap = installation.bootstrap(&[])?;
     let process = installation.start()?;
-    let exchange = operations::exchanges("exchange", process.address, &made)?;
+    let exchange = operations::exchanges("exchange", process.address, &bootstrap)?;
     let duration = Duration::from_secs(options.seconds);
     operations::run(async {
-        // Makes the console's owner, who signs in later.
-        operations::console_session(&mut Connection::open(process.address).await?, &made).await?;
-        Flush::time(scratch.path())?.say();
+        // Creates the console's owner, who signs in later.
+        operations::console_session(&mut Connection::open(process.address).await?, &bootstrap).await?;
+        Flush::time(scratch.path())?.print();
         println!("{:<58} {:>10} {:>9} {:>9} {:>10}", "exchanges", "answered", "p50 ms", "p99 ms", "since sent");
         let lasting = async || time::sleep(duration).await;
-        let carried = load(&process, &exchange, CARRIED, None, lasting()).await?;
-        carried.say("32 connections, as many as it can");
-        say_memory(&process)?;
-        let offered = carried.rate() * TIMES;
+        let carried = load(&process, &exchange, CAPACITY_CONNECTIONS, None, lasting()).await?;
+        carried.print("32 connections, as many as it can");
+        print_memory(&process)?;
+        let offered = carried.rate() * OVERLOAD;
         let over = load(&process, &exchange, options.connections, Some(offered), lasting()).await?;
-        over.say(&format!("{offered:.0}/s on {} connections", options.connections));
-        say_memory(&process)?;
+        over.print(&format!("{offered:.0}/s on {} connections", options.connections));
+        print_memory(&process)?;
         let half = carried.rate() / 2.0;
         for (what, rate) in [("32 connections, as many as it can", None), ("half as many", Some(half))] {
-            let alone = load(&process, &exchange, CARRIED, rate, lasting()).await?;
-            alone.say(what);
+            let alone = load(&process, &exchange, CAPACITY_CONNECTIONS, rate, lasting()).await?;
+            alone.print(what);
             let address = process.address;
             let (sender, receiver) = oneshot::channel();
             let people = thread::spawn(move || {
@@ -166,18 +166,18 @@ pub fn run(options: &Options) -> Result<(), Failure> {
                 signed_in
             });
             let everybody = async { receiver.await.unwrap_or_default() };
-            let beside = load(&process, &exchange, CARRIED, rate, everybody).await?;
+            let busy = load(&process, &exchange, CAPACITY_CONNECTIONS, rate, everybody).await?;
             let signed_in = people.join().map_err(|_| "the sign-ins panicked")??;
-            beside.say(&format!("{what}, while {PEOPLE} sign in at once"));
-            signed_in.say("  sign-ins");
-            let [alone, beside] = [&alone, &beside].map(|outcome| millis(outcome.answered.since_due.quantile(0.99)));
-            println!("  p99 beside sign-ins: {:.2} of that without", beside / alone);
+            busy.print(&format!("{what}, while {PEOPLE} sign in at once"));
+            signed_in.print("  sign-ins");
+            let [alone, busy] = [&alone, &busy].map(|outcome| millis(outcome.succeeded.since_due.quantile(0.99)));
+            println!("  p99 beside sign-ins: {:.2} of that without", busy / alone);
         }
-        say_memory(&process)
+        print_memory(&process)
     })
 }
 
-/// Asks until `end`: at the given number of requests a second, or each connection as soon as it has its answer.
+/// Sends requests until `end`, at the given rate, or on each connection as soon as it has its response.
 async fn load(
     process: &Process,
     operation: &Operation,
@@ -203,15 +203,15 @@ async fn load(
                         time::sleep_until(due.into()).await;
                         due
                     }
-                    // Not even until now: timers wait for the next millisecond.
+                    // The request is due now. Timers fire only at the next millisecond.
                     None => Instant::now(),
                 };
-                let asked = Asked { due, sent: Instant::now() };
+                let sent = Sent { due, sent: Instant::now() };
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
                 let request = operation.request(number);
-                tally.count(&connection.ask(&request).await?, 200, asked)?;
+                tally.count(&connection.send(&request).await?, 200, sent)?;
             }
             Ok::<_, Failure>(())
         });
@@ -225,7 +225,7 @@ async fn load(
     Ok(outcome)
 }
 
-/// Whoever is turned away comes back about when told to.
+/// Signs everybody in at once. Those who are rejected retry about when they are told to.
 async fn sign_in_at_once(address: SocketAddr) -> Result<Outcome, Failure> {
     let (tally, began) = (Tally::default(), Instant::now());
     let mut tasks = JoinSet::new();
@@ -235,10 +235,10 @@ async fn sign_in_at_once(address: SocketAddr) -> Result<Outcome, Failure> {
             let mut connection = Connection::open(address).await?;
             let request = operations::console_sign_in();
             loop {
-                let asked = Asked::now();
-                match tally.count(&connection.ask(&request).await?, 303, asked)? {
+                let sent = Sent::now();
+                match tally.count(&connection.send(&request).await?, 303, sent)? {
                     None => return Ok::<_, Failure>(()),
-                    // No two people come back in the same moment.
+                    // Spread the retries a little.
                     Some(wait) => time::sleep(wait + wait.mul_f64(person as f64 / PEOPLE as f64)).await,
                 }
             }
@@ -250,7 +250,7 @@ async fn sign_in_at_once(address: SocketAddr) -> Result<Outcome, Failure> {
     Ok(tally.end(began.elapsed()))
 }
 
-fn say_memory(process: &Process) -> Result<(), Failure> {
+fn print_memory(process: &Process) -> Result<(), Failure> {
     let memory = process.memory()?;
     let [resident, peak] = [memory.resident, memory.peak].map(|bytes| bytes as f64 / MIB);
     println!("  memory: resident {resident:.1} MiB, peak {peak:.1} MiB");

@@ -1,4 +1,4 @@
-//! The servers that are measured, each a process of its own.
+//! The measured servers, each in its own process.
 
 use std::{
     env, fs,
@@ -16,25 +16,25 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 
-/// Makes this program the bare server.
+/// Argument that makes this program serve as the bare server.
 pub const BARE: &str = "--bare-server";
-/// Where the service believes it is.
+/// The service's `PUBLIC_URL`.
 pub const PUBLIC_URL: &str = "http://aims.test";
-/// The unit of processor times in `/proc`: fixed by the kernel's interface, whatever its own clock is.
+/// Unit of CPU times in `/proc`, fixed by the kernel's ABI.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a process holds in memory (proc(5)), in bytes.
+/// Memory of a process (proc(5)), in bytes.
 #[derive(Clone, Copy)]
 pub struct Memory {
-    /// All of it.
+    /// Resident set.
     pub resident: u64,
-    /// Without what is read from files and can be read again.
+    /// Resident set without file-backed pages.
     pub anonymous: u64,
-    /// The most that it held so far.
+    /// Peak resident set.
     pub peak: u64,
 }
 
-/// The service as it is set up for a run: a program, a directory for its files, and its settings.
+/// An installation of the service: program, directory and settings.
 pub struct Installation {
     program: PathBuf,
     directory: PathBuf,
@@ -42,8 +42,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// The optimised build, with a database of its own in `directory`; every setting as shipped but the rate limits, which are
-    /// out of the way.
+    /// The optimised build with a new database in `directory`. Settings have their defaults, except that the rate
+    /// limits are practically off.
     pub fn new(directory: &Path) -> Self {
         let settings = [
             ("DATABASE_URL", "sqlite:///./aims.db"),
@@ -60,26 +60,26 @@ impl Installation {
         }
     }
 
-    /// Another build.
+    /// Uses another build.
     pub fn program(mut self, program: &Path) -> Self {
         program.clone_into(&mut self.program);
         self
     }
 
-    /// A setting beside the others, or in place of one.
+    /// Adds or replaces a setting.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Sets the service up, and gives what that said.
+    /// Runs `aims bootstrap` and returns its JSON output.
     pub fn bootstrap(&self, arguments: &[&str]) -> Result<Value, Failure> {
         let mut command = self.command("bootstrap");
         let output = command.arg("--json").args(arguments).stderr(Stdio::inherit()).output()?;
         Ok(serde_json::from_slice(&output.stdout).map_err(|_| format!("aims bootstrap failed: {}", output.status))?)
     }
 
-    /// Starts it, and waits until it serves.
+    /// Starts the service and waits until it accepts requests.
     pub fn start(&self) -> Result<Process, Failure> {
         let mut child = self.command("serve").stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take();
@@ -89,7 +89,7 @@ impl Installation {
         }
     }
 
-    /// With nothing of this environment, and out of reach of a `.env` file.
+    /// Runs with an empty environment and where no `.env` file is found.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(subcommand).current_dir(&self.directory).stdin(Stdio::null());
@@ -98,21 +98,21 @@ impl Installation {
     }
 }
 
-/// A server; killed when dropped.
+/// A running server; killed when dropped.
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
     quota: Option<Quota>,
 }
 
-/// Holds a process to a share of one processor by the kernel's control groups (cgroups(7)), which takes root.
+/// Limits the CPU time of a process with a control group (cgroups(7)). Requires root.
 struct Quota {
     directory: PathBuf,
 }
 
 impl Quota {
     fn new(process: u32, percent: u32) -> io::Result<Self> {
-        // In µs; short, so that a process that has had its share does not pause for long.
+        // In µs. A short period keeps the pauses of a throttled process short.
         const PERIOD: u32 = 10_000;
         let quota = PERIOD / 100 * percent;
         let first_version = Path::new("/sys/fs/cgroup/cpu");
@@ -139,7 +139,7 @@ impl Drop for Quota {
 }
 
 impl Process {
-    /// Starts this program once more, as the bare server.
+    /// Starts this program as the bare server.
     pub fn start_bare() -> Result<Self, Failure> {
         let mut child = Command::new(env::current_exe()?).arg(BARE).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
@@ -152,18 +152,18 @@ impl Process {
         }
     }
 
-    /// Lets it have at most this share of one processor, in percent.
+    /// Limits the process to a percentage of one CPU.
     pub fn limit(&mut self, percent: u32) -> Result<(), Failure> {
         self.quota = Some(Quota::new(self.child.id(), percent)?);
         Ok(())
     }
 
-    /// The processor time it has used, user and system.
+    /// Returns the CPU time used so far, user and system.
     pub fn cpu(&self) -> Result<Duration, Failure> {
         cpu(&self.child.id().to_string())
     }
 
-    /// The memory it holds, in bytes.
+    /// Returns the memory of the process, in bytes.
     pub fn memory(&self) -> Result<Memory, Failure> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let bytes = |name: &str| {
@@ -188,7 +188,7 @@ fn abandon(mut child: Child, what: &str) -> Failure {
     what.into()
 }
 
-/// The processor time that a process has used (proc(5): fields 14 and 15, counted after the name in parentheses).
+/// Returns the CPU time of a process (proc(5): fields 14 and 15, counted after the name in parentheses).
 pub fn cpu(process: &str) -> Result<Duration, Failure> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -196,7 +196,7 @@ pub fn cpu(process: &str) -> Result<Duration, Failure> {
     Ok(TICK * ticks)
 }
 
-/// Builds the service so that it issues tokens without recording them: what its audit log costs is seen beside it.
+/// Builds a variant that issues tokens without audit records. The difference is the cost of the audit log.
 pub fn build_unaudited(target: &Path) -> Result<PathBuf, Failure> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default() + " --cfg aims_bench_unaudited";
     let built = Command::new(env!("CARGO"))
@@ -208,7 +208,7 @@ pub fn build_unaudited(target: &Path) -> Result<PathBuf, Failure> {
     if built.success() { Ok(target.join("release/aims")) } else { Err("the unaudited build failed".into()) }
 }
 
-/// Waits for the log line that says where it serves; from then on passes on only what is not as it should be.
+/// Waits for the log line with the address. Afterwards, passes on only warnings and errors.
 fn address_served(stderr: ChildStderr) -> Option<SocketAddr> {
     let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
     let address = lines.by_ref().find_map(|line| {
@@ -219,7 +219,7 @@ fn address_served(stderr: ChildStderr) -> Option<SocketAddr> {
         pass_on(&line);
         None
     });
-    // Read on for as long as it writes: a full pipe would stop it.
+    // Keep reading: a full pipe would block the service.
     thread::spawn(move || lines.for_each(|line| pass_on(&line)));
     address
 }
@@ -230,7 +230,7 @@ fn pass_on(line: &str) {
     }
 }
 
-/// Serves one constant answer with nothing but axum: what the framework alone costs.
+/// Serves one constant response with plain axum, to measure the cost of the framework alone.
 pub fn serve_bare() -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {

@@ -1,27 +1,27 @@
-//! What the service costs under load, beside a bare axum handler measured in the same run.
+//! Measures each operation under load and compares it with a bare axum handler in the same run.
 //!
 //! `cargo bench --bench serve [-- [--operation NAME] [--connections N,...] [--seconds N] [--quick]]`
 //!
-//! Starts the optimised `aims` as its own process on a fresh SQLite database under `target/tmp`, with every setting as
-//! shipped but the rate limits, which are out of the way; once more for each other signing algorithm; once more in a
-//! build that issues tokens without recording them, which shows what the audit log costs and takes some minutes to make
-//! the first time; and starts itself as a bare `axum::serve` with one constant JSON answer. Then, for each number of
-//! connections, asks each for a fixed time over keep-alive HTTP/1.1 connections, one request at a time on each. A
-//! request that fails, or is answered with anything but 2xx, fails the run.
+//! Starts the optimised `aims` as its own process on a fresh SQLite database under `target/tmp`, with default settings
+//! except that the rate limits are practically off; again for each other signing algorithm; and again in a build that
+//! issues tokens without audit records, which shows the cost of the audit log and takes some minutes to compile the
+//! first time. Also starts itself as a bare `axum::serve` with one constant JSON response. Then, for each number of
+//! connections, sends requests for a fixed time over keep-alive HTTP/1.1 connections, one request at a time on each. A
+//! failed request or a status other than 2xx fails the run.
 //!
-//! | Column        | Unit | What it says                                                                    |
+//! | Column        | Unit | Meaning                                                                         |
 //! |---------------|------|---------------------------------------------------------------------------------|
-//! | `requests/s`  | 1/s  | Answers that arrived within the measured time, after a warm-up that is not counted |
-//! | `p50`, `p99`  | ms   | From before the request is written to after the answer is read; at most 1.6 % too high |
-//! | `of bare`     | %    | `requests/s` as a share of the bare handler's at as many connections            |
-//! | `server µs`   | µs   | Processor time of the server, user and system, per request; resolved to 10 ms a run |
-//! | `client µs`   | µs   | The same of the load generator, which shares the machine                        |
+//! | `requests/s`  | 1/s  | Responses that arrived within the measured time, after an unmeasured warm-up    |
+//! | `p50`, `p99`  | ms   | From before the request is written until the response is read; at most 1.6 % too high |
+//! | `of bare`     | %    | `requests/s` as a share of the bare handler's at the same number of connections |
+//! | `server µs`   | µs   | CPU time of the server per request, user and system; resolution 10 ms per run   |
+//! | `client µs`   | µs   | CPU time of the load generator per request; it shares the machine               |
 //!
-//! Limits. Client and server share the processors, so where they are few the rates are bounded by both: `requests/s` is
-//! at most the generator's threads divided by `client µs`, and never what the server does alone. The load is closed:
-//! each connection waits for its answer, so latencies under overload are not those of arrivals that do not wait. The
-//! figures depend on how long the disk takes to flush, which is measured and printed first. Compare ratios of one run,
-//! not times of different machines.
+//! Limits. Client and server share the CPUs, so on a small machine both bound the rate: `requests/s` is at most the
+//! generator's threads divided by `client µs`, and never the capacity of the server alone. The load is closed: each
+//! connection waits for its response, so latencies under overload differ from those of an open arrival process. The
+//! figures depend on the disk's flush time, which is measured and printed first. Compare ratios within one run, not
+//! times of different machines.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ impl Options {
     }
 }
 
-/// Measures everything that is wanted, and prints and writes the table.
+/// Measures the selected operations, prints the table and writes it to a file.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let duration = Duration::from_secs(if options.quick { 1 } else { options.seconds });
     let cores = available_parallelism()?.get();
@@ -83,13 +83,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     } else {
         None
     };
-    // As many for the clients as for the server.
+    // The same number of threads for the clients as for the server.
     let threads = (cores / 2).max(1);
     let scratch = tempfile::tempdir_in(SCRATCH)?;
     let flush = Flush::time(scratch.path())?;
     let load_before = fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned();
     println!("processors {cores}, load before {load_before}, generator threads {threads}");
-    flush.say();
+    flush.print();
     println!("measured for {} s each", duration.as_secs());
 
     let start = |program: Option<&Path>, name: &str, (setting, value): (&str, &str)| {
@@ -97,23 +97,25 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         fs::create_dir(&directory)?;
         let installation = Installation::new(&directory).with(setting, value);
         let installation = if let Some(program) = program { installation.program(program) } else { installation };
-        let made = installation.bootstrap(&[])?;
-        Ok::<_, Failure>((installation.start()?, made))
+        let bootstrap = installation.bootstrap(&[])?;
+        Ok::<_, Failure>((installation.start()?, bootstrap))
     };
     let mut measured = vec![(Rc::new(Process::start_bare()?), operations::hello())];
-    let (process, made) = start(None, "ES256", ES256)?;
+    let (process, bootstrap) = start(None, "ES256", ES256)?;
     let process = Rc::new(process);
-    measured.extend(operations::all(process.address, &made)?.into_iter().map(|operation| (process.clone(), operation)));
+    measured.extend(
+        operations::all(process.address, &bootstrap)?.into_iter().map(|operation| (process.clone(), operation)),
+    );
     for (name, signing) in OTHER_ALGORITHMS {
         if options.wants(name) {
-            let (process, made) = start(None, name, signing)?;
-            let operation = operations::exchanges(name, process.address, &made)?;
+            let (process, bootstrap) = start(None, name, signing)?;
+            let operation = operations::exchanges(name, process.address, &bootstrap)?;
             measured.push((Rc::new(process), operation));
         }
     }
     if let Some(program) = unaudited {
-        let (process, made) = start(Some(&program), UNAUDITED, ES256)?;
-        let operation = operations::exchanges(UNAUDITED, process.address, &made)?;
+        let (process, bootstrap) = start(Some(&program), UNAUDITED, ES256)?;
+        let operation = operations::exchanges(UNAUDITED, process.address, &bootstrap)?;
         measured.push((Rc::new(process), operation));
     }
     measured.retain(|(_, operation)| operation.name == operations::BARE || options.wants(operation.name));
@@ -140,8 +142,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         "processors": cores,
         "generator_threads": threads,
         "load_before": load_before,
-        "fdatasync_4kib_ms": millis(flush.alone),
-        "fdatasync_4kib_beside_a_busy_processor_ms": millis(flush.beside_a_busy_processor),
+        "fdatasync_4kib_ms": millis(flush.idle),
+        "fdatasync_4kib_beside_a_busy_processor_ms": millis(flush.busy),
         "seconds": duration.as_secs(),
         "results": results,
     });

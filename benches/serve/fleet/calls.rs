@@ -1,10 +1,10 @@
-//! What lists, searches and filters cost on databases that were filled, call by call.
+//! Measures the service calls behind lists, searches and filters on filled databases.
 //!
 //! `cargo bench --bench serve -- calls --database URL [--database URL]...`
 //!
-//! measures each on each of the databases, one database after another, and prints a table. A figure is the time of one call of
-//! the service's use case, without HTTP and JSON, in ms: the median and the 99th percentile over calls with different agents
-//! and places. Caches are warm: each operation runs a few times before it counts.
+//! measures every call on each database in turn and prints a table. Each figure is the time of one service call,
+//! without HTTP and JSON, in ms: the median and the 99th percentile over calls with different agents and start
+//! positions. Each operation runs a few times before it is measured, so caches are warm.
 
 use std::{
     future::Future,
@@ -28,15 +28,15 @@ use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOpti
 use super::{Fleet, config, scramble};
 use crate::Failure;
 
-/// Calls that do not count.
+/// Calls before the measurement starts.
 const WARM_UP: u64 = 5;
-/// Most calls of an operation, and when it is ended earlier, and never before how many.
-const CALLS: u64 = 300;
-const PATIENCE: Duration = Duration::from_secs(3);
-const FEWEST: u64 = 20;
+/// Upper bound on calls of an operation. Slow operations stop after `TIME_LIMIT`, but not before `MIN_CALLS`.
+const MAX_CALLS: u64 = 300;
+const TIME_LIMIT: Duration = Duration::from_secs(3);
+const MIN_CALLS: u64 = 20;
 const PAGE: Limit = Limit::of(100);
-/// How far in page 10,000 is.
-const DEEP: u64 = 999_900;
+/// Offset of page 10,000.
+const DEEP_OFFSET: u64 = 999_900;
 
 /// The times of one operation, sorted.
 type Times = Vec<Duration>;
@@ -51,7 +51,7 @@ struct Bench {
 
 #[derive(Args)]
 pub struct Options {
-    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`.
+    /// Database URL, as in `DATABASE_URL`: `sqlite:////PATH` or `postgres://…`.
     #[arg(long, required = true)]
     database: Vec<String>,
 }
@@ -96,7 +96,7 @@ fn quantile(times: &Times, percent: usize) -> f64 {
     times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
 }
 
-/// Counts what the generator made.
+/// Counts the generated agents and records.
 pub(super) async fn size(url: &str) -> Result<Fleet, Failure> {
     const AGENTS: &str = "SELECT COUNT(*) FROM agents WHERE metadata_json = '{\"model\":\"m-1\"}'";
     const RECORDS: &str = "SELECT COUNT(*) FROM audit_log";
@@ -134,8 +134,8 @@ impl Bench {
     {
         let mut times = Vec::new();
         let began = Instant::now();
-        for number in 0..WARM_UP + CALLS {
-            if began.elapsed() > PATIENCE && number >= WARM_UP + FEWEST {
+        for number in 0..WARM_UP + MAX_CALLS {
+            if began.elapsed() > TIME_LIMIT && number >= WARM_UP + MIN_CALLS {
                 break;
             }
             let called = Instant::now();
@@ -171,7 +171,7 @@ impl Bench {
             Some(Position { created_at, id, name: Fleet::name(number) })
         };
         let everything = agent::Filter::default;
-        let deep = move |dice: u64| position(DEEP.min(fleet.agents - 120) - dice % 20);
+        let deep = move |dice: u64| position(DEEP_OFFSET.min(fleet.agents - 120) - dice % 20);
         self.agents("list: first page", Sort::Oldest, |_| (everything(), None)).await?;
         self.agents("list: page 10,000", Sort::Oldest, |dice| (everything(), deep(dice))).await?;
         self.agents("list: newest, first page", Sort::Newest, |_| (everything(), None)).await?;
@@ -280,7 +280,7 @@ impl Bench {
         let anywhere =
             move |dice: u64| Start::Before(i64::try_from(dice % u64::try_from(head).unwrap_or(1)).unwrap_or(0) + 1);
         self.records("audit: first page", |_| (everything(), NEWEST)).await?;
-        let deep = i64::try_from(DEEP).unwrap_or(0).min(head - 120);
+        let deep = i64::try_from(DEEP_OFFSET).unwrap_or(0).min(head - 120);
         self.records("audit: page 10,000", |_| (everything(), Start::Before(head - deep))).await?;
         self.records("audit: actor of 3 records", |_| (actor(fleet.quiet()), NEWEST)).await?;
         self.records("audit: actor of few records", |dice| (actor(dice % fleet.agents), NEWEST)).await?;

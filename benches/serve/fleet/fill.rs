@@ -1,8 +1,10 @@
-//! Fills an empty database with a fleet, as fast as it goes: past the service but as the service would have left it.
+//! Fills an empty database with a fleet. Writes to the database directly, but leaves the same rows as the service
+//! would.
 //!
 //! `cargo bench --bench serve -- fill --database URL [--agents N] [--records N]`
 //!
-//! makes agents, two keys and five grants for each, and a valid chain of audit records. A PostgreSQL database must exist.
+//! creates the agents, two keys and five grants for each, and a valid chain of audit records. A PostgreSQL database
+//! must exist.
 
 use std::{
     fmt::Write,
@@ -23,28 +25,27 @@ use uuid::Uuid;
 use super::{Fleet, config};
 use crate::Failure;
 
-/// Rows of one statement on SQLite, and of one piece of a copy on PostgreSQL.
+/// Rows per statement on SQLite and per chunk of a COPY on PostgreSQL.
 const ROWS: usize = 250;
-/// Rows of one transaction on SQLite.
+/// Rows per transaction on SQLite.
 const TRANSACTION: usize = 250_000;
 const CAPABILITIES: u64 = 20;
-/// Characters of a key that are kept to recognise it by.
+/// Length of the key prefix that is stored in the clear.
 const PREFIX: usize = 13;
 
 #[derive(Args)]
 pub struct Options {
-    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`.
+    /// Database URL, as in `DATABASE_URL`: `sqlite:////PATH` or `postgres://…`.
     #[arg(long)]
     database: String,
-    /// Agents to make.
+    /// Number of agents.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..))]
     agents: u64,
-    /// Audit records to make.
+    /// Number of audit records.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(100..))]
     records: u64,
 }
 
-/// Fills the database.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let fleet = Fleet { agents: options.agents, records: options.records };
     tokio::runtime::Runtime::new()?.block_on(fill(&options.database, fleet))
@@ -192,7 +193,7 @@ async fn insert(
     Ok(())
 }
 
-/// A line of PostgreSQL's COPY; no text of the fleet holds what it would have to escape.
+/// Appends a line of PostgreSQL's COPY text format. No value of the fleet contains a character that needs escaping.
 fn copy_line(text: &mut String, row: &[Cell]) -> std::fmt::Result {
     for (number, cell) in row.iter().enumerate() {
         if number > 0 {
@@ -215,20 +216,20 @@ fn copy_line(text: &mut String, row: &[Cell]) -> std::fmt::Result {
     Ok(())
 }
 
-/// Fills the database, which must hold no agents of the fleet, and brings its indexes up to date.
+/// Fills the database, which must hold no agents of the fleet, and updates its indexes.
 async fn fill(url: &str, fleet: Fleet) -> Result<(), Failure> {
-    // Creates and migrates it, and learns where its chain ends.
+    // Opening creates and migrates the database.
     let db = Db::open(&config(url)?.database, Mode::Write).await?;
     let head = audit::head(db.read().await?.conn()).await?;
     let mut sink = Sink::open(url).await?;
     fill_fleet(&mut sink, fleet).await?;
     fill_chain(&mut sink, fleet, head).await?;
     match sink {
-        // Whoever closes a database last tidies up, and nobody has to when it is opened.
+        // Closing the last connection checkpoints the file, so the next open does not have to.
         Sink::Sqlite(connection) => connection.close().await?,
         Sink::Postgres(mut connection) => {
             let began = Instant::now();
-            // What PostgreSQL does by itself in time.
+            // Autovacuum would do this eventually.
             connection.execute("VACUUM ANALYZE").await?;
             println!("{:<20}{:>26.1} s", "vacuum analyze", began.elapsed().as_secs_f64());
         }
@@ -238,20 +239,20 @@ async fn fill(url: &str, fleet: Fleet) -> Result<(), Failure> {
 
 async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
     let agents = (0..fleet.agents).map(|number| {
-        let made = fleet.agent(number);
-        let (suspended, revoked) = (made.status == "suspended", made.status == "revoked");
+        let agent = fleet.agent(number);
+        let (suspended, revoked) = (agent.status == "suspended", agent.status == "revoked");
         vec![
-            made.id.into(),
-            made.name.into(),
-            made.description.into(),
-            made.owner.into(),
-            made.status.into(),
-            made.agent_type.into(),
+            agent.id.into(),
+            agent.name.into(),
+            agent.description.into(),
+            agent.owner.into(),
+            agent.status.into(),
+            agent.agent_type.into(),
             r#"{"model":"m-1"}"#.into(),
-            made.created_at.into(),
-            made.created_at.into(),
-            suspended.then_some(made.created_at).into(),
-            revoked.then_some(made.created_at).into(),
+            agent.created_at.into(),
+            agent.created_at.into(),
+            suspended.then_some(agent.created_at).into(),
+            revoked.then_some(agent.created_at).into(),
         ]
     });
     let columns = [
@@ -348,11 +349,11 @@ async fn fill_chain(sink: &mut Sink, fleet: Fleet, mut head: Head) -> Result<(),
     sink.execute(&format!("UPDATE audit_head SET seq = {}, hash = {hash} WHERE id = 1", head.seq)).await
 }
 
-/// Lets the service's own code bring its indexes up to date.
+/// Updates the indexes with the service's own code.
 async fn index(db: Db) -> Result<(), Failure> {
     let store = Store::start(db, Arc::new(|_| ()));
     let began = Instant::now();
-    // Any change indexes what is waiting to be searched.
+    // Any write indexes the agents that are waiting.
     store.write(|_| Box::pin(async { Ok(()) })).await?;
     println!("{:<20}{:>26.1} s", "text index", began.elapsed().as_secs_f64());
     let began = Instant::now();

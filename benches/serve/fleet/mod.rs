@@ -1,4 +1,4 @@
-//! A made-up fleet: what agent number n is like, and what record number n tells. The same in every run.
+//! A synthetic fleet. The data of agent `n` and of record `n` depend only on `n`, so every run creates the same fleet.
 
 pub mod calls;
 pub mod fill;
@@ -17,24 +17,24 @@ use uuid::Uuid;
 
 use crate::{Failure, MASTER_KEY};
 
-/// Settings for a database, as the service reads them.
+/// The service's configuration for a database.
 fn config(url: &str) -> Result<Config, Failure> {
     let settings = [("DATABASE_URL", url), ("MASTER_KEY", MASTER_KEY)];
     let value = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     Config::load(value).map_err(|error| format!("{error:?}").into())
 }
 
-/// When the first agent was registered: 2025-01-01, in µs.
+/// Registration time of the first agent: 2025-01-01, in µs.
 const FIRST_DAY: i64 = 1_735_689_600_000_000;
-/// The time that all agents and all records are spread over: a year, in µs.
+/// The period that agents and records are spread over: one year, in µs.
 const YEAR: i64 = 365 * 86_400 * 1_000_000;
-/// Words that any agent may hold; each is in about a third of all.
+/// Words in agents' texts. Each word is in about a third of all agents.
 const WORDS: [&str; 24] = [
     "mail", "invoice", "billing", "search", "crawl", "report", "deploy", "build", "monitor", "alert", "sales",
     "support", "triage", "summary", "index", "planner", "router", "vision", "audio", "code", "review", "test",
     "customer", "supplier",
 ];
-/// Every record of some kind is one in this many.
+/// One record in this many is of the given kind.
 pub const ONE_IN: OneIn = OneIn { busy: 20, failed: 50, change: 40, rare: 3_000_000 };
 
 pub struct OneIn {
@@ -46,7 +46,7 @@ pub struct OneIn {
     pub rare: u64,
 }
 
-/// Scrambles a number (`SplitMix64`).
+/// Mixes the bits of a number (`SplitMix64`).
 pub fn scramble(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -58,7 +58,7 @@ fn word(number: u64) -> &'static str {
     WORDS.get(usize::try_from(number % 24).unwrap_or(0)).copied().unwrap_or_default()
 }
 
-/// An identifier that begins with its time, as the service makes them.
+/// A UUIDv7 for a time, as the service generates them.
 fn uuid(at: i64, salt: u64) -> Uuid {
     let (high, low) = (scramble(salt), scramble(salt ^ 0xFFFF_0000));
     let millis = u128::try_from(at / 1_000).unwrap_or(0);
@@ -66,14 +66,14 @@ fn uuid(at: i64, salt: u64) -> Uuid {
     Uuid::from_u128(bits)
 }
 
-/// A fleet of some size.
+/// The size of a fleet.
 #[derive(Clone, Copy)]
 pub struct Fleet {
     pub agents: u64,
     pub records: u64,
 }
 
-pub struct Made {
+pub struct GeneratedAgent {
     pub id: Uuid,
     pub name: String,
     pub description: String,
@@ -97,14 +97,14 @@ impl Fleet {
         format!("{}-{}-{number:07}", word(dice), word(dice >> 8))
     }
 
-    pub fn agent(self, number: u64) -> Made {
+    pub fn agent(self, number: u64) -> GeneratedAgent {
         let dice = scramble(number ^ 0x5A5A);
         let mut description = String::new();
         for part in 0..8 {
             description.push_str(word(dice >> (part * 5)));
             description.push(' ');
         }
-        // Three agents in all, however many there are; one in 250; one in a hundred.
+        // Three agents in total, one agent in 250, one agent in 100.
         if number % (self.agents / 3).max(1) == 7 {
             description.push_str("zeppelin");
         } else if dice.is_multiple_of(250) {
@@ -112,12 +112,12 @@ impl Fleet {
         } else if dice.is_multiple_of(100) {
             description.push_str("ledger");
         }
-        Made {
+        GeneratedAgent {
             id: self.agent_id(number),
             name: Self::name(number),
             description,
             owner: match number {
-                // The last twentieth has an owner of its own.
+                // The last twentieth of the agents each have their own owner.
                 _ if number >= self.agents - self.agents / 20 => "latecomers".to_owned(),
                 _ if dice % 10 < 3 => "platform".to_owned(),
                 _ => format!("team-{}", dice % 2_000),
@@ -141,10 +141,10 @@ impl Fleet {
         uuid(self.created_at(number) + 1_000, number * 2 + which + 0x00C0_FFEE_0000)
     }
 
-    /// The raw form of a key; the first of each agent is active, the other is not.
+    /// The raw value of a key. The first key of an agent is active, the second is not.
     pub fn key(number: u64, which: u64) -> String {
         (0..4).fold("aims_".to_owned(), |mut key, part| {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(key, "{:016x}", scramble((number * 2 + which) * 4 + part));
             key
         })
@@ -156,17 +156,17 @@ impl Fleet {
 
     pub fn record_at(self, number: u64) -> i64 {
         let step = YEAR / i64::try_from(self.records.max(1)).unwrap_or(1);
-        // Requests that come at once are recorded in any order.
+        // Concurrent requests are recorded out of order.
         let disorder = i64::try_from(scramble(number) % 5_000).unwrap_or(0);
         FIRST_DAY + step * i64::try_from(number).unwrap_or(0) - disorder
     }
 
-    /// The agent that has three records, however many there are.
+    /// The agent with three records, whatever the size of the fleet.
     pub const fn quiet(self) -> u64 {
         self.agents / 2 + 1
     }
 
-    /// The agent that has one record in twenty.
+    /// The agent with one record in twenty.
     pub const fn busy() -> u64 {
         3
     }

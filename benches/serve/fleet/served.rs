@@ -1,18 +1,18 @@
-//! What the service costs over a socket on databases that were filled, beside the smallest of them.
+//! Measures the service over a socket on filled databases and compares each with the first, smallest one.
 //!
 //! `cargo bench --bench serve -- fleet --database URL [--database URL]... [--seconds N]`
 //!
-//! For each database, starts the service some times and prints the median time from there to its first answer; then
-//! authenticates as many different agents as asked for, has each one's token introspected, and prints the memory of the process
-//! before and after (`VmRSS`; `RssAnon`, without what is read from files; `VmHWM`, the most it was; of proc(5)).
+//! For each database, starts the service several times and prints the median time from start to first response. Then
+//! authenticates the requested number of distinct agents, introspects each agent's token, and prints the memory of the
+//! process before and after (proc(5)): `VmRSS`; `RssAnon`, which excludes file-backed pages; and `VmHWM`, the peak.
 //!
-//! Then asks all of them for each operation on one connection, one database after another in nine turns of a third of the given
-//! time, and prints medians of the turns: of the mean time of a request in ms, of its ratio to that of the first database in the
-//! same turn, so that both are of the same moment, and of the server's processor time for one request in µs. "1,000 agents" are spread over the whole fleet; "any" is every agent in an
-//! order that visits each once: beyond what the caches hold, each is loaded from the database. A fleet whose agents are all
-//! awake costs that much, one that is large and mostly asleep does not.
+//! Finally measures each operation over one connection. The databases alternate in nine turns of a third of the given
+//! time each, so that compared figures come from the same moment. Prints medians over the turns: mean request time in
+//! ms, its ratio to the first database in the same turn, and the server's CPU time per request in µs. "1,000 agents"
+//! are spread over the whole fleet. "any" visits every agent once, so agents beyond the cache capacity are loaded from
+//! the database. Expect that cost when all agents are active, not when most of them are idle.
 //!
-//! Creating agents leaves some in the database, and every operation its audit records.
+//! Creating agents leaves some in the database, and every operation leaves audit records.
 
 use std::{
     path::Path,
@@ -30,40 +30,41 @@ use tokio::task::JoinSet;
 use super::{Fleet, calls::size};
 use crate::{
     Failure, MASTER_KEY, SCRATCH,
-    http::{Connection, ask, exchange, form, render},
+    http::{Connection, exchange, form, render, request_member},
     load::measure,
     millis,
     operations::{self, Agent, Operation},
     server::{Installation, Process},
 };
 
-/// Starts that are timed.
+/// Number of timed starts.
 const STARTS: usize = 11;
-/// Times that each operation is measured: a machine's pace changes from one second to the next, and seldom all the time.
+/// Measurements of each operation. Several short ones, because a machine's speed changes from second to second.
 const TURNS: usize = 9;
-/// Agents of a fleet that is mostly asleep.
-const AWAKE: u64 = 1_000;
-/// Connections that agents authenticate over.
+/// Active agents of a fleet that is mostly idle.
+const ACTIVE_AGENTS: u64 = 1_000;
+/// Connections used to authenticate agents.
 const CONNECTIONS: usize = 32;
 const MIB: f64 = 1_048_576.0;
-/// Odd, and a factor of no number of agents that is made of twos and fives: steps of it visit every agent.
+/// A stride that visits every agent: it is odd and not divisible by 5, so coprime to any fleet size of the form
+/// 2^a·5^b.
 const STRIDE: u64 = 7_368_787;
 
 #[derive(Args)]
 pub struct Options {
-    /// Where: `sqlite:////PATH` or `postgres://…`, as in `DATABASE_URL`; the smallest first.
+    /// Database URL, as in `DATABASE_URL`: `sqlite:////PATH` or `postgres://…`. The smallest database first.
     #[arg(long, required = true)]
     database: Vec<String>,
-    /// Time of three turns of each operation, in seconds.
+    /// Total time of three turns of each operation, in seconds.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
-    /// Most agents that authenticate before memory is read.
+    /// Maximum number of agents that authenticate before memory is read.
     #[arg(long, default_value_t = 100_000)]
     authenticate: u64,
-    /// `AGENTS_IN_MEMORY`, where it is not to be what the service has by itself.
+    /// `AGENTS_IN_MEMORY`; the service's default if absent.
     #[arg(long)]
     agents_in_memory: Option<u64>,
-    /// Stop after memory was read.
+    /// Stop after reading the memory.
     #[arg(long)]
     memory: bool,
 }
@@ -74,7 +75,7 @@ struct Served {
     operations: Vec<Operation>,
 }
 
-/// Measures, and prints the table.
+/// Runs the measurements and prints the tables.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let mut all = Vec::new();
     for url in &options.database {
@@ -131,9 +132,9 @@ fn serve(url: &str, options: &Options) -> Result<Served, Failure> {
     if let Some(agents) = options.agents_in_memory {
         installation = installation.with("AGENTS_IN_MEMORY", &agents.to_string());
     }
-    let mut made = installation.bootstrap(&[])?;
-    if made.get("created") != Some(&Value::Bool(true)) {
-        made = installation.bootstrap(&["--new-key"])?;
+    let mut bootstrap = installation.bootstrap(&[])?;
+    if bootstrap.get("created") != Some(&Value::Bool(true)) {
+        bootstrap = installation.bootstrap(&["--new-key"])?;
     }
     operations::run(async {
         let fleet = size(url).await?;
@@ -142,7 +143,7 @@ fn serve(url: &str, options: &Options) -> Result<Served, Failure> {
         println!("{title}");
         let mut starts = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
-            starts.push(first_answer(&installation).await?);
+            starts.push(time_to_first_answer(&installation).await?);
         }
         starts.sort_unstable();
         let (median, longest) = (starts.get(STARTS / 2).copied(), starts.last().copied());
@@ -150,34 +151,34 @@ fn serve(url: &str, options: &Options) -> Result<Served, Failure> {
         println!("  first answer after start: median {median:.0} ms, longest {longest:.0} ms of {STARTS}");
 
         let process = installation.start()?;
-        say_memory("after start", &process)?;
+        print_memory("after start", &process)?;
         let mut connection = Connection::open(process.address).await?;
-        let (admin, bearer) = operations::sign_in(&mut connection, &made).await?;
+        let (admin, bearer) = operations::sign_in(&mut connection, &bootstrap).await?;
         let (agents, elapsed) = authenticate_all(&process, fleet, &admin, options.authenticate).await?;
-        say_memory(&format!("after {agents} agents authenticated, {:.1} s", elapsed.as_secs_f64()), &process)?;
-        // The first connection was idle for longer than the service allows.
+        print_memory(&format!("after {agents} agents authenticated, {:.1} s", elapsed.as_secs_f64()), &process)?;
+        // The service may have closed the first connection for being idle.
         let mut connection = Connection::open(process.address).await?;
-        let operations = operations(&mut connection, fleet, &admin, &bearer, &made).await?;
+        let operations = operations(&mut connection, fleet, &admin, &bearer, &bootstrap).await?;
         Ok(Served { title, process, operations })
     })
 }
 
-async fn first_answer(installation: &Installation) -> Result<Duration, Failure> {
+async fn time_to_first_answer(installation: &Installation) -> Result<Duration, Failure> {
     let began = Instant::now();
     let process = installation.start()?;
     let mut connection = Connection::open(process.address).await?;
-    let answer = connection.ask(&render("GET", "/_health", "", "")).await?;
-    if answer.is_success() { Ok(began.elapsed()) } else { Err(answer.describe().into()) }
+    let response = connection.send(&render("GET", "/_health", "", "")).await?;
+    if response.is_success() { Ok(began.elapsed()) } else { Err(response.describe().into()) }
 }
 
-fn say_memory(when: &str, process: &Process) -> Result<(), Failure> {
+fn print_memory(when: &str, process: &Process) -> Result<(), Failure> {
     let memory = process.memory()?;
     let [resident, anonymous, peak] = [memory.resident, memory.anonymous, memory.peak].map(|bytes| bytes as f64 / MIB);
     println!("  memory {when}: resident {resident:.1} MiB, anonymous {anonymous:.1} MiB, peak {peak:.1} MiB");
     Ok(())
 }
 
-/// Exchanges the keys of agents all over the fleet, and has each token introspected.
+/// Exchanges the keys of agents across the fleet and introspects each token.
 async fn authenticate_all(
     process: &Process,
     fleet: Fleet,
@@ -200,9 +201,13 @@ async fn authenticate_all(
                     return Ok::<_, Failure>(count);
                 }
                 let agent = spread(fleet, number);
-                let token = ask(&mut connection, &exchange(&Fleet::key(agent, 0)), "access_token").await?;
-                ask(&mut connection, &form("/oauth/introspect", &basic, &format!("token={token}")), "client_id")
-                    .await?;
+                let token = request_member(&mut connection, &exchange(&Fleet::key(agent, 0)), "access_token").await?;
+                request_member(
+                    &mut connection,
+                    &form("/oauth/introspect", &basic, &format!("token={token}")),
+                    "client_id",
+                )
+                .await?;
                 count += 1;
             }
         });
@@ -214,7 +219,7 @@ async fn authenticate_all(
     Ok((count, began.elapsed()))
 }
 
-/// An agent that can authenticate: number after number another one, anywhere in the fleet, or one nearby.
+/// Maps consecutive numbers to distinct agents across the fleet that can authenticate.
 fn spread(fleet: Fleet, number: u64) -> u64 {
     let first = number.wrapping_mul(STRIDE) % fleet.agents;
     (first..fleet.agents).chain(0..first).find(|agent| fleet.agent(*agent).status == "active").unwrap_or_default()
@@ -225,13 +230,14 @@ async fn operations(
     fleet: Fleet,
     admin: &Agent,
     bearer: &str,
-    made: &Value,
+    bootstrap: &Value,
 ) -> Result<Vec<Operation>, Failure> {
-    let awake: Vec<u64> = (0..AWAKE).map(|number| spread(fleet, fleet.agents / AWAKE * number)).collect();
+    let awake: Vec<u64> =
+        (0..ACTIVE_AGENTS).map(|number| spread(fleet, fleet.agents / ACTIVE_AGENTS * number)).collect();
     let exchanges = awake.iter().map(|agent| exchange(&Fleet::key(*agent, 0))).collect();
     let mut introspections = Vec::with_capacity(awake.len());
     for agent in &awake {
-        let token = ask(connection, &exchange(&Fleet::key(*agent, 0)), "access_token").await?;
+        let token = request_member(connection, &exchange(&Fleet::key(*agent, 0)), "access_token").await?;
         introspections.push(form("/oauth/introspect", &admin.basic(), &format!("token={token}")));
     }
     let get = |path: &str| render("GET", path, bearer, "");
@@ -240,7 +246,7 @@ async fn operations(
         let agent = Agent { id: fleet.agent_id(*agent).to_string(), key: Fleet::key(*agent, 0) };
         form("/oauth/token", &agent.basic(), "grant_type=client_credentials")
     };
-    let cookie = operations::console_session(connection, made).await?;
+    let cookie = operations::console_session(connection, bootstrap).await?;
     let repeated = |name, path: &str| Operation::repeated(name, vec![get(path)]);
     let any = |name, request: fn(Fleet, u64, &str) -> Vec<u8>| {
         let bearer = bearer.to_owned();

@@ -1,6 +1,6 @@
-//! Behaviour through the public surface: a real socket, and both databases.
+//! Integration tests through the public interface: real sockets, and both databases.
 
-#![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(unreachable_pub, reason = "a test binary is not a library")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,37 +24,37 @@ mod reliability;
 mod security;
 mod store;
 
-/// Says which test waits for what never comes, long before the whole run is given up.
-async fn within_reason(test: impl Future<Output = ()>) {
-    const LONGEST: Duration = Duration::from_mins(10);
-    timeout(LONGEST, test).await.expect("the test ends");
+/// Fails a test that hangs, well before the whole run is abandoned.
+async fn with_timeout(test: impl Future<Output = ()>) {
+    const LIMIT: Duration = Duration::from_mins(10);
+    timeout(LIMIT, test).await.expect("the test hangs");
 }
 
-/// Runs each test on SQLite, and on PostgreSQL where there is one.
+/// Runs each test on SQLite, and on PostgreSQL if one is available.
 #[macro_export]
 macro_rules! both {
     ($($name:ident),+ $(,)?) => {
         $(mod $name {
             #[tokio::test]
             async fn sqlite() {
-                $crate::within_reason(super::$name($crate::support::Database::sqlite())).await;
+                $crate::with_timeout(super::$name($crate::support::Database::sqlite())).await;
             }
 
             #[tokio::test]
             #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
             async fn postgres() {
-                $crate::within_reason(super::$name($crate::support::Database::postgres().await)).await;
+                $crate::with_timeout(super::$name($crate::support::Database::postgres().await)).await;
             }
         })+
     };
 }
 
-/// Says in one line what plain `cargo test` leaves out.
+/// Prints what plain `cargo test` skips.
 #[test]
-fn says_what_is_left_out() {
+fn skipped_tests_are_announced() {
     use std::io::Write;
     if cfg!(not(feature = "postgres-tests")) {
-        // Written past the test harness, which would swallow what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "left out: the PostgreSQL half of the tests; `tests/run` runs both");
+        // Written to stderr directly, because the test harness captures the output of passing tests.
+        let _ = writeln!(std::io::stderr(), "skipped: the PostgreSQL half of the tests; `tests/run` runs both");
     }
 }

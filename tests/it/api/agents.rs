@@ -1,4 +1,4 @@
-//! Agents: every row of the contract.
+//! Agents.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::{
 };
 
 both!(
-    an_agent_reads_as_the_contract_says,
-    names_are_unique,
-    both_mounts_serve_the_same,
-    an_edit_changes_what_it_names,
-    the_record_of_an_edit_shows_a_change_deep_in_a_long_value,
+    agent_responses_match_the_contract,
+    agent_names_are_unique,
+    both_api_mounts_serve_the_same_agents,
+    edit_changes_only_the_given_fields,
+    edit_record_shows_a_change_deep_in_a_long_value,
     status_and_name_cannot_be_edited,
-    listing_filters_and_searches,
-    listing_pages_through_everything_once,
-    suspension_and_reactivation,
-    revocation_is_for_ever,
-    revocation_revokes_every_key_that_has_not_expired,
-    keys_of_agents_that_were_revoked_before_an_update_read_revoked,
-    deletion_takes_keys_and_grants_but_no_records,
-    nobody_stops_themselves,
-    unknown_agents_are_not_found,
+    list_can_be_filtered_and_searched,
+    paging_returns_each_agent_once,
+    agents_can_be_suspended_and_reactivated,
+    revocation_is_permanent,
+    revoking_an_agent_revokes_its_unexpired_keys,
+    keys_of_agents_revoked_by_an_earlier_version_read_as_revoked,
+    deleting_an_agent_deletes_keys_and_grants_but_no_records,
+    agents_cannot_suspend_revoke_or_delete_themselves,
+    unknown_agents_return_404,
 );
 
-async fn an_agent_reads_as_the_contract_says(db: Database) {
+async fn agent_responses_match_the_contract(db: Database) {
     let server = Server::start(db).await;
     let body = json!({
         "name": "reader-1", "owner": "team-a", "description": "reads", "agent_type": "llm",
@@ -79,15 +79,15 @@ async fn an_agent_reads_as_the_contract_says(db: Database) {
     assert_eq!(details(record), json!({ "name": "reader-1", "owner": "team-a" }));
 }
 
-async fn names_are_unique(db: Database) {
+async fn agent_names_are_unique(db: Database) {
     let server = Server::start(db).await;
     let body = json!({ "name": "twin", "owner": "o" });
     server.admin.post("/agents", body.clone()).await.expect(201);
     server.admin.post("/agents", body).await.refused(409, "Agent name already exists");
-    assert_eq!(server.audited("agent.created").await.len(), 2, "the admin and one twin");
+    assert_eq!(server.audited("agent.created").await.len(), 2, "the administrator and one agent");
 }
 
-async fn both_mounts_serve_the_same(db: Database) {
+async fn both_api_mounts_serve_the_same_agents(db: Database) {
     let server = Server::start(db).await;
     let created = server.admin.post("/api/v1/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
     let id = created["id"].as_str().unwrap();
@@ -95,7 +95,7 @@ async fn both_mounts_serve_the_same(db: Database) {
     assert_eq!(server.admin.get(&format!("/api/v1/agents/{id}")).await.expect(200), created);
 }
 
-async fn an_edit_changes_what_it_names(db: Database) {
+async fn edit_changes_only_the_given_fields(db: Database) {
     let server = Server::start(db).await;
     let before = server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
     let path = format!("/agents/{}", before["id"].as_str().unwrap());
@@ -117,10 +117,10 @@ async fn an_edit_changes_what_it_names(db: Database) {
 
     let unchanged = server.admin.patch(&path, json!({})).await.expect(200);
     assert_eq!(unchanged["description"], "two\nlines");
-    assert_eq!(server.audited("agent.updated").await.len(), 2, "an edit that changes nothing leaves no record");
+    assert_eq!(server.audited("agent.updated").await.len(), 2, "a no-op edit must leave no record");
 }
 
-async fn the_record_of_an_edit_shows_a_change_deep_in_a_long_value(db: Database) {
+async fn edit_record_shows_a_change_deep_in_a_long_value(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -151,7 +151,7 @@ async fn status_and_name_cannot_be_edited(db: Database) {
     assert_eq!((&edited["name"], &edited["status"]), (&json!("a"), &json!("active")));
 }
 
-async fn listing_filters_and_searches(db: Database) {
+async fn list_can_be_filtered_and_searched(db: Database) {
     let server = Server::start(db).await;
     for (name, owner, kind, description) in [
         ("alpha", "team-a", "llm", "summarises mail"),
@@ -182,7 +182,7 @@ async fn listing_filters_and_searches(db: Database) {
     }
 }
 
-async fn listing_pages_through_everything_once(db: Database) {
+async fn paging_returns_each_agent_once(db: Database) {
     let server = Server::start(db).await;
     for n in 0..7 {
         server.admin.post("/agents", json!({ "name": format!("p{n}"), "owner": "paged" })).await.expect(201);
@@ -199,13 +199,13 @@ async fn listing_pages_through_everything_once(db: Database) {
         let agents = page.expect(200);
         assert_eq!(agents.as_array().unwrap().len(), expected);
         seen.extend(agents.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap().to_owned()));
-        assert_eq!(next.is_some(), expected == 3, "the last page leads nowhere");
+        assert_eq!(next.is_some(), expected == 3, "the last page must have no next link");
         path = next.unwrap_or_default();
     }
     assert_eq!(seen, ["p0", "p1", "p2", "p3", "p4", "p5", "p6"]);
 }
 
-async fn suspension_and_reactivation(db: Database) {
+async fn agents_can_be_suspended_and_reactivated(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -215,7 +215,7 @@ async fn suspension_and_reactivation(db: Database) {
     assert!(suspended["suspended_at"].is_string());
     assert_eq!(details(&server.audited("agent.suspended").await[0]), json!({ "reason": "odd traffic" }));
 
-    // Suspending again, without a body at all, changes nothing.
+    // Suspending again, even without a body, changes nothing.
     assert_eq!(server.admin.post_empty(&format!("{path}/suspend")).await.expect(200), suspended);
     assert_eq!(server.audited("agent.suspended").await.len(), 1);
 
@@ -225,7 +225,7 @@ async fn suspension_and_reactivation(db: Database) {
     server.admin.post_empty(&format!("{path}/reactivate")).await.expect(400);
 }
 
-async fn revocation_is_for_ever(db: Database) {
+async fn revocation_is_permanent(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -244,7 +244,7 @@ async fn revocation_is_for_ever(db: Database) {
     assert_eq!(server.audited("agent.revoked").await.len(), 1);
 }
 
-/// Makes keys in every state: active, rotated, rotated and past the grace period, expired, revoked.
+/// Creates keys in every state: active, rotated, rotated and past the grace period, expired, revoked.
 async fn keys_in_every_state(server: &mut Server, agent: &Agent) -> [String; 5] {
     let keys = format!("/agents/{}/keys", agent.id);
     let make = async |admin: &Client, body: Value| id(&admin.post(&keys, body).await.expect(201));
@@ -264,8 +264,8 @@ async fn keys_in_every_state(server: &mut Server, agent: &Agent) -> [String; 5] 
     [agent.key_id.clone(), rotated, past_grace, expired, revoked]
 }
 
-fn id(made: &Value) -> String {
-    made["id"].as_str().unwrap().to_owned()
+fn id(created: &Value) -> String {
+    created["id"].as_str().unwrap().to_owned()
 }
 
 async fn statuses(server: &Server, agent: &Agent, ids: &[String]) -> Vec<String> {
@@ -278,7 +278,7 @@ async fn statuses(server: &Server, agent: &Agent, ids: &[String]) -> Vec<String>
     ids.iter().map(status).collect()
 }
 
-async fn revocation_revokes_every_key_that_has_not_expired(db: Database) {
+async fn revoking_an_agent_revokes_its_unexpired_keys(db: Database) {
     let mut server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &[]).await, server.agent("other", &[]).await);
     let ids = keys_in_every_state(&mut server, &agent).await;
@@ -288,7 +288,7 @@ async fn revocation_revokes_every_key_that_has_not_expired(db: Database) {
     server.admin.post_empty(&format!("/agents/{}/revoke", agent.id)).await.expect(200);
     let after = ["revoked", "revoked", "revoked", "active", "revoked"];
     assert_eq!(statuses(&server, &agent, &ids).await, after);
-    assert_eq!(statuses(&server, &other, &others).await, before, "another agent's keys stay");
+    assert_eq!(statuses(&server, &other, &others).await, before, "another agent's keys must not change");
 
     let browser = server.signed_in("zoe", Role::Operator).await;
     let page = browser.get(&format!("/console/agents/{}/keys", agent.id)).await.expect(200);
@@ -296,8 +296,8 @@ async fn revocation_revokes_every_key_that_has_not_expired(db: Database) {
     page.shows("badge--revoked").shows("badge--expired");
 }
 
-/// Before, only active keys were revoked with their agent.
-async fn keys_of_agents_that_were_revoked_before_an_update_read_revoked(db: Database) {
+/// Earlier versions revoked only an agent's active keys along with it.
+async fn keys_of_agents_revoked_by_an_earlier_version_read_as_revoked(db: Database) {
     let mut server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &[]).await, server.agent("other", &[]).await);
     let ids = keys_in_every_state(&mut server, &agent).await;
@@ -317,10 +317,10 @@ async fn keys_of_agents_that_were_revoked_before_an_update_read_revoked(db: Data
     assert_eq!(statuses(&server, &other, &others).await, ["active", "rotated", "rotated", "active", "revoked"]);
     let keys = server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200);
     let rotated = keys.as_array().unwrap().iter().find(|key| key["id"] == *ids[1]).unwrap();
-    assert_eq!(rotated["revoked_at"], "2026-01-01T14:01:00.000000Z", "when the agent was revoked");
+    assert_eq!(rotated["revoked_at"], "2026-01-01T14:01:00.000000Z", "must equal the time the agent was revoked");
 }
 
-async fn deletion_takes_keys_and_grants_but_no_records(db: Database) {
+async fn deleting_an_agent_deletes_keys_and_grants_but_no_records(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     let path = format!("/agents/{}", agent.id);
@@ -328,7 +328,7 @@ async fn deletion_takes_keys_and_grants_but_no_records(db: Database) {
     assert_eq!(details(&server.audited("agent.deleted").await[0]), json!({ "name": "a" }));
     server.admin.get(&path).await.refused(404, "Agent not found");
     server.admin.delete(&path).await.refused(404, "Agent not found");
-    server.anybody().exchange(&agent.raw_key).await.refused(401, "Invalid API key");
+    server.anonymous().exchange(&agent.raw_key).await.refused(401, "Invalid API key");
     for table in [
         "api_keys WHERE name <> 'admin-bootstrap'",
         "agent_capabilities g WHERE g.agent_id NOT IN (SELECT id FROM agents)",
@@ -339,11 +339,11 @@ async fn deletion_takes_keys_and_grants_but_no_records(db: Database) {
     let actions: Vec<_> =
         timeline.as_array().unwrap().iter().map(|record| record["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["agent.deleted", "auth.token_issued", "key.created", "capability.granted", "agent.created"]);
-    // The name is free again.
+    // The name can be used again.
     server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
 }
 
-async fn nobody_stops_themselves(db: Database) {
+async fn agents_cannot_suspend_revoke_or_delete_themselves(db: Database) {
     let server = Server::start(db).await;
     let path = format!("/agents/{}", server.admin_id);
     server.admin.post_empty(&format!("{path}/suspend")).await.refused(400, "Cannot suspend yourself");
@@ -352,7 +352,7 @@ async fn nobody_stops_themselves(db: Database) {
     assert_eq!(server.admin.get(&path).await.expect(200)["status"], "active");
 }
 
-async fn unknown_agents_are_not_found(db: Database) {
+async fn unknown_agents_return_404(db: Database) {
     let server = Server::start(db).await;
     for id in ["00000000-0000-7000-8000-000000000000", "junk", "%00", "a%2Fb"] {
         let path = format!("/agents/{id}");

@@ -1,4 +1,4 @@
-//! API keys: every row of the contract.
+//! API keys.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use aims::{
 };
 use serde_json::{Value, json};
 
-use super::{NOBODY, assert_invalid, each, members};
+use super::{UNKNOWN_ID, assert_invalid, each, members};
 use crate::{
     both,
     support::{Agent, Database, Server, details},
 };
 
 both!(
-    a_new_key_reads_as_the_contract_says,
-    a_secret_is_shown_once_and_kept_nowhere,
-    an_expiry_is_a_moment_in_the_future,
-    a_key_is_named_in_one_line,
-    a_rotated_key_works_until_its_grace_period_is_over,
-    a_rotation_without_grace_ends_the_key_and_its_tokens_at_once,
-    a_rotation_keeps_name_and_expiry,
+    created_key_matches_the_contract,
+    secret_is_shown_once_and_not_stored,
+    expiry_must_be_in_the_future,
+    key_name_is_a_single_line,
+    rotated_key_works_until_its_grace_period_ends,
+    rotation_without_grace_ends_the_key_and_its_tokens_immediately,
+    rotation_keeps_name_and_expiry,
     only_active_keys_can_be_rotated,
-    a_grace_period_is_a_whole_number_of_hours,
-    the_setting_decides_the_usual_grace_period,
-    a_revoked_key_ends_with_its_tokens,
-    keys_are_found_under_their_own_agent_only,
-    every_change_is_recorded,
-    the_last_key_of_the_last_administrator_stays,
-    an_agent_has_so_many_keys_that_work,
-    uses_are_counted_for_30_days,
+    grace_period_is_a_whole_number_of_hours,
+    default_grace_period_is_configurable,
+    revoking_a_key_ends_its_tokens,
+    keys_are_only_found_under_their_own_agent,
+    every_key_change_is_audited,
+    last_key_of_the_last_administrator_cannot_be_revoked,
+    agent_has_at_most_1000_working_keys,
+    key_uses_are_counted_for_30_days,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -47,7 +47,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-async fn a_new_key_reads_as_the_contract_says(db: Database) {
+async fn created_key_matches_the_contract(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let created = server.admin.post(&keys(&agent), json!({})).await.expect(201);
@@ -63,7 +63,7 @@ async fn a_new_key_reads_as_the_contract_says(db: Database) {
     assert!(secret.len() == 49 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
     let prefix = text(&created["key_prefix"]);
     assert!(text(&created["raw_key"]).starts_with(prefix) && prefix.len() < 20, "{prefix}");
-    server.anybody().exchange(text(&created["raw_key"])).await.expect(200);
+    server.anonymous().exchange(text(&created["raw_key"])).await.expect(200);
 
     let body = json!({ "name": "nightly", "expires_at": "2026-02-01T13:00:00+01:00" });
     let named = server.admin.post(&format!("/api/v1{}", keys(&agent)), body).await.expect(201);
@@ -75,7 +75,7 @@ async fn a_new_key_reads_as_the_contract_says(db: Database) {
     assert_eq!((&nulls["name"], &nulls["expires_at"]), (&json!("default"), &Value::Null));
 }
 
-async fn a_secret_is_shown_once_and_kept_nowhere(db: Database) {
+async fn secret_is_shown_once_and_not_stored(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let rotation = server.admin.post(&format!("{}/rotate", key(&agent)), json!({})).await.expect(200);
@@ -123,7 +123,7 @@ async fn a_secret_is_shown_once_and_kept_nowhere(db: Database) {
     }
 }
 
-async fn an_expiry_is_a_moment_in_the_future(db: Database) {
+async fn expiry_must_be_in_the_future(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     for wrong in [
@@ -138,8 +138,8 @@ async fn an_expiry_is_a_moment_in_the_future(db: Database) {
         json!(""),
         json!(1_900_000_000),
     ] {
-        let answer = server.admin.post(&keys(&agent), json!({ "expires_at": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "expires_at"]]));
+        let response = server.admin.post(&keys(&agent), json!({ "expires_at": wrong })).await;
+        assert_invalid(&response, &json!([["body", "expires_at"]]));
     }
     assert_eq!(server.admin.get(&keys(&agent)).await.expect(200).as_array().unwrap().len(), 1);
     for right in ["2026-01-01T12:00:01Z", "9999-12-31T23:59:59.999999Z"] {
@@ -148,20 +148,20 @@ async fn an_expiry_is_a_moment_in_the_future(db: Database) {
     assert_eq!(server.admin.get(&keys(&agent)).await.expect(200)[2]["expires_at"], "9999-12-31T23:59:59.999999Z");
 }
 
-async fn a_key_is_named_in_one_line(db: Database) {
+async fn key_name_is_a_single_line(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let too_long = "é".repeat(129);
     for wrong in [json!(""), json!(too_long), json!("a\nb"), json!("a\u{202e}b"), json!("a\0b"), json!(1), json!([])] {
-        let answer = server.admin.post(&keys(&agent), json!({ "name": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "name"]]));
+        let response = server.admin.post(&keys(&agent), json!({ "name": wrong })).await;
+        assert_invalid(&response, &json!([["body", "name"]]));
     }
     let longest = "é".repeat(128);
     let created = server.admin.post(&keys(&agent), json!({ "name": longest })).await.expect(201);
     assert_eq!(created["name"], longest);
 }
 
-async fn a_rotated_key_works_until_its_grace_period_is_over(db: Database) {
+async fn rotated_key_works_until_its_grace_period_ends(db: Database) {
     let mut server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     let rotation = server.admin.post_empty(&format!("{}/rotate", key(&agent))).await.expect(200);
@@ -176,27 +176,27 @@ async fn a_rotated_key_works_until_its_grace_period_is_over(db: Database) {
     assert!(listed[0]["rotated_at"].is_string() && listed[1]["rotated_at"].is_null());
     assert!(listed[0]["revoked_at"].is_null());
 
-    // Tokens from before the rotation stand, and both keys make new ones.
+    // Tokens issued before the rotation stay valid, and both keys can get new ones.
     agent.client.get("/agents").await.expect(200);
     let new_key = text(&rotation["new_key"]["raw_key"]);
-    server.anybody().exchange(new_key).await.expect(200);
+    server.anonymous().exchange(new_key).await.expect(200);
     server.clock.advance(Duration::from_secs(24 * 3_600 - 10));
-    let last = server.anybody().exchange(&agent.raw_key).await.expect(200);
+    let last = server.anonymous().exchange(&agent.raw_key).await.expect(200);
     let life = last["expires_in"].as_i64().unwrap();
-    assert!((1..=10).contains(&life), "no token outlives the grace period: {life}");
-    let client = server.anybody().with_token(text(&last["access_token"]));
+    assert!((1..=10).contains(&life), "the token must not outlive the grace period: {life}");
+    let client = server.anonymous().with_token(text(&last["access_token"]));
     client.get("/agents").await.expect(200);
 
     server.clock.advance(Duration::from_secs(10));
     let refused = "Rotated API key has expired past grace period";
-    server.anybody().exchange(&agent.raw_key).await.refused(401, refused);
+    server.anonymous().exchange(&agent.raw_key).await.refused(401, refused);
     client.get("/agents").await.refused(401, "Invalid or expired token");
-    server.anybody().exchange(new_key).await.expect(200);
+    server.anonymous().exchange(new_key).await.expect(200);
     server.admin = server.admin.login(&server.admin_key).await;
     assert_eq!(each(&server.admin.get(&keys(&agent)).await.expect(200), "status"), ["rotated", "active"]);
 }
 
-async fn a_rotation_without_grace_ends_the_key_and_its_tokens_at_once(db: Database) {
+async fn rotation_without_grace_ends_the_key_and_its_tokens_immediately(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     agent.client.get("/agents").await.expect(200);
@@ -204,13 +204,13 @@ async fn a_rotation_without_grace_ends_the_key_and_its_tokens_at_once(db: Databa
     let rotation = server.admin.post(&path, json!({ "grace_hours": 0 })).await.expect(200);
     assert_eq!(rotation["grace_period_hours"], 0);
     let refused = "Rotated API key has expired past grace period";
-    server.anybody().exchange(&agent.raw_key).await.refused(401, refused);
+    server.anonymous().exchange(&agent.raw_key).await.refused(401, refused);
     agent.client.get("/agents").await.refused(401, "Invalid or expired token");
-    let client = server.anybody().login(text(&rotation["new_key"]["raw_key"])).await;
+    let client = server.anonymous().login(text(&rotation["new_key"]["raw_key"])).await;
     client.get("/agents").await.expect(200);
 }
 
-async fn a_rotation_keeps_name_and_expiry(db: Database) {
+async fn rotation_keeps_name_and_expiry(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let body = json!({ "name": "nightly", "expires_at": "2026-03-01T00:00:00Z" });
@@ -247,7 +247,7 @@ async fn only_active_keys_can_be_rotated(db: Database) {
     assert_eq!(server.audited("key.rotated").await.len(), 1);
 }
 
-async fn a_grace_period_is_a_whole_number_of_hours(db: Database) {
+async fn grace_period_is_a_whole_number_of_hours(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("{}/rotate", key(&agent));
@@ -262,31 +262,31 @@ async fn a_grace_period_is_a_whole_number_of_hours(db: Database) {
         json!(u64::MAX),
         json!(1e300),
     ] {
-        let answer = server.admin.post(&path, json!({ "grace_hours": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "grace_hours"]]));
+        let response = server.admin.post(&path, json!({ "grace_hours": wrong })).await;
+        assert_invalid(&response, &json!([["body", "grace_hours"]]));
     }
     assert_eq!(each(&server.admin.get(&keys(&agent)).await.expect(200), "status"), ["active"]);
     let rotation = server.admin.post(&path, json!({ "grace_hours": null })).await.expect(200);
     assert_eq!(rotation["grace_period_hours"], 24);
 }
 
-async fn the_setting_decides_the_usual_grace_period(db: Database) {
-    let server = Server::with(db, &[("KEY_ROTATION_GRACE_HOURS", "2")]).await;
+async fn default_grace_period_is_configurable(db: Database) {
+    let server = Server::start_with(db, &[("KEY_ROTATION_GRACE_HOURS", "2")]).await;
     let agent = server.agent("a", &[]).await;
     let rotation = server.admin.post_empty(&format!("{}/rotate", key(&agent))).await.expect(200);
     assert_eq!(rotation["grace_period_hours"], 2);
     server.clock.advance(HOUR * 2);
-    server.anybody().exchange(&agent.raw_key).await.expect(401);
+    server.anonymous().exchange(&agent.raw_key).await.expect(401);
 }
 
-async fn a_revoked_key_ends_with_its_tokens(db: Database) {
+async fn revoking_a_key_ends_its_tokens(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     agent.client.get("/agents").await.expect(200);
-    let answer = server.admin.delete(&key(&agent)).await;
-    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    let response = server.admin.delete(&key(&agent)).await;
+    assert_eq!((response.status.as_u16(), response.text.as_str()), (204, ""));
     server.admin.delete(&key(&agent)).await.refused(400, "Key already revoked");
-    server.anybody().exchange(&agent.raw_key).await.refused(401, "API key has been revoked");
+    server.anonymous().exchange(&agent.raw_key).await.refused(401, "API key has been revoked");
     agent.client.get("/agents").await.refused(401, "Invalid or expired token");
     let listed = server.admin.get(&keys(&agent)).await.expect(200);
     assert_eq!(listed[0]["status"], "revoked");
@@ -294,22 +294,22 @@ async fn a_revoked_key_ends_with_its_tokens(db: Database) {
     assert_eq!(server.audited("key.revoked").await.len(), 1);
 
     // A rotated key can be revoked within its grace period.
-    let made = server.admin.post_empty(&keys(&agent)).await.expect(201);
-    let path = format!("{}/{}", keys(&agent), text(&made["id"]));
+    let created = server.admin.post_empty(&keys(&agent)).await.expect(201);
+    let path = format!("{}/{}", keys(&agent), text(&created["id"]));
     server.admin.post_empty(&format!("{path}/rotate")).await.expect(200);
     server.admin.delete(&path).await.expect(204);
-    server.anybody().exchange(text(&made["raw_key"])).await.refused(401, "API key has been revoked");
+    server.anonymous().exchange(text(&created["raw_key"])).await.refused(401, "API key has been revoked");
 }
 
-async fn keys_are_found_under_their_own_agent_only(db: Database) {
+async fn keys_are_only_found_under_their_own_agent(db: Database) {
     let server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
-    for id in [other.key_id.as_str(), NOBODY, "junk", "%00"] {
+    for id in [other.key_id.as_str(), UNKNOWN_ID, "junk", "%00"] {
         let path = format!("{}/{id}", keys(&agent));
         server.admin.post_empty(&format!("{path}/rotate")).await.refused(404, "API key not found");
         server.admin.delete(&path).await.refused(404, "API key not found");
     }
-    for id in [NOBODY, "junk"] {
+    for id in [UNKNOWN_ID, "junk"] {
         let path = format!("/agents/{id}/keys");
         server.admin.get(&path).await.refused(404, "Agent not found");
         server.admin.post(&path, json!({})).await.refused(404, "Agent not found");
@@ -322,11 +322,11 @@ async fn keys_are_found_under_their_own_agent_only(db: Database) {
     }
 }
 
-async fn every_change_is_recorded(db: Database) {
+async fn every_key_change_is_audited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
-    let made = server.admin.post(&keys(&agent), json!({ "name": "nightly" })).await.expect(201);
-    let id = text(&made["id"]);
+    let created = server.admin.post(&keys(&agent), json!({ "name": "nightly" })).await.expect(201);
+    let id = text(&created["id"]);
     let rotation = server.admin.post_empty(&format!("{}/{id}/rotate", keys(&agent))).await.expect(200);
     server.admin.delete(&format!("{}/{id}", keys(&agent))).await.expect(204);
     for (action, wanted) in [
@@ -344,7 +344,7 @@ async fn every_change_is_recorded(db: Database) {
     }
 }
 
-async fn the_last_key_of_the_last_administrator_stays(db: Database) {
+async fn last_key_of_the_last_administrator_cannot_be_revoked(db: Database) {
     let server = Server::start(db).await;
     let path = format!("/agents/{}/keys", server.admin_id);
     let listed = server.admin.get(&path).await.expect(200);
@@ -353,7 +353,7 @@ async fn the_last_key_of_the_last_administrator_stays(db: Database) {
     server.admin.delete(&first).await.expect(400);
     server.admin.get(&path).await.expect(200);
 
-    // A key that has ended is no other key.
+    // An expired or revoked key does not count as another key.
     let other = server.admin.post(&path, json!({})).await.expect(201);
     server.admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
     server.admin.delete(&first).await.expect(400);
@@ -363,7 +363,7 @@ async fn the_last_key_of_the_last_administrator_stays(db: Database) {
     let admin = server.admin.login(text(&other["raw_key"])).await;
     admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(400);
 
-    // Nor is it the last one when there is another administrator, who can come in.
+    // With another administrator who can authenticate, this key is no longer the last.
     let second = admin.post("/agents", json!({ "name": "second", "owner": "o" })).await.expect(201);
     let id = text(&second["id"]);
     let known = admin.get("/capabilities").await.expect(200);
@@ -375,7 +375,7 @@ async fn the_last_key_of_the_last_administrator_stays(db: Database) {
     admin.delete(&format!("{path}/{}", text(&other["id"]))).await.expect(204);
 }
 
-async fn an_agent_has_so_many_keys_that_work(db: Database) {
+async fn agent_has_at_most_1000_working_keys(db: Database) {
     const REFUSAL: &str = "An agent has at most 1000 keys that work; revoke some first";
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
@@ -399,7 +399,7 @@ async fn an_agent_has_so_many_keys_that_work(db: Database) {
     server.admin.post(&path, json!({})).await.expect(201);
 }
 
-async fn uses_are_counted_for_30_days(db: Database) {
+async fn key_uses_are_counted_for_30_days(db: Database) {
     const DAY: Duration = Duration::from_hours(24);
     let server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
@@ -409,20 +409,20 @@ async fn uses_are_counted_for_30_days(db: Database) {
         uses.into_iter().map(|(key, times)| (key.0.to_string(), times)).collect::<Vec<_>>()
     };
     let counted = |agent: &Agent, times: i64| vec![(agent.key_id.clone(), times)];
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
     assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 2), counted(&other, 1)));
     server.clock.advance(29 * DAY);
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
     assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 3), counted(&other, 1)));
     server.clock.advance(DAY);
     assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 1), Vec::new()));
     sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM api_key_uses").await, 1);
-    // Counts of a key that is gone are forgotten with their day.
+    // Usage counts of a deleted key are removed when their day passes.
     agents::delete(&server.services, &Caller::system(), AgentId(agent.id.parse().unwrap())).await.unwrap();
     assert_eq!(uses(&agent).await, Vec::new());
     server.clock.advance(30 * DAY);
-    // However many they are.
+    // Also when there are many.
     let any = if server.db.is_sqlite() { "randomblob(16)" } else { "gen_random_uuid()" };
     let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)";
     server.db.execute(&format!("{many} INSERT INTO api_key_uses (day, key_id, uses) SELECT 1, {any}, 1 FROM n")).await;

@@ -1,24 +1,24 @@
-//! The audit log as it is read: every row of the contract.
+//! Reading the audit log.
 
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{NOBODY, each, members, next};
+use super::{UNKNOWN_ID, each, members, next};
 use crate::{
     both,
     support::{Database, Server, details},
 };
 
 both!(
-    a_record_reads_as_the_contract_says,
-    records_come_newest_first,
-    records_are_filtered_by_who_and_what,
-    records_are_filtered_by_time,
-    a_page_is_bounded_and_skips,
-    listing_pages_through_everything_once,
-    an_agents_records_are_what_it_did_and_what_happened_to_it,
-    reading_needs_its_capability,
+    record_matches_the_contract,
+    records_are_listed_newest_first,
+    records_can_be_filtered_by_actor_and_event,
+    records_can_be_filtered_by_time,
+    list_supports_limit_and_offset,
+    paging_returns_each_record_once,
+    agent_audit_lists_records_as_actor_and_as_target,
+    reading_requires_audit_read,
 );
 
 async fn list(server: &Server, query: &str) -> Vec<Value> {
@@ -29,7 +29,7 @@ fn actions(records: &[Value]) -> Vec<&str> {
     records.iter().map(|record| record["action"].as_str().unwrap()).collect()
 }
 
-async fn a_record_reads_as_the_contract_says(db: Database) {
+async fn record_matches_the_contract(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let suspended = server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({ "reason": "odd" })).await;
@@ -70,7 +70,7 @@ async fn a_record_reads_as_the_contract_says(db: Database) {
         (&json!(1), &json!("127.0.0.1"), &json!(request_id), &suspended["suspended_at"])
     );
 
-    server.anybody().exchange("x").await.expect(401);
+    server.anonymous().exchange("x").await.expect(401);
     let refused = &list(&server, "?limit=1").await[0];
     assert_eq!(
         (&refused["action"], &refused["success"], &refused["agent_id"]),
@@ -79,7 +79,7 @@ async fn a_record_reads_as_the_contract_says(db: Database) {
     assert_eq!((&refused["resource_type"], &refused["resource_id"]), (&Value::Null, &Value::Null));
 }
 
-async fn records_come_newest_first(db: Database) {
+async fn records_are_listed_newest_first(db: Database) {
     let server = Server::start(db).await;
     server.agent("a", &["agents:read"]).await;
     let records = list(&server, "").await;
@@ -89,19 +89,19 @@ async fn records_come_newest_first(db: Database) {
     );
     let positions: Vec<_> = records.iter().map(|record| record["seq"].as_i64().unwrap()).collect();
     let count = i64::try_from(records.len()).unwrap();
-    assert_eq!(positions, (1..=count).rev().collect::<Vec<_>>(), "from 1, without gaps");
+    assert_eq!(positions, (1..=count).rev().collect::<Vec<_>>(), "numbered from 1 without gaps");
     let times: Vec<_> = records.iter().map(|record| record["timestamp"].as_str().unwrap()).collect();
     assert!(times.is_sorted_by(|newer, older| newer >= older), "{times:?}");
     let ids: HashSet<_> = records.iter().map(|record| record["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), records.len());
 
-    // Reading leaves no record, and neither does a request that was refused for its form.
+    // Reading leaves no record, and neither does a malformed request.
     server.admin.post("/agents", json!({})).await.expect(422);
     server.admin.get("/agents/x").await.expect(404);
     assert_eq!(list(&server, "").await, records);
 }
 
-async fn records_are_filtered_by_who_and_what(db: Database) {
+async fn records_can_be_filtered_by_actor_and_event(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:write"]).await;
     agent.client.post("/agents", json!({ "name": "made", "owner": "o" })).await.expect(201);
@@ -125,7 +125,7 @@ async fn records_are_filtered_by_who_and_what(db: Database) {
     let both = list(&server, &format!("?agent_id={}&action=agent.created&resource_type=agent", agent.id)).await;
     assert_eq!(both, by_agent[..1]);
     for nothing in [
-        format!("?agent_id={NOBODY}"),
+        format!("?agent_id={UNKNOWN_ID}"),
         "?action=agent".to_owned(),
         "?action=agent.%25".to_owned(),
         "?action=AGENT.CREATED".to_owned(),
@@ -137,7 +137,7 @@ async fn records_are_filtered_by_who_and_what(db: Database) {
     assert_eq!(list(&server, "?agent_id=&action=&resource_type=&start_date=&end_date=").await, all);
 }
 
-async fn records_are_filtered_by_time(db: Database) {
+async fn records_can_be_filtered_by_time(db: Database) {
     let mut server = Server::start(db).await;
     let create = async |server: &Server, name: &str| {
         let body = json!({ "name": name, "owner": "o" });
@@ -156,7 +156,7 @@ async fn records_are_filtered_by_time(db: Database) {
         (format!("end_date={first}"), vec!["first", "admin"]),
         (format!("start_date={first}&end_date={first}"), vec!["first"]),
         (format!("start_date={second}&end_date={first}"), vec![]),
-        // A date is its whole day, in UTC.
+        // A date means the whole day, in UTC.
         ("start_date=2026-01-01".to_owned(), vec!["second", "first", "admin"]),
         ("start_date=2026-01-02".to_owned(), vec!["second"]),
         ("end_date=2026-01-02".to_owned(), vec!["second", "first", "admin"]),
@@ -166,7 +166,7 @@ async fn records_are_filtered_by_time(db: Database) {
         ("end_date=2026-01-02T00:00:00Z".to_owned(), vec!["first", "admin"]),
         ("start_date=2026-01-02&end_date=2026-01-03".to_owned(), vec!["second"]),
         ("start_date=2026-01-03".to_owned(), vec![]),
-        // Without an offset it is UTC; with one, it is what it says.
+        // A time without an offset is UTC.
         ("start_date=2026-01-02T12:00:00".to_owned(), vec!["second"]),
         ("start_date=2026-01-02%2012:00:00".to_owned(), vec!["second"]),
         ("end_date=2026-01-02T12:00:00".to_owned(), vec!["first", "admin"]),
@@ -183,14 +183,14 @@ async fn records_are_filtered_by_time(db: Database) {
     assert_eq!(details(&earliest[0])["name"], of_admin[0]);
 }
 
-async fn a_page_is_bounded_and_skips(db: Database) {
+async fn list_supports_limit_and_offset(db: Database) {
     let server = Server::start(db).await;
     for n in 0..50 {
         server.admin.post("/capabilities", json!({ "name": format!("c{n}") })).await.expect(201);
     }
     let all = list(&server, "?limit=500").await;
     assert!(all.len() > 60);
-    assert_eq!(list(&server, "").await, all[..50], "50 unless told");
+    assert_eq!(list(&server, "").await, all[..50], "the default is 50");
     assert_eq!(list(&server, "?limit=1").await, all[..1]);
     assert_eq!(list(&server, "?limit=3&offset=2").await, all[2..5]);
     assert_eq!(list(&server, "?offset=55").await, all[55..]);
@@ -200,7 +200,7 @@ async fn a_page_is_bounded_and_skips(db: Database) {
     assert_eq!(filtered.iter().map(|record| details(record)["capability"].clone()).collect::<Vec<_>>(), ["c48", "c47"]);
 }
 
-async fn listing_pages_through_everything_once(db: Database) {
+async fn paging_returns_each_record_once(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     for query in [
@@ -218,15 +218,15 @@ async fn listing_pages_through_everything_once(db: Database) {
         while let Some(current) = path {
             let page = server.admin.get(&current).await;
             path = next(&page);
-            // What is recorded meanwhile moves nothing.
-            server.anybody().exchange("x").await.expect(401);
+            // Records that are added meanwhile do not shift the pages.
+            server.anonymous().exchange("x").await.expect(401);
             let page = page.expect(200);
-            assert!(!page.as_array().unwrap().is_empty(), "the last page leads nowhere");
+            assert!(!page.as_array().unwrap().is_empty(), "the last page must have no next link");
             seen.extend(page.as_array().unwrap().iter().cloned());
         }
         assert_eq!(json!(seen), all, "{query}");
     }
-    // A link follows a skipped start, and does not skip again.
+    // The next link of a page with an offset does not apply the offset again.
     let all = list(&server, "?limit=500").await;
     let page = server.admin.get("/audit?limit=2&offset=3").await;
     let link = next(&page).unwrap();
@@ -235,7 +235,7 @@ async fn listing_pages_through_everything_once(db: Database) {
     assert_eq!(server.admin.get(&link).await.expect(200), json!(all[5..7]));
 }
 
-async fn an_agents_records_are_what_it_did_and_what_happened_to_it(db: Database) {
+async fn agent_audit_lists_records_as_actor_and_as_target(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:write"]).await;
     server.agent("other", &[]).await;
@@ -244,7 +244,7 @@ async fn an_agents_records_are_what_it_did_and_what_happened_to_it(db: Database)
     agent.client.patch(&path, json!({ "owner": "me" })).await.expect(200);
     agent.client.get("/agents").await.expect(403);
     server.admin.delete(&format!("{path}/keys/{}", agent.key_id)).await.expect(204);
-    server.anybody().exchange(&agent.raw_key).await.expect(401);
+    server.anonymous().exchange(&agent.raw_key).await.expect(401);
     let timeline = server.admin.get(&format!("{path}/audit")).await.expect(200);
     assert_eq!(
         each(&timeline, "action"),
@@ -265,18 +265,18 @@ async fn an_agents_records_are_what_it_did_and_what_happened_to_it(db: Database)
     assert_eq!(each(&page, "action"), ["key.revoked", "authz.denied"]);
     let denied = &timeline[2];
     assert_eq!((&denied["agent_id"], &denied["success"]), (&json!(agent.id), &json!(0)));
-    for id in [NOBODY, "junk"] {
+    for id in [UNKNOWN_ID, "junk"] {
         server.admin.get(&format!("/agents/{id}/audit")).await.refused(404, "Agent not found");
     }
 }
 
-async fn reading_needs_its_capability(db: Database) {
+async fn reading_requires_audit_read(db: Database) {
     let server = Server::start(db).await;
     let reader = server.agent("reader", &["audit:read"]).await;
     let other = server.agent("other", &["agents:read", "agents:write", "keys:manage"]).await;
     for path in ["/audit".to_owned(), format!("/agents/{}/audit", other.id)] {
         reader.client.get(&path).await.expect(200);
         other.client.get(&path).await.refused(403, "Missing required capability: audit:read");
-        server.anybody().get(&path).await.refused(401, "Not authenticated");
+        server.anonymous().get(&path).await.refused(401, "Not authenticated");
     }
 }

@@ -1,30 +1,30 @@
-//! Capabilities: every row of the contract.
+//! Capabilities and grants.
 
 use serde_json::json;
 
-use super::{NOBODY, assert_invalid, each, members, next};
+use super::{UNKNOWN_ID, assert_invalid, each, members, next};
 use crate::{
     both,
     support::{Database, Server, details},
 };
 
 both!(
-    a_fresh_database_holds_the_five,
-    a_capability_reads_as_the_contract_says,
-    names_are_unique,
-    names_are_scope_tokens,
+    new_database_has_five_capabilities,
+    capability_matches_the_contract,
+    capability_names_are_unique,
+    capability_names_are_scope_tokens,
     descriptions_are_plain_text,
-    listing_pages_through_everything_once,
-    who_asks_for_no_page_gets_a_large_one,
-    a_grant_takes_effect_and_ends,
-    a_grant_needs_its_agent_and_its_capability,
-    nobody_changes_their_own_capabilities,
-    the_last_administrator_keeps_its_capability,
-    every_change_is_recorded,
-    every_row_demands_its_capability,
+    paging_returns_each_capability_once,
+    list_without_limit_returns_a_large_page,
+    grants_take_effect_and_can_be_revoked,
+    granting_requires_an_existing_agent_and_capability,
+    agents_cannot_change_their_own_capabilities,
+    last_administrator_keeps_admin_capability,
+    every_capability_change_is_audited,
+    every_route_requires_its_capability,
 );
 
-/// By name: they are registered at the same moment, so no listing has a set order for them.
+/// In alphabetical order. They are registered at the same moment, so listings return them in no particular order.
 const BUILTIN: [&str; 5] = ["admin:*", "agents:read", "agents:write", "audit:read", "keys:manage"];
 
 fn sorted(mut names: Vec<&str>) -> Vec<&str> {
@@ -32,7 +32,7 @@ fn sorted(mut names: Vec<&str>) -> Vec<&str> {
     names
 }
 
-async fn a_fresh_database_holds_the_five(db: Database) {
+async fn new_database_has_five_capabilities(db: Database) {
     let server = Server::start(db).await;
     assert_eq!(sorted(each(&server.admin.get("/capabilities").await.expect(200), "name")), BUILTIN);
     let admin = server.admin.get(&format!("/agents/{}", server.admin_id)).await.expect(200);
@@ -44,7 +44,7 @@ async fn a_fresh_database_holds_the_five(db: Database) {
     assert_eq!(each(&held, "name"), BUILTIN);
 }
 
-async fn a_capability_reads_as_the_contract_says(db: Database) {
+async fn capability_matches_the_contract(db: Database) {
     let server = Server::start(db).await;
     let body = json!({ "name": "deploy:prod/eu", "description": "Deploys\nto Europe" });
     let created = server.admin.post("/capabilities", body).await.expect(201);
@@ -57,7 +57,7 @@ async fn a_capability_reads_as_the_contract_says(db: Database) {
     assert_eq!((&listed[5], &listed[6]), (&created, &plain));
 }
 
-async fn names_are_unique(db: Database) {
+async fn capability_names_are_unique(db: Database) {
     let server = Server::start(db).await;
     for name in ["agents:read", "deploy"] {
         let _ = server.admin.post("/capabilities", json!({ "name": name })).await;
@@ -69,21 +69,21 @@ async fn names_are_unique(db: Database) {
     }
     assert_eq!(server.admin.get("/capabilities").await.expect(200).as_array().unwrap().len(), 6);
     assert_eq!(server.audited("capability.created").await.len(), 6);
-    // Scopes differ by case, but a reader may take one for the other.
-    let answer = server.admin.post("/capabilities", json!({ "name": "Deploy" })).await;
-    answer.refused(409, "This name is too similar to one in use: deploy");
+    // Scopes are case-sensitive, but readers confuse names that differ only by case.
+    let response = server.admin.post("/capabilities", json!({ "name": "Deploy" })).await;
+    response.refused(409, "This name is too similar to one in use: deploy");
 }
 
-async fn names_are_scope_tokens(db: Database) {
+async fn capability_names_are_scope_tokens(db: Database) {
     let server = Server::start(db).await;
     let too_long = "a".repeat(129);
     for wrong in ["", "a b", " a", "a\"b", "a\\b", "a\nb", "a\0b", "a\u{7f}b", "a\u{202e}b", "é:x", &too_long] {
-        let answer = server.admin.post("/capabilities", json!({ "name": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "name"]]));
+        let response = server.admin.post("/capabilities", json!({ "name": wrong })).await;
+        assert_invalid(&response, &json!([["body", "name"]]));
     }
     for wrong in [json!(null), json!(1), json!(["a"]), json!({ "a": 1 })] {
-        let answer = server.admin.post("/capabilities", json!({ "name": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "name"]]));
+        let response = server.admin.post("/capabilities", json!({ "name": wrong })).await;
+        assert_invalid(&response, &json!([["body", "name"]]));
     }
     assert_invalid(&server.admin.post("/capabilities", json!({})).await, &json!([["body", "name"]]));
     for right in ["a".repeat(128), "!#[]~".to_owned(), "a'b;--".to_owned()] {
@@ -94,14 +94,14 @@ async fn names_are_scope_tokens(db: Database) {
 async fn descriptions_are_plain_text(db: Database) {
     let server = Server::start(db).await;
     for wrong in [json!("x".repeat(2_001)), json!("a\u{2066}b"), json!("a\u{1b}b"), json!(1)] {
-        let answer = server.admin.post("/capabilities", json!({ "name": "x", "description": wrong })).await;
-        assert_invalid(&answer, &json!([["body", "description"]]));
+        let response = server.admin.post("/capabilities", json!({ "name": "x", "description": wrong })).await;
+        assert_invalid(&response, &json!([["body", "description"]]));
     }
     let body = json!({ "name": "x", "description": "é".repeat(2_000) });
     server.admin.post("/capabilities", body).await.expect(201);
 }
 
-async fn listing_pages_through_everything_once(db: Database) {
+async fn paging_returns_each_capability_once(db: Database) {
     let server = Server::start(db).await;
     server.admin.post("/capabilities", json!({ "name": "sixth" })).await.expect(201);
     let mut path = "/api/v1/capabilities?limit=4".to_owned();
@@ -112,23 +112,23 @@ async fn listing_pages_through_everything_once(db: Database) {
         let page = page.expect(200);
         assert_eq!(page.as_array().unwrap().len(), expected);
         seen.extend(each(&page, "name").into_iter().map(str::to_owned));
-        assert_eq!(link.is_some(), expected == 4, "the last page leads nowhere");
+        assert_eq!(link.is_some(), expected == 4, "the last page must have no next link");
         path = link.unwrap_or_default();
     }
     assert_eq!(seen[5], "sixth");
     assert_eq!(sorted(seen.iter().take(5).map(String::as_str).collect()), BUILTIN);
-    // A page that is exactly full is the last one all the same.
+    // A page that is exactly full is still the last one.
     assert_eq!(next(&server.admin.get("/capabilities?limit=6").await), None);
     assert_eq!(next(&server.admin.get("/capabilities").await), None);
 }
 
-async fn who_asks_for_no_page_gets_a_large_one(db: Database) {
+async fn list_without_limit_returns_a_large_page(db: Database) {
     let server = Server::start(db).await;
     let register = |n: usize| server.admin.post("/capabilities", json!({ "name": format!("c:{n}") }));
     futures_util::future::join_all((0..495).map(register))
         .await
         .into_iter()
-        .for_each(|answer| drop(answer.expect(201)));
+        .for_each(|response| drop(response.expect(201)));
     let all = server.admin.get("/capabilities").await;
     assert_eq!(next(&all), None);
     assert_eq!(all.expect(200).as_array().unwrap().len(), 500);
@@ -136,7 +136,7 @@ async fn who_asks_for_no_page_gets_a_large_one(db: Database) {
     assert!(next(&server.admin.get("/capabilities").await).is_some());
 }
 
-async fn a_grant_takes_effect_and_ends(db: Database) {
+async fn grants_take_effect_and_can_be_revoked(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}/capabilities", agent.id);
@@ -151,14 +151,14 @@ async fn a_grant_takes_effect_and_ends(db: Database) {
     assert_eq!(server.admin.get(&path).await.expect(200), json!([granted]));
     server.admin.post(&path, json!({ "capability_id": id })).await.refused(409, "Capability already granted");
 
-    // A token says what could be done when it was made; a newer one says more.
+    // A token's scope is fixed when it is issued; a newer token has the new capability.
     agent.client.get("/agents").await.refused(403, missing);
     let client = agent.client.login(&agent.raw_key).await;
     client.get("/agents").await.expect(200);
 
     server.grant(&agent.id, "a:first").await;
     let held = server.admin.get(&path).await.expect(200);
-    assert_eq!(each(&held, "name"), ["a:first", "agents:read"], "by name");
+    assert_eq!(each(&held, "name"), ["a:first", "agents:read"], "sorted by name");
 
     server.admin.delete(&format!("{path}/{id}")).await.expect(204);
     client.get("/agents").await.refused(403, missing);
@@ -167,24 +167,24 @@ async fn a_grant_takes_effect_and_ends(db: Database) {
     server.admin.post(&path, json!({ "capability_id": id })).await.expect(201);
 }
 
-async fn a_grant_needs_its_agent_and_its_capability(db: Database) {
+async fn granting_requires_an_existing_agent_and_capability(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let known = server.capability("agents:read").await;
-    for id in [NOBODY, "junk"] {
+    for id in [UNKNOWN_ID, "junk"] {
         let path = format!("/agents/{id}/capabilities");
         server.admin.get(&path).await.refused(404, "Agent not found");
         server.admin.post(&path, json!({ "capability_id": known })).await.refused(404, "Agent not found");
         server.admin.delete(&format!("{path}/{known}")).await.refused(404, "Agent not found");
     }
     let path = format!("/agents/{}/capabilities", agent.id);
-    for id in [NOBODY, "junk", agent.id.as_str()] {
+    for id in [UNKNOWN_ID, "junk", agent.id.as_str()] {
         server.admin.post(&path, json!({ "capability_id": id })).await.refused(404, "Capability not found");
         server.admin.delete(&format!("{path}/{id}")).await.refused(404, "Capability not found");
     }
-    // Known, and not held.
-    let answer = server.admin.delete(&format!("{path}/{known}")).await;
-    assert_eq!(answer.status.as_u16(), 404, "{answer:?}");
+    // The capability exists, but is not granted.
+    let response = server.admin.delete(&format!("{path}/{known}")).await;
+    assert_eq!(response.status.as_u16(), 404, "{response:?}");
     for wrong in [json!({}), json!({ "capability_id": null }), json!({ "capability_id": 7 })] {
         assert_invalid(&server.admin.post(&path, wrong).await, &json!([["body", "capability_id"]]));
     }
@@ -192,7 +192,7 @@ async fn a_grant_needs_its_agent_and_its_capability(db: Database) {
     assert_eq!(server.audited("capability.revoked").await.len(), 0);
 }
 
-async fn nobody_changes_their_own_capabilities(db: Database) {
+async fn agents_cannot_change_their_own_capabilities(db: Database) {
     let server = Server::start(db).await;
     let path = format!("/agents/{}/capabilities", server.admin_id);
     let refused = "Cannot modify your own capabilities";
@@ -204,7 +204,7 @@ async fn nobody_changes_their_own_capabilities(db: Database) {
     assert_eq!(server.admin.get(&path).await.expect(200).as_array().unwrap().len(), 5);
 }
 
-async fn the_last_administrator_keeps_its_capability(db: Database) {
+async fn last_administrator_keeps_admin_capability(db: Database) {
     let server = Server::start(db).await;
     let other = server.agent("other", &["admin:*"]).await;
     let power = server.capability("admin:*").await;
@@ -219,7 +219,7 @@ async fn the_last_administrator_keeps_its_capability(db: Database) {
     other.client.delete(&format!("/agents/{}/capabilities/{power}", other.id)).await.expect(400);
 }
 
-async fn every_change_is_recorded(db: Database) {
+async fn every_capability_change_is_audited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let id = server.capability("deploy").await;
@@ -241,18 +241,18 @@ async fn every_change_is_recorded(db: Database) {
     }
 }
 
-async fn every_row_demands_its_capability(db: Database) {
+async fn every_route_requires_its_capability(db: Database) {
     let server = Server::start(db).await;
     let reader = server.agent("reader", &["agents:read", "agents:write", "keys:manage", "audit:read"]).await;
     let nobody = server.agent("nobody", &["keys:manage"]).await;
     let id = server.capability("agents:read").await;
     let path = format!("/agents/{}/capabilities", nobody.id);
-    for answer in [
+    for response in [
         reader.client.post("/capabilities", json!({ "name": "x" })).await,
         reader.client.post(&path, json!({ "capability_id": id })).await,
         reader.client.delete(&format!("{path}/{id}")).await,
     ] {
-        answer.refused(403, "Missing required capability: admin:*");
+        response.refused(403, "Missing required capability: admin:*");
     }
     reader.client.get("/capabilities").await.expect(200);
     reader.client.get(&path).await.expect(200);

@@ -1,4 +1,4 @@
-//! What is wrong with a request is told in one form, whatever it is, and never as a failure of the service.
+//! Invalid requests: all errors have one format, and none is reported as a server error.
 
 use http::{Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -7,56 +7,56 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{NOBODY, assert_invalid, members};
+use super::{UNKNOWN_ID, assert_invalid, members};
 use crate::{
     both,
-    support::{Answer, Client, Database, Server, details},
+    support::{Client, Database, Response, Server, details},
 };
 
 both!(
-    a_body_is_json,
-    a_body_is_an_object,
-    a_body_gives_each_member_once,
-    a_body_is_described_as_json,
-    a_body_is_bounded,
-    a_body_may_be_left_out_only_where_nothing_is_needed,
-    everything_that_is_wrong_is_named_at_once,
-    text_is_bounded_and_plain,
-    an_offending_value_is_echoed_in_part,
-    parameters_of_a_query_are_checked,
-    unknown_paths_and_methods_are_refused,
-    a_path_may_hold_any_bytes,
-    problem_details_are_told_on_request,
-    a_request_id_is_taken_over_or_replaced,
-    every_response_carries_the_headers,
+    body_must_be_json,
+    body_must_be_an_object,
+    duplicate_members_are_rejected,
+    content_type_must_be_json,
+    body_size_is_limited,
+    body_is_optional_only_if_no_field_is_required,
+    all_invalid_fields_are_reported_at_once,
+    text_fields_are_bounded_plain_text,
+    invalid_values_are_echoed_truncated,
+    query_parameters_are_validated,
+    unknown_paths_and_methods_are_rejected,
+    paths_may_contain_any_bytes,
+    problem_details_are_returned_on_request,
+    valid_request_ids_are_kept_and_others_replaced,
+    every_response_has_the_security_headers,
 );
 
 const PROBLEM: &str = "application/problem+json";
 
-/// Sends `body` as it is.
-async fn raw(client: &Client, method: Method, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+/// Sends `body` unmodified.
+async fn raw(client: &Client, method: Method, path: &str, body: impl Into<Vec<u8>>) -> Response {
     let body: Vec<u8> = body.into();
     client.send(client.request(method, path).header(CONTENT_TYPE, "application/json").body(body)).await
 }
 
-/// Asserts that an error has this status and the form of all errors.
+/// Asserts the status of an error and the common error format.
 #[track_caller]
-fn assert_error(answer: &Answer, status: u16) {
-    assert_eq!(answer.status.as_u16(), status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
-    let body = answer.json();
-    assert_eq!(members(&body), ["detail"], "{answer:?}");
+fn assert_error(response: &Response, status: u16) {
+    assert_eq!(response.status.as_u16(), status, "{response:?}");
+    assert_eq!(response.header("content-type"), Some("application/json"), "{response:?}");
+    let body = response.json();
+    assert_eq!(members(&body), ["detail"], "{response:?}");
     match &body["detail"] {
-        Value::String(text) => assert!(!text.is_empty(), "{answer:?}"),
-        Value::Array(problems) => assert!(!problems.is_empty() && status == 422, "{answer:?}"),
-        _ => panic!("{answer:?}"),
+        Value::String(text) => assert!(!text.is_empty(), "{response:?}"),
+        Value::Array(problems) => assert!(!problems.is_empty() && status == 422, "{response:?}"),
+        _ => panic!("{response:?}"),
     }
-    assert_headers(answer);
+    assert_headers(response);
 }
 
-/// Asserts what every response carries.
+/// Asserts the headers of every response.
 #[track_caller]
-fn assert_headers(answer: &Answer) {
+fn assert_headers(response: &Response) {
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "DENY"),
@@ -64,17 +64,17 @@ fn assert_headers(answer: &Answer) {
         ("cross-origin-resource-policy", "same-origin"),
         ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
     ] {
-        assert_eq!(answer.header(name), Some(value), "{name}: {answer:?}");
+        assert_eq!(response.header(name), Some(value), "{name}: {response:?}");
     }
-    let policy = answer.header("content-security-policy").unwrap();
+    let policy = response.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
-    assert!(answer.header("cache-control").is_some(), "{answer:?}");
-    assert!(!answer.header("x-request-id").unwrap().is_empty(), "{answer:?}");
-    let duration: f64 = answer.header("x-request-duration-ms").unwrap().parse().unwrap();
+    assert!(response.header("cache-control").is_some(), "{response:?}");
+    assert!(!response.header("x-request-id").unwrap().is_empty(), "{response:?}");
+    let duration: f64 = response.header("x-request-duration-ms").unwrap().parse().unwrap();
     assert!(duration >= 0.0);
 }
 
-async fn a_body_is_json(db: Database) {
+async fn body_must_be_json(db: Database) {
     let server = Server::start(db).await;
     let bomb = "[".repeat(100_000);
     let nested = format!("{}{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
@@ -102,26 +102,26 @@ async fn a_body_is_json(db: Database) {
             (Method::POST, &format!("{agent}/capabilities")),
             (Method::POST, &format!("{agent}/suspend")),
         ] {
-            let answer = raw(&server.admin, method, path, body).await;
-            assert_error(&answer, 422);
-            let problem = &answer.detail()[0];
+            let response = raw(&server.admin, method, path, body).await;
+            assert_error(&response, 422);
+            let problem = &response.detail()[0];
             assert_eq!((&problem["type"], &problem["loc"][0]), (&json!("json_invalid"), &json!("body")));
         }
     }
 }
 
-async fn a_body_is_an_object(db: Database) {
+async fn body_must_be_an_object(db: Database) {
     let server = Server::start(db).await;
     for body in ["[]", "[{\"name\": \"a\", \"owner\": \"o\"}]", "null", "1", "\"text\"", "true"] {
-        for path in ["/agents".to_owned(), format!("/agents/{NOBODY}/suspend")] {
-            let answer = raw(&server.admin, Method::POST, &path, body).await;
+        for path in ["/agents".to_owned(), format!("/agents/{UNKNOWN_ID}/suspend")] {
+            let response = raw(&server.admin, Method::POST, &path, body).await;
             if body == "null" && path.ends_with("/suspend") {
-                // Where the body may be left out, `null` is none.
-                answer.refused(404, "Agent not found");
+                // Where the body is optional, `null` counts as absent.
+                response.refused(404, "Agent not found");
                 continue;
             }
-            assert_error(&answer, 422);
-            assert_invalid(&answer, &json!([["body"]]));
+            assert_error(&response, 422);
+            assert_invalid(&response, &json!([["body"]]));
         }
     }
     // Unknown members are ignored.
@@ -129,7 +129,7 @@ async fn a_body_is_an_object(db: Database) {
     assert_eq!(raw(&server.admin, Method::POST, "/agents", body).await.expect(201)["name"], "b");
 }
 
-async fn a_body_gives_each_member_once(db: Database) {
+async fn duplicate_members_are_rejected(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -155,19 +155,19 @@ async fn a_body_gives_each_member_once(db: Database) {
         ),
         of(Method::POST, &format!("{path}/public-keys"), r#"{"keys": [{"kty": "EC", "kty": "OKP"}]}"#),
     ] {
-        let answer = raw(&server.admin, method, &path, body.clone()).await;
-        assert_error(&answer, 422);
-        let problem = &answer.detail()[0];
+        let response = raw(&server.admin, method, &path, body.clone()).await;
+        assert_error(&response, 422);
+        let problem = &response.detail()[0];
         assert_eq!((&problem["type"], &problem["loc"][0]), (&json!("duplicate"), &json!("body")), "{body}");
         assert!(problem.get("input").is_none(), "{body}");
     }
-    assert_eq!(server.admin.get("/audit").await.expect(200), before, "nothing was done");
+    assert_eq!(server.admin.get("/audit").await.expect(200), before, "the request must have no effect");
     // The same name at another depth is a different member.
     let body = r#"{"name": "nested", "owner": "o", "colour": {"name": "x", "owner": {"name": "y"}}}"#;
     raw(&server.admin, Method::POST, "/agents", body).await.expect(201);
 }
 
-async fn a_body_is_described_as_json(db: Database) {
+async fn content_type_must_be_json(db: Database) {
     let server = Server::start(db).await;
     let send = |name: &str, described: Option<&'static str>| {
         let (admin, body) = (server.admin.clone(), json!({ "name": name, "owner": "o" }).to_string());
@@ -181,9 +181,9 @@ async fn a_body_is_described_as_json(db: Database) {
         }
     };
     for wrong in ["text/plain", "application/x-www-form-urlencoded", "text/json", "", "json", "application/jsonx"] {
-        let answer = send("x", Some(wrong)).await;
-        assert_error(&answer, 415);
-        answer.refused(415, "Unsupported media type; send application/json");
+        let response = send("x", Some(wrong)).await;
+        assert_error(&response, 415);
+        response.refused(415, "Unsupported media type; send application/json");
     }
     send("a", Some("application/json; charset=utf-8")).await.expect(201);
     send("b", Some("Application/JSON")).await.expect(201);
@@ -191,21 +191,21 @@ async fn a_body_is_described_as_json(db: Database) {
     send("d", None).await.expect(201);
 }
 
-async fn a_body_is_bounded(db: Database) {
+async fn body_size_is_limited(db: Database) {
     let server = Server::start(db).await;
     let body = json!({ "name": "a", "owner": "o", "description": "x".repeat(2 * 1024 * 1024) }).to_string();
-    let answer = raw(&server.admin, Method::POST, "/agents", body.clone()).await;
-    assert_error(&answer, 413);
-    answer.refused(413, "The body is too large");
-    // Whoever may not ask is refused before the rest of the body is read.
-    let answer = raw(&server.anybody(), Method::POST, "/agents", body).await;
-    assert_error(&answer, 401);
-    // Just below the bound, the field itself is what is too long.
+    let response = raw(&server.admin, Method::POST, "/agents", body.clone()).await;
+    assert_error(&response, 413);
+    response.refused(413, "The body is too large");
+    // An unauthorized request is rejected before the rest of its body is read.
+    let response = raw(&server.anonymous(), Method::POST, "/agents", body).await;
+    assert_error(&response, 401);
+    // Just below the body limit, the field itself is too long.
     let body = json!({ "name": "a", "owner": "o", "description": "x".repeat(1024 * 1024 - 100) }).to_string();
     assert_invalid(&raw(&server.admin, Method::POST, "/agents", body).await, &json!([["body", "description"]]));
 }
 
-async fn a_body_may_be_left_out_only_where_nothing_is_needed(db: Database) {
+async fn body_is_optional_only_if_no_field_is_required(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -229,21 +229,21 @@ async fn a_body_may_be_left_out_only_where_nothing_is_needed(db: Database) {
     }
 }
 
-async fn everything_that_is_wrong_is_named_at_once(db: Database) {
+async fn all_invalid_fields_are_reported_at_once(db: Database) {
     let server = Server::start(db).await;
-    let answer = server.admin.post("/agents", json!({})).await;
-    assert_error(&answer, 422);
+    let response = server.admin.post("/agents", json!({})).await;
+    assert_error(&response, 422);
     assert_eq!(
-        answer.detail(),
+        response.detail(),
         json!([
             { "type": "missing", "loc": ["body", "name"], "msg": "Field required" },
             { "type": "missing", "loc": ["body", "owner"], "msg": "Field required" },
         ])
     );
     let body = json!({ "name": "a b", "owner": 7, "description": [], "agent_type": "robot", "metadata_json": "{" });
-    let answer = server.admin.post("/agents", body).await;
+    let response = server.admin.post("/agents", body).await;
     assert_invalid(
-        &answer,
+        &response,
         &json!([
             ["body", "name"],
             ["body", "owner"],
@@ -252,18 +252,18 @@ async fn everything_that_is_wrong_is_named_at_once(db: Database) {
             ["body", "metadata_json"],
         ]),
     );
-    let inputs: Vec<_> = answer.detail().as_array().unwrap().iter().map(|problem| problem["input"].clone()).collect();
+    let inputs: Vec<_> = response.detail().as_array().unwrap().iter().map(|problem| problem["input"].clone()).collect();
     assert_eq!(inputs, [json!("a b"), json!(7), Value::Null, json!("robot"), json!("{")]);
 
-    let answer = server.admin.get("/agents?status=x&agent_type=y&limit=z&cursor=c").await;
+    let response = server.admin.get("/agents?status=x&agent_type=y&limit=z&cursor=c").await;
     assert_invalid(
-        &answer,
+        &response,
         &json!([["query", "status"], ["query", "agent_type"], ["query", "limit"], ["query", "cursor"]]),
     );
     assert_eq!(server.audited("agent.created").await.len(), 1);
 }
 
-async fn text_is_bounded_and_plain(db: Database) {
+async fn text_fields_are_bounded_plain_text(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -301,8 +301,8 @@ async fn text_is_bounded_and_plain(db: Database) {
     }
     for wrong in [long(501), "a\u{1b}b".to_owned()] {
         for act in ["suspend", "revoke"] {
-            let answer = server.admin.post(&format!("{path}/{act}"), json!({ "reason": wrong })).await;
-            assert_invalid(&answer, &json!([["body", "reason"]]));
+            let response = server.admin.post(&format!("{path}/{act}"), json!({ "reason": wrong })).await;
+            assert_invalid(&response, &json!([["body", "reason"]]));
         }
     }
     let body = json!({
@@ -313,47 +313,47 @@ async fn text_is_bounded_and_plain(db: Database) {
     server.admin.post(&format!("{path}/suspend"), json!({ "reason": long(500) })).await.expect(200);
 }
 
-async fn an_offending_value_is_echoed_in_part(db: Database) {
+async fn invalid_values_are_echoed_truncated(db: Database) {
     let server = Server::start(db).await;
-    let answer = server.admin.post("/agents", json!({ "name": "<b>".repeat(10_000), "owner": "o" })).await;
-    assert_eq!(answer.detail()[0]["input"].as_str().unwrap().chars().count(), 256);
-    assert!(answer.text.len() < 1_000);
+    let response = server.admin.post("/agents", json!({ "name": "<b>".repeat(10_000), "owner": "o" })).await;
+    assert_eq!(response.detail()[0]["input"].as_str().unwrap().chars().count(), 256);
+    assert!(response.text.len() < 1_000);
 }
 
-async fn parameters_of_a_query_are_checked(db: Database) {
+async fn query_parameters_are_validated(db: Database) {
     let server = Server::start(db).await;
     let agent = format!("/agents/{}/audit", server.admin_id);
     for path in ["/agents", "/capabilities", "/audit", agent.as_str()] {
         for wrong in ["", "-1", "0", "501", "x", "1.5", "1e2", "99999999999999999999", "%00", "%C3%A9"] {
-            let answer = server.admin.get(&format!("{path}?limit={wrong}")).await;
-            assert_error(&answer, 422);
-            assert_invalid(&answer, &json!([["query", "limit"]]));
+            let response = server.admin.get(&format!("{path}?limit={wrong}")).await;
+            assert_error(&response, 422);
+            assert_invalid(&response, &json!([["query", "limit"]]));
         }
         for wrong in ["junk", "%00", "AAAA", "-1", "0", "%F0%9F%92%A5"] {
-            let answer = server.admin.get(&format!("{path}?cursor={wrong}")).await;
-            assert_error(&answer, 422);
-            assert_invalid(&answer, &json!([["query", "cursor"]]));
+            let response = server.admin.get(&format!("{path}?cursor={wrong}")).await;
+            assert_error(&response, 422);
+            assert_invalid(&response, &json!([["query", "cursor"]]));
         }
-        let answer = server.admin.get(&format!("{path}?limit=1&limit=1")).await;
-        assert_error(&answer, 422);
-        assert_invalid(&answer, &json!([["query", "limit"]]));
+        let response = server.admin.get(&format!("{path}?limit=1&limit=1")).await;
+        assert_error(&response, 422);
+        assert_invalid(&response, &json!([["query", "limit"]]));
         server.admin.get(&format!("{path}?limit=500&cursor=&colour=red")).await.expect(200);
         server.admin.get(&format!("{path}?%FF=%FF")).await.expect(200);
     }
     for path in ["/audit", agent.as_str()] {
         for wrong in ["", "-1", "x", "1.5", "99999999999999999999"] {
-            let answer = server.admin.get(&format!("{path}?offset={wrong}")).await;
-            assert_error(&answer, 422);
-            assert_invalid(&answer, &json!([["query", "offset"]]));
+            let response = server.admin.get(&format!("{path}?offset={wrong}")).await;
+            assert_error(&response, 422);
+            assert_invalid(&response, &json!([["query", "offset"]]));
         }
         assert_eq!(server.admin.get(&format!("{path}?offset={}", i64::MAX)).await.expect(200), json!([]));
         assert_eq!(server.admin.get(&format!("{path}?cursor={}", i64::MAX)).await.status.as_u16(), 200);
     }
     for name in ["start_date", "end_date"] {
         for wrong in ["x", "2026-13-01", "2026-02-30", "2026-01-01T25:00:00Z", "1", "99999-01-01", "%00", "now"] {
-            let answer = server.admin.get(&format!("/audit?{name}={wrong}")).await;
-            assert_error(&answer, 422);
-            assert_invalid(&answer, &json!([["query", name]]));
+            let response = server.admin.get(&format!("/audit?{name}={wrong}")).await;
+            assert_error(&response, 422);
+            assert_invalid(&response, &json!([["query", name]]));
         }
     }
     for (query, name) in [
@@ -367,19 +367,19 @@ async fn parameters_of_a_query_are_checked(db: Database) {
         ("/agents?owner=%00", "owner"),
         ("/agents?q=%00", "q"),
     ] {
-        let answer = server.admin.get(query).await;
-        assert_error(&answer, 422);
-        assert_invalid(&answer, &json!([["query", name]]));
+        let response = server.admin.get(query).await;
+        assert_error(&response, 422);
+        assert_invalid(&response, &json!([["query", name]]));
     }
 }
 
-async fn unknown_paths_and_methods_are_refused(db: Database) {
+async fn unknown_paths_and_methods_are_rejected(db: Database) {
     let server = Server::start(db).await;
     for path in ["/nothing", "/api", "/api/v1", "/api/v1/", "/api/v2/agents", "/agents/", "/agents/a/b", "/AGENTS"] {
-        for client in [&server.admin, &server.anybody()] {
-            let answer = client.get(path).await;
-            assert_error(&answer, 404);
-            answer.refused(404, "Not Found");
+        for client in [&server.admin, &server.anonymous()] {
+            let response = client.get(path).await;
+            assert_error(&response, 404);
+            response.refused(404, "Not Found");
         }
     }
     let agent = format!("/agents/{}", server.admin_id);
@@ -394,19 +394,19 @@ async fn unknown_paths_and_methods_are_refused(db: Database) {
         (Method::OPTIONS, "/agents", "GET,HEAD,POST"),
         (Method::TRACE, "/agents", "GET,HEAD,POST"),
     ] {
-        let answer = server.admin.send(server.admin.request(method.clone(), path)).await;
-        assert_error(&answer, 405);
-        let mut methods: Vec<_> = answer.header("allow").unwrap().split(',').map(str::trim).collect();
+        let response = server.admin.send(server.admin.request(method.clone(), path)).await;
+        assert_error(&response, 405);
+        let mut methods: Vec<_> = response.header("allow").unwrap().split(',').map(str::trim).collect();
         methods.sort_unstable();
         assert_eq!(methods.join(","), allowed, "{method} {path}");
     }
 }
 
-async fn a_path_may_hold_any_bytes(db: Database) {
+async fn paths_may_contain_any_bytes(db: Database) {
     let server = Server::start(db).await;
     for id in ["%FF", "%C3", "%ED%A0%80"] {
         for path in
-            [format!("/agents/{id}"), format!("/agents/{id}/keys"), format!("/agents/{NOBODY}/capabilities/{id}")]
+            [format!("/agents/{id}"), format!("/agents/{id}/keys"), format!("/agents/{UNKNOWN_ID}/capabilities/{id}")]
         {
             let method = if path.contains("capabilities") { Method::DELETE } else { Method::GET };
             assert_error(&server.admin.send(server.admin.request(method, &path)).await, 400);
@@ -417,40 +417,41 @@ async fn a_path_may_hold_any_bytes(db: Database) {
     }
     assert_error(&server.admin.get(&format!("/agents/{}", "x".repeat(10_000))).await, 404);
 
-    // Not even encoded: no client sends it, but somebody may.
+    // Raw bytes without percent-encoding. No regular client sends them, but an attacker may.
     let address = server.url.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(b"GET /agents/\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let mut response = Vec::new();
+    connection.read_to_end(&mut response).await.unwrap();
+    let response = String::from_utf8(response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 4"), "{response}");
 }
 
-async fn problem_details_are_told_on_request(db: Database) {
+async fn problem_details_are_returned_on_request(db: Database) {
     let server = Server::start(db).await;
     let send = |client: Client, method: Method, path: &'static str, accept: &'static str| async move {
         let request = client.request(method, path).header("accept", accept).header("x-request-id", "r-1");
         client.send(request).await
     };
-    let (admin, anybody) = (&server.admin, server.anybody());
+    let (admin, anonymous) = (&server.admin, server.anonymous());
     for (client, method, path, status, title, detail) in [
         (admin, Method::GET, "/nothing", 404, "Not Found", "Not Found"),
         (admin, Method::GET, "/agents/x", 404, "Not Found", "Agent not found"),
         (admin, Method::PUT, "/agents", 405, "Method Not Allowed", "Method Not Allowed"),
-        (&anybody, Method::GET, "/agents", 401, "Unauthorized", "Not authenticated"),
+        (&anonymous, Method::GET, "/agents", 401, "Unauthorized", "Not authenticated"),
     ] {
-        let answer = send(client.clone(), method, path, PROBLEM).await;
-        assert_eq!(answer.header("content-type"), Some(PROBLEM));
-        assert_headers(&answer);
+        let response = send(client.clone(), method, path, PROBLEM).await;
+        assert_eq!(response.header("content-type"), Some(PROBLEM));
+        assert_headers(&response);
         let wanted = json!({
             "type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": "r-1",
         });
-        assert_eq!(answer.expect(status), wanted);
+        assert_eq!(response.expect(status), wanted);
     }
-    let answer = send(admin.clone(), Method::GET, "/agents?limit=0", "text/html, application/problem+json;q=0.5").await;
-    assert_eq!(answer.header("content-type"), Some(PROBLEM));
-    let problem = answer.expect(422);
+    let response =
+        send(admin.clone(), Method::GET, "/agents?limit=0", "text/html, application/problem+json;q=0.5").await;
+    assert_eq!(response.header("content-type"), Some(PROBLEM));
+    let problem = response.expect(422);
     assert_eq!(members(&problem), ["detail", "errors", "request_id", "status", "title", "type"]);
     assert!(problem["detail"].is_string());
     assert_eq!(problem["errors"][0]["loc"], json!(["query", "limit"]));
@@ -458,12 +459,12 @@ async fn problem_details_are_told_on_request(db: Database) {
     for accept in ["*/*", "application/json", "application/problem+json;q=0", "application/problem+xml"] {
         assert_error(&send(admin.clone(), Method::GET, "/agents/x", accept).await, 404);
     }
-    // What is no error is no problem.
-    let answer = send(admin.clone(), Method::GET, "/agents", PROBLEM).await;
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    // Successful responses are not problem details.
+    let response = send(admin.clone(), Method::GET, "/agents", PROBLEM).await;
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
-async fn a_request_id_is_taken_over_or_replaced(db: Database) {
+async fn valid_request_ids_are_kept_and_others_replaced(db: Database) {
     let server = Server::start(db).await;
     let send = |id: String, name: String| {
         let admin = server.admin.clone();
@@ -474,14 +475,14 @@ async fn a_request_id_is_taken_over_or_replaced(db: Database) {
     };
     let longest = "a".repeat(64);
     for (n, good) in ["build-7.2_a", "x", &longest].into_iter().enumerate() {
-        let answer = send(good.to_owned(), format!("good-{n}")).await;
-        assert_eq!(answer.header("x-request-id"), Some(good));
+        let response = send(good.to_owned(), format!("good-{n}")).await;
+        assert_eq!(response.header("x-request-id"), Some(good));
         assert_eq!(server.audited("agent.created").await[0]["request_id"], good);
     }
     let too_long = "a".repeat(65);
     for (n, bad) in ["", &too_long, "a b", "<x>", "é", "a;b", "a\tb"].into_iter().enumerate() {
-        let answer = send(bad.to_owned(), format!("bad-{n}")).await;
-        let id = answer.header("x-request-id").unwrap().to_owned();
+        let response = send(bad.to_owned(), format!("bad-{n}")).await;
+        let id = response.header("x-request-id").unwrap().to_owned();
         uuid::Uuid::parse_str(&id).unwrap();
         let record = &server.audited("agent.created").await[0];
         assert_eq!(record["request_id"], id, "{bad:?}");
@@ -490,29 +491,29 @@ async fn a_request_id_is_taken_over_or_replaced(db: Database) {
     let (one, two) = (server.admin.get("/agents").await, server.admin.get("/agents").await);
     assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
 
-    // A refusal bears it too.
-    let request = server.anybody().request(Method::POST, "/auth/token");
+    // Errors carry it too.
+    let request = server.anonymous().request(Method::POST, "/auth/token");
     let request = request.header("x-api-key", "x").header("x-request-id", "refused-1");
-    let answer = server.anybody().send(request).await;
-    assert_eq!(answer.header("x-request-id"), Some("refused-1"));
+    let response = server.anonymous().send(request).await;
+    assert_eq!(response.header("x-request-id"), Some("refused-1"));
     assert_eq!(server.audited("auth.failed").await[0]["request_id"], "refused-1");
 }
 
-async fn every_response_carries_the_headers(db: Database) {
+async fn every_response_has_the_security_headers(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}", agent.id);
     for path in
         ["/_health", "/api/v1/_health", "/agents", "/capabilities", "/audit", "/docs/", "/openapi.json", path.as_str()]
     {
-        let answer = server.admin.get(path).await;
-        assert_eq!(answer.status.as_u16(), 200, "{path}");
-        assert_headers(&answer);
+        let response = server.admin.get(path).await;
+        assert_eq!(response.status.as_u16(), 200, "{path}");
+        assert_headers(&response);
     }
-    assert_headers(&server.anybody().exchange(&agent.raw_key).await);
-    assert_headers(&server.anybody().get("/.well-known/jwks.json").await);
+    assert_headers(&server.anonymous().exchange(&agent.raw_key).await);
+    assert_headers(&server.anonymous().get("/.well-known/jwks.json").await);
     assert_headers(&server.admin.send(server.admin.request(Method::HEAD, "/agents")).await);
     assert_headers(&server.admin.delete(&path).await);
-    assert_eq!(server.anybody().get("/_health").await.expect(200), json!({ "status": "ok" }));
-    assert_eq!(server.anybody().get("/_health").await.header("cache-control"), Some("no-store"));
+    assert_eq!(server.anonymous().get("/_health").await.expect(200), json!({ "status": "ok" }));
+    assert_eq!(server.anonymous().get("/_health").await.header("cache-control"), Some("no-store"));
 }

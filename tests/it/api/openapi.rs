@@ -1,4 +1,4 @@
-//! The API's description, and the page that shows it.
+//! The OpenAPI document and the page that displays it.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use crate::{
     support::{Database, Server},
 };
 
-both!(what_is_served_is_the_description, the_page_and_its_parts_come_from_this_server);
+both!(served_document_is_the_description, documentation_page_loads_assets_only_from_this_server);
 
 fn description() -> Value {
     serde_json::to_value(docs::description()).unwrap()
 }
 
 #[test]
-fn the_description_is_as_last_agreed() {
+fn description_matches_the_snapshot() {
     insta::assert_json_snapshot!("openapi", description());
 }
 
 #[test]
-fn every_route_is_described_with_what_it_demands() {
+fn every_route_is_described_with_its_required_capability() {
     let description = description();
     let mut listed = BTreeSet::new();
     for route in routes::list() {
@@ -35,7 +35,7 @@ fn every_route_is_described_with_what_it_demands() {
         let wanted = match route.demand {
             Demand::Nothing => json!([]),
             Demand::ApiKey => json!([{ "apiKey": [] }]),
-            // A client may as well authenticate within the form.
+            // OAuth clients may also authenticate in the form.
             Demand::Client => json!([{ "client": [] }, {}]),
             Demand::ClientOr(action) => json!([{ "bearer": [action.demands()] }, { "client": [] }, {}]),
             Demand::Action(action) => json!([{ "bearer": [action.demands()] }]),
@@ -57,7 +57,7 @@ fn every_route_is_described_with_what_it_demands() {
     assert_eq!((&schemes["bearer"]["scheme"], &schemes["apiKey"]["name"]), (&json!("bearer"), &json!("X-API-Key")));
 }
 
-/// Whether a request is of OAuth, whose errors have a body of their own.
+/// Returns true for OAuth paths, whose errors have their own body.
 fn is_oauth(path: &str) -> bool {
     path.starts_with("/oauth/")
 }
@@ -68,7 +68,7 @@ fn operations(description: &Value) -> impl Iterator<Item = (&String, &String, &V
 }
 
 #[test]
-fn errors_have_the_body_that_is_described() {
+fn described_errors_use_the_error_schema() {
     let description = description();
     for (path, method, operation) in operations(&description) {
         for (status, response) in operation["responses"].as_object().unwrap() {
@@ -85,7 +85,7 @@ fn errors_have_the_body_that_is_described() {
 }
 
 #[test]
-fn what_can_happen_to_every_request_is_described() {
+fn common_error_statuses_are_described() {
     let description = description();
     for (path, method, operation) in operations(&description) {
         let described = |status: &str| operation["responses"].get(status).is_some();
@@ -97,18 +97,18 @@ fn what_can_happen_to_every_request_is_described() {
 }
 
 #[test]
-fn a_token_that_is_not_active_fits_the_description() {
+fn inactive_introspection_matches_the_schema() {
     let introspection = &description()["components"]["schemas"]["Introspection"];
     assert_eq!(introspection["required"], json!(["active"]), "{introspection}");
     assert!(["allOf", "oneOf", "anyOf"].iter().all(|name| introspection.get(name).is_none()), "{introspection}");
     let described: BTreeSet<_> = introspection["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-    let said = ["active", "scope", "client_id", "sub", "aud", "iss", "exp", "iat", "jti", "token_type"];
-    let may_be_said = ["act", "may_act", "cnf"];
-    assert_eq!(described, said.into_iter().chain(may_be_said).collect());
+    let always = ["active", "scope", "client_id", "sub", "aud", "iss", "exp", "iat", "jti", "token_type"];
+    let optional = ["act", "may_act", "cnf"];
+    assert_eq!(described, always.into_iter().chain(optional).collect());
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_resolves() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(members) => {
@@ -130,19 +130,19 @@ fn every_reference_leads_somewhere() {
     }
 }
 
-async fn what_is_served_is_the_description(db: Database) {
+async fn served_document_is_the_description(db: Database) {
     let server = Server::start(db).await;
-    let answer = server.anybody().get("/openapi.json").await;
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    let shown = answer.expect(200);
+    let response = server.anonymous().get("/openapi.json").await;
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let shown = response.expect(200);
     assert!(shown["openapi"].as_str().unwrap().starts_with("3.1."));
     assert_eq!(shown, description());
 }
 
-async fn the_page_and_its_parts_come_from_this_server(db: Database) {
+async fn documentation_page_loads_assets_only_from_this_server(db: Database) {
     let server = Server::start(db).await;
-    let anybody = server.anybody();
-    let page = anybody.get("/docs/").await;
+    let anonymous = server.anonymous();
+    let page = anonymous.get("/docs/").await;
     assert_eq!(page.status.as_u16(), 200, "{page:?}");
     assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
     let policy = page.header("content-security-policy").unwrap();
@@ -154,24 +154,24 @@ async fn the_page_and_its_parts_come_from_this_server(db: Database) {
     };
     let (scripts, links) = (targets("src=\""), targets("href=\""));
     assert!(scripts.len() >= 2 && !links.is_empty(), "{page:?}");
-    // What stands between the tags of a script would not run under this policy.
+    // The policy forbids inline scripts.
     assert!(page.text.split("<script").skip(1).all(|script| script.contains("> </script>")), "{page:?}");
     for target in scripts.iter().chain(&links) {
         let name = target.strip_prefix("./").unwrap_or(target);
-        assert!(!name.contains(':') && !name.starts_with('/'), "{target} is not of this server");
-        let part = anybody.get(&format!("/docs/{name}")).await;
+        assert!(!name.contains(':') && !name.starts_with('/'), "{target} is not on this server");
+        let part = anonymous.get(&format!("/docs/{name}")).await;
         assert_eq!(part.status.as_u16(), 200, "{target}");
         assert_eq!(part.header("x-content-type-options"), Some("nosniff"));
         let kind = part.header("content-type").unwrap();
         assert!(!scripts.contains(target) || kind.contains("javascript"), "{target}: {kind}");
     }
-    // The parts are named relative to the page, so without its slash it leads there.
+    // The page references its assets by relative paths, so the path without a slash redirects to the one with it.
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let answer = client.get(format!("{}/docs", server.url)).send().await.unwrap();
-    assert!(answer.status().is_redirection(), "{answer:?}");
-    assert_eq!(answer.headers()["location"], "/docs/");
+    let response = client.get(format!("{}/docs", server.url)).send().await.unwrap();
+    assert!(response.status().is_redirection(), "{response:?}");
+    assert_eq!(response.headers()["location"], "/docs/");
 
-    let initializer = anybody.get("/docs/swagger-initializer.js").await;
+    let initializer = anonymous.get("/docs/swagger-initializer.js").await;
     assert!(initializer.text.contains("/openapi.json"), "{initializer:?}");
-    anybody.get("/docs/nothing.js").await.expect(404);
+    anonymous.get("/docs/nothing.js").await.expect(404);
 }

@@ -1,4 +1,4 @@
-//! Access tokens: every row of the contract.
+//! Access tokens issued for API keys.
 
 use std::time::Duration;
 
@@ -9,56 +9,56 @@ use serde_json::{Value, json};
 use super::{assert_invalid, each, members};
 use crate::{
     both,
-    support::{Answer, Database, Server, details},
+    support::{Database, Response, Server, details},
 };
 
 both!(
-    an_exchange_answers_as_the_contract_says,
-    an_exchange_is_recorded,
-    the_last_use_outlives_the_process,
-    an_unknown_key_is_refused,
-    a_revoked_key_is_refused,
-    a_rotated_key_is_refused_after_its_grace_period,
-    an_expired_key_is_refused,
-    a_suspended_agent_is_refused,
-    a_revoked_agent_is_refused,
-    a_key_is_needed,
+    exchange_response_matches_the_contract,
+    exchange_is_audited,
+    last_use_survives_a_restart,
+    unknown_key_is_rejected,
+    revoked_key_is_rejected,
+    rotated_key_is_rejected_after_its_grace_period,
+    expired_key_is_rejected,
+    suspended_agents_cannot_exchange_keys,
+    revoked_agents_cannot_exchange_keys,
+    exchange_requires_a_key,
     es256_tokens_verify_against_the_published_keys,
     eddsa_tokens_verify_against_the_published_keys,
     rs256_tokens_verify_against_the_published_keys,
-    hs256_tokens_verify_with_the_secret_and_nothing_is_published,
-    claims_name_the_agent_and_what_it_may_do,
+    hs256_tokens_verify_with_the_secret_and_no_key_is_published,
+    claims_contain_the_agent_and_its_scope,
     tokens_survive_a_restart,
     tokens_survive_a_change_of_algorithm,
-    a_token_ends_exactly_when_it_says,
-    the_setting_decides_the_life_of_a_token,
-    no_token_outlives_its_key,
-    only_a_bearer_of_a_good_token_is_let_in,
+    token_expires_exactly_at_exp,
+    token_lifetime_is_configurable,
+    tokens_do_not_outlive_their_key,
+    requests_require_a_valid_bearer_token,
 );
 
 const ISSUER: &str = "https://aims.test";
-/// What whoever presents no token is told.
-const UNNAMED: &str = "Bearer resource_metadata=\"https://aims.test/.well-known/oauth-protected-resource\"";
+/// The challenge for requests without a token.
+const CHALLENGE: &str = "Bearer resource_metadata=\"https://aims.test/.well-known/oauth-protected-resource\"";
 const SECRET: &str = "a secret of more than thirty-two bytes";
-/// When the tests' clock starts.
+/// Start time of the tests' clock.
 const START: i64 = 1_767_268_800;
 
-/// A part of a token, decoded by hand.
+/// Decodes a part of a token without verifying it.
 fn part(token: &str, index: usize) -> Value {
     let part = token.split('.').nth(index).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-fn token(answer: Answer) -> String {
-    answer.expect(200)["access_token"].as_str().unwrap().to_owned()
+fn token(response: Response) -> String {
+    response.expect(200)["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Asserts that a key is refused, and that the record says why.
-async fn refuses(server: &Server, key: &str, status: u16, detail: &str, reason: &str, of: (Value, Value)) {
+/// Asserts that a key is rejected and that the audit record gives the reason.
+async fn assert_key_rejected(server: &Server, key: &str, status: u16, detail: &str, reason: &str, of: (Value, Value)) {
     let before = server.audited("auth.failed").await.len();
-    let answer = server.anybody().exchange(key).await;
-    answer.refused(status, detail);
-    assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(UNNAMED));
+    let response = server.anonymous().exchange(key).await;
+    response.refused(status, detail);
+    assert_eq!(response.header("www-authenticate"), (status == 401).then_some(CHALLENGE));
     let records = server.audited("auth.failed").await;
     assert_eq!(records.len(), before + 1);
     let record = &records[0];
@@ -71,29 +71,29 @@ async fn refuses(server: &Server, key: &str, status: u16, detail: &str, reason: 
     assert_eq!(record["ip_address"], "127.0.0.1");
 }
 
-async fn an_exchange_answers_as_the_contract_says(db: Database) {
+async fn exchange_response_matches_the_contract(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     for path in ["/auth/token", "/api/v1/auth/token"] {
-        let request = server.anybody().request(http::Method::POST, path).header("x-api-key", &agent.raw_key);
-        let answer = server.anybody().send(request).await;
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        let body = answer.expect(200);
+        let request = server.anonymous().request(http::Method::POST, path).header("x-api-key", &agent.raw_key);
+        let response = server.anonymous().send(request).await;
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        let body = response.expect(200);
         assert_eq!(members(&body), ["access_token", "expires_in", "token_type"]);
         assert_eq!((&body["token_type"], &body["expires_in"]), (&json!("bearer"), &json!(1_800)));
         assert_eq!(body["access_token"].as_str().unwrap().split('.').count(), 3);
     }
 }
 
-async fn an_exchange_is_recorded(db: Database) {
+async fn exchange_is_audited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let path = format!("/agents/{}/keys", agent.id);
-    let made = server.admin.post_empty(&path).await.expect(201);
+    let created = server.admin.post_empty(&path).await.expect(201);
     let before = server.admin.get(&path).await.expect(200);
     assert!(before[0]["last_used_at"].is_string() && before[1]["last_used_at"].is_null());
 
-    let token = token(server.anybody().exchange(made["raw_key"].as_str().unwrap()).await);
+    let token = token(server.anonymous().exchange(created["raw_key"].as_str().unwrap()).await);
     let after = server.admin.get(&path).await.expect(200);
     assert_eq!(after[0], before[0]);
     assert!(after[1]["last_used_at"].as_str() > before[0]["last_used_at"].as_str());
@@ -101,44 +101,47 @@ async fn an_exchange_is_recorded(db: Database) {
     let record = &server.audited("auth.token_issued").await[0];
     assert_eq!(
         (&record["agent_id"], &record["resource_type"], &record["resource_id"], &record["success"]),
-        (&json!(agent.id), &json!("api_key"), &made["id"], &json!(1))
+        (&json!(agent.id), &json!("api_key"), &created["id"], &json!(1))
     );
-    let said = part(&token, 1);
-    assert_eq!(details(record), json!({ "jti": said["jti"], "aud": said["aud"], "exp": said["exp"], "epoch": 0 }));
+    let payload = part(&token, 1);
+    assert_eq!(
+        details(record),
+        json!({ "jti": payload["jti"], "aud": payload["aud"], "exp": payload["exp"], "epoch": 0 })
+    );
     assert_eq!(record["timestamp"], after[1]["last_used_at"]);
 }
 
-async fn the_last_use_outlives_the_process(db: Database) {
+async fn last_use_survives_a_restart(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     server.clock.advance(Duration::from_mins(5));
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
     let server = server.restart(&[]).await;
     let keys = server.admin.get(&format!("/agents/{}/keys", agent.id)).await.expect(200);
     let record = &server.audited("auth.token_issued").await[1];
     assert_eq!((&record["resource_id"], &record["timestamp"]), (&keys[0]["id"], &keys[0]["last_used_at"]));
 }
 
-async fn an_unknown_key_is_refused(db: Database) {
+async fn unknown_key_is_rejected(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let mut other_end = agent.raw_key.clone();
     let last = other_end.pop().unwrap();
     other_end.push(if last == '0' { '1' } else { '0' });
     for key in ["x", "", "aims_", &agent.key_id, &other_end, &format!("{}0", agent.raw_key), "é"] {
-        refuses(&server, key, 401, "Invalid API key", "invalid_key", (Value::Null, Value::Null)).await;
+        assert_key_rejected(&server, key, 401, "Invalid API key", "invalid_key", (Value::Null, Value::Null)).await;
     }
 }
 
-async fn a_revoked_key_is_refused(db: Database) {
+async fn revoked_key_is_rejected(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     server.admin.delete(&format!("/agents/{}/keys/{}", agent.id, agent.key_id)).await.expect(204);
     let of = (json!(agent.id), json!(agent.key_id));
-    refuses(&server, &agent.raw_key, 401, "API key has been revoked", "key_revoked", of).await;
+    assert_key_rejected(&server, &agent.raw_key, 401, "API key has been revoked", "key_revoked", of).await;
 }
 
-async fn a_rotated_key_is_refused_after_its_grace_period(db: Database) {
+async fn rotated_key_is_rejected_after_its_grace_period(db: Database) {
     let mut server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     server.admin.post_empty(&format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id)).await.expect(200);
@@ -146,70 +149,70 @@ async fn a_rotated_key_is_refused_after_its_grace_period(db: Database) {
     server.admin = server.admin.login(&server.admin_key).await;
     let detail = "Rotated API key has expired past grace period";
     let of = (json!(agent.id), json!(agent.key_id));
-    refuses(&server, &agent.raw_key, 401, detail, "rotated_key_expired", of).await;
+    assert_key_rejected(&server, &agent.raw_key, 401, detail, "rotated_key_expired", of).await;
 }
 
-async fn an_expired_key_is_refused(db: Database) {
+async fn expired_key_is_rejected(db: Database) {
     let mut server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let body = json!({ "expires_at": "2026-01-01T13:00:00Z" });
-    let made = server.admin.post(&format!("/agents/{}/keys", agent.id), body).await.expect(201);
-    let key = made["raw_key"].as_str().unwrap();
-    server.anybody().exchange(key).await.expect(200);
+    let created = server.admin.post(&format!("/agents/{}/keys", agent.id), body).await.expect(201);
+    let key = created["raw_key"].as_str().unwrap();
+    server.anonymous().exchange(key).await.expect(200);
     server.clock.advance(Duration::from_hours(1));
     server.admin = server.admin.login(&server.admin_key).await;
-    let of = (json!(agent.id), made["id"].clone());
-    refuses(&server, key, 401, "API key has expired", "key_expired", of).await;
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    let of = (json!(agent.id), created["id"].clone());
+    assert_key_rejected(&server, key, 401, "API key has expired", "key_expired", of).await;
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
 }
 
-async fn a_suspended_agent_is_refused(db: Database) {
+async fn suspended_agents_cannot_exchange_keys(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     server.admin.post_empty(&format!("/agents/{}/suspend", agent.id)).await.expect(200);
     let of = (json!(agent.id), json!(agent.key_id));
-    refuses(&server, &agent.raw_key, 403, "Agent is suspended", "agent_suspended", of).await;
+    assert_key_rejected(&server, &agent.raw_key, 403, "Agent is suspended", "agent_suspended", of).await;
     server.admin.post_empty(&format!("/agents/{}/reactivate", agent.id)).await.expect(200);
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
 }
 
-async fn a_revoked_agent_is_refused(db: Database) {
+async fn revoked_agents_cannot_exchange_keys(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
     let rotated = server.admin.post_empty(&rotate).await.expect(200)["new_key"].clone();
     server.admin.post_empty(&format!("/agents/{}/revoke", agent.id)).await.expect(200);
-    // Its keys are revoked with it, rotated ones too.
+    // Revoking an agent revokes its keys, including rotated ones.
     for (id, key) in
         [(json!(agent.key_id), agent.raw_key.as_str()), (rotated["id"].clone(), rotated["raw_key"].as_str().unwrap())]
     {
         let of = (json!(agent.id), id);
-        refuses(&server, key, 401, "API key has been revoked", "key_revoked", of).await;
+        assert_key_rejected(&server, key, 401, "API key has been revoked", "key_revoked", of).await;
     }
 }
 
-async fn a_key_is_needed(db: Database) {
+async fn exchange_requires_a_key(db: Database) {
     let server = Server::start(db).await;
     for path in ["/auth/token", "/api/v1/auth/token"] {
-        let answer = server.anybody().post_empty(path).await;
-        assert_invalid(&answer, &json!([["header", "X-API-Key"]]));
-        assert_eq!(answer.detail()[0]["type"], "missing");
+        let response = server.anonymous().post_empty(path).await;
+        assert_invalid(&response, &json!([["header", "X-API-Key"]]));
+        assert_eq!(response.detail()[0]["type"], "missing");
     }
     assert_eq!(server.audited("auth.failed").await.len(), 0);
 }
 
-/// Asserts that tokens under this algorithm verify with the published key that they name.
-async fn verifies(db: Database, name: &str, algorithm: Algorithm) {
-    let server = Server::with(db, &[("JWT_ALGORITHM", name)]).await;
+/// Asserts that tokens signed with this algorithm verify with the published key that they name.
+async fn assert_tokens_verify(db: Database, name: &str, algorithm: Algorithm) {
+    let server = Server::start_with(db, &[("JWT_ALGORITHM", name)]).await;
     let token = server.admin.token();
     let header = part(token, 0);
     assert_eq!(members(&header), ["alg", "kid", "typ"]);
     assert_eq!((&header["alg"], &header["typ"]), (&json!(name), &json!("at+jwt")));
 
-    let answer = server.anybody().get("/.well-known/jwks.json").await;
-    assert_eq!(answer.header("cache-control"), Some("public, max-age=300"));
-    let published = answer.expect(200);
-    // The one that signs, and the next one.
+    let response = server.anonymous().get("/.well-known/jwks.json").await;
+    assert_eq!(response.header("cache-control"), Some("public, max-age=300"));
+    let published = response.expect(200);
+    // The current signing key and the next one.
     let keys = published["keys"].as_array().unwrap();
     assert_eq!((keys.len(), &keys[0]["kid"]), (2, &header["kid"]));
     for key in keys {
@@ -233,7 +236,7 @@ async fn verifies(db: Database, name: &str, algorithm: Algorithm) {
     server.admin.with_token(&forged).get("/agents").await.refused(401, "Invalid or expired token");
 }
 
-/// The tests' clock is not the system's, so time is not what this checks.
+/// The test clock differs from the system's, so the times of the token are not validated.
 fn expected(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.validate_exp = false;
@@ -243,34 +246,34 @@ fn expected(algorithm: Algorithm) -> Validation {
 }
 
 async fn es256_tokens_verify_against_the_published_keys(db: Database) {
-    verifies(db, "ES256", Algorithm::ES256).await;
+    assert_tokens_verify(db, "ES256", Algorithm::ES256).await;
 }
 
 async fn eddsa_tokens_verify_against_the_published_keys(db: Database) {
-    verifies(db, "EdDSA", Algorithm::EdDSA).await;
+    assert_tokens_verify(db, "EdDSA", Algorithm::EdDSA).await;
 }
 
 async fn rs256_tokens_verify_against_the_published_keys(db: Database) {
-    verifies(db, "RS256", Algorithm::RS256).await;
+    assert_tokens_verify(db, "RS256", Algorithm::RS256).await;
 }
 
-async fn hs256_tokens_verify_with_the_secret_and_nothing_is_published(db: Database) {
-    let server = Server::with(db, &[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_KEY", SECRET)]).await;
+async fn hs256_tokens_verify_with_the_secret_and_no_key_is_published(db: Database) {
+    let server = Server::start_with(db, &[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_KEY", SECRET)]).await;
     let token = server.admin.token();
     let header = part(token, 0);
     assert_eq!((&header["alg"], &header["typ"]), (&json!("HS256"), &json!("at+jwt")));
-    assert_eq!(server.anybody().get("/.well-known/jwks.json").await.expect(200), json!({ "keys": [] }));
+    assert_eq!(server.anonymous().get("/.well-known/jwks.json").await.expect(200), json!({ "keys": [] }));
     let key = DecodingKey::from_secret(SECRET.as_bytes());
     let claims = jsonwebtoken::decode::<Value>(token, &key, &expected(Algorithm::HS256)).unwrap().claims;
     assert_eq!(claims["sub"], server.admin_id);
     server.admin.get("/agents").await.expect(200);
-    // The secret alone chooses the algorithm, and a restart keeps the tokens.
+    // The secret alone selects the algorithm, and a restart keeps the tokens valid.
     let old = server.admin.clone();
     let server = server.restart(&[("JWT_SECRET_KEY", SECRET)]).await;
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
 }
 
-async fn claims_name_the_agent_and_what_it_may_do(db: Database) {
+async fn claims_contain_the_agent_and_its_scope(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["keys:manage", "agents:read"]).await;
     let claims = part(agent.client.token(), 1);
@@ -278,11 +281,11 @@ async fn claims_name_the_agent_and_what_it_may_do(db: Database) {
     assert_eq!(claims["client_id"], agent.id);
     assert_eq!((&claims["iss"], &claims["aud"]), (&json!(ISSUER), &json!(ISSUER)));
     assert_eq!((&claims["iat"], &claims["exp"]), (&json!(START), &json!(START + 1_800)));
-    // A verifier whose clock is behind would refuse a fresh token because of it.
+    // No `nbf`: a verifier whose clock is behind would reject a fresh token.
     assert_eq!(claims.get("nbf"), None);
     assert_eq!(claims["scopes"], json!(["agents:read", "keys:manage"]));
     assert_eq!(claims["scope"], "agents:read keys:manage");
-    let again = part(&token(server.anybody().exchange(&agent.raw_key).await), 1);
+    let again = part(&token(server.anonymous().exchange(&agent.raw_key).await), 1);
     assert!(claims["jti"].is_string() && claims["jti"] != again["jti"]);
 
     let none = server.agent("none", &[]).await;
@@ -295,9 +298,9 @@ async fn claims_name_the_agent_and_what_it_may_do(db: Database) {
 async fn tokens_survive_a_restart(db: Database) {
     let server = Server::start(db).await;
     let old = server.admin.clone();
-    let published = server.anybody().get("/.well-known/jwks.json").await.expect(200);
+    let published = server.anonymous().get("/.well-known/jwks.json").await.expect(200);
     let server = server.restart(&[]).await;
-    assert_eq!(server.anybody().get("/.well-known/jwks.json").await.expect(200), published);
+    assert_eq!(server.anonymous().get("/.well-known/jwks.json").await.expect(200), published);
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
     assert_eq!(server.audited("signing_key.created").await.len(), 2);
 }
@@ -308,44 +311,44 @@ async fn tokens_survive_a_change_of_algorithm(db: Database) {
     let server = server.restart(&[("JWT_ALGORITHM", "EdDSA")]).await;
     server.admin.with_token(old.token()).get("/agents").await.expect(200);
     assert_eq!(part(server.admin.token(), 0)["alg"], "EdDSA");
-    let published = server.anybody().get("/.well-known/jwks.json").await.expect(200);
+    let published = server.anonymous().get("/.well-known/jwks.json").await.expect(200);
     assert_eq!(each(&published["keys"], "alg"), ["EdDSA", "EdDSA", "ES256", "ES256"]);
 }
 
-async fn a_token_ends_exactly_when_it_says(db: Database) {
+async fn token_expires_exactly_at_exp(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
-    // The token was made within the clock's first second; its last second is the one before `exp`.
+    // The token was issued within the clock's first second. Its last valid second is the one before `exp`.
     server.clock.advance(Duration::from_mins(30) - Duration::from_secs(1));
     agent.client.get("/agents").await.expect(200);
     server.clock.advance(Duration::from_secs(1));
-    let answer = agent.client.get("/agents").await;
-    answer.refused(401, "Invalid or expired token");
+    let response = agent.client.get("/agents").await;
+    response.refused(401, "Invalid or expired token");
     assert_eq!(
-        answer.header("www-authenticate"),
+        response.header("www-authenticate"),
         Some(
             "Bearer error=\"invalid_token\", error_description=\"Invalid or expired token\", \
              resource_metadata=\"https://aims.test/.well-known/oauth-protected-resource\""
         )
     );
-    server.anybody().login(&agent.raw_key).await.get("/agents").await.expect(200);
+    server.anonymous().login(&agent.raw_key).await.get("/agents").await.expect(200);
 }
 
-async fn the_setting_decides_the_life_of_a_token(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "2")]).await;
-    assert_eq!(server.anybody().exchange(&server.admin_key).await.expect(200)["expires_in"], 120);
+async fn token_lifetime_is_configurable(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "2")]).await;
+    assert_eq!(server.anonymous().exchange(&server.admin_key).await.expect(200)["expires_in"], 120);
     server.clock.advance(Duration::from_mins(2));
     server.admin.get("/agents").await.refused(401, "Invalid or expired token");
 }
 
-async fn no_token_outlives_its_key(db: Database) {
+async fn tokens_do_not_outlive_their_key(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     let body = json!({ "expires_at": "2026-01-01T12:10:00Z" });
-    let made = server.admin.post(&format!("/agents/{}/keys", agent.id), body).await.expect(201);
-    let issued = server.anybody().exchange(made["raw_key"].as_str().unwrap()).await.expect(200);
+    let created = server.admin.post(&format!("/agents/{}/keys", agent.id), body).await.expect(201);
+    let issued = server.anonymous().exchange(created["raw_key"].as_str().unwrap()).await.expect(200);
     assert_eq!(issued["expires_in"], 600);
-    let client = server.anybody().with_token(issued["access_token"].as_str().unwrap());
+    let client = server.anonymous().with_token(issued["access_token"].as_str().unwrap());
     assert_eq!(part(client.token(), 1)["exp"], START + 600);
     server.clock.advance(Duration::from_secs(599));
     client.get("/agents").await.expect(200);
@@ -354,15 +357,15 @@ async fn no_token_outlives_its_key(db: Database) {
     agent.client.get("/agents").await.expect(200);
 }
 
-async fn only_a_bearer_of_a_good_token_is_let_in(db: Database) {
+async fn requests_require_a_valid_bearer_token(db: Database) {
     let server = Server::start(db).await;
-    let none = server.anybody().get("/agents").await;
+    let none = server.anonymous().get("/agents").await;
     none.refused(401, "Not authenticated");
-    assert_eq!(none.header("www-authenticate"), Some(UNNAMED));
+    assert_eq!(none.header("www-authenticate"), Some(CHALLENGE));
 
     let good = server.admin.token().to_owned();
     let with = |value: String| {
-        let client = server.anybody();
+        let client = server.anonymous();
         async move { client.send(client.request(http::Method::GET, "/agents").header("authorization", value)).await }
     };
     with(format!("Bearer {good}")).await.expect(200);

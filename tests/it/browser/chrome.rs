@@ -1,4 +1,4 @@
-//! Chromium, driven through `WebDriver`.
+//! Chromium, controlled through `WebDriver`.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,35 +11,35 @@ use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand}
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// How long a page may take to become what is waited for, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long to wait for an element or a text, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How the browser looks at pages.
+/// How the browser displays pages.
 #[derive(Clone, Copy)]
-pub struct Look {
+pub struct Display {
     pub scripts: bool,
     pub dark: bool,
     pub width: u32,
 }
 
-impl Look {
-    pub const PLAIN: Self = Self { scripts: true, dark: false, width: 1280 };
+impl Display {
+    pub const DEFAULT: Self = Self { scripts: true, dark: false, width: 1280 };
 }
 
-/// A browser of the test's own.
+/// A browser with its own profile and session.
 pub struct Chrome {
     client: Client,
     _driver: Driver,
     url: String,
 }
 
-/// A driver, which ends its browsers with itself.
+/// A `ChromeDriver` process. Its browsers end when it is dropped.
 struct Driver {
     process: Child,
     port: String,
-    /// Ends with the last of those who write to the driver's output: the browser is one.
+    /// Returns EOF when every process that holds the driver's output has ended, the browser included.
     output: Option<JoinHandle<()>>,
-    /// What the browser would leave behind.
+    /// The browser's temporary files.
     _temporary: TempDir,
 }
 
@@ -54,8 +54,8 @@ impl Drop for Driver {
 }
 
 impl Chrome {
-    /// Starts a browser that reads `url` and nothing else.
-    pub async fn start(url: &str, look: Look) -> Self {
+    /// Starts a browser that can reach only `url`.
+    pub async fn start(url: &str, display: Display) -> Self {
         let driver = Driver::start();
         let mut arguments = vec![
             "--headless".to_owned(),
@@ -68,33 +68,33 @@ impl Chrome {
             "--disable-quic".to_owned(),
             "--no-first-run".to_owned(),
             "--hide-scrollbars".to_owned(),
-            // Where a port would do, another may hold it.
+            // With a TCP port, another process might already hold it.
             "--remote-debugging-pipe".to_owned(),
-            format!("--window-size={},900", look.width.max(500)),
+            format!("--window-size={},900", display.width.max(500)),
         ];
-        if look.dark {
+        if display.dark {
             arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
         }
-        let allowed = if look.scripts { 1 } else { 2 };
+        let allowed = if display.scripts { 1 } else { 2 };
         let mut options = json!({
             "args": arguments,
             "prefs": { "profile.managed_default_content_settings.javascript": allowed },
         });
-        if look.width < 500 {
-            // A window is not made that narrow; a phone is.
-            let metrics = json!({ "width": look.width, "height": 900, "pixelRatio": 1.0 });
+        if display.width < 500 {
+            // The minimum width of a window is larger than a phone's screen, so the viewport is emulated.
+            let metrics = json!({ "width": display.width, "height": 900, "pixelRatio": 1.0 });
             options["mobileEmulation"] = json!({ "deviceMetrics": metrics });
         }
         let mut capabilities = Map::new();
         capabilities.insert("goog:chromeOptions".to_owned(), options);
         capabilities.insert("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" }));
         capabilities
-            .insert("timeouts".to_owned(), json!({ "script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis() }));
+            .insert("timeouts".to_owned(), json!({ "script": TIMEOUT.as_millis(), "pageLoad": TIMEOUT.as_millis() }));
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{}", driver.port))
             .await
-            .expect("a browser");
+            .expect("the browser must start");
         Self { client, _driver: driver, url: url.to_owned() }
     }
 
@@ -103,7 +103,7 @@ impl Chrome {
         self.client.goto(&url).await.unwrap();
     }
 
-    /// Where the browser is, below the server's address.
+    /// Returns the current URL without the server's address.
     pub async fn path(&self) -> String {
         let url = self.client.current_url().await.unwrap().to_string();
         url.strip_prefix(&self.url).unwrap_or(&url).to_owned()
@@ -111,24 +111,24 @@ impl Chrome {
 
     /// Waits for an element.
     pub async fn wait(&self, css: &str) -> fantoccini::elements::Element {
-        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+        let found = self.client.wait().at_most(TIMEOUT).for_element(Locator::Css(css)).await;
         match found {
             Ok(element) => element,
             Err(error) => panic!("{css} at {}: {error}\n{}", self.path().await, self.source().await),
         }
     }
 
-    /// Waits until the page shows a text.
+    /// Waits until the page contains a text.
     pub async fn wait_for_text(&self, text: &str) {
         let path = format!("//*[contains(normalize-space(.), {})]", quoted(text));
-        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::XPath(&path)).await;
+        let found = self.client.wait().at_most(TIMEOUT).for_element(Locator::XPath(&path)).await;
         let shown = if found.is_err() { self.source().await } else { String::new() };
         assert!(found.is_ok(), "{text:?} is not at {}:\n{shown}", self.path().await);
     }
 
-    /// Waits until the browser is at a path.
+    /// Waits until the path of the page matches.
     pub async fn wait_for_path(&self, matches: impl Fn(&str) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             let path = self.path().await;
             if matches(&path) {
@@ -143,8 +143,9 @@ impl Chrome {
         self.wait(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
-    /// Clicks where an element is seen. The driver takes what a closed `details` shows for hidden, whatever the style says.
-    pub async fn click_seen(&self, css: &str) {
+    /// Clicks at an element's position. `WebDriver` treats the content of a closed `details` as hidden, even if the
+    /// style shows it.
+    pub async fn click_displayed(&self, css: &str) {
         self.wait(css).await;
         let script = format!(
             "const box = document.querySelector({css:?}).getBoundingClientRect();
@@ -160,7 +161,7 @@ impl Chrome {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Sends keys to whatever has the focus.
+    /// Sends keys to the focused element.
     pub async fn press(&self, keys: &str) {
         self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
     }
@@ -177,7 +178,7 @@ impl Chrome {
         self.client.back().await.unwrap();
     }
 
-    /// Reloads, and sends a form again where the browser asks for that.
+    /// Reloads the page and confirms resubmitting a form if the browser asks.
     pub async fn reload(&self) {
         self.client.refresh().await.unwrap();
     }
@@ -190,22 +191,22 @@ impl Chrome {
         self.client.execute_async(script, vec![]).await.unwrap()
     }
 
-    /// Gives the browser a device that holds passkeys and whose owner always agrees.
+    /// Adds a virtual authenticator whose user always consents.
     pub async fn add_authenticator(&self) {
         self.client.issue_cmd(AddAuthenticator).await.unwrap();
     }
 
-    /// The value of a cookie, also of one that scripts cannot read.
+    /// Returns the value of a cookie, including `HttpOnly` ones.
     pub async fn cookie(&self, name: &str) -> String {
         self.client.get_named_cookie(name).await.unwrap().value().to_owned()
     }
 
-    /// The page as a picture.
+    /// Returns a screenshot of the page.
     pub async fn screenshot(&self) -> Vec<u8> {
         self.client.screenshot().await.unwrap()
     }
 
-    /// Clicks somewhere on the page, whatever is there.
+    /// Clicks at a position of the page.
     pub async fn click_at(&self, x: f64, y: f64) {
         use fantoccini::actions::{InputSource, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
         let actions = MouseActions::new("mouse".to_owned())
@@ -215,21 +216,19 @@ impl Chrome {
         self.client.perform_actions(actions).await.unwrap();
     }
 
-    /// What the browser complained of since the last time: scripts that fail, and what the policy refused.
-    pub async fn complaints(&self) -> Vec<String> {
+    /// Returns and clears the browser's error messages: script errors and policy violations.
+    pub async fn errors(&self) -> Vec<String> {
         let log = self.client.issue_cmd(BrowserLog).await.unwrap();
         let entries = log.as_array().cloned().unwrap_or_default();
         let text = |entry: &Value| format!("{} {}", entry["level"].as_str().unwrap_or_default(), entry["message"]);
         entries.iter().filter(|entry| entry["level"] != "INFO" && entry["level"] != "DEBUG").map(text).collect()
     }
 
-    /// The complaints that no refusal of the server's accounts for.
-    pub async fn assert_no_complaints(&self) {
-        let complaints = self.complaints().await;
-        let unexpected: Vec<_> = complaints
-            .iter()
-            .filter(|complaint| !complaint.contains("the server responded with a status of"))
-            .collect();
+    /// Asserts that there are no error messages except for expected error responses of the server.
+    pub async fn assert_no_errors(&self) {
+        let errors = self.errors().await;
+        let unexpected: Vec<_> =
+            errors.iter().filter(|error| !error.contains("the server responded with a status of")).collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
     }
 }
@@ -237,8 +236,8 @@ impl Chrome {
 impl Driver {
     fn start() -> Self {
         let temporary = TempDir::new().unwrap();
-        let mut said = Vec::new();
-        // The driver asks for any free port of IPv4 and wants the same one of IPv6, which another may hold.
+        let mut output = Vec::new();
+        // The driver picks a free IPv4 port and needs the same port on IPv6, which may be taken.
         for _ in 0..20 {
             let mut process = Command::new("chromedriver")
                 .args(["--port=0", "--log-level=SEVERE"])
@@ -247,7 +246,7 @@ impl Driver {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("chromedriver; `tests/run` installs it");
-            said.clear();
+            output.clear();
             let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
             for line in lines.by_ref() {
                 if let Some((_, port)) = line.split_once("started successfully on port ") {
@@ -255,14 +254,14 @@ impl Driver {
                     let output = Some(thread::spawn(move || lines.for_each(drop)));
                     return Self { process, port, output, _temporary: temporary };
                 }
-                said.push(line);
+                output.push(line);
             }
             let _ = process.wait();
-            if !said.iter().any(|line| line.ends_with("port not available. Exiting...")) {
+            if !output.iter().any(|line| line.ends_with("port not available. Exiting...")) {
                 break;
             }
         }
-        panic!("chromedriver does not start: {said:#?}");
+        panic!("chromedriver does not start: {output:#?}");
     }
 }
 
@@ -270,7 +269,7 @@ fn quoted(text: &str) -> String {
     if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") }
 }
 
-/// Chromium's own command for what it wrote to its console.
+/// Chromium's command that returns the console messages.
 #[derive(Debug)]
 struct BrowserLog;
 
@@ -284,7 +283,7 @@ impl WebDriverCompatibleCommand for BrowserLog {
     }
 }
 
-/// `WebDriver`'s command for a virtual authenticator (W3C Web Authentication Level 3, section 11).
+/// `WebDriver`'s command that adds a virtual authenticator (W3C Web Authentication Level 3, section 11).
 #[derive(Debug)]
 struct AddAuthenticator;
 

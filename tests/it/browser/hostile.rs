@@ -1,16 +1,16 @@
-//! Names full of markup, in a browser that would run it.
+//! Names full of markup, in a real browser that would execute it.
 
 use aims::domain::Role;
 use serde_json::json;
 
-use super::{Look, in_browser, owner, server};
+use super::{Display, in_browser, server, signed_in_owner};
 
-in_browser!(nothing_that_was_typed_runs);
+in_browser!(user_input_is_never_executed);
 
-async fn nothing_that_was_typed_runs() {
+async fn user_input_is_never_executed() {
     let server = server().await;
     server.person("zoe", Role::Owner).await;
-    let chrome = owner(&server, Look::PLAIN).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     let texts = [
         "<script>window.hurt=1</script>",
         "\"><img src=x onerror=window.hurt=1>",
@@ -52,10 +52,10 @@ async fn nothing_that_was_typed_runs() {
         assert!(state[1].as_i64().unwrap() <= 0, "{path} is too wide by {}", state[1]);
         assert_eq!(state[2], 0, "{path}");
     }
-    // What htmx swaps in is treated alike.
+    // Content that htmx swaps in is escaped as well.
     chrome.goto("/console/agents").await;
     chrome.fill("#q", "hostile").await;
     chrome.wait_for_path(|path| path.contains("q=hostile")).await;
     assert_eq!(chrome.run("return window.hurt ?? null").await, json!(null));
-    chrome.assert_no_complaints().await;
+    chrome.assert_no_errors().await;
 }

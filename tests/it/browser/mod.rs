@@ -1,19 +1,19 @@
 //! The console in a real browser.
 
+mod accessibility;
 mod chrome;
 mod hostile;
 mod journey;
-mod looks;
 mod other_origin;
 mod passkeys;
 mod reveal;
 
 use aims::{domain::Role, service::setup};
-use chrome::{Chrome, Look};
+use chrome::{Chrome, Display};
 
 use crate::support::{Database, PASSWORD, Server, TestClock};
 
-/// Makes each a test that runs where there is a browser.
+/// Declares tests that run if a browser is available.
 macro_rules! in_browser {
     ($($name:ident),+ $(,)?) => {
         $(mod $name {
@@ -27,18 +27,18 @@ macro_rules! in_browser {
 }
 use in_browser;
 
-/// A server on plain HTTP, by the machine's clock, which is the browser's too.
+/// A server on plain HTTP that uses the system clock, like the browser.
 async fn server() -> Server {
     let options = [("PUBLIC_URL", "http://localhost:8000"), ("AUDIT_REFUSALS_PER_MINUTE", "1000000")];
-    Server::at(TestClock::real(), Database::sqlite(), &options).await
+    Server::start_at(TestClock::real(), Database::sqlite(), &options).await
 }
 
-/// A browser in which an owner is signed in.
-async fn owner(server: &Server, look: Look) -> Chrome {
+/// Returns a browser that is signed in as an owner.
+async fn signed_in_owner(server: &Server, display: Display) -> Chrome {
     if server.db.count("SELECT COUNT(*) FROM administrators").await == 0 {
         server.person("zoe", Role::Owner).await;
     }
-    let chrome = Chrome::start(&server.url, look).await;
+    let chrome = Chrome::start(&server.url, display).await;
     sign_in(&chrome).await;
     chrome
 }
@@ -51,7 +51,7 @@ async fn sign_in(chrome: &Chrome) {
     chrome.wait_for_path(|path| path == "/console").await;
 }
 
-/// The setup link, below the server's address.
+/// Returns the path of a new setup link.
 async fn setup_path(server: &Server) -> String {
     let token = setup::make_token(&server.services).await.unwrap().unwrap();
     format!("/console/setup?token={}", token.expose())

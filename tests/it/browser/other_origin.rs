@@ -1,4 +1,4 @@
-//! A page of another origin in a browser, which blocks responses that the page may not read.
+//! A page of another origin. The browser blocks responses that the page may not read.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -6,13 +6,13 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{Chrome, Look, in_browser};
+use super::{Chrome, Display, in_browser};
 use crate::support::{Database, Server, TestClock};
 
-in_browser!(a_page_of_another_origin_gets_a_token_and_no_more, a_page_of_a_configured_origin_calls_the_api,);
+in_browser!(page_of_another_origin_can_get_a_token_and_nothing_else, page_of_a_configured_origin_can_call_the_api,);
 
-/// Serves an empty page until the test ends; returns its origin.
-async fn page() -> String {
+/// Serves an empty page until the test ends, and returns its origin.
+async fn serve_page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -25,8 +25,8 @@ async fn page() -> String {
     origin
 }
 
-/// What a script reads for each request: the status, or `null` if the browser hides the response.
-async fn fetched(chrome: &Chrome, server: &Server, requests: &Value) -> Value {
+/// Fetches each request from the page; returns the statuses, or `null` where the browser hides the response.
+async fn fetch_statuses(chrome: &Chrome, server: &Server, requests: &Value) -> Value {
     let script = format!(
         "const done = arguments[arguments.length - 1];
          Promise.all({requests}.map(([path, options]) =>
@@ -36,11 +36,11 @@ async fn fetched(chrome: &Chrome, server: &Server, requests: &Value) -> Value {
     chrome.run_async(&script).await
 }
 
-async fn a_page_of_another_origin_gets_a_token_and_no_more() {
-    let server = Server::at(TestClock::real(), Database::sqlite(), &[]).await;
+async fn page_of_another_origin_can_get_a_token_and_nothing_else() {
+    let server = Server::start_at(TestClock::real(), Database::sqlite(), &[]).await;
     let agent = server.agent("page", &["agents:read"]).await;
-    let chrome = Chrome::start(&server.url, Look::PLAIN).await;
-    chrome.goto(&page().await).await;
+    let chrome = Chrome::start(&server.url, Display::DEFAULT).await;
+    chrome.goto(&serve_page().await).await;
     let script = format!(
         "const done = arguments[arguments.length - 1];
          (async () => {{
@@ -67,14 +67,14 @@ async fn a_page_of_another_origin_gets_a_token_and_no_more() {
         ["/console/sign-in", {}],
         ["/oauth/introspect", { "method": "POST" }],
     ]);
-    assert_eq!(fetched(&chrome, &server, &hidden).await, json!([null, null, null, null, null]));
+    assert_eq!(fetch_statuses(&chrome, &server, &hidden).await, json!([null, null, null, null, null]));
 }
 
-async fn a_page_of_a_configured_origin_calls_the_api() {
-    let page = page().await;
-    let server = Server::at(TestClock::real(), Database::sqlite(), &[("CORS_ORIGINS", page.as_str())]).await;
+async fn page_of_a_configured_origin_can_call_the_api() {
+    let page = serve_page().await;
+    let server = Server::start_at(TestClock::real(), Database::sqlite(), &[("CORS_ORIGINS", page.as_str())]).await;
     let agent = server.agent("page", &["agents:read"]).await;
-    let chrome = Chrome::start(&server.url, Look::PLAIN).await;
+    let chrome = Chrome::start(&server.url, Display::DEFAULT).await;
     chrome.goto(&page).await;
     let bearer = json!({ "headers": { "Authorization": format!("Bearer {}", agent.client.token()) } });
     let patch = json!({
@@ -89,5 +89,5 @@ async fn a_page_of_a_configured_origin_calls_the_api() {
         ["/console/sign-in", {}],
         ["/agents", { "credentials": "include" }],
     ]);
-    assert_eq!(fetched(&chrome, &server, &requests).await, json!([200, 403, 200, null, null]));
+    assert_eq!(fetch_statuses(&chrome, &server, &requests).await, json!([200, 403, 200, null, null]));
 }

@@ -1,4 +1,4 @@
-//! Passkeys, from a virtual device of the browser's.
+//! Passkeys, with the browser's virtual authenticator.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use aims::{
     service::{Caller, administrators},
 };
 
-use super::{Chrome, Look, in_browser, server, sign_in};
+use super::{Chrome, Display, in_browser, server, sign_in};
 use crate::support::{Browser, Server};
 
-in_browser!(a_passkey_signs_in_and_proves_again, an_answer_counts_once_and_for_its_own_session_alone);
+in_browser!(passkey_signs_in_and_confirms_identity, passkey_response_works_once_and_only_in_its_session);
 
-/// A browser at the name that passkeys are for, with a device, and with somebody signed in who has a passkey.
+/// Returns a browser at the passkeys' host name, with an authenticator, signed in as a user who has a passkey.
 async fn with_passkey(server: &Server) -> Chrome {
-    let chrome = Chrome::start(&server.url.replace("127.0.0.1", "localhost"), Look::PLAIN).await;
+    let chrome = Chrome::start(&server.url.replace("127.0.0.1", "localhost"), Display::DEFAULT).await;
     chrome.add_authenticator().await;
     sign_in(&chrome).await;
     chrome.goto("/console/account").await;
@@ -31,7 +31,7 @@ async fn sign_out(chrome: &Chrome) {
     chrome.wait_for_path(|path| path == "/console/sign-in").await;
 }
 
-async fn a_passkey_signs_in_and_proves_again() {
+async fn passkey_signs_in_and_confirms_identity() {
     let server = server().await;
     server.person("zoe", Role::Owner).await;
     let chrome = with_passkey(&server).await;
@@ -50,7 +50,7 @@ async fn a_passkey_signs_in_and_proves_again() {
     chrome.wait_for_path(|path| path == "/console/administrators/new").await;
     chrome.wait_for_text("Add an administrator").await;
 
-    // To add or remove one takes a recent proof.
+    // Adding or removing a passkey requires a recent proof of identity.
     server.clock.advance(Duration::from_mins(11));
     chrome.goto("/console/account").await;
     chrome.fill("#passkey-name", "phone").await;
@@ -68,11 +68,11 @@ async fn a_passkey_signs_in_and_proves_again() {
     sign_out(&chrome).await;
     chrome.click("[data-passkey=login]").await;
     chrome.wait_for_text("That is not right").await;
-    chrome.assert_no_complaints().await;
+    chrome.assert_no_errors().await;
 }
 
-/// What the device answers to the session's challenge, not yet sent.
-async fn answer(chrome: &Chrome) -> String {
+/// Returns the authenticator's response to the session's challenge without sending it.
+async fn sign_challenge(chrome: &Chrome) -> String {
     let script = "
         const done = arguments[arguments.length - 1];
         (async () => {
@@ -88,14 +88,14 @@ async fn answer(chrome: &Chrome) -> String {
     text
 }
 
-/// The browser's session, for requests by hand.
-async fn by_hand(server: &Server, chrome: &Chrome) -> Browser {
+/// Returns a client with the browser's session.
+async fn client_of(server: &Server, chrome: &Chrome) -> Browser {
     let browser = server.browser();
     browser.set_cookie("aims", &chrome.cookie("aims").await);
     browser
 }
 
-async fn an_answer_counts_once_and_for_its_own_session_alone() {
+async fn passkey_response_works_once_and_only_in_its_session() {
     let server = server().await;
     server.person("ada", Role::Owner).await;
     let zoe = server.person("zoe", Role::Owner).await;
@@ -103,45 +103,45 @@ async fn an_answer_counts_once_and_for_its_own_session_alone() {
     sign_out(&chrome).await;
     let path = "/console/sign-in/passkey";
 
-    // Sent twice.
-    let credential = answer(&chrome).await;
-    let browser = by_hand(&server, &chrome).await;
+    // Replayed.
+    let credential = sign_challenge(&chrome).await;
+    let browser = client_of(&server, &chrome).await;
     let replayed = browser.copy();
-    browser.post(path, &[("credential", &credential)]).await.leads_to("/console");
+    browser.post(path, &[("credential", &credential)]).await.redirects_to("/console");
     browser.get("/console/account").await.expect(200);
     replayed.post(path, &[("credential", &credential)]).await.expect(401);
     browser.post(path, &[("credential", &credential)]).await.expect(401);
     browser.post("/console/sign-out", &[]).await.expect(303);
 
-    // For another session's challenge, and for none.
+    // For another session's challenge, and without a challenge.
     chrome.goto("/console/sign-in").await;
-    let credential = answer(&chrome).await;
+    let credential = sign_challenge(&chrome).await;
     let other = server.browser();
     other.post("/console/sign-in/passkey/options", &[]).await.expect(200);
     other.post(path, &[("credential", &credential)]).await.expect(401);
     server.browser().post(path, &[("credential", &credential)]).await.expect(401);
     for junk in ["", "{}", "null", "[]", "{\"id\":\"x\"}"] {
-        // Tries are slowed down, too.
+        // Failed attempts are rate limited.
         server.clock.advance(Duration::from_mins(20));
         server.browser().post(path, &[("credential", junk)]).await.expect(401);
     }
 
-    // Altered on the way.
+    // Altered in transit.
     server.clock.advance(Duration::from_mins(20));
-    let credential = answer(&chrome).await;
-    let browser = by_hand(&server, &chrome).await;
+    let credential = sign_challenge(&chrome).await;
+    let browser = client_of(&server, &chrome).await;
     let mut altered: serde_json::Value = serde_json::from_str(&credential).unwrap();
     altered["response"]["signature"] = serde_json::json!("MEUCIQDx");
     browser.post(path, &[("credential", &altered.to_string())]).await.expect(401);
-    // A failed try uses up the challenge.
+    // A failed attempt consumes the challenge.
     server.clock.advance(Duration::from_mins(20));
     browser.post(path, &[("credential", &credential)]).await.expect(401);
 
-    // Somebody who may no longer sign in.
+    // The user has been disabled.
     server.clock.advance(Duration::from_hours(25));
-    let credential = answer(&chrome).await;
+    let credential = sign_challenge(&chrome).await;
     administrators::disable(&server.services, &Caller::system(), zoe).await.unwrap();
-    let browser = by_hand(&server, &chrome).await;
+    let browser = client_of(&server, &chrome).await;
     browser.post(path, &[("credential", &credential)]).await.expect(401);
     let recorded =
         "SELECT COUNT(*) FROM audit_log WHERE action = 'console.sign_in_failed' AND details LIKE '%passkey%'";

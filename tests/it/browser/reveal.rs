@@ -1,21 +1,21 @@
-//! The one time that a key is shown.
+//! The dialog that shows a new key once.
 
-use super::{Look, in_browser, owner, server};
+use super::{Display, in_browser, server, signed_in_owner};
 
-in_browser!(the_dialog_stays_until_it_is_done_and_then_the_key_is_nowhere, the_key_is_copied_without_a_clipboard);
+in_browser!(dialog_stays_until_done_and_then_the_key_is_gone, key_can_be_copied_without_the_clipboard_api);
 
 const ESCAPE: &str = "\u{E00C}";
 
-/// Everything of the page and the browser's storage that a script can read.
-const EVERYWHERE: &str = "
+/// Everything on the page and in the browser's storage that a script can read.
+const READABLE_CONTENT: &str = "
     const fields = [...document.querySelectorAll('input, textarea')].map((field) => field.value);
     return [document.documentElement.outerHTML, location.href, document.cookie, history.state, JSON.stringify(localStorage),
         JSON.stringify(sessionStorage), window.name, ...fields].join('\\n');";
 
-async fn the_dialog_stays_until_it_is_done_and_then_the_key_is_nowhere() {
+async fn dialog_stays_until_done_and_then_the_key_is_gone() {
     let server = server().await;
     let agent = server.agent("reader", &[]).await;
-    let chrome = owner(&server, Look::PLAIN).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     let keys = format!("/console/agents/{}/keys", agent.id);
     chrome.goto(&keys).await;
     chrome.click("a[href$='/keys/new']").await;
@@ -24,14 +24,14 @@ async fn the_dialog_stays_until_it_is_done_and_then_the_key_is_nowhere() {
     chrome.wait("dialog:modal").await;
     let key = chrome.wait("#secret").await.prop("value").await.unwrap().unwrap();
     let visible = chrome.run("return getComputedStyle(document.querySelector('#secret')).webkitTextSecurity").await;
-    assert_eq!(visible, "disc", "the key is masked at first");
+    assert_eq!(visible, "disc", "the key must be masked initially");
     assert!(!chrome.path().await.contains(&key));
 
     chrome.press(ESCAPE).await;
     chrome.press(ESCAPE).await;
     chrome.click_at(3.0, 3.0).await;
-    assert_eq!(chrome.count("dialog[data-reveal]:modal").await, 1, "it closed by itself");
-    // Done waits for the tick.
+    assert_eq!(chrome.count("dialog[data-reveal]:modal").await, 1, "the dialog must stay open");
+    // Done is disabled until the checkbox is checked.
     chrome.click("[data-done]").await;
     assert_eq!(chrome.count("dialog[data-reveal]:modal").await, 1);
     chrome.click("[data-show]").await;
@@ -47,7 +47,7 @@ async fn the_dialog_stays_until_it_is_done_and_then_the_key_is_nowhere() {
     chrome.wait_for_text("production").await;
 
     let nowhere = async |when: &str| {
-        let everything = chrome.run(EVERYWHERE).await;
+        let everything = chrome.run(READABLE_CONTENT).await;
         assert!(!everything.as_str().unwrap().contains(&key[13..]), "{when}: {everything}");
     };
     nowhere("after Done").await;
@@ -59,33 +59,33 @@ async fn the_dialog_stays_until_it_is_done_and_then_the_key_is_nowhere() {
     chrome.wait_for_path(|path| path == keys).await;
     nowhere("after Forward").await;
 
-    // Leaving without Done, and coming back, shows nothing either, and makes no second key.
+    // Leaving the page without Done and coming back does not show the key, and creates no second one.
     chrome.goto(&format!("{keys}/new")).await;
     chrome.fill("#name", "left").await;
     chrome.click("main form.card .button--primary").await;
     let left = chrome.wait("#secret").await.prop("value").await.unwrap().unwrap();
     chrome.goto("/console").await;
     chrome.back().await;
-    // The browser asks before it sends the form again; no script runs in what it shows meanwhile.
+    // The browser asks before it resubmits the form, and no script runs in the page that it shows meanwhile.
     let shown = chrome.source().await;
     assert!(!shown.contains(&left[13..]), "{shown}");
-    let made = server.db.count("SELECT COUNT(*) FROM api_keys WHERE name = 'left'").await;
-    assert_eq!(made, 1);
+    let created = server.db.count("SELECT COUNT(*) FROM api_keys WHERE name = 'left'").await;
+    assert_eq!(created, 1);
 }
 
-async fn the_key_is_copied_without_a_clipboard() {
+async fn key_can_be_copied_without_the_clipboard_api() {
     let server = server().await;
     let agent = server.agent("reader", &[]).await;
-    let chrome = owner(&server, Look::PLAIN).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     chrome.goto(&format!("/console/agents/{}/keys/new", agent.id)).await;
     chrome.fill("#name", "production").await;
     chrome.click("main form.card .button--primary").await;
     let key = chrome.wait("#secret").await.prop("value").await.unwrap().unwrap();
-    // As on a host that is reached by plain HTTP.
+    // As on a host that is reached over plain HTTP.
     chrome.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })").await;
     chrome.run("document.addEventListener('copy', () => { window.copied = getSelection().toString() || document.activeElement.value; })").await;
     chrome.click("[data-copy='secret']").await;
     chrome.wait_for_text("Copied").await;
     assert_eq!(chrome.run("return window.copied").await, key.as_str());
-    chrome.assert_no_complaints().await;
+    chrome.assert_no_errors().await;
 }

@@ -1,4 +1,4 @@
-//! Agents, keys and grants through the pages.
+//! Agents, keys and grants in the console.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use crate::{
 };
 
 both!(
-    the_second_of_two_editors_is_told,
-    a_form_comes_back_with_what_was_typed,
-    a_key_is_shown_once_however_often_its_form_is_sent,
-    a_key_works_through_the_day_that_was_chosen,
-    a_key_is_rotated_with_the_grace_that_was_chosen,
-    many_agents_are_suspended_after_the_number_is_confirmed,
-    an_operator_cannot_reach_past_their_role,
-    the_list_is_searched_sorted_and_paged_by_its_url,
-    what_is_gone_or_was_never_there_is_a_clear_page,
-    the_overview_counts_what_happens,
-    a_record_tells_who_did_it,
+    concurrent_edits_are_detected,
+    invalid_forms_keep_their_input,
+    key_is_shown_once_even_if_its_form_is_resubmitted,
+    key_works_until_the_end_of_its_expiry_date,
+    key_is_rotated_with_the_chosen_grace_period,
+    bulk_suspension_requires_the_confirmed_number,
+    operators_cannot_exceed_their_role,
+    list_is_searched_sorted_and_paged_by_its_url,
+    missing_items_show_a_helpful_page,
+    overview_counts_events,
+    records_name_the_actor,
 );
 
 fn id_of(path: &str) -> String {
     path.rsplit('/').next().unwrap().to_owned()
 }
 
-async fn make(browser: &Browser, name: &str) -> String {
+async fn create_agent(browser: &Browser, name: &str) -> String {
     let form = [("name", name), ("owner", "tests"), ("agent_type", "llm")];
     id_of(browser.post("/console/agents", &form).await.expect(303).location())
 }
 
-async fn the_second_of_two_editors_is_told(db: Database) {
+async fn concurrent_edits_are_detected(db: Database) {
     let server = Server::start(db).await;
     let (first, second) =
         (server.signed_in("ada", Role::Operator).await, server.signed_in("zoe", Role::Operator).await);
-    let path = format!("/console/agents/{}", make(&first, "shared").await);
+    let path = format!("/console/agents/{}", create_agent(&first, "shared").await);
     let edit = format!("{path}/edit");
     let (seen_by_first, seen_by_second) =
         (first.get(&edit).await.hidden("version"), second.get(&edit).await.hidden("version"));
@@ -51,16 +51,16 @@ async fn the_second_of_two_editors_is_told(db: Database) {
             browser.post(&path, &form).await
         }
     };
-    send(&first, form("ada's team", &seen_by_first)).await.leads_to(&path);
+    send(&first, form("ada's team", &seen_by_first)).await.redirects_to(&path);
     let page = send(&second, form("zoe's team", &seen_by_second)).await.expect(409);
     page.shows("Somebody else changed this agent meanwhile").shows("ada&#39;s team").shows("zoe&#39;s team");
     assert_eq!(server.admin.get("/agents?q=shared").await.expect(200)[0]["owner"], "ada's team");
-    send(&second, form("zoe's team", &page.hidden("version"))).await.leads_to(&path);
+    send(&second, form("zoe's team", &page.hidden("version"))).await.redirects_to(&path);
     let record = &server.audited("agent.updated").await[0];
     assert_eq!(details(record)["changes"]["owner"], json!({ "from": "ada's team", "to": "zoe's team" }));
 }
 
-async fn a_form_comes_back_with_what_was_typed(db: Database) {
+async fn invalid_forms_keep_their_input(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let long = "d".repeat(10_001);
@@ -69,23 +69,23 @@ async fn a_form_comes_back_with_what_was_typed(db: Database) {
     let page = browser.post("/console/agents", &form).await.expect(422);
     page.shows("value=\"no spaces\"").shows(&long).shows("Use letters, digits, - and _ only").shows("Fill this in");
     page.shows("This is not valid JSON").shows("Choose one of").shows("at most 10000 characters");
-    make(&browser, "taken").await;
+    create_agent(&browser, "taken").await;
     let form = [("name", "taken"), ("owner", "o"), ("agent_type", "llm")];
     browser.post("/console/agents", &form).await.expect(422).shows("Agent name already exists");
 }
 
-async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
+async fn key_is_shown_once_even_if_its_form_is_resubmitted(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
-    let agent = make(&browser, "reader").await;
+    let agent = create_agent(&browser, "reader").await;
     let path = format!("/console/agents/{agent}/keys");
     let id = browser.get(&format!("{path}/new")).await.expect(200).hidden("id");
     let form = [("id", id.as_str()), ("name", "prod"), ("life", "90")];
     let page = browser.post(&path, &form).await.expect(200);
     assert_eq!(page.headers["cache-control"], "no-store");
     let key = page.text.split("id=\"secret\" readonly value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    server.anybody().exchange(&key).await.expect(200);
-    // A reload sends the form again.
+    server.anonymous().exchange(&key).await.expect(200);
+    // Reloading resubmits the form.
     let again = browser.post(&path, &form).await.expect(409);
     again.shows("made already");
     assert!(!again.text.contains(&key[5..]));
@@ -102,7 +102,7 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
     let sessions = server.db.texts("SELECT data FROM sessions").await.join(" ");
     assert!(!sessions.contains(&key));
 
-    for (form, complaint) in [
+    for (form, message) in [
         (vec![("name", ""), ("life", "90")], "Fill this in"),
         (vec![("name", "k"), ("life", "91")], "Choose how long"),
         (vec![("name", "k"), ("life", "7"), ("max_uses", "0")], "A whole number from 1 to 1000000000"),
@@ -112,7 +112,7 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
         (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a day"),
         (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a moment in the future"),
     ] {
-        browser.post(&path, &form).await.expect(422).shows(complaint);
+        browser.post(&path, &form).await.expect(422).shows(message);
     }
     let nothing = [("scope", ""), ("allowed_networks", " "), ("token_life_seconds", ""), ("max_uses", "")];
     browser.post(&path, &[&[("name", "ever"), ("life", "never")], nothing.as_slice()].concat()).await.expect(200);
@@ -125,10 +125,10 @@ async fn a_key_is_shown_once_however_often_its_form_is_sent(db: Database) {
     }
 }
 
-async fn a_key_works_through_the_day_that_was_chosen(db: Database) {
+async fn key_works_until_the_end_of_its_expiry_date(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("ada", Role::Operator).await;
-    let id = make(&browser, "lasting").await;
+    let id = create_agent(&browser, "lasting").await;
     let path = format!("/console/agents/{id}/keys");
     let send = async |day: &str| {
         let form_id = browser.get(&format!("{path}/new")).await.expect(200).hidden("id");
@@ -146,8 +146,8 @@ async fn a_key_works_through_the_day_that_was_chosen(db: Database) {
     browser.get("/console/keys").await.expect(200);
 }
 
-async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn key_is_rotated_with_the_chosen_grace_period(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let agent = server.agent("reader", &[]).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let path = format!("/console/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
@@ -160,49 +160,49 @@ async fn a_key_is_rotated_with_the_grace_that_was_chosen(db: Database) {
         .shows("The old key still works");
     browser.post(&path, &[("grace", "1")]).await.expect(422).shows("Only active keys can be rotated");
     browser.get("/console/keys?show=in_grace").await.shows("old key last used").shows("data-countdown");
-    server.anybody().exchange(&agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
     let end = format!("/console/agents/{}/keys/{}/revoke", agent.id, agent.key_id);
     browser.get(&end).await.shows("End the old key");
     browser.post(&end, &[]).await.expect(303);
-    server.anybody().exchange(&agent.raw_key).await.expect(401);
+    server.anonymous().exchange(&agent.raw_key).await.expect(401);
     browser.get(&end).await.expect(400).shows("Key already revoked");
     let page = browser.get("/console/keys?show=in_grace").await.expect(200);
     page.shows("No such keys");
 }
 
-async fn many_agents_are_suspended_after_the_number_is_confirmed(db: Database) {
+async fn bulk_suspension_requires_the_confirmed_number(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let mut ids = Vec::new();
     for n in 0..7 {
-        ids.push(make(&browser, &format!("bulk-{n}")).await);
+        ids.push(create_agent(&browser, &format!("bulk-{n}")).await);
     }
-    make(&browser, "other").await;
+    create_agent(&browser, "other").await;
     let ticked = [("act", "suspend"), ("id", &ids[0]), ("id", &ids[1]), ("id", "junk")];
     let page = browser.post("/console/agents/bulk", &ticked).await.expect(200);
     page.shows("Suspend 2 agents?").shows("bulk-0").shows("bulk-1");
     let apply = "/console/agents/bulk/apply";
     let form: Vec<_> = ticked.into_iter().chain([("count", "2")]).collect();
-    browser.post(apply, &form).await.leads_to("/console/agents");
+    browser.post(apply, &form).await.redirects_to("/console/agents");
     browser.get("/console/agents").await.shows("2 suspended.");
 
     let all = [("act", "suspend"), ("all", "matching"), ("q", "bulk-")];
     browser.post("/console/agents/bulk", &all).await.expect(200).shows("Suspend 5 agents?");
-    // One more matches by now: the number that was confirmed is no longer true.
-    make(&browser, "bulk-late").await;
+    // One more agent matches meanwhile, so the confirmed number is no longer right.
+    create_agent(&browser, "bulk-late").await;
     let form: Vec<_> = all.into_iter().chain([("count", "5")]).collect();
-    browser.post(apply, &form).await.leads_to("/console/agents");
+    browser.post(apply, &form).await.redirects_to("/console/agents");
     browser.get("/console/agents").await.shows("The number of agents is 6 by now. Nothing was changed");
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 2);
     let form: Vec<_> = all.into_iter().chain([("count", "6")]).collect();
-    browser.post(apply, &form).await.leads_to("/console/agents");
+    browser.post(apply, &form).await.redirects_to("/console/agents");
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 8);
     let back = [("act", "reactivate"), ("all", "matching"), ("q", "bulk-"), ("count", "8")];
-    browser.post(apply, &back).await.leads_to("/console/agents");
+    browser.post(apply, &back).await.redirects_to("/console/agents");
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 0);
     assert_eq!(server.audited("agent.suspended").await.len(), 8);
-    browser.post("/console/agents/bulk", &[("act", "suspend")]).await.leads_to("/console/agents");
-    // An act that nobody knows is none.
+    browser.post("/console/agents/bulk", &[("act", "suspend")]).await.redirects_to("/console/agents");
+    // An unknown action is rejected.
     for act in ["", "Reactivate", "delete"] {
         let form = [("act", act), ("id", &ids[0]), ("count", "1")];
         browser.post("/console/agents/bulk", &form).await.expect(422);
@@ -211,7 +211,7 @@ async fn many_agents_are_suspended_after_the_number_is_confirmed(db: Database) {
     assert_eq!(server.audited("agent.suspended").await.len(), 8);
 }
 
-async fn an_operator_cannot_reach_past_their_role(db: Database) {
+async fn operators_cannot_exceed_their_role(db: Database) {
     let server = Server::start(db).await;
     let (boss, plain) = (server.agent("boss", &["admin:*"]).await, server.agent("plain", &["agents:read"]).await);
     let admin = server.capability("admin:*").await;
@@ -229,7 +229,7 @@ async fn an_operator_cannot_reach_past_their_role(db: Database) {
         let page = browser.post(&path, &form).await;
         assert!([403, 422].contains(&page.status.as_u16()) || page.status == 303, "{path}: {page:?}");
         if page.status == 303 {
-            // Told on the page that the browser is sent to.
+            // Shown on the page that the browser is redirected to.
             browser.get(page.location()).await.shows("authority that you lack");
         } else {
             page.shows("authority that you lack");
@@ -242,11 +242,11 @@ async fn an_operator_cannot_reach_past_their_role(db: Database) {
     plain.client.get("/audit").await.expect(403);
 }
 
-async fn the_list_is_searched_sorted_and_paged_by_its_url(db: Database) {
+async fn list_is_searched_sorted_and_paged_by_its_url(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     for n in 0..60 {
-        make(&browser, &format!("agent-{n:02}")).await;
+        create_agent(&browser, &format!("agent-{n:02}")).await;
     }
     let names = |text: &str| {
         let cells = text.split("table__name clip\" href=\"").skip(1);
@@ -279,17 +279,17 @@ async fn the_list_is_searched_sorted_and_paged_by_its_url(db: Database) {
     browser.get("/console/agents?%ff=%zz").await;
 }
 
-async fn what_is_gone_or_was_never_there_is_a_clear_page(db: Database) {
+async fn missing_items_show_a_helpful_page(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
-    let agent = make(&browser, "short-lived").await;
+    let agent = create_agent(&browser, "short-lived").await;
     let path = format!("/console/agents/{agent}");
     browser
         .post(&format!("{path}/delete"), &[("confirm", "other")])
         .await
         .expect(422)
         .shows("not the agent&#39;s name");
-    browser.post(&format!("{path}/delete"), &[("confirm", "short-lived")]).await.leads_to("/console/agents");
+    browser.post(&format!("{path}/delete"), &[("confirm", "short-lived")]).await.redirects_to("/console/agents");
     for rest in ["", "/edit", "/keys", "/keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"] {
         let page = browser.get(&format!("{path}{rest}")).await.expect(404);
         page.shows("Not found").shows("Request id");
@@ -309,22 +309,22 @@ async fn what_is_gone_or_was_never_there_is_a_clear_page(db: Database) {
     browser.post("/console/agents", &[("description", &"x".repeat(300_000))]).await.expect(413).shows("Too large");
 }
 
-async fn the_overview_counts_what_happens(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn overview_counts_events(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get("/console").await.shows("Get started").shows("To do: ");
     let agent = server.agent("reader", &["agents:read"]).await;
     for _ in 0..12 {
-        server.anybody().exchange("aims_wrong").await.expect(401);
+        server.anonymous().exchange("aims_wrong").await.expect(401);
     }
     let page = browser.get("/console").await.expect(200);
     page.shows("<strong>12</strong> authentications refused").shows("12 refused");
-    assert!(!page.text.contains("Get started"), "everything is done");
+    assert!(!page.text.contains("Get started"), "the checklist must disappear when every step is done");
     let path = format!("/agents/{}/suspend", agent.id);
     server.admin.post_empty(&path).await.expect(200);
     browser.get("/console").await.shows("<strong>1</strong> agent suspended");
 
-    // A key that expires in six days; later it is a key that nobody used.
+    // A key that expires in six days; later it counts as unused.
     let other = server.agent("other", &[]).await;
     let path = format!("/console/agents/{}/keys", other.id);
     browser.post(&path, &[("name", "soon"), ("life", "7")]).await.expect(200);
@@ -340,10 +340,10 @@ async fn the_overview_counts_what_happens(db: Database) {
     assert_eq!(counted, server.db.count("SELECT COUNT(*) FROM agents").await);
 }
 
-async fn a_record_tells_who_did_it(db: Database) {
+async fn records_name_the_actor(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
-    let agent = make(&browser, "reader").await;
+    let agent = create_agent(&browser, "reader").await;
     let record = &server.audited("agent.created").await[0];
     let person = server
         .db

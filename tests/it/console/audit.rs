@@ -1,4 +1,4 @@
-//! The audit log through the pages: filtered, exported, followed, proven.
+//! The audit log in the console: filters, export, live view and verification.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::{
 };
 
 both!(
-    the_filter_finds_by_name_and_by_what_happened,
-    an_export_is_what_the_filter_shows,
-    the_live_view_misses_nothing_and_doubles_nothing,
-    a_stream_ends_with_its_session,
-    a_record_shows_what_changed,
-    the_chain_is_walked_on_demand,
+    records_can_be_filtered_by_name_and_event,
+    export_contains_the_filtered_records,
+    live_view_delivers_each_record_once,
+    live_stream_ends_with_its_session,
+    record_shows_what_changed,
+    chain_is_verified_on_demand,
 );
 
-async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
+async fn records_can_be_filtered_by_name_and_event(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("reader", &[]).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
@@ -29,7 +29,7 @@ async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
         .post("/console/agents", &[("name", "made-by-zoe"), ("owner", "o"), ("agent_type", "llm")])
         .await
         .expect(303);
-    server.anybody().exchange("aims_wrong").await.expect(401);
+    server.anonymous().exchange("aims_wrong").await.expect(401);
     let rows = |text: &str| text.matches("<tr data-seq").count();
     for (query, count) in [
         ("actor=reader".to_owned(), 1),
@@ -55,13 +55,13 @@ async fn the_filter_finds_by_name_and_by_what_happened(db: Database) {
     browser.get("/console/audit?actor=nobody-is-called-this").await.shows("Nobody is called nobody-is-called-this");
 }
 
-async fn an_export_is_what_the_filter_shows(db: Database) {
+async fn export_contains_the_filtered_records(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let formula = json!({ "name": "calc", "owner": "=HYPERLINK(\"http://x\")" });
     server.admin.post("/agents", formula).await.expect(201);
     for n in 0..600 {
-        server.anybody().exchange(&format!("aims_{n}")).await;
+        server.anonymous().exchange(&format!("aims_{n}")).await;
     }
     let page = browser.get("/console/audit/export?format=jsonl&action=agent.created").await.expect(200);
     assert_eq!(page.headers["content-type"], "application/jsonl; charset=utf-8");
@@ -71,7 +71,7 @@ async fn an_export_is_what_the_filter_shows(db: Database) {
 
     let page =
         browser.get("/console/audit/export?format=jsonl&action=agent.created&until=2026-01-01").await.expect(200);
-    assert_eq!(page.text.lines().count(), 2, "a date includes its day");
+    assert_eq!(page.text.lines().count(), 2, "an end date must include that day");
     let page = browser.get("/console/audit/export?format=jsonl&until=2025-12-31").await.expect(200);
     assert_eq!(page.text.lines().count(), 0);
 
@@ -79,7 +79,7 @@ async fn an_export_is_what_the_filter_shows(db: Database) {
     assert!(page.headers["content-disposition"].to_str().unwrap().contains("audit.csv"));
     let total = server.db.count("SELECT COUNT(*) FROM audit_log").await;
     let lines: Vec<_> = page.text.split("\r\n").filter(|line| !line.is_empty()).collect();
-    assert_eq!(i64::try_from(lines.len()).unwrap(), total + 1, "every record, over more than one page of them");
+    assert_eq!(i64::try_from(lines.len()).unwrap(), total + 1, "every record must be exported, across several pages");
     assert!(lines[0].starts_with("seq,timestamp,action,outcome"));
     for line in &lines[1..] {
         for cell in line.split(',') {
@@ -89,7 +89,7 @@ async fn an_export_is_what_the_filter_shows(db: Database) {
     browser.get("/console/audit/export?format=pdf").await.expect(422);
 }
 
-/// Reads events until `enough` rows came; gives their places in the chain.
+/// Reads events until `enough` rows arrived; returns their sequence numbers.
 async fn follow(browser: &Browser, path: &str, last: Option<i64>, enough: usize) -> Vec<i64> {
     let mut request = browser.request(Method::GET, path);
     if let Some(last) = last {
@@ -108,23 +108,25 @@ async fn follow(browser: &Browser, path: &str, last: Option<i64>, enough: usize)
         if ids.len() >= enough {
             return ids;
         }
-        text.push_str(&String::from_utf8_lossy(&stream.next().await.expect("more events").unwrap()));
+        text.push_str(&String::from_utf8_lossy(
+            &stream.next().await.expect("the stream must send more events").unwrap(),
+        ));
     }
 }
 
-async fn the_live_view_misses_nothing_and_doubles_nothing(db: Database) {
+async fn live_view_delivers_each_record_once(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let start = server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].as_i64().unwrap();
     let path = format!("/console/audit/tail?after={start}&action=agent.created");
-    let made = async {
+    let created = async {
         for n in 0..30 {
             let body = json!({ "name": format!("live-{n}"), "owner": "o" });
             server.admin.post("/agents", body).await.expect(201);
         }
     };
     let watched = async {
-        // The connection breaks again and again, in the middle of it all.
+        // The connection is interrupted again and again.
         let mut seen: Vec<i64> = Vec::new();
         while seen.len() < 30 {
             let more = follow(&browser, &path, seen.last().copied(), 1).await;
@@ -132,7 +134,7 @@ async fn the_live_view_misses_nothing_and_doubles_nothing(db: Database) {
         }
         seen
     };
-    let ((), seen) = tokio::join!(made, watched);
+    let ((), seen) = tokio::join!(created, watched);
     let records = server.audited("agent.created").await;
     let mut expected: Vec<_> =
         records.iter().map(|record| record["seq"].as_i64().unwrap()).filter(|seq| *seq > start).collect();
@@ -140,7 +142,7 @@ async fn the_live_view_misses_nothing_and_doubles_nothing(db: Database) {
     assert_eq!(seen, expected);
 }
 
-async fn a_stream_ends_with_its_session(db: Database) {
+async fn live_stream_ends_with_its_session(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let response = browser.request(Method::GET, "/console/audit/tail").send().await.unwrap();
@@ -150,7 +152,7 @@ async fn a_stream_ends_with_its_session(db: Database) {
     assert!(!text.contains("unseen"), "{text}");
 }
 
-async fn a_record_shows_what_changed(db: Database) {
+async fn record_shows_what_changed(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("reader", &[]).await;
     let body = json!({ "owner": "<b>new</b>", "description": "two\nlines" });
@@ -167,19 +169,19 @@ async fn a_record_shows_what_changed(db: Database) {
     browser.get(&format!("/console/audit/{seq}")).await.shows("The record was altered");
 }
 
-async fn the_chain_is_walked_on_demand(db: Database) {
+async fn chain_is_verified_on_demand(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     browser.get("/console/audit").await.shows("not verified since the start");
-    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
-    assert!(settled(&browser).await.contains("records hold"));
+    browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
+    assert!(verification_badge(&browser).await.contains("records hold"));
     server.db.execute("UPDATE audit_log SET details = '{}' WHERE seq = 5").await;
-    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
-    assert!(settled(&browser).await.contains("broken at record 5"));
+    browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
+    assert!(verification_badge(&browser).await.contains("broken at record 5"));
 }
 
-/// The badge, once the walk is over.
-async fn settled(browser: &Browser) -> String {
+/// Returns the badge once verification has finished.
+async fn verification_badge(browser: &Browser) -> String {
     loop {
         let page = browser.get("/console/audit/chain").await.expect(200);
         if !page.text.contains("verifying") {
@@ -189,10 +191,10 @@ async fn settled(browser: &Browser) -> String {
     }
 }
 
-/// What the database computes for somebody who is gone is not waited for.
+/// Pending database work of a disconnected client must not delay the shutdown.
 #[tokio::test]
-async fn the_service_ends_while_the_chain_is_walked() {
-    const SOON: Duration = Duration::from_secs(30);
+async fn service_stops_while_the_chain_is_being_verified() {
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let server = Server::start(Database::sqlite()).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     // A log that takes minutes to read.
@@ -202,7 +204,7 @@ async fn the_service_ends_while_the_chain_is_walked() {
         hash, (WITH RECURSIVE m(j) AS (SELECT n.i UNION ALL SELECT j + 1 FROM m WHERE j < 1000000) SELECT MAX(j) FROM m) \
         FROM real_log CROSS JOIN n";
     server.db.execute(slow).await;
-    browser.post("/console/audit/verify", &[]).await.leads_to("/console/audit");
+    browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
     browser.get("/console/audit/chain").await.expect(200).shows("verifying");
-    tokio::time::timeout(SOON, server.stop()).await.expect("the service ends");
+    tokio::time::timeout(TIMEOUT, server.stop()).await.expect("the service must stop");
 }

@@ -1,4 +1,4 @@
-//! Forms that another site makes a browser send.
+//! Forms that another site makes a browser submit.
 
 use aims::{domain::Role, web::console::routes};
 use reqwest::Method;
@@ -8,10 +8,14 @@ use crate::{
     support::{Database, PASSWORD, Server},
 };
 
-both!(forms_from_elsewhere_are_refused, forms_of_the_console_are_not, no_page_can_be_framed_or_run_what_is_not_ours);
+both!(
+    forms_of_other_origins_are_rejected,
+    forms_of_the_console_are_accepted,
+    pages_cannot_be_framed_and_run_only_own_scripts
+);
 
-/// What a browser, or a program, may say of where a form comes from that is not the console.
-const ELSEWHERE: [&[(&str, &str)]; 8] = [
+/// Headers that a browser or another program may send with a form that did not come from the console.
+const FOREIGN_ORIGINS: [&[(&str, &str)]; 8] = [
     &[],
     &[("sec-fetch-site", "cross-site")],
     &[("sec-fetch-site", "same-site")],
@@ -22,15 +26,15 @@ const ELSEWHERE: [&[(&str, &str)]; 8] = [
     &[("origin", "https://aims.test.evil.example"), ("referer", "https://aims.test/console")],
 ];
 
-async fn forms_from_elsewhere_are_refused(db: Database) {
+async fn forms_of_other_origins_are_rejected(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
-    let nobody = "00000000-0000-7000-8000-000000000000";
+    let unknown = "00000000-0000-7000-8000-000000000000";
     let before = server.audited("console.signed_out").await.len();
     let mut refused = 0;
     for route in routes::list().into_iter().filter(|route| route.method == Method::POST) {
-        let path = ["{id}", "{key}", "{capability}"].iter().fold(route.path, |path, part| path.replace(part, nobody));
-        for headers in ELSEWHERE {
+        let path = ["{id}", "{key}", "{capability}"].iter().fold(route.path, |path, part| path.replace(part, unknown));
+        for headers in FOREIGN_ORIGINS {
             let mut request = browser.request(Method::POST, &path);
             for (name, value) in headers {
                 request = request.header(*name, *value);
@@ -46,9 +50,9 @@ async fn forms_from_elsewhere_are_refused(db: Database) {
     browser.get("/console/account").await.expect(200);
 }
 
-async fn forms_of_the_console_are_not(db: Database) {
-    // Browsers write an origin in one form, whatever the operator writes.
-    let server = Server::with(db, &[("PUBLIC_URL", "HTTPS://AIMS.test:443/")]).await;
+async fn forms_of_the_console_are_accepted(db: Database) {
+    // Browsers serialize an origin in one form, however the operator spelled it.
+    let server = Server::start_with(db, &[("PUBLIC_URL", "HTTPS://AIMS.test:443/")]).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let host = server.url.replace("http://", "");
     for headers in [
@@ -60,21 +64,21 @@ async fn forms_of_the_console_are_not(db: Database) {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        browser.send(request.form(&[("theme", "dark"), ("back", "/console/keys")])).await.leads_to("/console/keys");
+        browser.send(request.form(&[("theme", "dark"), ("back", "/console/keys")])).await.redirects_to("/console/keys");
     }
     assert!(browser.get("/console/keys").await.text.contains("data-theme=\"dark\""));
 }
 
-async fn no_page_can_be_framed_or_run_what_is_not_ours(db: Database) {
+async fn pages_cannot_be_framed_and_run_only_own_scripts(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
-    let nobody = "00000000-0000-7000-8000-000000000000";
+    let unknown = "00000000-0000-7000-8000-000000000000";
     for route in routes::list() {
         if route.path == "/console/audit/tail" || route.path == "/console/sign-out" {
             continue;
         }
         let parts = ["{id}", "{key}", "{capability}", "{seq}"];
-        let path = parts.iter().fold(route.path, |path, part| path.replace(part, nobody));
+        let path = parts.iter().fold(route.path, |path, part| path.replace(part, unknown));
         let page = if route.method == Method::GET { browser.get(&path).await } else { browser.post(&path, &[]).await };
         let policy = page.headers["content-security-policy"].to_str().unwrap();
         assert_eq!(page.headers["x-frame-options"], "DENY", "{path}");
@@ -84,7 +88,7 @@ async fn no_page_can_be_framed_or_run_what_is_not_ours(db: Database) {
         }
         assert!(!policy.contains("unsafe"), "{path}: {policy}");
         for mark in ["<script>", "<style", " style=", " onclick=", "javascript:"] {
-            assert!(!page.text.contains(mark), "{path} holds {mark}");
+            assert!(!page.text.contains(mark), "{path} contains {mark}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Text that means harm, in every field of every form: it is refused or shown as text, never as markup.
+//! Malicious text in every field of every form is rejected or displayed as text, never as markup.
 
 use aims::domain::Role;
 use serde_json::json;
@@ -10,7 +10,8 @@ use crate::{
 
 both!(hostile_text_is_never_markup);
 
-/// Breaks out of attributes, elements, comments, scripts, styles, encodings and lines; each is varied below.
+/// Texts that try to break out of attributes, elements, comments, scripts, styles, encodings and lines. Variants follow
+/// below.
 const SEEDS: [&str; 25] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -39,7 +40,7 @@ const SEEDS: [&str; 25] = [
     "hx-get=\"/console/sign-out\" hx-on:load=\"alert(1)\"",
 ];
 
-/// Two hundred texts.
+/// Returns two hundred texts.
 fn texts() -> Vec<String> {
     let vary = |seed: &str| {
         [
@@ -56,7 +57,7 @@ fn texts() -> Vec<String> {
     SEEDS.iter().flat_map(|seed| vary(seed)).collect()
 }
 
-/// What a page may hold of a text: nothing that a browser takes for markup.
+/// Asserts that a page contains the text only in escaped form.
 fn assert_harmless(page: &Page, text: &str, place: &str) {
     assert!(page.status.as_u16() < 500, "{place}: {text:?} gave {}", page.status);
     let shown = &page.text;
@@ -92,7 +93,7 @@ async fn send(browser: &Browser, path: &str, form: &[(&str, &str)], text: &str) 
 }
 
 async fn hostile_text_is_never_markup(db: Database) {
-    let server = Server::with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000000")]).await;
+    let server = Server::start_with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000000")]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     let agent = server.agent("target", &[]).await;
     let path = format!("/console/agents/{}", agent.id);
@@ -157,7 +158,7 @@ async fn hostile_text_is_never_markup(db: Database) {
         let query = serde_urlencoded::to_string([("q", t)]).unwrap();
         assert_harmless(&browser.get(&format!("/console/palette?{query}")).await, t, "palette");
     }
-    // What was accepted is shown as what it is, everywhere.
+    // Accepted text is displayed verbatim on every page.
     for path in [
         "/console",
         "/console/agents",

@@ -1,4 +1,4 @@
-//! Every page and form × every kind of caller, from the one table of routes.
+//! The authorisation matrix: every page and form × every role, from the route table.
 
 use aims::{
     domain::Role,
@@ -11,10 +11,10 @@ use crate::{
     support::{Browser, Database, Page, Server},
 };
 
-both!(every_page_refuses_whom_its_row_says);
+both!(every_page_requires_its_role);
 
-async fn every_page_refuses_whom_its_row_says(db: Database) {
-    let server = Server::with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000000")]).await;
+async fn every_page_requires_its_role(db: Database) {
+    let server = Server::start_with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000000")]).await;
     server.person("keeper", Role::Owner).await;
     let people = [
         (Some(Role::Viewer), server.signed_in("viewer", Role::Viewer).await),
@@ -25,7 +25,7 @@ async fn every_page_refuses_whom_its_row_says(db: Database) {
     let mut guarded = 0;
     for route in routes::list() {
         let Demand::Action(action) = route.demand else { continue };
-        // These end the session that the next rows need, or send events without end.
+        // These end the session that the remaining rows need, or stream events without end.
         if ["/console/sign-out", "/console/confirm", "/console/confirm/passkey", "/console/audit/tail"]
             .contains(&route.path.as_str())
         {
@@ -42,29 +42,30 @@ async fn every_page_refuses_whom_its_row_says(db: Database) {
                 None => assert_eq!(status, 401, "{route:?}"),
                 Some(role) if *role >= action.demands_role() => {
                     let let_in = [200, 303, 400, 404, 409, 422].contains(&status);
-                    assert!(let_in, "{role:?} must be let into {route:?}: {status} {}", page.text);
+                    assert!(let_in, "{role:?} must be able to access {route:?}: {status} {}", page.text);
                 }
                 Some(role) => {
-                    assert_eq!(status, 403, "{role:?} must not be let into {route:?}");
+                    assert_eq!(status, 403, "{role:?} must not be able to access {route:?}");
                     page.shows("Only an administrator with the role");
                 }
             }
         }
     }
-    assert_eq!(guarded, 79, "a new page belongs into this count, once somebody has thought about who may see it");
+    assert_eq!(guarded, 79, "review who may access the new page, then update this count");
 
-    // A forged form leaves a record of who tried.
+    // Forms without authority leave an audit record of the attempt.
     let denied = server.audited("authz.denied").await;
     assert!(denied.iter().any(|record| record["details_json"].as_str().unwrap().contains("\"role\":\"owner\"")));
     assert!(denied.iter().all(|record| !record["agent_id"].is_null() && record["success"] == 0));
-    assert_eq!(server.admin.get("/agents").await.expect(200).as_array().unwrap().len(), 1, "something was made");
+    assert_eq!(server.admin.get("/agents").await.expect(200).as_array().unwrap().len(), 1, "nothing must be created");
 }
 
-/// Asks for what does not exist, or with a form that is not valid, so that nothing but authority refuses.
+/// Calls a route for something that does not exist, or with an invalid form, so that only authorisation can reject it
+/// with 403.
 async fn call(browser: &Browser, method: &Method, path: &str) -> Page {
-    let nobody = "00000000-0000-7000-8000-000000000000";
+    let unknown = "00000000-0000-7000-8000-000000000000";
     let path = ["{id}", "{key}", "{capability}", "{seq}"]
         .iter()
-        .fold(path.to_owned(), |path, part| path.replace(part, nobody));
-    if method == Method::GET { browser.get(&path).await } else { browser.post(&path, &[("end", nobody)]).await }
+        .fold(path.to_owned(), |path, part| path.replace(part, unknown));
+    if method == Method::GET { browser.get(&path).await } else { browser.post(&path, &[("end", unknown)]).await }
 }

@@ -1,4 +1,4 @@
-//! The console, as a browser without JavaScript sees it.
+//! The console, used without JavaScript.
 
 mod account;
 mod agents;

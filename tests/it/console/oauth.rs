@@ -1,4 +1,4 @@
-//! The pages of the token service: resources, public keys, signing keys.
+//! Console pages for resources, public keys, tokens, delegates, trusted issuers and signing keys.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::{
 };
 
 both!(
-    resources_are_registered_edited_and_removed,
-    public_keys_are_registered_and_removed,
-    tokens_are_shown_and_ended,
-    delegates_are_added_and_removed,
-    issuers_are_trusted_and_no_more,
-    signing_keys_are_shown_and_rotated,
-    tokens_of_oauth_clients_are_counted_like_others,
+    resources_can_be_registered_edited_and_deleted,
+    public_keys_can_be_registered_and_removed,
+    tokens_can_be_listed_and_revoked,
+    delegates_can_be_added_and_removed,
+    trusted_issuers_can_be_added_and_removed,
+    signing_keys_can_be_listed_and_rotated,
+    overview_counts_oauth_tokens,
 );
 
-async fn resources_are_registered_edited_and_removed(db: Database) {
+async fn resources_can_be_registered_edited_and_deleted(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get("/console/resources").await.shows("No resources yet");
@@ -32,24 +32,24 @@ async fn resources_are_registered_edited_and_removed(db: Database) {
     page.shows("Use the whole URL").shows("value=\"/relative\"").shows("value=\"not:registered\"");
     let page = post(&browser, "https://mcp.example", "not:registered").await.expect(422);
     page.shows("One of these capabilities is not registered");
-    post(&browser, "https://mcp.example", "agents:read").await.leads_to("/console/resources");
+    post(&browser, "https://mcp.example", "agents:read").await.redirects_to("/console/resources");
     post(&browser, "https://mcp.example", "agents:read").await.expect(422).shows("already exists");
     let list = browser.get("/console/resources").await;
     list.shows("Tools &#60;b&#62;").shows("https://mcp.example");
     let id = server.admin.get("/resources").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
     let path = format!("/console/resources/{id}");
     browser.post(&path, &[("name", ""), ("scope", "agents:read")]).await.expect(422).shows("Fill this in");
-    browser.post(&path, &[("name", "New"), ("scope", "audit:read")]).await.leads_to(&path);
+    browser.post(&path, &[("name", "New"), ("scope", "audit:read")]).await.redirects_to(&path);
     browser.get(&path).await.shows("value=\"audit:read\"");
     let viewer = server.signed_in("vic", Role::Viewer).await;
     let page = viewer.get(&path).await.expect(200);
     assert!(page.text.contains("audit:read") && !page.text.contains("<button class=\"button button--danger"));
     viewer.post(&format!("{path}/delete"), &[]).await.expect(403);
-    browser.post(&format!("{path}/delete"), &[]).await.leads_to("/console/resources");
+    browser.post(&format!("{path}/delete"), &[]).await.redirects_to("/console/resources");
     browser.get(&path).await.expect(404);
 }
 
-async fn public_keys_are_registered_and_removed(db: Database) {
+async fn public_keys_can_be_registered_and_removed(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let agent = server.agent("worker", &[]).await;
@@ -66,31 +66,34 @@ async fn public_keys_are_registered_and_removed(db: Database) {
     });
     let mut private = jwk.clone();
     private["d"] = json!("c2VjcmV0LXNlY3JldC1zZWNyZXQ");
-    for (bad, told) in [
+    for (bad, message) in [
         (private.to_string(), "private or secret key"),
         ("{".to_owned(), "A JSON Web Key is a JSON object"),
         (String::new(), "A JSON Web Key is a JSON object"),
     ] {
         let page = browser.post(&path, &[("jwk", &bad)]).await.expect(422);
-        page.shows(told);
-        assert!(!page.text.contains("c2VjcmV0"), "a private key is not given back");
+        page.shows(message);
+        assert!(!page.text.contains("c2VjcmV0"), "the page must not echo a private key");
     }
-    browser.post(&path, &[("jwk", &jwk.to_string())]).await.leads_to(&keys);
+    browser.post(&path, &[("jwk", &jwk.to_string())]).await.redirects_to(&keys);
     browser.get(&keys).await.shows("primary").shows("ES256");
     browser.post(&path, &[("jwk", &jwk.to_string())]).await.expect(422).shows("has this public key already");
     let registered = server.admin.get(&format!("/agents/{}/public-keys", agent.id)).await.expect(200);
     let id = registered[0]["id"].as_str().unwrap();
-    browser.post(&format!("{path}/{id}/remove"), &[]).await.leads_to(&keys);
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.redirects_to(&keys);
     browser.post(&format!("{path}/{id}/remove"), &[]).await.expect(404);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM public_keys").await, 0);
 }
 
-async fn tokens_are_shown_and_ended(db: Database) {
+async fn tokens_can_be_listed_and_revoked(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let (planner, worker) = (server.agent("planner", &[]).await, server.agent("worker", &[]).await);
     let path = format!("/console/agents/{}/tokens", planner.id);
-    browser.post(&format!("/console/agents/{}/delegates", planner.id), &[("delegate", "worker")]).await.leads_to(&path);
+    browser
+        .post(&format!("/console/agents/{}/delegates", planner.id), &[("delegate", "worker")])
+        .await
+        .redirects_to(&path);
     let access_token = "urn:ietf:params:oauth:token-type:access_token";
     let form = [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
@@ -99,40 +102,40 @@ async fn tokens_are_shown_and_ended(db: Database) {
         ("actor_token", worker.client.token()),
         ("actor_token_type", access_token),
     ];
-    let anybody = server.anybody();
-    anybody.send(anybody.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
+    let anonymous = server.anonymous();
+    anonymous.send(anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
     browser.get(&path).await.shows("1 made of it").shows(&worker.id).shows("1 deep");
     let of_worker = format!("/console/agents/{}/tokens", worker.id);
     browser.get(&of_worker).await.shows("on behalf of").shows(&planner.id);
-    browser.post(&format!("{path}/end"), &[]).await.leads_to(&path);
+    browser.post(&format!("{path}/end"), &[]).await.redirects_to(&path);
     browser.get(&path).await.shows("2 tokens have ended").shows("No live tokens");
     assert!(!browser.get(&of_worker).await.text.contains("on behalf of"));
 }
 
-async fn delegates_are_added_and_removed(db: Database) {
+async fn delegates_can_be_added_and_removed(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let (planner, worker) = (server.agent("planner", &[]).await, server.agent("worker", &[]).await);
     let boss = server.agent("boss", &["admin:*"]).await;
     let (page, path) =
         (format!("/console/agents/{}/tokens", planner.id), format!("/console/agents/{}/delegates", planner.id));
-    for (name, told) in
+    for (name, message) in
         [("nobody", "No agent has this name"), ("", "No agent has this name"), ("planner", "needs nobody")]
     {
-        browser.post(&path, &[("delegate", name)]).await.expect(422).shows(told);
+        browser.post(&path, &[("delegate", name)]).await.expect(422).shows(message);
     }
-    browser.post(&path, &[("delegate", "worker")]).await.leads_to(&page);
+    browser.post(&path, &[("delegate", "worker")]).await.redirects_to(&page);
     browser.get(&page).await.shows("worker may act for planner now");
     browser.post(&path, &[("delegate", "worker")]).await.expect(422).shows("may act for this one already");
-    // Who acts for an agent that may do everything is for those to say who may do so themselves.
+    // Only a holder of `admin:*` may choose who acts for an agent that holds `admin:*`.
     let of_boss = format!("/console/agents/{}/delegates", boss.id);
     browser.post(&of_boss, &[("delegate", "worker")]).await.expect(403);
-    browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.leads_to(&page);
+    browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.redirects_to(&page);
     browser.post(&format!("{path}/{}/remove", worker.id), &[]).await.expect(404);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM delegations").await, 0);
 }
 
-async fn issuers_are_trusted_and_no_more(db: Database) {
+async fn trusted_issuers_can_be_added_and_removed(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
     let agent = server.agent("worker", &[]).await;
@@ -146,25 +149,25 @@ async fn issuers_are_trusted_and_no_more(db: Database) {
         ("audience", "https://aims.example"),
         ("claims", "sub = workload\r\n\r\nref=refs/heads/main"),
     ];
-    for (name, value, told) in [
+    for (name, value, message) in [
         ("issuer", "issuer.example", "https URL"),
         ("jwks_uri", "nowhere", "https URL"),
         ("claims", "sub", "name=value"),
         ("claims", "iss=https://issuer.example", "Compare claims that say who it is"),
     ] {
         let form = good.map(|(field, was)| if field == name { (field, value) } else { (field, was) });
-        browser.post(&path, &form).await.expect(422).shows(told);
+        browser.post(&path, &form).await.expect(422).shows(message);
     }
-    browser.post(&path, &good).await.leads_to(&keys);
+    browser.post(&path, &good).await.redirects_to(&keys);
     browser.get(&keys).await.shows("vouches for worker now").shows("sub=workload").shows("ref=refs/heads/main");
     let listed = server.admin.get(&format!("/agents/{}/federated-identities", agent.id)).await.expect(200);
     let id = listed[0]["id"].as_str().unwrap();
-    browser.post(&format!("{path}/{id}/remove"), &[]).await.leads_to(&keys);
+    browser.post(&format!("{path}/{id}/remove"), &[]).await.redirects_to(&keys);
     browser.post(&format!("{path}/{id}/remove"), &[]).await.expect(404);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM federated_identities").await, 0);
 }
 
-async fn signing_keys_are_shown_and_rotated(db: Database) {
+async fn signing_keys_can_be_listed_and_rotated(db: Database) {
     const PATH: &str = "/console/signing-keys";
     const ROTATE: &str = "/console/signing-keys/rotate";
     let server = Server::start(db).await;
@@ -174,22 +177,22 @@ async fn signing_keys_are_shown_and_rotated(db: Database) {
     viewer.post(ROTATE, &[]).await.expect(403);
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get(PATH).await.shows("Rotate now").shows("every 30 days").shows("Replace all signing keys");
-    browser.post(ROTATE, &[]).await.leads_to(PATH);
+    browser.post(ROTATE, &[]).await.redirects_to(PATH);
     browser.get(PATH).await.shows("may not know the next key yet");
-    browser.post(ROTATE, &[("when", "at_once")]).await.leads_to(PATH);
+    browser.post(ROTATE, &[("when", "at_once")]).await.redirects_to(PATH);
     browser.get(PATH).await.shows("signs from now on");
     server.clock.advance(signing_keys::PUBLISHED_FOR + Duration::from_mins(6));
     browser.post(ROTATE, &[]).await.expect(401).shows("Confirm that it is you");
     assert_eq!(server.db.count("SELECT COUNT(*) FROM signing_keys").await, 2);
 
     let shared = [("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")];
-    let server = Server::with(Database::sqlite(), &shared).await;
+    let server = Server::start_with(Database::sqlite(), &shared).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get(PATH).await.shows("JWT_SECRET_KEY");
-    browser.post(ROTATE, &[]).await.leads_to(PATH);
+    browser.post(ROTATE, &[]).await.redirects_to(PATH);
 }
 
-async fn tokens_of_oauth_clients_are_counted_like_others(db: Database) {
+async fn overview_counts_oauth_tokens(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     let agent = server.agent("worker", &[]).await;
@@ -199,10 +202,10 @@ async fn tokens_of_oauth_clients_are_counted_like_others(db: Database) {
     };
     let before = issued().await;
     let form = [("grant_type", "client_credentials"), ("client_secret", agent.raw_key.as_str())];
-    let anybody = server.anybody();
-    let asked = anybody.request(reqwest::Method::POST, "/oauth/token").form(&form);
-    anybody.send(asked).await.expect(200);
+    let anonymous = server.anonymous();
+    let asked = anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form);
+    anonymous.send(asked).await.expect(200);
     assert_eq!(issued().await, before + 1);
-    // The one of the older exchange, and this one.
+    // One token of the legacy exchange and this one.
     browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("Live tokens</dt><dd>2</dd>");
 }

@@ -1,4 +1,4 @@
-//! The first owner.
+//! Setting up the first owner.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::{
 };
 
 both!(
-    a_link_makes_one_owner_and_then_is_gone,
-    what_is_no_valid_link_is_forbidden,
-    of_fifty_at_once_one_becomes_the_owner,
-    the_form_says_what_is_wrong,
+    setup_link_creates_one_owner_and_then_expires,
+    invalid_setup_links_are_forbidden,
+    fifty_concurrent_setups_create_one_owner,
+    setup_form_explains_errors,
 );
 
 const FORM: [(&str, &str); 4] =
@@ -28,31 +28,31 @@ fn form(token: &str) -> Vec<(&str, &str)> {
     FORM.into_iter().chain([("token", token)]).collect()
 }
 
-async fn a_link_makes_one_owner_and_then_is_gone(db: Database) {
+async fn setup_link_creates_one_owner_and_then_expires(db: Database) {
     let server = Server::start(db).await;
     let (browser, token) = (server.browser(), token(&server).await);
     let path = format!("/console/setup?token={token}");
     browser.get(&path).await.expect(200).shows("Set up AIMS");
-    browser.post("/console/setup", &form(&token)).await.leads_to("/console");
+    browser.post("/console/setup", &form(&token)).await.redirects_to("/console");
     assert!(browser.cookie(COOKIE).is_some());
     browser.get("/console").await.expect(200).shows("Zoë Example");
 
     browser.get(&path).await.expect(404);
     browser.post("/console/setup", &form(&token)).await.expect(404);
     server.browser().get("/console/setup?token=junk").await.expect(404);
-    assert!(setup::make_token(&server.services).await.unwrap().is_none(), "a second owner by another link");
-    let made = &server.audited("administrator.created").await;
-    assert_eq!(made.len(), 1);
-    assert!(made[0]["agent_id"].is_null(), "made at the word of the host");
+    assert!(setup::make_token(&server.services).await.unwrap().is_none(), "no second setup link must be issued");
+    let created = &server.audited("administrator.created").await;
+    assert_eq!(created.len(), 1);
+    assert!(created[0]["agent_id"].is_null(), "the record must have no agent as actor");
 }
 
-async fn what_is_no_valid_link_is_forbidden(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn invalid_setup_links_are_forbidden(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let browser = server.browser();
     for path in ["/console/setup", "/console/setup?token=", "/console/setup?token=junk"] {
         let page = browser.get(path).await.expect(403);
         page.shows("This setup link is not valid, or its hour is over").shows("aims setup-token");
-        assert!(!page.text.contains("owner"), "there is none yet: {}", page.text);
+        assert!(!page.text.contains("owner"), "no owner exists yet: {}", page.text);
     }
     browser.post("/console/setup", &form("junk")).await.expect(403);
     let refused = server.audited("auth.failed").await;
@@ -69,7 +69,7 @@ async fn what_is_no_valid_link_is_forbidden(db: Database) {
     assert!(server.audited("administrator.created").await.is_empty());
 }
 
-async fn of_fifty_at_once_one_becomes_the_owner(db: Database) {
+async fn fifty_concurrent_setups_create_one_owner(db: Database) {
     let server = Server::start(db).await;
     let token = token(&server).await;
     let attempts = (0..50).map(|_| async {
@@ -78,16 +78,16 @@ async fn of_fifty_at_once_one_becomes_the_owner(db: Database) {
         (page.status.as_u16(), browser.cookie(COOKIE).is_some())
     });
     let outcomes = join_all(attempts).await;
-    let made: Vec<_> = outcomes.iter().filter(|(status, _)| *status == 303).collect();
-    assert_eq!(made, [&(303, true)], "{outcomes:?}");
+    let created: Vec<_> = outcomes.iter().filter(|(status, _)| *status == 303).collect();
+    assert_eq!(created, [&(303, true)], "{outcomes:?}");
     assert!(outcomes.iter().all(|(status, _)| [303, 404, 503].contains(status)), "{outcomes:?}");
     assert_eq!(server.db.count("SELECT COUNT(*) FROM administrators").await, 1);
 }
 
-async fn the_form_says_what_is_wrong(db: Database) {
+async fn setup_form_explains_errors(db: Database) {
     let server = Server::start(db).await;
     let (browser, token) = (server.browser(), token(&server).await);
-    for (field, value, complaint) in [
+    for (field, value, message) in [
         ("username", "", "Fill this in"),
         ("username", "a b", "Use letters, digits"),
         ("display_name", "", "Fill this in"),
@@ -98,11 +98,11 @@ async fn the_form_says_what_is_wrong(db: Database) {
         let mut sent = form(&token);
         sent.iter_mut().filter(|(name, _)| *name == field).for_each(|(_, sent)| *sent = value);
         let page = browser.post("/console/setup", &sent).await.expect(422);
-        page.shows(complaint);
-        assert!(!page.text.contains(PASSWORD), "a password came back");
+        page.shows(message);
+        assert!(!page.text.contains(PASSWORD), "the page must not echo a password");
         if field != "username" {
             page.shows("value=\"Zoe\"");
         }
     }
-    browser.post("/console/setup", &form(&token)).await.leads_to("/console");
+    browser.post("/console/setup", &form(&token)).await.redirects_to("/console");
 }

@@ -1,4 +1,5 @@
-//! Acts that issue a credential, widen authority or cannot be undone ask for a recent proof of identity, and then continue.
+//! Actions that issue a credential, widen authority or cannot be undone ask for a recent proof of identity and then
+//! continue.
 
 use std::time::Duration;
 
@@ -20,13 +21,13 @@ use crate::{
 };
 
 both!(
-    every_form_of_the_console_asks_or_is_known_not_to,
-    a_code_is_typed_again_after_the_proof,
-    a_private_key_does_not_wait,
-    sensitive_acts_ask_again_and_then_carry_on,
-    a_page_that_asks_first_is_shown_after_the_proof,
-    a_wrong_proof_changes_nothing,
-    secrets_do_not_wait,
+    every_sensitive_form_requires_a_proof,
+    codes_must_be_entered_again_after_the_proof,
+    private_keys_are_not_kept_during_the_proof,
+    sensitive_actions_require_a_proof_and_then_continue,
+    page_that_requires_a_proof_is_shown_afterwards,
+    wrong_proof_has_no_effect,
+    secrets_are_not_kept_during_the_proof,
 );
 
 async fn prove(browser: &Browser, page: &Page) -> Page {
@@ -34,8 +35,8 @@ async fn prove(browser: &Browser, page: &Page) -> Page {
     browser.post("/console/confirm", &[("password", PASSWORD), ("waiting_path", &path), ("waiting_body", &body)]).await
 }
 
-async fn sensitive_acts_ask_again_and_then_carry_on(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn sensitive_actions_require_a_proof_and_then_continue(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let target = server.agent("target", &["admin:*"]).await;
     let plain = server.agent("plain", &[]).await;
     let admin = server.capability("admin:*").await;
@@ -60,11 +61,11 @@ async fn sensitive_acts_ask_again_and_then_carry_on(db: Database) {
         let page = browser.post(path, form).await.expect(401);
         page.shows("Confirm that it is you");
         let after = server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].clone();
-        assert_eq!(before, after, "{path} did something without a proof");
+        assert_eq!(before, after, "{path} must have no effect without a proof");
 
         let stale = browser.copy();
         let page = prove(&browser, &page).await.expect(200);
-        assert_ne!(browser.cookie(COOKIE), cookie, "a proof must come with a new cookie");
+        assert_ne!(browser.cookie(COOKIE), cookie, "a proof must rotate the session cookie");
         stale.get("/console/account").await.expect(303);
         page.shows(&format!("action=\"{path}\""));
         let kept: Vec<_> = form.iter().map(|(name, _)| (*name, page.hidden(name))).collect();
@@ -75,84 +76,84 @@ async fn sensitive_acts_ask_again_and_then_carry_on(db: Database) {
     }
     assert_eq!(server.audited("console.proof_renewed").await.len(), acts.len());
 
-    // Removing access in a way that can be undone needs no proof.
+    // Revoking access in a way that can be undone needs no proof.
     server.clock.advance(Duration::from_mins(11));
     let other = server.agent("other", &[]).await;
     browser.post(&format!("/console/agents/{}/suspend", other.id), &[]).await.expect(303);
 }
 
-/// A form that must ask for a proof, with valid fields.
-struct Asking {
+/// A form that requires a proof, with valid fields.
+struct SensitiveForm {
     path: String,
     form: Vec<(&'static str, String)>,
     /// Fields that are not kept and must be entered again.
     secrets: Vec<(&'static str, String)>,
-    /// The status and the audit record once the act is allowed.
+    /// The status and the audit record once the action is allowed.
     done: (u16, Option<&'static str>),
 }
 
-/// Walks all forms of the console's route table. A form that is not listed here fails the test.
-async fn every_form_of_the_console_asks_or_is_known_not_to(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+/// Covers every form of the console's route table. A form that is not listed here fails the test.
+async fn every_sensitive_form_requires_a_proof(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     server.person("keeper", Role::Owner).await;
     let newest = async || server.admin.get("/audit?limit=1").await.expect(200)[0].clone();
     let forms: Vec<_> = routes::list().into_iter().filter(|route| route.method == Method::POST).collect();
-    let mut asking = 0;
+    let mut sensitive = 0;
     for (n, Listed { path, demand, .. }) in forms.into_iter().enumerate() {
         let Demand::Action(action) = demand else { continue };
         let (name, role) = (format!("person-{n}"), action.demands_role());
         let form = form(&server, &path, n).await;
         let browser = server.signed_in(&name, role).await;
         server.clock.advance(Duration::from_mins(11));
-        let Some(Asking { path, form, secrets, done }) = form else {
+        let Some(SensitiveForm { path, form, secrets, done }) = form else {
             let page = browser.post(&fill_in(&path), &[("password", "x")]).await;
             let is_confirmation = path.starts_with("/console/confirm");
             assert!(is_confirmation || !page.text.contains("Confirm that it is you"), "{path}");
             continue;
         };
-        asking += 1;
+        sensitive += 1;
         let borrowed: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let all: Vec<_> =
             borrowed.iter().copied().chain(secrets.iter().map(|(name, value)| (*name, value.as_str()))).collect();
         let before = newest().await;
         let page = browser.post(&path, &all).await;
-        assert_eq!(page.status.as_u16(), 401, "{path} does not ask a {role}: {}", page.text);
+        assert_eq!(page.status.as_u16(), 401, "{path} must ask a {role} for a proof: {}", page.text);
         page.shows("Confirm that it is you");
-        assert_eq!(newest().await["seq"], before["seq"], "{path} did something without a proof");
+        assert_eq!(newest().await["seq"], before["seq"], "{path} must have no effect without a proof");
 
         let page = prove(&browser, &page).await.expect(200);
         page.shows(&format!("action=\"{path}\""));
         let kept: Vec<_> = form.iter().map(|(name, _)| (*name, page.hidden(name))).collect();
-        assert_eq!(kept, form, "{path} loses what was typed");
+        assert_eq!(kept, form, "{path} must keep the input");
         let page = if secrets.is_empty() {
             browser.post(&path, &borrowed).await
         } else {
             browser.post(&path, &borrowed).await.expect(422);
             browser.post(&path, &all).await
         };
-        assert_eq!(page.status.as_u16(), done.0, "{path} does not carry on: {}", page.text);
+        assert_eq!(page.status.as_u16(), done.0, "{path} must continue: {}", page.text);
         if let Some(action) = done.1 {
             assert_eq!(newest().await["action"], action, "{path}");
         }
     }
-    assert_eq!(asking, 29, "a new form that asks belongs into this count");
+    assert_eq!(sensitive, 29, "update this count for a new form that requires a proof");
 }
 
-const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
+const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
 
 fn fill_in(path: &str) -> String {
-    ["{id}", "{key}", "{capability}"].iter().fold(path.to_owned(), |path, part| path.replace(part, NOBODY))
+    ["{id}", "{key}", "{capability}"].iter().fold(path.to_owned(), |path, part| path.replace(part, UNKNOWN_ID))
 }
 
-/// Returns the form of a row that must ask for a proof; `None` for one that must not.
+/// Returns a valid form of a row that requires a proof; `None` if the row requires none.
 #[expect(clippy::too_many_lines, reason = "a table, with a few lines for each form")]
-async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
+async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
     let agent = server.agent(&format!("agent-{n}"), &[]).await;
     let person = server.person(&format!("target-{n}"), Role::Viewer).await;
     let uri = format!("https://mcp.example/{n}");
     let resource = json!({ "identifier": uri, "name": "Tools" });
     let passwords = || vec![("new_password", PASSWORD.to_owned()), ("repeat_password", PASSWORD.to_owned())];
-    let (mut id, mut key, mut secrets) = (agent.id.clone(), NOBODY.to_owned(), Vec::new());
+    let (mut id, mut key, mut secrets) = (agent.id.clone(), UNKNOWN_ID.to_owned(), Vec::new());
     let owned = |form: &[(&'static str, &str)]| form.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     let (form, done): (Vec<_>, _) = match row {
         // Sessions, and the forms that ask for the proof.
@@ -163,13 +164,13 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
         | "/console/account/sessions"
         // Asks for the current password itself.
         | "/console/account/password"
-        // Does not grant access.
+        // Grants no access.
         | "/console/agents"
         | "/console/agents/{id}"
         | "/console/capabilities"
         | "/console/capabilities/{id}"
         | "/console/audit/verify"
-        // Removes access, and can be undone.
+        // Removes access and can be undone.
         | "/console/agents/bulk"
         | "/console/agents/{id}/suspend"
         | "/console/agents/{id}/grants/{capability}/remove"
@@ -234,16 +235,16 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
             (owned(&form), (303, Some("resource.created")))
         }
         "/console/resources/{id}" => {
-            let made = server.admin.post("/resources", resource).await.expect(201);
-            made["id"].as_str().unwrap().clone_into(&mut id);
+            let created = server.admin.post("/resources", resource).await.expect(201);
+            created["id"].as_str().unwrap().clone_into(&mut id);
             (owned(&[("name", "Tools"), ("scope", "agents:read")]), (303, Some("resource.updated")))
         }
         "/console/resources/{id}/delete" => {
-            let made = server.admin.post("/resources", resource).await.expect(201);
-            made["id"].as_str().unwrap().clone_into(&mut id);
+            let created = server.admin.post("/resources", resource).await.expect(201);
+            created["id"].as_str().unwrap().clone_into(&mut id);
             (Vec::new(), (303, Some("resource.deleted")))
         }
-        // Refused or done, as the age of the next key is.
+        // Rejected or accepted, depending on the age of the next key.
         "/console/signing-keys/rotate" => (owned(&[("when", "")]), (303, None)),
         "/console/administrators" => {
             secrets = passwords();
@@ -267,21 +268,21 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<Asking> {
             (id, secrets) = (person.to_string(), passwords());
             (owned(&[("every_factor", "on")]), (303, Some("administrator.password_changed")))
         }
-        // There is none here; the next test takes one in use.
+        // None is configured here; the next test enables one.
         "/console/account/authenticator" | "/console/account/authenticator/remove" => (Vec::new(), (303, None)),
-        // Refused without an authenticator.
+        // Rejected without an authenticator.
         "/console/account/recovery-codes" => (Vec::new(), (400, None)),
-        // A script asks; no device answers here.
+        // Called by a script, and there is no authenticator here.
         "/console/account/passkeys/options" => (Vec::new(), (200, None)),
         "/console/account/passkeys" => (owned(&[("name", "laptop"), ("credential", "junk")]), (303, None)),
         "/console/account/passkeys/{id}/remove" => {
-            NOBODY.clone_into(&mut id);
+            UNKNOWN_ID.clone_into(&mut id);
             (Vec::new(), (404, None))
         }
-        other => panic!("say here whether {other} asks for a recent proof"),
+        other => panic!("decide whether {other} requires a recent proof"),
     };
     let path = row.replace("{id}", &id).replace("{key}", &key);
-    Some(Asking { path, form, secrets, done })
+    Some(SensitiveForm { path, form, secrets, done })
 }
 
 fn jwk() -> serde_json::Value {
@@ -292,7 +293,7 @@ async fn disable(server: &Server, person: AdministratorId) {
     administrators::disable(&server.services, &Caller::system(), person).await.unwrap();
 }
 
-async fn a_code_is_typed_again_after_the_proof(db: Database) {
+async fn codes_must_be_entered_again_after_the_proof(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let path = "/console/account/authenticator";
@@ -303,11 +304,11 @@ async fn a_code_is_typed_again_after_the_proof(db: Database) {
     assert!(!page.text.contains(&typed), "{}", page.text);
     prove(&browser, &page).await.expect(200);
     let page = browser.post(path, &[]).await.expect(422);
-    assert_eq!(secret(&page), shown, "the app would have to be set up again");
+    assert_eq!(secret(&page), shown, "the pending secret must stay the same");
     browser.post(path, &[("code", &code(&server, &shown))]).await.expect(200).shows("<li><code>");
 }
 
-async fn a_private_key_does_not_wait(db: Database) {
+async fn private_keys_are_not_kept_during_the_proof(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("target", &[]).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
@@ -321,8 +322,8 @@ async fn a_private_key_does_not_wait(db: Database) {
     assert!(!page.text.contains("nWGxne"), "{}", page.text);
 }
 
-async fn a_page_that_asks_first_is_shown_after_the_proof(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn page_that_requires_a_proof_is_shown_afterwards(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let agent = server.agent("target", &[]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     let keys = format!("/console/agents/{}/keys/new", agent.id);
@@ -331,20 +332,20 @@ async fn a_page_that_asks_first_is_shown_after_the_proof(db: Database) {
         let page = browser.get(path).await.expect(401);
         let next = page.hidden("next");
         let form = [("password", PASSWORD), ("next", &next)];
-        browser.post("/console/confirm", &form).await.leads_to(path);
+        browser.post("/console/confirm", &form).await.redirects_to(path);
         browser.get(path).await.expect(200);
     }
-    // A script that is refused the options for a passkey sends the browser here.
+    // A script that is denied the passkey options redirects the browser here.
     server.clock.advance(Duration::from_mins(11));
     let page = browser.get("/console/account/passkeys").await.expect(401);
     let form = [("password", PASSWORD), ("next", &page.hidden("next"))];
-    browser.post("/console/confirm", &form).await.leads_to("/console/account/passkeys");
-    browser.get("/console/account/passkeys").await.leads_to("/console/account");
+    browser.post("/console/confirm", &form).await.redirects_to("/console/account/passkeys");
+    browser.get("/console/account/passkeys").await.redirects_to("/console/account");
     browser.get("/console/account").await.shows("Add the passkey now");
 }
 
-async fn a_wrong_proof_changes_nothing(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn wrong_proof_has_no_effect(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let target = server.agent("target", &[]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     server.clock.advance(Duration::from_mins(11));
@@ -359,8 +360,8 @@ async fn a_wrong_proof_changes_nothing(db: Database) {
     assert_eq!(server.admin.get(&format!("/agents/{}", target.id)).await.expect(200)["status"], "active");
 }
 
-async fn secrets_do_not_wait(db: Database) {
-    let server = Server::with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
+async fn secrets_are_not_kept_during_the_proof(db: Database) {
+    let server = Server::start_with(db, &[("JWT_EXPIRATION_MINUTES", "1440")]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     server.clock.advance(Duration::from_mins(11));
     let form = [

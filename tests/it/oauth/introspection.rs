@@ -1,54 +1,56 @@
-//! Introspection: what a token is worth at this moment (RFC 7662).
+//! Token introspection (RFC 7662).
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{as_client, ask, post, refused, token};
+use super::{post, post_as_client, refused, request_token, token};
 use crate::{
     both,
     support::{Client, Database, Server},
 };
 
 both!(
-    a_resource_server_learns_what_a_token_is_worth,
-    what_ends_a_token_ends_it_here_too,
-    only_resource_servers_may_ask,
+    introspection_returns_the_current_state_of_a_token,
+    ended_tokens_are_inactive,
+    introspection_requires_its_capability,
 );
 
 const PATH: &str = "/oauth/introspect";
 const INACTIVE: &str = "{\"active\":false}";
 
-async fn look(resource_server: &Client, token: &str) -> serde_json::Value {
+async fn introspect(resource_server: &Client, token: &str) -> serde_json::Value {
     post(resource_server, PATH, &[("token", token)]).await.expect(200)
 }
 
-async fn a_resource_server_learns_what_a_token_is_worth(db: Database) {
+async fn introspection_returns_the_current_state_of_a_token(db: Database) {
     let server = Server::start(db).await;
-    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
+    let resource_server = server.agent("resource-server", &["tokens:introspect"]).await;
     let agent = server.agent("worker", &["agents:read", "keys:manage"]).await;
-    let body = ask(&server, &agent, &[("scope", "agents:read keys:manage")]).await.expect(200);
+    let body = request_token(&server, &agent, &[("scope", "agents:read keys:manage")]).await.expect(200);
     let token = body["access_token"].as_str().unwrap();
-    let said = super::claims(token);
-    let by_token = look(&asking.client, token).await;
-    let by_secret = as_client(&server, &asking, PATH, &[("token", token), ("token_type_hint", "access_token")]).await;
+    let payload = super::claims(token);
+    let by_token = introspect(&resource_server.client, token).await;
+    let by_secret =
+        post_as_client(&server, &resource_server, PATH, &[("token", token), ("token_type_hint", "access_token")]).await;
     assert_eq!(by_secret.header("cache-control"), Some("no-store"));
     assert_eq!(by_secret.expect(200), by_token);
     assert_eq!((&by_token["active"], &by_token["token_type"]), (&json!(true), &json!("Bearer")));
     for claim in ["iss", "sub", "aud", "client_id", "exp", "iat", "jti", "scope"] {
-        assert_eq!(by_token[claim], said[claim], "{claim}");
+        assert_eq!(by_token[claim], payload[claim], "{claim}");
     }
-    // What the agent lost is no longer in the scope, though the token says so.
+    // A capability that was revoked is no longer in the scope, even if the token still contains it.
     let capability = server.capability("keys:manage").await;
     server.admin.delete(&format!("/agents/{}/capabilities/{capability}", agent.id)).await.expect(204);
-    assert_eq!(look(&asking.client, token).await["scope"], "agents:read");
+    assert_eq!(introspect(&resource_server.client, token).await["scope"], "agents:read");
 }
 
-async fn what_ends_a_token_ends_it_here_too(db: Database) {
+async fn ended_tokens_are_inactive(db: Database) {
     let server = Server::start(db).await;
-    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
-    let is_active =
-        async |token: &str| look(&server.anybody().login(&asking.raw_key).await, token).await["active"] == true;
+    let resource_server = server.agent("resource-server", &["tokens:introspect"]).await;
+    let is_active = async |token: &str| {
+        introspect(&server.anonymous().login(&resource_server.raw_key).await, token).await["active"] == true
+    };
 
     for act in ["suspend", "revoke", "revoke-tokens"] {
         let agent = server.agent(act, &["agents:read"]).await;
@@ -68,23 +70,27 @@ async fn what_ends_a_token_ends_it_here_too(db: Database) {
     assert!(!is_active(&token).await);
 }
 
-async fn only_resource_servers_may_ask(db: Database) {
+async fn introspection_requires_its_capability(db: Database) {
     let server = Server::start(db).await;
-    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
+    let resource_server = server.agent("resource-server", &["tokens:introspect"]).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let token = token(&server, &agent, &[]).await;
     refused(&post(&agent.client, PATH, &[("token", &token)]).await, 403, "insufficient_scope");
-    refused(&as_client(&server, &agent, PATH, &[("token", &token)]).await, 403, "insufficient_scope");
-    refused(&post(&server.anybody(), PATH, &[("token", &token)]).await, 401, "invalid_client");
-    let junk = server.anybody().with_token("junk");
+    refused(&post_as_client(&server, &agent, PATH, &[("token", &token)]).await, 403, "insufficient_scope");
+    refused(&post(&server.anonymous(), PATH, &[("token", &token)]).await, 401, "invalid_client");
+    let junk = server.anonymous().with_token("junk");
     refused(&post(&junk, PATH, &[("token", &token)]).await, 401, "invalid_token");
-    refused(&post(&asking.client, PATH, &[]).await, 400, "invalid_request");
-    refused(&post(&asking.client, PATH, &[("token", &token), ("token", &token)]).await, 400, "invalid_request");
+    refused(&post(&resource_server.client, PATH, &[]).await, 400, "invalid_request");
+    refused(
+        &post(&resource_server.client, PATH, &[("token", &token), ("token", &token)]).await,
+        400,
+        "invalid_request",
+    );
     assert_eq!(server.audited("authz.denied").await.len(), 2);
-    // Whatever is no token of ours is not active, and nothing is said about why.
+    // Any unknown token is inactive, without a reason.
     let tampered = format!("{token}x");
     for nonsense in ["x", "a.b.c", &agent.raw_key, &tampered, &"x".repeat(100_000)] {
-        let answer = post(&asking.client, PATH, &[("token", nonsense)]).await;
-        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, INACTIVE));
+        let response = post(&resource_server.client, PATH, &[("token", nonsense)]).await;
+        assert_eq!((response.status.as_u16(), response.text.as_str()), (200, INACTIVE));
     }
 }

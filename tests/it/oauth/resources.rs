@@ -1,61 +1,61 @@
-//! Protected resources: registered, and asked for by `resource` (RFC 8707).
+//! Protected resources and resource indicators (RFC 8707).
 
 use serde_json::json;
 
-use super::{ISSUER, as_client, ask, claims, post, refused, token};
+use super::{ISSUER, claims, post, post_as_client, refused, request_token, token};
 use crate::{
     both,
     support::{Database, Server, details},
 };
 
 both!(
-    a_token_is_for_the_resource_that_was_asked_for,
-    resources_are_registered_edited_and_removed,
-    a_resource_is_known_by_every_equivalent_identifier,
-    a_resource_that_is_named_twice_is_one,
-    resources_of_an_earlier_version_are_known,
+    token_is_for_the_requested_resource,
+    resources_can_be_registered_edited_and_deleted,
+    resource_matches_every_equivalent_identifier,
+    resource_named_twice_counts_once,
+    resources_of_an_earlier_version_still_match,
 );
 
-async fn a_token_is_for_the_resource_that_was_asked_for(db: Database) {
+async fn token_is_for_the_requested_resource(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read", "keys:manage"]).await;
-    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
+    let resource_server = server.agent("resource-server", &["tokens:introspect"]).await;
     let uri = "https://mcp.example/tools";
     let new = json!({ "identifier": uri, "name": "Tools", "scope": "agents:read audit:read" });
     server.admin.post("/resources", new).await.expect(201);
 
-    // The agent's own, as far as the resource allows.
-    let body = ask(&server, &agent, &[("resource", uri)]).await.expect(200);
+    // The agent's capabilities that the resource allows.
+    let body = request_token(&server, &agent, &[("resource", uri)]).await.expect(200);
     assert_eq!(body["scope"], "agents:read");
     let token_for_it = body["access_token"].as_str().unwrap();
     assert_eq!(claims(token_for_it)["aud"], uri);
     for more in ["keys:manage", "audit:read"] {
-        refused(&ask(&server, &agent, &[("resource", uri), ("scope", more)]).await, 400, "invalid_scope");
+        refused(&request_token(&server, &agent, &[("resource", uri), ("scope", more)]).await, 400, "invalid_scope");
     }
-    // It is good nowhere else, AIMS's own API included.
-    server.anybody().with_token(token_for_it).get("/agents").await.refused(401, "Invalid or expired token");
-    let looked_at = post(&asking.client, "/oauth/introspect", &[("token", token_for_it)]).await.expect(200);
-    assert_eq!((&looked_at["active"], &looked_at["aud"]), (&json!(true), &json!(uri)));
+    // The token is valid nowhere else, including the AIMS API.
+    server.anonymous().with_token(token_for_it).get("/agents").await.refused(401, "Invalid or expired token");
+    let introspected = post(&resource_server.client, "/oauth/introspect", &[("token", token_for_it)]).await.expect(200);
+    assert_eq!((&introspected["active"], &introspected["aud"]), (&json!(true), &json!(uri)));
 
-    // AIMS itself needs no registration, and many write a URL without a path with a slash.
+    // AIMS itself needs no registration, and many clients add a slash to a URL without a path.
     for own in [ISSUER.to_owned(), format!("{ISSUER}/")] {
         let own = token(&server, &agent, &[("resource", &own)]).await;
         assert_eq!(claims(&own)["aud"], ISSUER);
-        server.anybody().with_token(&own).get("/agents").await.expect(200);
+        server.anonymous().with_token(&own).get("/agents").await.expect(200);
     }
-    refused(&ask(&server, &agent, &[("resource", &format!("{ISSUER}//"))]).await, 400, "invalid_target");
+    refused(&request_token(&server, &agent, &[("resource", &format!("{ISSUER}//"))]).await, 400, "invalid_target");
     for unknown in ["https://mcp.example/tools/", "https://mcp.example/Tools", "https://other.example", "x", "#", "\0"]
     {
-        refused(&ask(&server, &agent, &[("resource", unknown)]).await, 400, "invalid_target");
+        refused(&request_token(&server, &agent, &[("resource", unknown)]).await, 400, "invalid_target");
     }
     assert_eq!(server.audited("token.refused").await.len(), 9);
-    refused(&ask(&server, &agent, &[("resource", uri), ("resource", ISSUER)]).await, 400, "invalid_target");
+    refused(&request_token(&server, &agent, &[("resource", uri), ("resource", ISSUER)]).await, 400, "invalid_target");
 }
 
-async fn resources_are_registered_edited_and_removed(db: Database) {
+async fn resources_can_be_registered_edited_and_deleted(db: Database) {
     let server = Server::start(db).await;
     let new = |identifier: &str| json!({ "identifier": identifier, "name": "Tools", "scope": "agents:read" });
-    let made = server.admin.post("/resources", new("https://a.example")).await.expect(201);
+    let created = server.admin.post("/resources", new("https://a.example")).await.expect(201);
     server.admin.post("/resources", new("https://a.example")).await.refused(409, "Resource identifier already exists");
     server.admin.post("/resources", new(ISSUER)).await.expect(409);
     server.admin.post("/resources", new(&format!("{ISSUER}/"))).await.expect(409);
@@ -70,30 +70,31 @@ async fn resources_are_registered_edited_and_removed(db: Database) {
     server.admin.post("/resources", json!({ "identifier": "urn:example:b", "name": "B" })).await.expect(201);
     let listed = server.admin.get("/resources?limit=1").await;
     assert!(listed.header("link").unwrap().contains("rel=\"next\""));
-    assert_eq!(listed.expect(200), json!([made]));
+    assert_eq!(listed.expect(200), json!([created]));
     assert_eq!(server.admin.get("/resources").await.expect(200).as_array().unwrap().len(), 2);
 
-    let path = format!("/resources/{}", made["id"].as_str().unwrap());
+    let path = format!("/resources/{}", created["id"].as_str().unwrap());
     let edited = server.admin.patch(&path, json!({ "name": "New", "scope": "" })).await.expect(200);
     assert_eq!((&edited["name"], &edited["scope"]), (&json!("New"), &json!("")));
     server.admin.patch(&path, json!({ "name": "New" })).await.expect(200);
     assert_eq!(server.admin.get(&path).await.expect(200), edited);
     let records = server.audited("resource.updated").await;
-    assert_eq!(records.len(), 1, "an edit that changes nothing leaves no record");
+    assert_eq!(records.len(), 1, "a no-op edit must leave no record");
     assert_eq!(details(&records[0])["changes"]["scope"], json!({ "from": "agents:read", "to": "" }));
 
     let agent = server.agent("worker", &["agents:read"]).await;
-    ask(&server, &agent, &[("resource", "https://a.example")]).await.expect(200);
+    request_token(&server, &agent, &[("resource", "https://a.example")]).await.expect(200);
     agent.client.delete(&path).await.refused(403, "Missing required capability: admin:*");
     server.admin.delete(&path).await.expect(204);
     server.admin.get(&path).await.refused(404, "Resource not found");
     server.admin.delete(&path).await.refused(404, "Resource not found");
-    refused(&ask(&server, &agent, &[("resource", "https://a.example")]).await, 400, "invalid_target");
+    refused(&request_token(&server, &agent, &[("resource", "https://a.example")]).await, 400, "invalid_target");
     assert_eq!(server.audited("resource.deleted").await.len(), 1);
 }
 
-/// RFC 8707 names resources by URIs, which are compared as RFC 3986 §6.2 says. The audience is what was registered.
-async fn a_resource_is_known_by_every_equivalent_identifier(db: Database) {
+/// RFC 8707 identifies resources by URIs, which are compared as in RFC 3986 §6.2. The audience is the registered
+/// identifier.
+async fn resource_matches_every_equivalent_identifier(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let new = |identifier: &str| json!({ "identifier": identifier, "name": "x", "scope": "agents:read" });
@@ -126,12 +127,12 @@ async fn a_resource_is_known_by_every_equivalent_identifier(db: Database) {
             server.admin.post("/resources", new(same)).await.refused(409, "Resource identifier already exists");
         }
         for other in others {
-            refused(&ask(&server, &agent, &[("resource", other)]).await, 400, "invalid_target");
+            refused(&request_token(&server, &agent, &[("resource", other)]).await, 400, "invalid_target");
         }
     }
 }
 
-async fn a_resource_that_is_named_twice_is_one(db: Database) {
+async fn resource_named_twice_counts_once(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let planner = server.agent("planner", &["agents:read"]).await;
@@ -147,35 +148,40 @@ async fn a_resource_that_is_named_twice_is_one(db: Database) {
         ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
     ];
     for grant in [&[("grant_type", "client_credentials")][..], &exchange] {
-        let ask =
-            async |wanted: &[(&str, &str)]| as_client(&server, &agent, "/oauth/token", &[grant, wanted].concat()).await;
+        let request = async |wanted: &[(&str, &str)]| {
+            post_as_client(&server, &agent, "/oauth/token", &[grant, wanted].concat()).await
+        };
         for (first, second) in [("resource", "resource"), ("audience", "audience"), ("resource", "audience")] {
             for same in ["https://one.example", "https://ONE.example:443/"] {
-                let body = ask(&[(first, "https://one.example"), (second, same), (first, same)]).await.expect(200);
+                let body = request(&[(first, "https://one.example"), (second, same), (first, same)]).await.expect(200);
                 assert_eq!(claims(body["access_token"].as_str().unwrap())["aud"], "https://one.example");
             }
             for other in ["https://two.example", ISSUER, "x", "https://one.example/x"] {
                 for [one, other] in [["https://one.example", other], [other, "https://one.example"]] {
-                    refused(&ask(&[(first, one), (second, other)]).await, 400, "invalid_target");
+                    refused(&request(&[(first, one), (second, other)]).await, 400, "invalid_target");
                 }
             }
             let issuer = format!("{ISSUER}/");
-            ask(&[(first, &issuer), (second, ISSUER)]).await.expect(200);
+            request(&[(first, &issuer), (second, ISSUER)]).await.expect(200);
             // Naming an unregistered resource twice does not make it known.
-            refused(&ask(&[(first, "x"), (second, "x")]).await, 400, "invalid_target");
+            refused(&request(&[(first, "x"), (second, "x")]).await, 400, "invalid_target");
         }
     }
-    refused(&ask(&server, &agent, &[("scope", "agents:read"), ("scope", "agents:read")]).await, 400, "invalid_request");
+    refused(
+        &request_token(&server, &agent, &[("scope", "agents:read"), ("scope", "agents:read")]).await,
+        400,
+        "invalid_request",
+    );
 }
 
-async fn resources_of_an_earlier_version_are_known(db: Database) {
+async fn resources_of_an_earlier_version_still_match(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let (plain, shouted) = ("https://mcp.example", "HTTPS://MCP.EXAMPLE");
     let new = |identifier: &str| json!({ "identifier": identifier, "name": "x", "scope": "agents:read" });
     server.admin.post("/resources", new(plain)).await.expect(201);
     server.admin.post("/resources", new("https://other.example")).await.expect(201);
-    // It did not know that these two are equivalent.
+    // An earlier version did not treat these two as equivalent.
     server.db.execute("UPDATE resources SET normal_form = NULL").await;
     server.db.execute(&format!("UPDATE resources SET identifier = '{shouted}' WHERE identifier <> '{plain}'")).await;
     let server = server.restart(&[]).await;

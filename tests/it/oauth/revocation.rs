@@ -1,95 +1,96 @@
-//! Revocation of one token (RFC 7009), and of all that an agent has.
+//! Revocation of one token (RFC 7009) and of all tokens of an agent.
 
 use std::time::Duration;
 
 use aims::domain::Role;
 use serde_json::json;
 
-use super::{as_client, ask, post, refused, token};
+use super::{post, post_as_client, refused, request_token, token};
 use crate::{
     both,
     support::{Database, Server, details},
 };
 
 both!(
-    a_client_revokes_its_own_token,
-    nobody_revokes_the_token_of_another,
-    all_tokens_of_an_agent_end_and_its_keys_stay,
-    what_has_expired_is_forgotten,
-    a_revocation_does_not_wait_for_its_count,
-    the_tokens_that_count_are_listed,
+    clients_can_revoke_their_own_tokens,
+    clients_cannot_revoke_tokens_of_others,
+    revoking_all_tokens_keeps_the_keys,
+    expired_revocations_are_deleted,
+    revocation_does_not_depend_on_counting_the_tokens,
+    active_tokens_are_listed,
 );
 
 const PATH: &str = "/oauth/revoke";
 
-async fn a_client_revokes_its_own_token(db: Database) {
+async fn clients_can_revoke_their_own_tokens(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let (ended, kept) = (token(&server, &agent, &[]).await, token(&server, &agent, &[]).await);
-    // Twice: a client that got no answer tries again.
+    // Repeated, as by a client that got no response.
     for tokens_ended in [1, 0] {
-        let answer = as_client(&server, &agent, PATH, &[("token", &ended), ("token_type_hint", "refresh_token")]).await;
-        assert_eq!(answer.expect(200), json!({ "tokens_ended": tokens_ended }));
+        let response =
+            post_as_client(&server, &agent, PATH, &[("token", &ended), ("token_type_hint", "refresh_token")]).await;
+        assert_eq!(response.expect(200), json!({ "tokens_ended": tokens_ended }));
     }
-    server.anybody().with_token(&ended).get("/agents").await.refused(401, "Invalid or expired token");
-    server.anybody().with_token(&kept).get("/agents").await.expect(200);
+    server.anonymous().with_token(&ended).get("/agents").await.refused(401, "Invalid or expired token");
+    server.anonymous().with_token(&kept).get("/agents").await.expect(200);
     let records = server.audited("token.revoked").await;
     assert_eq!(records.len(), 1);
     assert_eq!(records[0]["resource_id"], super::claims(&ended)["jti"]);
-    // A token that is none is none to revoke.
+    // Revoking an unknown token succeeds.
     for nonsense in ["x", "a.b.c", &agent.raw_key] {
-        assert_eq!(as_client(&server, &agent, PATH, &[("token", nonsense)]).await.status, 200);
+        assert_eq!(post_as_client(&server, &agent, PATH, &[("token", nonsense)]).await.status, 200);
     }
-    refused(&as_client(&server, &agent, PATH, &[]).await, 400, "invalid_request");
-    // Also the tokens of the older exchange.
+    refused(&post_as_client(&server, &agent, PATH, &[]).await, 400, "invalid_request");
+    // Tokens of `/auth/token` can be revoked, too.
     let old = agent.client.token().to_owned();
-    as_client(&server, &agent, PATH, &[("token", &old)]).await;
+    post_as_client(&server, &agent, PATH, &[("token", &old)]).await;
     agent.client.get("/agents").await.refused(401, "Invalid or expired token");
     let server = server.restart(&[]).await;
-    server.anybody().with_token(&old).get("/agents").await.refused(401, "Invalid or expired token");
-    server.anybody().with_token(&kept).get("/agents").await.expect(200);
+    server.anonymous().with_token(&old).get("/agents").await.refused(401, "Invalid or expired token");
+    server.anonymous().with_token(&kept).get("/agents").await.expect(200);
 }
 
-async fn nobody_revokes_the_token_of_another(db: Database) {
+async fn clients_cannot_revoke_tokens_of_others(db: Database) {
     let server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &["agents:read"]).await, server.agent("b", &["admin:*"]).await);
     let token = token(&server, &agent, &[]).await;
-    refused(&as_client(&server, &other, PATH, &[("token", &token)]).await, 400, "unauthorized_client");
+    refused(&post_as_client(&server, &other, PATH, &[("token", &token)]).await, 400, "unauthorized_client");
     let record = server.audited("authz.denied").await.remove(0);
     assert_eq!((&record["agent_id"], &record["success"]), (&json!(other.id), &json!(0)));
     assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("token"), &super::claims(&token)["jti"]));
     assert_eq!(details(&record)["reason"], "unauthorized_client");
-    refused(&post(&server.anybody(), PATH, &[("token", &token)]).await, 401, "invalid_client");
-    // Holding a token is no client authentication.
-    refused(&post(&server.anybody().with_token(&token), PATH, &[("token", &token)]).await, 401, "invalid_client");
-    server.anybody().with_token(&token).get("/agents").await.expect(200);
+    refused(&post(&server.anonymous(), PATH, &[("token", &token)]).await, 401, "invalid_client");
+    // A bearer token does not authenticate a client.
+    refused(&post(&server.anonymous().with_token(&token), PATH, &[("token", &token)]).await, 401, "invalid_client");
+    server.anonymous().with_token(&token).get("/agents").await.expect(200);
 }
 
-async fn all_tokens_of_an_agent_end_and_its_keys_stay(db: Database) {
+async fn revoking_all_tokens_keeps_the_keys(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let tokens = [token(&server, &agent, &[]).await, agent.client.token().to_owned()];
-    let answer = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
-    assert_eq!(answer, json!({ "tokens_ended": 2 }));
+    let response = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
+    assert_eq!(response, json!({ "tokens_ended": 2 }));
     for token in tokens {
-        server.anybody().with_token(&token).get("/agents").await.refused(401, "Invalid or expired token");
+        server.anonymous().with_token(&token).get("/agents").await.refused(401, "Invalid or expired token");
     }
-    let fresh = ask(&server, &agent, &[]).await.expect(200);
-    server.anybody().with_token(fresh["access_token"].as_str().unwrap()).get("/agents").await.expect(200);
+    let fresh = request_token(&server, &agent, &[]).await.expect(200);
+    server.anonymous().with_token(fresh["access_token"].as_str().unwrap()).get("/agents").await.expect(200);
     assert_eq!(server.audited("agent.tokens_revoked").await[0]["resource_id"], json!(agent.id));
 }
 
-async fn a_revocation_does_not_wait_for_its_count(db: Database) {
+async fn revocation_does_not_depend_on_counting_the_tokens(db: Database) {
     const ENDED: u32 = 2_000;
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let path = format!("/agents/{}", agent.id);
     let key = server.admin.post(&format!("{path}/keys"), json!({})).await.expect(201);
-    server.anybody().login(key["raw_key"].as_str().unwrap()).await;
+    server.anonymous().login(key["raw_key"].as_str().unwrap()).await;
     server.admin.delete(&format!("{path}/keys/{}", key["id"].as_str().unwrap())).await.expect(204);
     let browser = server.signed_in("zoe", Role::Operator).await;
     browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>1</dd>");
-    // As if the key had been at it all day until it was revoked.
+    // As if the key had been used all day until it was revoked.
     let copies = format!(
         "INSERT INTO audit_log WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ENDED}) \
          SELECT (SELECT seq FROM audit_head) + n.i, id, at, actor, subject, action, resource_type, resource_id, details, ip, \
@@ -101,30 +102,30 @@ async fn a_revocation_does_not_wait_for_its_count(db: Database) {
     let server = server.restart(&[]).await;
     let browser = server.signed_in("ada", Role::Operator).await;
     browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>0 or more</dd>");
-    let client = server.anybody().with_token(agent.client.token());
+    let client = server.anonymous().with_token(agent.client.token());
     client.get("/agents").await.expect(200);
-    // What cannot be counted at all ends, too.
+    // The revocation succeeds even if the tokens cannot be counted.
     server.db.execute("ALTER TABLE delegated_tokens RENAME TO lost").await;
     server.admin.post_empty(&format!("{path}/revoke-tokens")).await.expect(200);
     client.get("/agents").await.refused(401, "Invalid or expired token");
 }
 
-async fn what_has_expired_is_forgotten(db: Database) {
+async fn expired_revocations_are_deleted(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
     let token = token(&server, &agent, &[]).await;
-    as_client(&server, &agent, PATH, &[("token", &token)]).await;
+    post_as_client(&server, &agent, PATH, &[("token", &token)]).await;
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
     server.clock.advance(Duration::from_mins(29));
     aims::service::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
-    // The clocks of other nodes may be behind.
+    // Kept a little longer, because the clocks of other nodes may be behind.
     server.clock.advance(Duration::from_secs(70));
     aims::service::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
 }
 
-async fn the_tokens_that_count_are_listed(db: Database) {
+async fn active_tokens_are_listed(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read"]).await;
     let path = format!("/agents/{}/tokens", agent.id);
@@ -141,10 +142,10 @@ async fn the_tokens_that_count_are_listed(db: Database) {
     assert_eq!((&all[0]["key_id"], &all[0]["aud"]), (&json!(agent.key_id), &super::claims(&ended)["aud"]));
     assert_eq!(all[0]["ip_address"], "127.0.0.1");
 
-    as_client(&server, &agent, PATH, &[("token", &ended)]).await;
+    post_as_client(&server, &agent, PATH, &[("token", &ended)]).await;
     server.clock.advance(Duration::from_mins(1));
     assert_eq!(identifiers(&listed("").await.expect(200)), [jti(&kept), first.clone()]);
-    // Page by page, over those that count no more.
+    // Page by page, skipping tokens that are no longer active.
     let mut found = Vec::new();
     let mut next = Some("?limit=1".to_owned());
     while let Some(query) = next {
@@ -154,8 +155,8 @@ async fn the_tokens_that_count_are_listed(db: Database) {
         found.extend(identifiers(&page.expect(200)));
     }
     assert_eq!(found, [jti(&kept), first]);
-    let answer = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
-    assert_eq!(answer["tokens_ended"], 2);
+    let response = server.admin.post_empty(&format!("/agents/{}/revoke-tokens", agent.id)).await.expect(200);
+    assert_eq!(response["tokens_ended"], 2);
     assert_eq!(listed("").await.expect(200), json!([]));
     agent.client.get(&path).await.refused(401, "Invalid or expired token");
     server.admin.get("/agents/00000000-0000-7000-8000-000000000000/tokens").await.refused(404, "Agent not found");

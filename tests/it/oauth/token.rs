@@ -1,4 +1,4 @@
-//! The token endpoint: who gets a token, and what is in it.
+//! The token endpoint with client credentials.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use reqwest::{Method, header::AUTHORIZATION};
 use serde_json::json;
 
 use super::{
-    ISSUER, as_client, ask, claims,
+    ISSUER, claims,
     delegation::{allow, exchange},
-    post, refused, token,
+    post, post_as_client, refused, request_token, token,
 };
 use crate::{
     both,
@@ -16,27 +16,27 @@ use crate::{
 };
 
 both!(
-    a_client_is_known_by_basic_or_by_its_form,
-    a_token_carries_what_was_asked_for_and_no_more,
-    the_client_decides_how_short_a_token_lives,
-    a_client_that_is_not_known_gets_nothing,
-    whoever_may_not_act_gets_nothing,
-    what_is_malformed_is_told_as_the_rfc_does,
-    refusals_are_on_the_record,
-    every_token_that_is_issued_counts,
-    a_request_has_few_parameters,
-    who_asks_too_often_is_told_as_the_rfc_does,
-    a_header_that_names_nobody_is_refused_and_recorded,
-    an_identifier_is_known_in_either_case,
-    a_scope_names_a_hundred_capabilities_at_most,
-    a_scope_names_registered_capabilities_only,
-    a_token_without_capabilities_has_no_scope,
+    client_authenticates_with_basic_or_in_the_form,
+    token_has_the_requested_scope,
+    client_can_shorten_the_lifetime,
+    unauthenticated_clients_are_rejected,
+    inactive_agents_are_rejected,
+    malformed_requests_return_the_errors_of_the_rfc,
+    rejected_requests_are_audited,
+    every_issued_token_is_accepted,
+    number_of_parameters_is_limited,
+    rate_limit_returns_an_oauth_error,
+    unusable_authorization_headers_are_rejected_and_audited,
+    client_identifier_is_case_insensitive,
+    scope_names_at_most_100_capabilities,
+    scope_names_only_registered_capabilities,
+    token_without_capabilities_has_no_scope,
 );
 
-async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
+async fn client_authenticates_with_basic_or_in_the_form(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("reader", &["agents:read"]).await;
-    let basic = ask(&server, &agent, &[]).await;
+    let basic = request_token(&server, &agent, &[]).await;
     assert_eq!(basic.header("cache-control"), Some("no-store"));
     let body = basic.expect(200);
     assert_eq!(
@@ -45,15 +45,15 @@ async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
     );
     let form =
         [("grant_type", "client_credentials"), ("client_id", agent.id.as_str()), ("client_secret", &agent.raw_key)];
-    let by_form = post(&server.anybody(), "/oauth/token", &form).await.expect(200);
-    // The secret says who it is; the RFC lets the identifier be said besides.
-    post(&server.anybody(), "/oauth/token", &[form[0], form[2]]).await.expect(200);
+    let by_form = post(&server.anonymous(), "/oauth/token", &form).await.expect(200);
+    // The secret identifies the client; RFC 6749 allows `client_id` in addition.
+    post(&server.anonymous(), "/oauth/token", &[form[0], form[2]]).await.expect(200);
     for body in [body, by_form] {
         let token = body["access_token"].as_str().unwrap();
         let claims = claims(token);
         assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(agent.id), &json!(agent.id)));
         assert_eq!((&claims["iss"], &claims["aud"]), (&json!(ISSUER), &json!(ISSUER)));
-        server.anybody().with_token(token).get("/agents").await.expect(200);
+        server.anonymous().with_token(token).get("/agents").await.expect(200);
     }
     let issued = server.audited("token.issued").await;
     assert_eq!(issued.len(), 3);
@@ -61,95 +61,95 @@ async fn a_client_is_known_by_basic_or_by_its_form(db: Database) {
     assert!(details(&issued[0])["jti"].is_string());
 }
 
-async fn a_token_carries_what_was_asked_for_and_no_more(db: Database) {
+async fn token_has_the_requested_scope(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &["agents:read", "keys:manage"]).await;
     server.capability("tickets:*").await;
     server.grant(&agent.id, "tickets:*").await;
-    let answer = ask(&server, &agent, &[("scope", "agents:read")]).await.expect(200);
-    assert_eq!(answer["scope"], "agents:read");
-    let narrow = server.anybody().with_token(answer["access_token"].as_str().unwrap());
+    let response = request_token(&server, &agent, &[("scope", "agents:read")]).await.expect(200);
+    assert_eq!(response["scope"], "agents:read");
+    let narrow = server.anonymous().with_token(response["access_token"].as_str().unwrap());
     narrow.get("/agents").await.expect(200);
     narrow.get(&format!("/agents/{}/keys", agent.id)).await.refused(403, "Missing required capability: keys:manage");
-    // A part of what a wildcard covers may be asked for by itself.
+    // Part of what a wildcard covers can be requested by itself.
     server.capability("tickets:close").await;
     assert_eq!(claims(&token(&server, &agent, &[("scope", "tickets:close")]).await)["scope"], "tickets:close");
     let all = claims(&token(&server, &agent, &[]).await);
     assert_eq!(all["scope"], "agents:read keys:manage tickets:*");
     for more in ["agents:write", "admin:*", "agents:read admin:*", "agents:*", "unheard:of", "*"] {
-        refused(&ask(&server, &agent, &[("scope", more)]).await, 400, "invalid_scope");
+        refused(&request_token(&server, &agent, &[("scope", more)]).await, 400, "invalid_scope");
     }
     for malformed in ["a\"b", "agents:read\nadmin:*", " ", "a  b", "é"] {
-        refused(&ask(&server, &agent, &[("scope", malformed)]).await, 400, "invalid_scope");
+        refused(&request_token(&server, &agent, &[("scope", malformed)]).await, 400, "invalid_scope");
     }
-    // What is taken from the agent is taken from its tokens.
+    // A capability that is revoked is removed from existing tokens.
     let token = token(&server, &agent, &[("scope", "keys:manage")]).await;
     let capability = server.capability("keys:manage").await;
     server.admin.delete(&format!("/agents/{}/capabilities/{capability}", agent.id)).await.expect(204);
-    let answer = server.anybody().with_token(&token).get(&format!("/agents/{}/keys", agent.id)).await;
-    answer.refused(403, "Missing required capability: keys:manage");
+    let response = server.anonymous().with_token(&token).get(&format!("/agents/{}/keys", agent.id)).await;
+    response.refused(403, "Missing required capability: keys:manage");
 }
 
-async fn the_client_decides_how_short_a_token_lives(db: Database) {
+async fn client_can_shorten_the_lifetime(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("reader", &["agents:read"]).await;
     for (asked, given) in [("60", 60), ("1800", 1_800), ("1801", 1_800), ("99999999999", 1_800)] {
-        assert_eq!(ask(&server, &agent, &[("expires_in", asked)]).await.expect(200)["expires_in"], given);
+        assert_eq!(request_token(&server, &agent, &[("expires_in", asked)]).await.expect(200)["expires_in"], given);
     }
     for bad in ["0", "-1", "x", "1.5", "99999999999999999999999"] {
-        refused(&ask(&server, &agent, &[("expires_in", bad)]).await, 400, "invalid_request");
+        refused(&request_token(&server, &agent, &[("expires_in", bad)]).await, 400, "invalid_request");
     }
-    let short = server.anybody().with_token(&token(&server, &agent, &[("expires_in", "60")]).await);
+    let short = server.anonymous().with_token(&token(&server, &agent, &[("expires_in", "60")]).await);
     server.clock.advance(Duration::from_secs(59));
     short.get("/agents").await.expect(200);
     server.clock.advance(Duration::from_secs(1));
     short.get("/agents").await.refused(401, "Invalid or expired token");
 }
 
-async fn a_client_that_is_not_known_gets_nothing(db: Database) {
+async fn unauthenticated_clients_are_rejected(db: Database) {
     let server = Server::start(db).await;
     let (agent, other) = (server.agent("a", &[]).await, server.agent("b", &[]).await);
     let send = async |id: &str, secret: &str| {
-        let anybody = server.anybody();
+        let anonymous = server.anonymous();
         let form = [("grant_type", "client_credentials")];
-        anybody.send(anybody.request(Method::POST, "/oauth/token").basic_auth(id, Some(secret)).form(&form)).await
+        anonymous.send(anonymous.request(Method::POST, "/oauth/token").basic_auth(id, Some(secret)).form(&form)).await
     };
     for (id, secret) in [
         (agent.id.as_str(), "wrong"),
         (&agent.id, ""),
         ("", &agent.raw_key),
         ("nobody", &agent.raw_key),
-        // A key of one agent under the name of another.
+        // One agent's key with another agent's identifier.
         (&other.id, &agent.raw_key),
         (&agent.raw_key, &agent.id),
     ] {
-        let answer = send(id, secret).await;
-        refused(&answer, 401, "invalid_client");
-        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
+        let response = send(id, secret).await;
+        refused(&response, 401, "invalid_client");
+        assert_eq!(response.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
     }
     for junk in ["Basic", "Basic !!!", "Basic /w==", "Basic bm9jb2xvbg==", "Digest x", "Negotiate"] {
-        let anybody = server.anybody();
-        let request = anybody.request(Method::POST, "/oauth/token").header(AUTHORIZATION, junk);
-        let answer = anybody.send(request.form(&[("grant_type", "client_credentials")])).await;
-        refused(&answer, 401, "invalid_client");
-        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
+        let anonymous = server.anonymous();
+        let request = anonymous.request(Method::POST, "/oauth/token").header(AUTHORIZATION, junk);
+        let response = anonymous.send(request.form(&[("grant_type", "client_credentials")])).await;
+        refused(&response, 401, "invalid_client");
+        assert_eq!(response.header("www-authenticate"), Some("Basic realm=\"AIMS\""));
     }
-    // Who did not try Basic is not asked for it.
+    // Only clients that used Basic are challenged with it.
     for form in [
         vec![("grant_type", "client_credentials")],
         vec![("grant_type", "client_credentials"), ("client_id", &agent.id)],
         vec![("grant_type", "client_credentials"), ("client_id", &other.id), ("client_secret", &agent.raw_key)],
     ] {
-        let answer = post(&server.anybody(), "/oauth/token", &form).await;
-        refused(&answer, 401, "invalid_client");
-        assert_eq!(answer.header("www-authenticate"), None);
+        let response = post(&server.anonymous(), "/oauth/token", &form).await;
+        refused(&response, 401, "invalid_client");
+        assert_eq!(response.header("www-authenticate"), None);
     }
-    // An access token is no client authentication.
-    let answer = post(&agent.client, "/oauth/token", &[("grant_type", "client_credentials")]).await;
-    refused(&answer, 401, "invalid_client");
+    // An access token does not authenticate a client.
+    let response = post(&agent.client, "/oauth/token", &[("grant_type", "client_credentials")]).await;
+    refused(&response, 401, "invalid_client");
 }
 
-async fn whoever_may_not_act_gets_nothing(db: Database) {
+async fn inactive_agents_are_rejected(db: Database) {
     let server = Server::start(db).await;
     let (suspended, revoked, keyless) =
         (server.agent("a", &[]).await, server.agent("b", &[]).await, server.agent("c", &[]).await);
@@ -163,18 +163,18 @@ async fn whoever_may_not_act_gets_nothing(db: Database) {
         (&revoked, "API key has been revoked"),
         (&keyless, "API key has been revoked"),
     ] {
-        let answer = ask(&server, agent, &[]).await;
-        refused(&answer, 401, "invalid_client");
-        assert_eq!(answer.json()["error_description"], why);
+        let response = request_token(&server, agent, &[]).await;
+        refused(&response, 401, "invalid_client");
+        assert_eq!(response.json()["error_description"], why);
     }
 }
 
-async fn what_is_malformed_is_told_as_the_rfc_does(db: Database) {
+async fn malformed_requests_return_the_errors_of_the_rfc(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &["agents:read"]).await;
     let secret = [("client_id", agent.id.as_str()), ("client_secret", agent.raw_key.as_str())];
     let with = async |more: &[(&str, &str)]| {
-        post(&server.anybody(), "/oauth/token", &[secret.as_slice(), more].concat()).await
+        post(&server.anonymous(), "/oauth/token", &[secret.as_slice(), more].concat()).await
     };
     refused(&with(&[]).await, 400, "invalid_request");
     refused(&with(&[("grant_type", "")]).await, 400, "invalid_request");
@@ -185,68 +185,68 @@ async fn what_is_malformed_is_told_as_the_rfc_does(db: Database) {
     for doubled in [grant, ("scope", "agents:read"), secret[0], secret[1], ("unknown", "x")] {
         refused(&with(&[grant, doubled, doubled]).await, 400, "invalid_request");
     }
-    // A parameter without a value counts as left out.
+    // A parameter without a value counts as absent.
     with(&[grant, ("scope", ""), ("resource", ""), ("unknown", "x")]).await.expect(200);
 
-    let anybody = server.anybody();
-    let request = || anybody.request(Method::POST, "/oauth/token");
+    let anonymous = server.anonymous();
+    let request = || anonymous.request(Method::POST, "/oauth/token");
     let both = request().basic_auth(&agent.id, Some(&agent.raw_key)).form(&[grant, secret[0], secret[1]]);
-    refused(&anybody.send(both).await, 400, "invalid_request");
+    refused(&anonymous.send(both).await, 400, "invalid_request");
     let other = request().basic_auth(&agent.id, Some(&agent.raw_key)).form(&[grant, ("client_id", "another")]);
-    refused(&anybody.send(other).await, 400, "invalid_request");
+    refused(&anonymous.send(other).await, 400, "invalid_request");
     let json = request().json(&json!({ "grant_type": "client_credentials" }));
-    refused(&anybody.send(json).await, 400, "invalid_request");
+    refused(&anonymous.send(json).await, 400, "invalid_request");
     let form = "application/x-www-form-urlencoded";
     let no_text = request().header("content-type", form).body(b"grant_type=\xff".to_vec());
-    refused(&anybody.send(no_text).await, 400, "invalid_request");
+    refused(&anonymous.send(no_text).await, 400, "invalid_request");
     let large = request().header("content-type", form).body("x=".to_owned() + &"y".repeat(2 * 1_024 * 1_024));
-    refused(&anybody.send(large).await, 413, "invalid_request");
-    refused(&anybody.get("/oauth/authorize?response_type=code&client_id=x").await, 400, "unsupported_response_type");
-    // Nor what no endpoint answers.
-    let answer = anybody.get("/oauth/token").await;
-    refused(&answer, 405, "invalid_request");
-    assert_eq!(answer.header("allow"), Some("POST"));
+    refused(&anonymous.send(large).await, 413, "invalid_request");
+    refused(&anonymous.get("/oauth/authorize?response_type=code&client_id=x").await, 400, "unsupported_response_type");
+    // Unknown methods and endpoints return OAuth errors, too.
+    let response = anonymous.get("/oauth/token").await;
+    refused(&response, 405, "invalid_request");
+    assert_eq!(response.header("allow"), Some("POST"));
     for path in ["/oauth/x", "/oauth/token/", "/oauth/token/x"] {
-        refused(&anybody.get(path).await, 404, "invalid_request");
-        refused(&post(&anybody, path, &[]).await, 404, "invalid_request");
+        refused(&anonymous.get(path).await, 404, "invalid_request");
+        refused(&post(&anonymous, path, &[]).await, 404, "invalid_request");
     }
 }
 
-async fn refusals_are_on_the_record(db: Database) {
+async fn rejected_requests_are_audited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
-    refused(&ask(&server, &agent, &[("scope", "admin:*")]).await, 400, "invalid_scope");
-    refused(&ask(&server, &agent, &[("resource", "https://unknown.example")]).await, 400, "invalid_target");
+    refused(&request_token(&server, &agent, &[("scope", "admin:*")]).await, 400, "invalid_scope");
+    refused(&request_token(&server, &agent, &[("resource", "https://unknown.example")]).await, 400, "invalid_target");
     let records = server.audited("token.refused").await;
     let reasons: Vec<_> = records.iter().map(|record| details(record)["reason"].clone()).collect();
     assert_eq!(reasons, ["invalid_target", "invalid_scope"]);
     assert!(records.iter().all(|record| record["agent_id"] == agent.id.as_str() && record["success"] == 0));
 
-    // A doubled header leaves open whose request it is.
-    let anybody = server.anybody();
+    // With a duplicate header, it is unclear whose request it is.
+    let anonymous = server.anonymous();
     let grants = ["client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"];
     for (path, grant) in [("/oauth/token", grants[0]), ("/oauth/token", grants[1]), ("/oauth/revoke", grants[0])] {
-        let request = anybody.request(Method::POST, path).basic_auth(&agent.id, Some(&agent.raw_key));
+        let request = anonymous.request(Method::POST, path).basic_auth(&agent.id, Some(&agent.raw_key));
         let request = request.basic_auth(&agent.id, Some("")).form(&[("grant_type", grant), ("assertion", "x")]);
-        refused(&anybody.send(request).await, 400, "invalid_request");
+        refused(&anonymous.send(request).await, 400, "invalid_request");
     }
     let doubled = || agent.client.request(Method::GET, "/agents").bearer_auth(agent.client.token());
-    anybody.send(doubled()).await.refused(401, "Invalid or expired token");
+    anonymous.send(doubled()).await.refused(401, "Invalid or expired token");
     let request = agent.client.request(Method::POST, "/oauth/introspect").bearer_auth(agent.client.token());
-    refused(&anybody.send(request.form(&[("token", "x")])).await, 401, "invalid_token");
+    refused(&anonymous.send(request.form(&[("token", "x")])).await, 401, "invalid_token");
     let failed = server.audited("auth.failed").await;
     let reasons: Vec<_> = failed.iter().map(|record| details(record)["reason"].clone()).collect();
     assert_eq!(reasons, ["invalid_token", "invalid_token", "invalid_client", "invalid_client", "invalid_client"]);
 
     let form = [("grant_type", "client_credentials"), ("client_secret", "aims_wrong")];
-    refused(&post(&server.anybody(), "/oauth/token", &form).await, 401, "invalid_client");
+    refused(&post(&server.anonymous(), "/oauth/token", &form).await, 401, "invalid_client");
     let failed = server.audited("auth.failed").await;
     assert_eq!(details(&failed[0]), json!({ "reason": "invalid_key" }));
     assert!(!failed[0].to_string().contains("aims_wrong"));
 }
 
-/// However much an agent holds: a token that AIMS would find too long must not be issued, nor the agent be locked out by a grant.
-async fn every_token_that_is_issued_counts(db: Database) {
+/// AIMS must not issue a token that it would reject as too long, and granting a capability must not lock an agent out.
+async fn every_issued_token_is_accepted(db: Database) {
     const LONG: usize = 128;
     let server = Server::start(db).await;
     let agent = server.agent("holder", &["agents:read"]).await;
@@ -255,9 +255,9 @@ async fn every_token_that_is_issued_counts(db: Database) {
     let refused_one = loop {
         let name = format!("c{granted:0>width$}", width = LONG - 1);
         let id = server.capability(&name).await;
-        let answer = server.admin.post(&grants, json!({ "capability_id": id })).await;
-        if answer.status != 201 {
-            answer.refused(
+        let response = server.admin.post(&grants, json!({ "capability_id": id })).await;
+        if response.status != 201 {
+            response.refused(
                 409,
                 "The names of what an agent holds may have 4096 characters together; grant what covers several",
             );
@@ -266,10 +266,10 @@ async fn every_token_that_is_issued_counts(db: Database) {
         granted += 1;
     };
     assert_eq!(granted, 31);
-    let token = server.anybody().exchange(&agent.raw_key).await.expect(200)["access_token"].clone();
-    server.anybody().with_token(token.as_str().unwrap()).get("/agents").await.expect(200);
+    let token = server.anonymous().exchange(&agent.raw_key).await.expect(200)["access_token"].clone();
+    server.anonymous().with_token(token.as_str().unwrap()).get("/agents").await.expect(200);
 
-    // What a database holds from before.
+    // Grants that already exist in the database.
     let blob = |id: &str| if server.db.is_sqlite() { format!("x'{}'", id.replace('-', "")) } else { format!("'{id}'") };
     let grant = format!(
         "INSERT INTO agent_capabilities (agent_id, capability_id, granted_by, granted_at) VALUES ({}, {}, NULL, 0)",
@@ -279,19 +279,19 @@ async fn every_token_that_is_issued_counts(db: Database) {
     server.db.execute(&grant).await;
     let server = server.restart(&[]).await;
     let issued = server.audited("auth.token_issued").await.len();
-    server.anybody().exchange(&agent.raw_key).await.expect(400);
-    refused(&ask(&server, &agent, &[]).await, 400, "invalid_scope");
+    server.anonymous().exchange(&agent.raw_key).await.expect(400);
+    refused(&request_token(&server, &agent, &[]).await, 400, "invalid_scope");
     assert_eq!(server.audited("auth.token_issued").await.len(), issued);
-    let token = token_of(&ask(&server, &agent, &[("scope", "agents:read")]).await.expect(200));
-    server.anybody().with_token(&token).get("/agents").await.expect(200);
+    let token = token_of(&request_token(&server, &agent, &[("scope", "agents:read")]).await.expect(200));
+    server.anonymous().with_token(&token).get("/agents").await.expect(200);
 }
 
 fn token_of(body: &serde_json::Value) -> String {
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Each is compared with each other, before anybody knows who asks.
-async fn a_request_has_few_parameters(db: Database) {
+/// Parameters are compared pairwise before the client is authenticated.
+async fn number_of_parameters_is_limited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("reader", &["agents:read"]).await;
     let names: Vec<_> = (0..64).map(|n| format!("extension_{n}")).collect();
@@ -300,50 +300,50 @@ async fn a_request_has_few_parameters(db: Database) {
         form.extend(names[..count].iter().map(|name| (name.as_str(), "x")));
         form
     };
-    as_client(&server, &agent, "/oauth/token", &with(63)).await.expect(200);
-    refused(&as_client(&server, &agent, "/oauth/token", &with(64)).await, 400, "invalid_request");
-    refused(&post(&server.anybody(), "/oauth/introspect", &with(64)).await, 400, "invalid_request");
+    post_as_client(&server, &agent, "/oauth/token", &with(63)).await.expect(200);
+    refused(&post_as_client(&server, &agent, "/oauth/token", &with(64)).await, 400, "invalid_request");
+    refused(&post(&server.anonymous(), "/oauth/introspect", &with(64)).await, 400, "invalid_request");
 }
 
-async fn who_asks_too_often_is_told_as_the_rfc_does(db: Database) {
+async fn rate_limit_returns_an_oauth_error(db: Database) {
     let limits = [("RATE_LIMIT_AUTH_PER_MINUTE", "2"), ("RATE_LIMIT_API_PER_MINUTE", "1")];
-    // The administrator's login was the first of two.
-    let server = Server::with(db, &limits).await;
-    let anybody = server.anybody();
+    // The administrator's login was the first of two requests.
+    let server = Server::start_with(db, &limits).await;
+    let anonymous = server.anonymous();
     let form = [("grant_type", "client_credentials")];
-    refused(&post(&anybody, "/oauth/token", &form).await, 401, "invalid_client");
-    anybody.get("/oauth/authorize").await.expect(400);
-    let problem = anybody.request(Method::POST, "/oauth/token").header("accept", "application/problem+json");
-    for answer in [
-        post(&anybody, "/oauth/token", &form).await,
-        post(&anybody, "/oauth/revoke", &form).await,
-        anybody.get("/oauth/authorize").await,
-        anybody.send(problem.form(&form)).await,
+    refused(&post(&anonymous, "/oauth/token", &form).await, 401, "invalid_client");
+    anonymous.get("/oauth/authorize").await.expect(400);
+    let problem = anonymous.request(Method::POST, "/oauth/token").header("accept", "application/problem+json");
+    for response in [
+        post(&anonymous, "/oauth/token", &form).await,
+        post(&anonymous, "/oauth/revoke", &form).await,
+        anonymous.get("/oauth/authorize").await,
+        anonymous.send(problem.form(&form)).await,
     ] {
-        refused(&answer, 429, "temporarily_unavailable");
-        assert_eq!(answer.json()["error_description"], "Rate limit exceeded");
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{answer:?}");
+        refused(&response, 429, "temporarily_unavailable");
+        assert_eq!(response.json()["error_description"], "Rate limit exceeded");
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        assert!(response.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{response:?}");
     }
-    anybody.exchange("junk").await.refused(429, "Rate limit exceeded");
+    anonymous.exchange("junk").await.refused(429, "Rate limit exceeded");
 }
 
-async fn a_header_that_names_nobody_is_refused_and_recorded(db: Database) {
+async fn unusable_authorization_headers_are_rejected_and_audited(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
-    let anybody = server.anybody();
+    let anonymous = server.anonymous();
     let form = [("grant_type", "client_credentials"), ("client_id", &agent.id), ("token", "junk")];
     let headers = ["Basic !!!", "Bearer x", "Negotiate", "Basic Og=="];
     for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
         for header in headers {
-            // At this endpoint a bearer authenticates as one.
+            // A bearer token authenticates the client at this endpoint.
             if (path, header) == ("/oauth/introspect", "Bearer x") {
                 continue;
             }
-            let request = anybody.request(Method::POST, path).header(AUTHORIZATION, header);
-            let answer = anybody.send(request.form(&form)).await;
-            refused(&answer, 401, "invalid_client");
-            assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"AIMS\""), "{path} {header}");
+            let request = anonymous.request(Method::POST, path).header(AUTHORIZATION, header);
+            let response = anonymous.send(request.form(&form)).await;
+            refused(&response, 401, "invalid_client");
+            assert_eq!(response.header("www-authenticate"), Some("Basic realm=\"AIMS\""), "{path} {header}");
         }
     }
     let failed = server.audited("auth.failed").await;
@@ -351,19 +351,19 @@ async fn a_header_that_names_nobody_is_refused_and_recorded(db: Database) {
     assert!(failed.iter().all(|record| details(record) == json!({ "reason": "invalid_key" })), "{failed:?}");
 }
 
-async fn an_identifier_is_known_in_either_case(db: Database) {
+async fn client_identifier_is_case_insensitive(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
-    let anybody = server.anybody();
+    let anonymous = server.anonymous();
     let upper = agent.id.to_ascii_uppercase();
     for (basic, parameter) in [(&upper, &agent.id), (&agent.id, &upper)] {
         let form = [("grant_type", "client_credentials"), ("client_id", parameter)];
-        let request = anybody.request(Method::POST, "/oauth/token").basic_auth(basic, Some(&agent.raw_key));
-        anybody.send(request.form(&form)).await.expect(200);
+        let request = anonymous.request(Method::POST, "/oauth/token").basic_auth(basic, Some(&agent.raw_key));
+        anonymous.send(request.form(&form)).await.expect(200);
     }
 }
 
-async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
+async fn scope_names_at_most_100_capabilities(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
     server.capability("t:*").await;
@@ -372,17 +372,17 @@ async fn a_scope_names_a_hundred_capabilities_at_most(db: Database) {
         server.admin.post("/capabilities", json!({ "name": format!("t:{name}") })).await.expect(201);
     }
     let scope = |names: usize| (0..names).map(|name| format!("t:{name}")).collect::<Vec<_>>().join(" ");
-    let body = ask(&server, &agent, &[("scope", &scope(100))]).await.expect(200);
+    let body = request_token(&server, &agent, &[("scope", &scope(100))]).await.expect(200);
     assert_eq!(body["scope"].as_str().unwrap().split(' ').count(), 100);
     for names in [101, 10_000] {
-        let answer = ask(&server, &agent, &[("scope", &scope(names))]).await;
-        refused(&answer, 400, "invalid_scope");
-        assert!(answer.text.len() < 200, "{answer:?}");
+        let response = request_token(&server, &agent, &[("scope", &scope(names))]).await;
+        refused(&response, 400, "invalid_scope");
+        assert!(response.text.len() < 200, "{response:?}");
     }
 }
 
-/// A wildcard covers every name, but requesting an unregistered name is an error for every caller.
-async fn a_scope_names_registered_capabilities_only(db: Database) {
+/// A wildcard covers every name, but requesting an unregistered name is an error for every client.
+async fn scope_names_only_registered_capabilities(db: Database) {
     let server = Server::start(db).await;
     let administrator = server.agent("administrator", &["admin:*"]).await;
     let worker = server.agent("worker", &["tickets:*"]).await;
@@ -393,43 +393,45 @@ async fn a_scope_names_registered_capabilities_only(db: Database) {
             exchange(&server, administrator.client.token(), worker.client.token(), &[("scope", scope)]).await
         };
         for unknown in ["tickets:open", "tickets:close tickets:open", "tickets:close:now", "tickets:"] {
-            for answer in [ask(&server, agent, &[("scope", unknown)]).await, exchanged(unknown).await] {
-                refused(&answer, 400, "invalid_scope");
+            for response in [request_token(&server, agent, &[("scope", unknown)]).await, exchanged(unknown).await] {
+                refused(&response, 400, "invalid_scope");
             }
         }
-        for answer in [ask(&server, agent, &[("scope", "tickets:close")]).await, exchanged("tickets:close").await] {
-            assert_eq!(answer.expect(200)["scope"], "tickets:close");
+        for response in
+            [request_token(&server, agent, &[("scope", "tickets:close")]).await, exchanged("tickets:close").await]
+        {
+            assert_eq!(response.expect(200)["scope"], "tickets:close");
         }
     }
     for unknown in ["unheard:of", "agents:*", "*", "admin:"] {
-        let answer = ask(&server, &administrator, &[("scope", unknown)]).await;
-        refused(&answer, 400, "invalid_scope");
-        assert_eq!(answer.json()["error_description"], format!("Not registered: {unknown}"));
+        let response = request_token(&server, &administrator, &[("scope", unknown)]).await;
+        refused(&response, 400, "invalid_scope");
+        assert_eq!(response.json()["error_description"], format!("Not registered: {unknown}"));
     }
     assert_eq!(details(&server.audited("token.refused").await[0])["reason"], "invalid_scope");
 }
 
-/// A scope names at least one capability (RFC 6749 section 3.3).
-async fn a_token_without_capabilities_has_no_scope(db: Database) {
+/// A scope contains at least one capability (RFC 6749 section 3.3).
+async fn token_without_capabilities_has_no_scope(db: Database) {
     let server = Server::start(db).await;
-    let asking = server.agent("resource-server", &["tokens:introspect"]).await;
+    let resource_server = server.agent("resource-server", &["tokens:introspect"]).await;
     let agent = server.agent("agent", &[]).await;
     let uri = "https://tools.example";
     server.admin.post("/resources", json!({ "identifier": uri, "name": "Tools" })).await.expect(201);
     for wanted in [vec![], vec![("resource", uri)]] {
-        let body = ask(&server, &agent, &wanted).await.expect(200);
+        let body = request_token(&server, &agent, &wanted).await.expect(200);
         assert_eq!(body.get("scope"), None);
         let token = body["access_token"].as_str().unwrap();
         let claims = claims(token);
         assert_eq!((claims.get("scope"), &claims["scopes"]), (None, &json!([])));
-        let looked_at = post(&asking.client, "/oauth/introspect", &[("token", token)]).await.expect(200);
-        assert_eq!((&looked_at["active"], looked_at.get("scope")), (&json!(true), None));
+        let introspected = post(&resource_server.client, "/oauth/introspect", &[("token", token)]).await.expect(200);
+        assert_eq!((&introspected["active"], introspected.get("scope")), (&json!(true), None));
     }
-    // The same for capabilities that the agent has lost since.
+    // Also for capabilities that the agent has lost since.
     let worker = server.agent("worker", &["agents:read"]).await;
     let token = token(&server, &worker, &[]).await;
     let capability = server.capability("agents:read").await;
     server.admin.delete(&format!("/agents/{}/capabilities/{capability}", worker.id)).await.expect(204);
-    let looked_at = post(&asking.client, "/oauth/introspect", &[("token", &token)]).await.expect(200);
-    assert_eq!((&looked_at["active"], looked_at.get("scope")), (&json!(true), None));
+    let introspected = post(&resource_server.client, "/oauth/introspect", &[("token", &token)]).await.expect(200);
+    assert_eq!((&introspected["active"], introspected.get("scope")), (&json!(true), None));
 }

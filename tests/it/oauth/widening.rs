@@ -1,4 +1,4 @@
-//! Whatever is exchanged for whatever, nobody gains by it.
+//! No sequence of exchanges widens authority.
 
 use proptest::{
     option,
@@ -9,24 +9,25 @@ use proptest::{
 use serde_json::Value;
 
 use super::{
-    ask, claims,
+    claims,
     delegation::{allow, exchange},
-    token,
+    request_token, token,
 };
 use crate::{
     both,
     support::{Database, Server},
 };
 
-both!(no_exchange_ever_has_more_than_its_inputs);
+both!(exchanged_tokens_never_exceed_their_inputs);
 
-/// One exchange of the property test: which tokens, counted round, and what is asked for.
+/// One exchange of the property test: the indexes of two tokens, modulo their number, and the requested scope and
+/// lifetime.
 type Case = (usize, usize, Option<u8>, Option<u32>);
 
 const RUNS: u32 = 10_000;
 const SCOPES: [&str; 5] = ["agents:read", "agents:*", "keys:manage", "admin:*", "x:y"];
 
-async fn no_exchange_ever_has_more_than_its_inputs(db: Database) {
+async fn exchanged_tokens_never_exceed_their_inputs(db: Database) {
     let server = Server::start(db).await;
     let held = [
         &["admin:*"][..],
@@ -51,12 +52,12 @@ async fn no_exchange_ever_has_more_than_its_inputs(db: Database) {
         for life in ["100", "1000"] {
             actors.push(token(&server, agent, &[("expires_in", life)]).await);
         }
-        // An agent without `agents:read` cannot ask for it.
-        let narrow = ask(&server, agent, &[("scope", "agents:read")]).await.json();
+        // An agent without `agents:read` cannot request it.
+        let narrow = request_token(&server, agent, &[("scope", "agents:read")]).await.json();
         actors.extend(narrow["access_token"].as_str().map(str::to_owned));
     }
     let subjects = std::cell::RefCell::new(actors.clone());
-    let made = std::cell::Cell::new(0_u32);
+    let created = std::cell::Cell::new(0_u32);
     let run = async |(subject, actor, scopes, life): Case| {
         let subject = {
             let all = subjects.borrow();
@@ -70,14 +71,14 @@ async fn no_exchange_ever_has_more_than_its_inputs(db: Database) {
         let life = life.map(|seconds| seconds.to_string());
         let wanted = [("scope", &scope), ("expires_in", &life)];
         let wanted: Vec<_> = wanted.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-        let answer = exchange(&server, &subject, actor, &wanted).await;
+        let response = exchange(&server, &subject, actor, &wanted).await;
         let (from, by) = (claims(&subject), claims(actor));
-        if answer.status != 200 {
-            let error = answer.json()["error"].clone();
-            prop_assert!(error == "invalid_scope" || error == "invalid_request", "{:?}", answer);
+        if response.status != 200 {
+            let error = response.json()["error"].clone();
+            prop_assert!(error == "invalid_scope" || error == "invalid_request", "{:?}", response);
             return Ok(());
         }
-        let made_token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        let made_token = response.json()["access_token"].as_str().unwrap().to_owned();
         let new = claims(&made_token);
         for scope in scopes_of(&new) {
             prop_assert!(covers(&from, &scope) && covers(&by, &scope), "{} from {} by {}", new, from, by);
@@ -89,13 +90,13 @@ async fn no_exchange_ever_has_more_than_its_inputs(db: Database) {
         prop_assert_eq!(&new["sub"], &from["sub"]);
         prop_assert_eq!(&new["act"]["sub"], &by["sub"]);
         prop_assert_eq!(new["act"].get("act"), from.get("act"));
-        made.set(made.get() + 1);
+        created.set(created.get() + 1);
         let mut all = subjects.borrow_mut();
-        // Long chains are what matters: they take the place of short ones.
+        // Long chains matter most, so they replace short ones.
         if all.len() < 200 {
             all.push(made_token);
         } else {
-            all[20 + made.get() as usize % 180] = made_token;
+            all[20 + created.get() as usize % 180] = made_token;
         }
         Ok(())
     };
@@ -106,7 +107,7 @@ async fn no_exchange_ever_has_more_than_its_inputs(db: Database) {
         let outcome: Result<(), TestCaseError> = run(case).await;
         assert!(outcome.is_ok(), "{case:?}: {outcome:?}");
     }
-    assert!(made.get() > 1_000, "only {} exchanges succeeded", made.get());
+    assert!(created.get() > 1_000, "only {} exchanges succeeded", created.get());
 }
 
 fn depth(act: &Value) -> usize {
@@ -117,7 +118,7 @@ fn scopes_of(claims: &Value) -> Vec<String> {
     claims["scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap().to_owned()).collect()
 }
 
-/// Written anew here, so that the code under test is not its own judge.
+/// An independent implementation, so that the tested code does not check itself.
 fn covers(claims: &Value, wanted: &str) -> bool {
     scopes_of(claims).iter().any(|held| {
         held == wanted || held == "admin:*" || held.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix))

@@ -1,4 +1,4 @@
-//! The people who sign in, by the commands of the host's operator: also beside a service that runs.
+//! Managing administrators from the command line, also while the service is running.
 
 use serde_json::json;
 
@@ -8,15 +8,15 @@ use crate::{
 };
 
 both!(
-    a_setup_link_comes_with_the_first_start,
-    administrators_are_managed_beside_a_running_service,
-    a_reset_ends_the_wait_of_a_running_service,
+    first_start_creates_a_setup_link,
+    administrators_can_be_managed_while_the_service_runs,
+    password_reset_ends_the_wait_of_a_running_service,
 );
 
-async fn a_setup_link_comes_with_the_first_start(db: Database) {
+async fn first_start_creates_a_setup_link(db: Database) {
     let aims = Aims::new(&db);
-    let made = aims.run(&["bootstrap", "--json"]).await.json();
-    let first = made["setup_url"].as_str().unwrap().to_owned();
+    let created = aims.run(&["bootstrap", "--json"]).await.json();
+    let first = created["setup_url"].as_str().unwrap().to_owned();
     assert!(first.contains("/console/setup?token="), "{first}");
     let process = aims.serve().await;
     let second = aims.run(&["setup-token", "--json"]).await.json()["setup_url"].as_str().unwrap().to_owned();
@@ -32,16 +32,16 @@ async fn a_setup_link_comes_with_the_first_start(db: Database) {
         ("new_password", PASSWORD),
         ("repeat_password", PASSWORD),
     ];
-    browser.post("/console/setup", &form).await.leads_to("/console");
+    browser.post("/console/setup", &form).await.redirects_to("/console");
     browser.get("/console/administrators").await.expect(200);
     let third = aims.run(&["setup-token"]).await;
     assert_eq!((third.code, third.stdout.as_str()), (Some(1), ""), "{third:?}");
     assert!(third.stderr.contains("there is an administrator already"), "{third:?}");
-    let ended = process.stop().await;
-    assert!(!ended.stdout.contains(token) && !ended.stderr.contains(token), "a setup token is in the log");
+    let exit = process.stop().await;
+    assert!(!exit.stdout.contains(token) && !exit.stderr.contains(token), "the log must not contain the setup token");
 }
 
-async fn administrators_are_managed_beside_a_running_service(db: Database) {
+async fn administrators_can_be_managed_while_the_service_runs(db: Database) {
     let aims = Aims::new(&db);
     aims.bootstrap().await;
     let process = aims.serve().await;
@@ -62,7 +62,7 @@ async fn administrators_are_managed_beside_a_running_service(db: Database) {
     assert!(!created.stdout.contains(PASSWORD) && !created.stderr.contains(PASSWORD));
     assert_eq!(sign_in("ada", PASSWORD).await.0, 303);
 
-    for (arguments, complaint) in [
+    for (arguments, message) in [
         (&["admin", "create", "zoe"][..], "This username is taken"),
         (&["admin", "create", "a b"], "the username is not valid"),
         (&["admin", "create", "bob", "--role", "king"], "the role is not valid"),
@@ -71,7 +71,7 @@ async fn administrators_are_managed_beside_a_running_service(db: Database) {
     ] {
         let refused = aims.run(arguments).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        assert!(refused.stderr.contains(complaint), "{refused:?}");
+        assert!(refused.stderr.contains(message), "{refused:?}");
     }
     let refused = aims.run_with_input(&["admin", "create", "bob", "--password-stdin"], "too short\n").await;
     assert!(refused.code == Some(1) && refused.stderr.contains("at least 15"), "{refused:?}");
@@ -90,10 +90,10 @@ async fn administrators_are_managed_beside_a_running_service(db: Database) {
     assert_eq!(sign_in("zoe", &generated).await.0, 401);
     assert_eq!(sign_in("zoe", reset["password"].as_str().unwrap()).await.0, 303);
     process.stop().await;
-    assert_eq!(aims.run(&["audit", "verify"]).await.code, Some(0), "two processes, one chain");
+    assert_eq!(aims.run(&["audit", "verify"]).await.code, Some(0), "both processes must extend the same chain");
 }
 
-async fn a_reset_ends_the_wait_of_a_running_service(db: Database) {
+async fn password_reset_ends_the_wait_of_a_running_service(db: Database) {
     let aims = Aims::new(&db);
     aims.bootstrap().await;
     let process = aims.serve().await;
@@ -105,7 +105,7 @@ async fn a_reset_ends_the_wait_of_a_running_service(db: Database) {
     aims.run_with_input(&create, &format!("{PASSWORD}\n")).await;
     assert_eq!(sign_in(PASSWORD).await, 303);
     assert_eq!(sign_in("wrong").await, 401);
-    // After so many wrong tries, the wait is longer than this test.
+    // After this many failures, the wait is longer than this test.
     db.execute("UPDATE sign_in_failures SET failures = 60").await;
     assert_eq!(sign_in(PASSWORD).await, 429);
     let reset = aims.run(&["admin", "reset-password", "zoe", "--json"]).await.json();

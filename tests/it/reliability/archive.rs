@@ -1,4 +1,4 @@
-//! Old records move to a file, and whatever somebody does to the file or to the database afterwards is found.
+//! Archiving old audit records to a file. Later changes to the file or the database are detected.
 
 use std::{
     fs,
@@ -22,29 +22,29 @@ use tempfile::TempDir;
 
 use crate::{
     both,
-    support::{Aims, Database, Ended, Server},
+    support::{Aims, Database, Exit, Server},
 };
 
 both!(
-    old_records_move_and_the_chain_still_holds,
-    a_second_archive_goes_on_from_the_first,
-    an_interrupted_archive_is_no_break,
-    an_archive_that_is_made_meanwhile_is_no_break,
-    an_altered_archive_is_found,
-    an_altered_start_is_found,
-    nothing_is_archived_that_should_not_be,
+    archiving_keeps_the_chain_valid,
+    second_archive_continues_the_first,
+    interrupted_archive_keeps_the_chain_valid,
+    archiving_during_verification_keeps_the_chain_valid,
+    altered_archive_is_detected,
+    altered_start_is_detected,
+    invalid_archive_requests_are_rejected,
 );
 
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
-/// A service whose clock began on the first day of 2026, and where archives go.
-struct Scene {
+/// A service whose clock starts on 2026-01-01, and a directory for archives.
+struct Fixture {
     server: Server,
     aims: Aims,
     folder: TempDir,
 }
 
-impl Scene {
+impl Fixture {
     async fn set(db: Database) -> Self {
         let server = Server::start(db).await;
         server.agent("old", &["agents:read"]).await;
@@ -52,7 +52,7 @@ impl Scene {
         Self { server, aims, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Lets a month pass, after which something happens.
+    /// Advances the clock by a month and creates an agent.
     async fn later(&mut self, name: &str) {
         self.server.clock.advance(MONTH);
         self.server.admin = self.server.admin.login(&self.server.admin_key).await;
@@ -63,13 +63,13 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    async fn archive(&self, before: &str, name: &str) -> Ended {
+    async fn archive(&self, before: &str, name: &str) -> Exit {
         self.aims
             .run(&["audit", "archive", "--json", "--before", before, "--to", self.file(name).to_str().unwrap()])
             .await
     }
 
-    async fn verify(&self, archives: &[&str]) -> Ended {
+    async fn verify(&self, archives: &[&str]) -> Exit {
         let files: Vec<_> = archives.iter().map(|name| self.file(name).to_str().unwrap().to_owned()).collect();
         let mut arguments = vec!["audit", "verify", "--json"];
         for file in &files {
@@ -83,8 +83,8 @@ impl Scene {
     }
 }
 
-async fn old_records_move_and_the_chain_still_holds(db: Database) {
-    let mut scene = Scene::set(db).await;
+async fn archiving_keeps_the_chain_valid(db: Database) {
+    let mut scene = Fixture::set(db).await;
     let old = scene.server.db.count("SELECT MAX(seq) FROM audit_log").await;
     scene.later("young").await;
     let total = scene.verify(&[]).await.json()["records"].as_i64().unwrap();
@@ -106,42 +106,42 @@ async fn old_records_move_and_the_chain_still_holds(db: Database) {
             (&json!(true), &json!(total + 1), &json!(old))
         );
     }
-    // The service that runs beside goes on with the same chain, and shows what is left of it.
+    // The running service continues the same chain and shows the remaining records.
     let records = scene.server.admin.get("/audit?limit=500").await.expect(200);
     let actions: Vec<_> = records.as_array().unwrap().iter().map(|record| record["action"].as_str().unwrap()).collect();
     assert_eq!(i64::try_from(actions.len()).unwrap(), total + 1 - old);
     assert_eq!(actions[0], "audit.archived");
     scene.server.agent("after", &[]).await;
     assert_eq!(scene.verify(&["a.gz"]).await.json()["valid"], true);
-    let told = scene.aims.run(&["audit", "verify"]).await;
+    let exit = scene.aims.run(&["audit", "verify"]).await;
     let moved = format!("records, {old} of them archived, {old} not proved here: name their archives, head ");
-    assert!(told.stdout.contains(&moved), "{told:?}");
-    let told = scene.aims.run(&["audit", "verify", "--archive", scene.file("a.gz").to_str().unwrap()]).await;
-    assert!(told.stdout.contains(&format!("records, {old} of them archived, head ")), "{told:?}");
-    scene.archive("2026-01-20", "a.gz").await.failed("a.gz");
+    assert!(exit.stdout.contains(&moved), "{exit:?}");
+    let exit = scene.aims.run(&["audit", "verify", "--archive", scene.file("a.gz").to_str().unwrap()]).await;
+    assert!(exit.stdout.contains(&format!("records, {old} of them archived, head ")), "{exit:?}");
+    scene.archive("2026-01-20", "a.gz").await.fails_with("a.gz");
 }
 
-async fn a_second_archive_goes_on_from_the_first(db: Database) {
-    let mut scene = Scene::set(db).await;
+async fn second_archive_continues_the_first(db: Database) {
+    let mut scene = Fixture::set(db).await;
     scene.later("second").await;
     scene.later("third").await;
     let first = scene.archive("2026-01-20", "a.gz").await.json();
-    // Records of the system's clock lie among them now; those after do not move, however old they say they are.
+    // The log now contains records of the system clock. Records after them stay, however old their times are.
     let second = scene.archive("2026-02-20", "b.gz").await.json();
     assert_eq!(second["first_seq"], first["last_seq"].as_i64().unwrap() + 1);
     assert_eq!(scene.verify(&["a.gz", "b.gz"]).await.json()["archived"], second["last_seq"]);
     assert_eq!(scene.verify(&["b.gz"]).await.json()["valid"], true);
     assert_eq!(scene.verify(&[]).await.json()["valid"], true);
-    scene.verify(&["b.gz", "a.gz"]).await.failed("a.gz does not hold at seq");
-    scene.verify(&["a.gz"]).await.failed("the archives end at seq");
+    scene.verify(&["b.gz", "a.gz"]).await.fails_with("a.gz does not hold at seq");
+    scene.verify(&["a.gz"]).await.fails_with("the archives end at seq");
 }
 
-async fn an_interrupted_archive_is_no_break(db: Database) {
-    let mut scene = Scene::set(db).await;
+async fn interrupted_archive_keeps_the_chain_valid(db: Database) {
+    let mut scene = Fixture::set(db).await;
     scene.later("young").await;
     scene.server.db.execute("CREATE TABLE kept_log AS SELECT * FROM audit_log").await;
     let last = scene.archive("2026-01-20", "a.gz").await.json()["last_seq"].as_i64().unwrap();
-    // As if the process had died before all was removed.
+    // As if the process had died before all records were deleted.
     let left = format!("INSERT INTO audit_log SELECT * FROM kept_log WHERE seq > 2 AND seq <= {last}");
     scene.server.db.execute(&left).await;
     let found = scene.verify(&["a.gz"]).await.json();
@@ -150,15 +150,15 @@ async fn an_interrupted_archive_is_no_break(db: Database) {
     assert_eq!(scene.first_seq().await, last + 1);
 }
 
-/// At whatever point of the walk it comes.
-async fn an_archive_that_is_made_meanwhile_is_no_break(db: Database) {
+/// The archive is made at varying points of the verification.
+async fn archiving_during_verification_keeps_the_chain_valid(db: Database) {
     const TABLES: [&str; 3] = ["audit_log", "audit_head", "audit_start"];
-    /// More than are read at a time.
+    /// More than one batch of the verification.
     const RECORDS: usize = 1_050;
-    let mut scene = Scene::set(db).await;
-    let (anybody, key) = (scene.server.anybody(), scene.server.admin_key.clone());
+    let mut scene = Fixture::set(db).await;
+    let (anonymous, key) = (scene.server.anonymous(), scene.server.admin_key.clone());
     for _ in 0..RECORDS / 50 {
-        join_all((0..50).map(|_| anybody.exchange(&key))).await;
+        join_all((0..50).map(|_| anonymous.exchange(&key))).await;
     }
     scene.later("young").await;
     let keep = async |when: &str| {
@@ -191,7 +191,7 @@ async fn an_archive_that_is_made_meanwhile_is_no_break(db: Database) {
         });
         if let Some(found) = ended.await {
             assert_eq!(found.unwrap().start.seq, 0);
-            assert!(turns > 1, "the walk never waited");
+            assert!(turns > 1, "the verification must have paused");
             break;
         }
         put("after").await;
@@ -201,8 +201,8 @@ async fn an_archive_that_is_made_meanwhile_is_no_break(db: Database) {
     }
 }
 
-async fn an_altered_archive_is_found(db: Database) {
-    let mut scene = Scene::set(db).await;
+async fn altered_archive_is_detected(db: Database) {
+    let mut scene = Fixture::set(db).await;
     scene.later("young").await;
     let last = scene.archive("2026-01-20", "a.gz").await.json()["last_seq"].as_i64().unwrap();
     let mut text = String::new();
@@ -230,22 +230,25 @@ async fn an_altered_archive_is_found(db: Database) {
         scene
             .verify(&["forged.gz"])
             .await
-            .failed(&format!("forged.gz does not hold at seq {seq}: the record was altered"));
+            .fails_with(&format!("forged.gz does not hold at seq {seq}: the record was altered"));
     }
     let mut without_one = lines.clone();
     without_one.remove(middle);
     forge(&without_one);
-    scene.verify(&["forged.gz"]).await.failed(&format!("forged.gz does not hold at seq {seq}: the record is missing"));
+    scene
+        .verify(&["forged.gz"])
+        .await
+        .fails_with(&format!("forged.gz does not hold at seq {seq}: the record is missing"));
     forge(&lines[..lines.len() - 1]);
-    scene.verify(&["forged.gz"]).await.failed("the archives end at seq");
+    scene.verify(&["forged.gz"]).await.fails_with("the archives end at seq");
     forge(&[]);
-    scene.verify(&["forged.gz"]).await.failed("it holds no record");
+    scene.verify(&["forged.gz"]).await.fails_with("it holds no record");
     fs::write(scene.file("forged.gz"), &fs::read(scene.file("a.gz")).unwrap()[..60]).unwrap();
-    scene.verify(&["forged.gz"]).await.failed("cannot read ");
+    scene.verify(&["forged.gz"]).await.fails_with("cannot read ");
 }
 
-async fn an_altered_start_is_found(db: Database) {
-    let mut scene = Scene::set(db).await;
+async fn altered_start_is_detected(db: Database) {
+    let mut scene = Fixture::set(db).await;
     scene.later("young").await;
     let last = scene.archive("2026-01-20", "a.gz").await.json()["last_seq"].as_i64().unwrap();
     let db = &scene.server.db;
@@ -255,13 +258,13 @@ async fn an_altered_start_is_found(db: Database) {
     let next = last + 1;
     let taken = format!("seq = {next}, hash = (SELECT hash FROM audit_log WHERE seq = {next})");
     for (what, first_bad) in [
-        // Records that nobody archived are gone, and the start was moved behind them.
+        // Records were deleted without an archive, and the start was moved past them.
         (
             vec![format!("UPDATE audit_start SET {taken}"), format!("DELETE FROM audit_log WHERE seq = {next}")],
             next + 1,
         ),
         (vec![format!("DELETE FROM audit_log WHERE seq = {next}")], next),
-        // A record that nobody wrote, among those that are archived.
+        // A forged record among those that are archived.
         (
             vec![format!(
                 "INSERT INTO audit_log SELECT {last}, id, at, actor, subject, action, resource_type, resource_id, \
@@ -281,7 +284,7 @@ async fn an_altered_start_is_found(db: Database) {
         } else {
             format!("at seq {first_bad}: ")
         };
-        ended.failed(&expected);
+        ended.fails_with(&expected);
         for table in ["audit_log", "audit_start"] {
             db.execute(&format!("DELETE FROM {table}")).await;
             db.execute(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
@@ -290,19 +293,19 @@ async fn an_altered_start_is_found(db: Database) {
     }
 }
 
-async fn nothing_is_archived_that_should_not_be(db: Database) {
-    let scene = Scene::set(db).await;
+async fn invalid_archive_requests_are_rejected(db: Database) {
+    let scene = Fixture::set(db).await;
     let all = scene.server.db.count("SELECT COUNT(*) FROM audit_log").await;
-    scene.archive("2999-01-01", "a.gz").await.failed("records of the last 48 hours stay in the database");
-    scene.archive("soon", "a.gz").await.failed("--before must be a date");
+    scene.archive("2999-01-01", "a.gz").await.fails_with("records of the last 48 hours stay in the database");
+    scene.archive("soon", "a.gz").await.fails_with("--before must be a date");
     assert_eq!(scene.archive("2020-01-01", "a.gz").await.json(), json!({ "records": 0 }));
     fs::write(scene.file("a.gz"), "mine").unwrap();
-    scene.archive("2026-01-20", "a.gz").await.failed("cannot use the archive");
+    scene.archive("2026-01-20", "a.gz").await.fails_with("cannot use the archive");
     assert_eq!(fs::read(scene.file("a.gz")).unwrap(), b"mine");
-    scene.archive("2026-01-20", "no/such/folder/a.gz").await.failed("cannot use the archive");
-    // A log that does not hold is not hidden in an archive.
+    scene.archive("2026-01-20", "no/such/folder/a.gz").await.fails_with("cannot use the archive");
+    // A log with a broken chain cannot be archived.
     scene.server.db.execute("UPDATE audit_log SET action = 'x' WHERE seq = 3").await;
-    scene.archive("2026-01-20", "b.gz").await.failed("the audit log does not hold at seq 3");
+    scene.archive("2026-01-20", "b.gz").await.fails_with("the audit log does not hold at seq 3");
     assert_eq!(scene.server.db.count("SELECT COUNT(*) FROM audit_log").await, all);
     assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 1);
 }

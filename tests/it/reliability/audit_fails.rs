@@ -1,4 +1,4 @@
-//! The audit log cannot be written: nothing changes, and callers are told to try again.
+//! If the audit log cannot be written, nothing changes and clients get a 503.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use tokio::task::JoinSet;
 
 use crate::{
     both,
-    support::{Agent, Answer, Database, Server, details},
+    support::{Agent, Database, Response, Server, details},
 };
 
 both!(
-    without_its_record_nothing_changes,
-    without_its_record_no_refusal_leaves,
-    a_refused_neighbour_hurts_nobody,
-    a_failing_batch_answers_everybody,
-    what_can_never_be_carried_out_is_not_to_be_tried_again,
-    counts_of_refusals_wait_until_they_can_be_recorded,
+    changes_without_their_record_are_rolled_back,
+    rejections_without_their_record_return_503,
+    rejected_request_does_not_affect_others_in_its_batch,
+    failing_batch_responds_to_every_request,
+    permanent_failures_do_not_ask_for_a_retry,
+    suppressed_refusal_counts_are_kept_until_recorded,
 );
 
-async fn without_its_record_nothing_changes(db: Database) {
+async fn changes_without_their_record_are_rolled_back(db: Database) {
     let server = Server::start(db).await;
-    let scene = Scene::set(&server).await;
+    let fixture = Fixture::set(&server).await;
     let routes = changing_routes();
     assert!(routes.len() >= 13, "{routes:?}");
 
@@ -32,44 +32,47 @@ async fn without_its_record_nothing_changes(db: Database) {
     let before = dump(&server.db).await;
     break_audit(&server.db).await;
     for (method, path) in &routes {
-        let answer = scene.send(&server, method, path).await;
-        assert_eq!(answer.status.as_u16(), 503, "{method} {path}: {answer:?}");
-        assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().unwrap() > 0), "{answer:?}");
-        assert!(!answer.text.contains("broken"), "says what only the log may say: {answer:?}");
+        let response = fixture.send(&server, method, path).await;
+        assert_eq!(response.status.as_u16(), 503, "{method} {path}: {response:?}");
+        assert!(
+            response.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().unwrap() > 0),
+            "{response:?}"
+        );
+        assert!(!response.text.contains("broken"), "the response must not contain internal details: {response:?}");
         assert_eq!(dump(&server.db).await, before, "{method} {path}");
     }
-    // Reading leaves no record, so it goes on; and the live view still shows what was before.
+    // Reads leave no record, so they keep working, and the live view still has the old state.
     server.admin.get("/agents").await.expect(200);
-    scene.target.client.get("/agents").await.expect(200);
+    fixture.target.client.get("/agents").await.expect(200);
 
-    mend_audit(&server.db).await;
+    repair_audit(&server.db).await;
     for (method, path) in &routes {
-        let answer = scene.send(&server, method, path).await;
-        assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
+        let response = fixture.send(&server, method, path).await;
+        assert!(response.status.is_success(), "{method} {path}: {response:?}");
         assert_ne!(dump(&server.db).await, before, "{method} {path}");
     }
 }
 
-async fn without_its_record_no_refusal_leaves(db: Database) {
+async fn rejections_without_their_record_return_503(db: Database) {
     let server = Server::start(db).await;
     let weak = server.agent("weak", &[]).await;
     break_audit(&server.db).await;
-    server.anybody().exchange("aims_nonsense").await.expect(503);
+    server.anonymous().exchange("aims_nonsense").await.expect(503);
     weak.client.get("/agents").await.expect(503);
-    mend_audit(&server.db).await;
-    server.anybody().exchange("aims_nonsense").await.expect(401);
+    repair_audit(&server.db).await;
+    server.anonymous().exchange("aims_nonsense").await.expect(401);
     weak.client.get("/agents").await.expect(403);
 }
 
-async fn a_refused_neighbour_hurts_nobody(db: Database) {
+async fn rejected_request_does_not_affect_others_in_its_batch(db: Database) {
     let server = Server::start(db).await;
     let mut requests = JoinSet::new();
     for n in 0..50 {
         let name = if n % 2 == 0 { "same".to_owned() } else { format!("own-{n}") };
         let admin = server.admin.clone();
         requests.spawn(async move {
-            let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
-            (name, answer.status.as_u16())
+            let response = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
+            (name, response.status.as_u16())
         });
     }
     let (mut same, mut own) = (Vec::new(), Vec::new());
@@ -79,11 +82,11 @@ async fn a_refused_neighbour_hurts_nobody(db: Database) {
     same.sort_unstable();
     assert_eq!(own, [201; 25]);
     assert_eq!((same[0], &same[1..]), (201, [409; 24].as_slice()));
-    assert_eq!(server.db.count("SELECT COUNT(*) FROM agents").await, 27, "with the administrator");
-    assert_eq!(server.audited("agent.created").await.len(), 27, "refused ones leave no record");
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM agents").await, 27, "including the administrator");
+    assert_eq!(server.audited("agent.created").await.len(), 27, "rejected requests must leave no record");
 }
 
-async fn a_failing_batch_answers_everybody(db: Database) {
+async fn failing_batch_responds_to_every_request(db: Database) {
     let server = Server::start(db).await;
     server.save_usage().await;
     let before = dump(&server.db).await;
@@ -93,15 +96,15 @@ async fn a_failing_batch_answers_everybody(db: Database) {
         let admin = server.admin.clone();
         requests.spawn(async move { admin.post("/agents", json!({ "name": format!("a{n}"), "owner": "o" })).await });
     }
-    for answer in requests.join_all().await {
-        assert_eq!(answer.status.as_u16(), 503, "{answer:?}");
+    for response in requests.join_all().await {
+        assert_eq!(response.status.as_u16(), 503, "{response:?}");
     }
     assert_eq!(dump(&server.db).await, before);
-    mend_audit(&server.db).await;
+    repair_audit(&server.db).await;
     server.admin.post("/agents", json!({ "name": "a0", "owner": "o" })).await.expect(201);
 }
 
-async fn what_can_never_be_carried_out_is_not_to_be_tried_again(db: Database) {
+async fn permanent_failures_do_not_ask_for_a_retry(db: Database) {
     let server = Server::start(db).await;
     let sql = if server.db.is_sqlite() {
         "CREATE TRIGGER broken BEFORE INSERT ON agents WHEN NEW.name = 'broken' BEGIN SELECT RAISE(ABORT, 'broken'); END"
@@ -109,20 +112,20 @@ async fn what_can_never_be_carried_out_is_not_to_be_tried_again(db: Database) {
         "ALTER TABLE agents ADD CONSTRAINT broken CHECK (name <> 'broken')"
     };
     server.db.execute(sql).await;
-    let answer = server.admin.post("/agents", json!({ "name": "broken", "owner": "o" })).await;
-    answer.refused(500, "Internal server error");
-    assert_eq!(answer.header("retry-after"), None);
+    let response = server.admin.post("/agents", json!({ "name": "broken", "owner": "o" })).await;
+    response.refused(500, "Internal server error");
+    assert_eq!(response.header("retry-after"), None);
     server.admin.post("/agents", json!({ "name": "whole", "owner": "o" })).await.expect(201);
 }
 
-async fn counts_of_refusals_wait_until_they_can_be_recorded(db: Database) {
+async fn suppressed_refusal_counts_are_kept_until_recorded(db: Database) {
     let settings = [("AUDIT_REFUSALS_PER_MINUTE", "5"), ("TRUSTED_PROXIES", "127.0.0.1")];
-    let server = Server::with(db, &settings).await;
+    let server = Server::start_with(db, &settings).await;
     let refused = async |times: u32| {
         for address in ["203.0.113.1", "203.0.113.2"] {
             for _ in 0..times {
-                let request = server.anybody().request(Method::POST, "/auth/token").header("X-API-Key", "junk");
-                server.anybody().send(request.header("X-Forwarded-For", address)).await.expect(401);
+                let request = server.anonymous().request(Method::POST, "/auth/token").header("X-API-Key", "junk");
+                server.anonymous().send(request.header("X-Forwarded-For", address)).await.expect(401);
             }
         }
     };
@@ -130,11 +133,11 @@ async fn counts_of_refusals_wait_until_they_can_be_recorded(db: Database) {
     server.clock.advance(Duration::from_mins(1));
     break_audit(&server.db).await;
     server.services.record_suppressed(false).await.unwrap_err();
-    // Given up, as when the database falls silent; what is asked for next shows that the attempt is over.
+    // The task is aborted, as when the database hangs. The next request shows that the attempt is over.
     assert!(server.services.record_suppressed(false).now_or_never().is_none());
     server.admin.post("/agents", json!({ "name": "n", "owner": "o" })).await.expect(503);
-    mend_audit(&server.db).await;
-    // Nor is what was given up carried out all the same.
+    repair_audit(&server.db).await;
+    // The aborted attempt must have no effect later.
     assert!(server.services.record_suppressed(false).now_or_never().is_none());
     refused(1).await;
     server.services.record_suppressed(false).await.unwrap();
@@ -154,7 +157,7 @@ async fn counts_of_refusals_wait_until_they_can_be_recorded(db: Database) {
     assert_eq!(counts().await, expected);
 }
 
-/// Every route that changes something, those that take the most away last.
+/// Every route that changes something; the most destructive ones come last.
 fn changing_routes() -> Vec<(Method, String)> {
     // Introspection is a POST that changes nothing.
     let changes = |route: &Listed| route.method != Method::GET && !matches!(route.demand, Demand::ClientOr(_));
@@ -171,8 +174,8 @@ fn changing_routes() -> Vec<(Method, String)> {
     routes
 }
 
-/// What requests need to find so that every one of them would succeed.
-struct Scene {
+/// The data that lets every request succeed.
+struct Fixture {
     target: Agent,
     suspended: Agent,
     held: String,
@@ -183,11 +186,11 @@ struct Scene {
     identity: String,
 }
 
-/// Another key than that of the scene.
+/// Another key than the fixture's.
 const JWK_X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
 const JWK_Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
 
-impl Scene {
+impl Fixture {
     async fn set(server: &Server) -> Self {
         let target = server.agent("target", &["agents:read", "held:by-target"]).await;
         let suspended = server.agent("suspended", &[]).await;
@@ -208,7 +211,7 @@ impl Scene {
         Self { target, suspended, held, free, resource, public_key, delegate, identity }
     }
 
-    async fn send(&self, server: &Server, method: &Method, path: &str) -> Answer {
+    async fn send(&self, server: &Server, method: &Method, path: &str) -> Response {
         let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
         let id = if path.starts_with("/resources") { &self.resource } else { &agent.id };
         let key = if path.contains("/public-keys") { &self.public_key } else { &agent.key_id };
@@ -220,15 +223,15 @@ impl Scene {
         for placeholder in ["{capability_id}", "{cap_id}"] {
             filled = filled.replace(placeholder, &self.held);
         }
-        assert!(!filled.contains('{'), "a placeholder that this test does not know: {path}");
+        assert!(!filled.contains('{'), "unknown placeholder: {path}");
         if path == "/auth/token" {
-            return server.anybody().exchange(&agent.raw_key).await;
+            return server.anonymous().exchange(&agent.raw_key).await;
         }
         if path.starts_with("/oauth/") {
             let form = [("grant_type", "client_credentials"), ("token", agent.client.token())];
-            let anybody = server.anybody();
-            let request = anybody.request(method.clone(), path).basic_auth(&agent.id, Some(&agent.raw_key));
-            return anybody.send(request.form(&form)).await;
+            let anonymous = server.anonymous();
+            let request = anonymous.request(method.clone(), path).basic_auth(&agent.id, Some(&agent.raw_key));
+            return anonymous.send(request.form(&form)).await;
         }
         let body: Value = match (method.as_str(), path) {
             ("POST", "/agents") => json!({ "name": "newcomer", "owner": "o" }),
@@ -250,7 +253,7 @@ fn trust() -> Value {
     json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "workload" } })
 }
 
-/// Everything that a change could have changed, as text.
+/// Everything that a change could have modified, as text.
 async fn dump(db: &Database) -> Vec<String> {
     let parts = [
         "SELECT name || ' ' || owner || ' ' || description || ' ' || status || ' ' || updated_at || ' ' || token_epoch AS line \
@@ -270,7 +273,7 @@ async fn dump(db: &Database) -> Vec<String> {
         "SELECT 'audit ' || COUNT(*) || ' ' || MAX(seq) FROM audit_log",
         "SELECT 'head ' || seq FROM audit_head",
     ];
-    // One statement, as each opens a connection.
+    // A single statement, because each opens a connection.
     db.texts(&format!("SELECT line FROM ({}) AS lines ORDER BY line", parts.join(" UNION ALL "))).await
 }
 
@@ -284,7 +287,7 @@ async fn break_audit(db: &Database) {
     db.execute(sql).await;
 }
 
-async fn mend_audit(db: &Database) {
+async fn repair_audit(db: &Database) {
     let sql =
         if db.is_sqlite() { "DROP TRIGGER broken" } else { "DROP TRIGGER broken ON audit_log; DROP FUNCTION broken()" };
     db.execute(sql).await;

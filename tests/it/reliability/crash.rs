@@ -1,4 +1,4 @@
-//! A process that is killed while it writes.
+//! Killing the process while it writes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,18 +14,18 @@ use crate::{
 
 const ROUNDS: usize = 20;
 const WRITERS: usize = 16;
-/// Longer than any start takes, on however busy a machine: one that waits for something that never comes is found.
-const START: Duration = Duration::from_secs(20);
+/// Longer than a start takes even on a busy machine; a start that hangs exceeds it.
+const MAX_START_TIME: Duration = Duration::from_secs(20);
 
-both!(nothing_acknowledged_is_lost_by_a_kill);
+both!(kill_loses_no_acknowledged_change);
 
-async fn nothing_acknowledged_is_lost_by_a_kill(db: Database) {
+async fn kill_loses_no_acknowledged_change(db: Database) {
     let aims = Aims::new(&db);
     let key = aims.bootstrap().await;
     let (mut names, mut tokens) = (HashSet::new(), HashSet::new());
     for round in 0..ROUNDS {
         let process = aims.serve().await;
-        assert!(process.ready_after < START, "round {round}: {:?}", process.ready_after);
+        assert!(process.ready_after < MAX_START_TIME, "round {round}: {:?}", process.ready_after);
         let admin = process.client().login(&key).await;
         let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
         let mut writers = JoinSet::new();
@@ -33,9 +33,9 @@ async fn nothing_acknowledged_is_lost_by_a_kill(db: Database) {
             writers.spawn(write(admin.clone(), key.clone(), format!("r{round}-w{writer}"), acknowledge.clone()));
         }
         drop(acknowledge);
-        // Killed after another number of acknowledgements each time, so at another moment of a batch.
+        // Killed after a different number of acknowledgements in each round, so at a different point of a batch.
         for _ in 0..=(20 + 7 * round) {
-            acknowledged.recv().await.expect("writers that write until the kill").keep(&mut names, &mut tokens);
+            acknowledged.recv().await.expect("the writers must run until the kill").keep(&mut names, &mut tokens);
         }
         process.kill().await;
         while let Some(writer) = writers.join_next().await {
@@ -50,21 +50,29 @@ async fn nothing_acknowledged_is_lost_by_a_kill(db: Database) {
     assert!(names.len() > ROUNDS && tokens.len() > ROUNDS, "{} agents, {} tokens", names.len(), tokens.len());
 
     let stored: HashSet<_> = db.texts("SELECT name FROM agents").await.into_iter().collect();
-    assert_eq!(names.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
+    assert_eq!(
+        names.difference(&stored).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "acknowledged agents must not be lost"
+    );
     let issued = db.texts("SELECT details FROM audit_log WHERE action = 'auth.token_issued'").await;
     let issued: HashSet<_> = issued.iter().map(|details| jti(&serde_json::from_str(details).unwrap())).collect();
-    assert_eq!(tokens.difference(&issued).collect::<Vec<_>>(), Vec::<&String>::new(), "tokens without a record");
-    // No half of a change: each agent has its record and each record its agent.
+    assert_eq!(
+        tokens.difference(&issued).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "every acknowledged token must have a record"
+    );
+    // Changes are atomic: each agent has its record and each record its agent.
     let created = db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
     assert_eq!(usize::try_from(created).unwrap(), stored.len());
 
     let process = aims.serve().await;
-    assert!(process.ready_after < START, "{:?}", process.ready_after);
+    assert!(process.ready_after < MAX_START_TIME, "{:?}", process.ready_after);
     process.client().get("/_health").await.expect(200);
     assert_eq!(process.stop().await.code, Some(0));
 }
 
-/// What a writer was told to have happened.
+/// A change that the service acknowledged.
 enum Acknowledged {
     Agent(String),
     Token(String),
@@ -76,7 +84,7 @@ impl Acknowledged {
             Self::Agent(name) => names.insert(name),
             Self::Token(jti) => tokens.insert(jti),
         };
-        assert!(new, "acknowledged twice");
+        assert!(new, "each change must be acknowledged once");
     }
 }
 
@@ -85,18 +93,18 @@ async fn write(admin: Client, key: String, name: String, acknowledge: mpsc::Unbo
     for n in 0.. {
         let name = format!("{name}-{n}");
         let agent = admin.request(Method::POST, "/agents").json(&json!({ "name": name, "owner": "crash" }));
-        let Some(_) = answered(agent, StatusCode::CREATED).await else { return };
+        let Some(_) = complete_response(agent, StatusCode::CREATED).await else { return };
         let _ = acknowledge.send(Acknowledged::Agent(name));
         let exchange = admin.without_token().request(Method::POST, "/auth/token").header("X-API-Key", &key);
-        let Some(token) = answered(exchange, StatusCode::OK).await else { return };
+        let Some(token) = complete_response(exchange, StatusCode::OK).await else { return };
         let payload = token["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
         let claims = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
         let _ = acknowledge.send(Acknowledged::Token(jti(&claims)));
     }
 }
 
-/// The whole answer, unless the process went before it was sent.
-async fn answered(request: reqwest::RequestBuilder, expected: StatusCode) -> Option<Value> {
+/// Returns the response body, unless the process died before it was complete.
+async fn complete_response(request: reqwest::RequestBuilder, expected: StatusCode) -> Option<Value> {
     let response = request.send().await.ok()?;
     let status = response.status();
     let body = response.json().await.ok()?;

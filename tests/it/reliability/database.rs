@@ -1,4 +1,4 @@
-//! The database is there, but not to be had for a while.
+//! Temporary database outages.
 
 use std::{
     collections::HashSet,
@@ -12,9 +12,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::support::{Aims, Client, Database, Postgres, Server};
 
-/// Another program holds SQLite's write lock for longer than the service waits.
+/// Another program holds SQLite's write lock for longer than the busy timeout.
 #[tokio::test]
-async fn a_locked_file_is_told_and_got_over() {
+async fn locked_file_returns_503_until_it_is_released() {
     let server = Server::start(Database::sqlite()).await;
     let mut other = SqliteConnection::connect(&server.db.sqlite_url()).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
@@ -23,7 +23,7 @@ async fn a_locked_file_is_told_and_got_over() {
     refused.expect(503);
     server.admin.get("/agents").await.expect(200);
 
-    // One that asks before the lock is given back is only delayed.
+    // A request shortly before the lock is released is only delayed.
     let admin = server.admin.clone();
     let waiting = tokio::spawn(async move { admin.post("/agents", json!({ "name": "b", "owner": "o" })).await });
     server.admin.get("/agents").await.expect(200);
@@ -32,9 +32,9 @@ async fn a_locked_file_is_told_and_got_over() {
     server.admin.post("/agents", json!({ "name": "a", "owner": "o" })).await.expect(201);
 }
 
-/// Where nothing but the database's folder can be written, a batch that may have to be undone is written all the same.
+/// A batch may have to be rolled back, which must not require a temporary file outside the database's directory.
 #[tokio::test]
-async fn a_batch_needs_no_temporary_file() {
+async fn batches_need_no_temporary_file() {
     let db = Database::sqlite();
     let temporary = db.folder.path().join("temporary");
     std::fs::create_dir(&temporary).unwrap();
@@ -46,17 +46,17 @@ async fn a_batch_needs_no_temporary_file() {
     let before = changed();
     for round in 0..3 {
         let agent = |number| json!({ "name": format!("agent-{round}-{number}"), "owner": "o" });
-        for answer in join_all((0..200).map(|number| admin.post("/agents", agent(number)))).await {
-            answer.expect(201);
+        for response in join_all((0..200).map(|number| admin.post("/agents", agent(number)))).await {
+            response.expect(201);
         }
     }
     assert_eq!(changed(), before);
 }
 
-/// Who was told that nothing was changed may have tried again elsewhere, or changed their mind.
+/// The client was told that nothing changed, and may have retried elsewhere or given up.
 #[tokio::test]
-async fn what_nobody_waits_for_any_more_does_not_happen() {
-    let server = Server::with(Database::sqlite(), &[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
+async fn timed_out_changes_are_not_applied() {
+    let server = Server::start_with(Database::sqlite(), &[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
     let mut other = SqliteConnection::connect(&server.db.sqlite_url()).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     server.admin.post("/agents", json!({ "name": "late", "owner": "o" })).await.expect(503);
@@ -68,14 +68,14 @@ async fn what_nobody_waits_for_any_more_does_not_happen() {
 const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE datname = current_database() AND application_name = 'aims'";
 
-/// Every connection that was used a moment ago is gone; whoever comes next is answered all the same.
+/// Every recently used connection is closed. The next requests still succeed.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn connections_that_are_cut_while_unused_cost_no_request() {
+async fn closed_idle_connections_cause_no_errors() {
     let server = Server::start(Database::postgres().await).await;
     for round in 0..5 {
-        for answer in join_all((0..32).map(|_| server.admin.get("/agents"))).await {
-            answer.expect(200);
+        for response in join_all((0..32).map(|_| server.admin.get("/agents"))).await {
+            response.expect(200);
         }
         server.db.execute(CUT).await;
         let agent = json!({ "name": format!("agent-{round}"), "owner": "o" });
@@ -86,36 +86,36 @@ async fn connections_that_are_cut_while_unused_cost_no_request() {
     }
 }
 
-/// PostgreSQL ends every connection, as it does when it is restarted, while 16 writers are at work.
+/// PostgreSQL closes every connection, as in a restart, while 16 writers are active.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn connections_that_are_cut_are_made_again() {
+async fn closed_connections_are_reopened() {
     const CUTS: usize = 10;
     let server = Server::start(Database::postgres().await).await;
     let (mut acknowledged, writers) = write(&server.admin);
     let mut names = HashSet::new();
     for _ in 0..CUTS {
         for _ in 0..25 {
-            names.insert(acknowledged.recv().await.expect("writers that go on"));
+            names.insert(acknowledged.recv().await.expect("the writers must keep running"));
         }
         server.db.execute(CUT).await;
     }
     for _ in 0..25 {
-        names.insert(acknowledged.recv().await.expect("writers that go on after the last cut"));
+        names.insert(acknowledged.recv().await.expect("the writers must continue after the last cut"));
     }
     drop(acknowledged);
     writers.join_all().await;
     server.admin.post("/agents", json!({ "name": "last", "owner": "o" })).await.expect(201);
-    nothing_is_lost(&server.db, &names).await;
+    assert_nothing_lost(&server.db, &names).await;
 }
 
-/// PostgreSQL is restarted, and as often crashes, while 16 writers are at work.
+/// PostgreSQL is restarted or crashes repeatedly while 16 writers are active.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_database_that_restarts_is_got_over() {
+async fn service_recovers_from_database_restarts() {
     const RESTARTS: usize = 20;
-    /// How long after the database the service is back.
-    const BACK: Duration = Duration::from_secs(5);
+    /// Time from the database's restart until the service works again.
+    const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
     let (mut postgres, db) = Postgres::start().await;
     let aims = Aims::new(&db);
     let key = aims.bootstrap().await;
@@ -126,30 +126,30 @@ async fn a_database_that_restarts_is_got_over() {
     let mut longest = Duration::ZERO;
     for restart in 0..RESTARTS {
         for _ in 0..100 {
-            names.insert(acknowledged.recv().await.expect("writers that go on"));
+            names.insert(acknowledged.recv().await.expect("the writers must keep running"));
         }
         postgres.restart(if restart % 2 == 0 { "fast" } else { "immediate" }).await;
         let restarted = Instant::now();
-        // What was acknowledged before is still to be read.
+        // Acknowledged changes are still readable.
         while let Ok(name) = acknowledged.try_recv() {
             names.insert(name);
         }
-        names.insert(acknowledged.recv().await.expect("writers that go on"));
+        names.insert(acknowledged.recv().await.expect("the writers must keep running"));
         longest = longest.max(restarted.elapsed());
     }
     println!("back after {longest:?} at most");
-    assert!(longest < BACK, "{longest:?}");
+    assert!(longest < RECOVERY_LIMIT, "{longest:?}");
     drop(acknowledged);
     writers.join_all().await;
-    nothing_is_lost(&db, &names).await;
+    assert_nothing_lost(&db, &names).await;
     assert_eq!(process.stop().await.code, Some(0));
     postgres.stop().await;
 }
 
-/// Of an outage the log tells the beginning, with the cause, and the end; not every attempt.
+/// The log contains the start of an outage with its cause, and its end, but not every failed attempt.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn an_outage_is_logged_once() {
+async fn outage_is_logged_once() {
     const OUTAGE: Duration = Duration::from_secs(3);
     let db = Database::postgres().await;
     let aims = Aims::new(&db);
@@ -171,11 +171,11 @@ async fn an_outage_is_logged_once() {
         admin.get("/_health").await.expect(200);
     }
     let stopped = process.stop().await;
-    let told: Vec<_> = stopped.stderr.lines().filter(|line| line.contains("not hearing other nodes")).collect();
-    assert!(told.len() == 1 && told[0].contains("unavailable: the connection was closed"), "{told:?}");
+    let lines: Vec<_> = stopped.stderr.lines().filter(|line| line.contains("not hearing other nodes")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("unavailable: the connection was closed"), "{lines:?}");
 }
 
-/// Sixteen register agents, again and again, until nobody listens to what they were told to have happened.
+/// Starts 16 tasks that create agents until the receiver is dropped.
 fn write(admin: &Client) -> (mpsc::UnboundedReceiver<String>, JoinSet<()>) {
     let (acknowledge, acknowledged) = mpsc::unbounded_channel();
     let mut writers = JoinSet::new();
@@ -184,11 +184,11 @@ fn write(admin: &Client) -> (mpsc::UnboundedReceiver<String>, JoinSet<()>) {
         writers.spawn(async move {
             for n in 0.. {
                 let name = format!("w{writer}-{n}");
-                let answer = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
-                match answer.status.as_u16() {
+                let response = admin.post("/agents", json!({ "name": name, "owner": "o" })).await;
+                match response.status.as_u16() {
                     201 if acknowledge.send(name).is_err() => return,
                     201 | 503 => {}
-                    _ => panic!("{answer:?}"),
+                    _ => panic!("{response:?}"),
                 }
             }
         });
@@ -196,9 +196,13 @@ fn write(admin: &Client) -> (mpsc::UnboundedReceiver<String>, JoinSet<()>) {
     (acknowledged, writers)
 }
 
-async fn nothing_is_lost(db: &Database, acknowledged: &HashSet<String>) {
+async fn assert_nothing_lost(db: &Database, acknowledged: &HashSet<String>) {
     let stored: HashSet<_> = db.texts("SELECT name FROM agents").await.into_iter().collect();
-    assert_eq!(acknowledged.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "agents that are lost");
+    assert_eq!(
+        acknowledged.difference(&stored).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "acknowledged agents must not be lost"
+    );
     let created = db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'agent.created'").await;
     assert_eq!(usize::try_from(created).unwrap(), stored.len());
     let verified = Aims::new(db).run(&["audit", "verify", "--json"]).await.json();

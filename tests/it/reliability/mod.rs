@@ -1,13 +1,16 @@
-//! What happens when something fails: the process, the audit log, the disk, the operator, the clients.
+//! Failures of the process, the audit log, the disk, the network, clients and operators.
 
 mod administrators;
 mod archive;
 mod audit_fails;
-mod cli;
+mod commands;
+mod connection;
 mod crash;
 mod database;
 mod files;
+mod limits;
 mod model;
 mod operator;
-mod serving;
+mod settings;
+mod signals;
 mod tamper;

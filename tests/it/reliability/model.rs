@@ -1,4 +1,4 @@
-//! Whatever is done to an agent and its keys, in whatever order, every answer is what a simple model says.
+//! A property test: after any sequence of actions on an agent and its keys, every response matches a simple model.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,10 +17,10 @@ use crate::support::{Client, Database, Server};
 
 const CASES: u32 = 1_000;
 const STEPS: usize = 12;
-/// What the model grants and takes back, and what using a token demands.
+/// The capability that the model grants and revokes, and that using a token requires.
 const CAPABILITY: &str = "agents:read";
 const UNKNOWN: &str = "00000000-0000-7000-8000-000000000000";
-/// All in minutes, as the settings are by default. No sum of the two steps is the life of anything.
+/// Default settings, in minutes. No sum of the two steps equals any of these lifetimes.
 const TOKEN_LIFE: i64 = 30;
 const KEY_LIFE: i64 = 60;
 const GRACE: i64 = 24 * 60;
@@ -32,7 +32,7 @@ enum Step {
     CreateKey {
         expiring: bool,
     },
-    /// Which key or token is meant: this one of those there are, counted round.
+    /// The numbers are indexes into the existing keys or tokens, modulo their number.
     RotateKey {
         which: usize,
         grace: bool,
@@ -69,11 +69,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Most begin with a token in hand: what is taken away must be there first.
+/// Most cases begin with an issued token; without one, there would be little to revoke.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    const IN_HAND: [Step; 3] = [Step::CreateKey { expiring: false }, Step::Grant, Step::Exchange(0)];
+    const PREPARATION: [Step; 3] = [Step::CreateKey { expiring: false }, Step::Grant, Step::Exchange(0)];
     prop_oneof![
-        4 => vec(step(), 2..=STEPS - IN_HAND.len()).prop_map(|then| [&IN_HAND, then.as_slice()].concat()),
+        4 => vec(step(), 2..=STEPS - PREPARATION.len()).prop_map(|then| [&PREPARATION, then.as_slice()].concat()),
         1 => vec(step(), 1..=STEPS),
     ]
 }
@@ -108,7 +108,7 @@ struct Token {
     allows: bool,
 }
 
-/// What the agent of one case must be, by what was done to it.
+/// The expected state of the agent in one case.
 struct Model {
     status: Status,
     granted: bool,
@@ -143,8 +143,8 @@ impl Model {
             }
     }
 
-    /// What a step must be answered with. Nothing is answered to waiting.
-    fn expects(&self, step: Step) -> Option<u16> {
+    /// Returns the expected status of a step; waiting has none.
+    fn expected_status(&self, step: Step) -> Option<u16> {
         use Status::{Active, Deleted, Revoked, Suspended};
         let status = match (step, self.status) {
             (Step::Wait { .. }, _) => return None,
@@ -203,21 +203,21 @@ impl Model {
         Some(status)
     }
 
-    /// What a step that succeeded leaves; `made` is the key or the token it made.
-    fn follow(&mut self, step: Step, made: Made) {
-        match (step, made) {
-            (Step::CreateKey { expiring }, Made::Key { id, raw }) => {
+    /// Applies a step that succeeded; `made` is the key or token that it created.
+    fn apply(&mut self, step: Step, created: Created) {
+        match (step, created) {
+            (Step::CreateKey { expiring }, Created::Key { id, raw }) => {
                 let expires = expiring.then_some(self.now + KEY_LIFE);
                 self.keys.push(Key { id, raw, status: KeyStatus::Active, expires });
             }
-            (Step::RotateKey { which, grace }, Made::Key { id, raw }) => {
+            (Step::RotateKey { which, grace }, Created::Key { id, raw }) => {
                 let old = self.key(which).unwrap();
                 let until = if grace { self.now + GRACE } else { self.now };
                 self.keys[old].status = KeyStatus::Rotated { until };
                 let expires = self.keys[old].expires;
                 self.keys.push(Key { id, raw, status: KeyStatus::Active, expires });
             }
-            (Step::Exchange(which), Made::Token(text)) => {
+            (Step::Exchange(which), Created::Token(text)) => {
                 let key = self.key(which).unwrap();
                 let expires = self.now + TOKEN_LIFE;
                 self.tokens.push(Token { text, key, epoch: self.epoch, expires, allows: self.granted });
@@ -252,21 +252,21 @@ const fn minutes(long: bool) -> i64 {
     if long { LONG_STEP } else { SHORT_STEP }
 }
 
-enum Made {
+enum Created {
     Nothing,
     Key { id: String, raw: String },
     Token(String),
 }
 
 /// The service that all cases share.
-struct World {
+struct SharedService {
     server: Server,
     admin: RefCell<Client>,
     capability: String,
     cases: Cell<u32>,
 }
 
-impl World {
+impl SharedService {
     async fn new() -> Self {
         let server = Server::start(Database::sqlite()).await;
         let capability = server.capability(CAPABILITY).await;
@@ -281,31 +281,31 @@ impl World {
         let path = format!("/agents/{}", agent["id"].as_str().unwrap());
         let mut model = Model::new();
         for (n, &step) in steps.iter().enumerate() {
-            let expected = model.expects(step);
-            let (answered, made) = self.take(&model, &path, step).await;
+            let expected = model.expected_status(step);
+            let (answered, created) = self.perform(&model, &path, step).await;
             prop_assert_eq!(answered, expected, "step {} of {:?}", n, steps);
             if expected.is_none_or(|status| status < 300) {
-                model.follow(step, made);
+                model.apply(step, created);
             }
         }
         Ok(())
     }
 
-    /// Takes a step, whatever the model thinks of it.
-    async fn take(&self, model: &Model, path: &str, step: Step) -> (Option<u16>, Made) {
+    /// Performs a step, regardless of the model.
+    async fn perform(&self, model: &Model, path: &str, step: Step) -> (Option<u16>, Created) {
         let admin = self.admin.borrow().clone();
         let key_path = |which| {
             let id = model.key(which).map_or(UNKNOWN, |key| &model.keys[key].id);
             format!("{path}/keys/{id}")
         };
-        let answer = match step {
+        let response = match step {
             Step::Wait { long } => {
                 let by = Duration::from_mins(minutes(long).unsigned_abs());
                 self.server.clock.advance(by);
-                // The administrator's own token has ended with that.
+                // The administrator's own token has expired.
                 let fresh = admin.login(&self.server.admin_key).await;
                 self.admin.replace(fresh);
-                return (None, Made::Nothing);
+                return (None, Created::Nothing);
             }
             Step::CreateKey { expiring } => {
                 let end = self.server.clock.now().plus(Duration::from_mins(KEY_LIFE.unsigned_abs()));
@@ -334,31 +334,31 @@ impl World {
                 admin.with_token(text).get("/agents?limit=1").await
             }
         };
-        let status = answer.status.as_u16();
-        let made = match (step, status) {
-            (Step::CreateKey { .. }, 201) => made_key(&answer.json()),
-            (Step::RotateKey { .. }, 200) => made_key(&answer.json()["new_key"]),
-            (Step::Exchange(_), 200) => Made::Token(answer.json()["access_token"].as_str().unwrap().to_owned()),
-            _ => Made::Nothing,
+        let status = response.status.as_u16();
+        let created = match (step, status) {
+            (Step::CreateKey { .. }, 201) => created_key(&response.json()),
+            (Step::RotateKey { .. }, 200) => created_key(&response.json()["new_key"]),
+            (Step::Exchange(_), 200) => Created::Token(response.json()["access_token"].as_str().unwrap().to_owned()),
+            _ => Created::Nothing,
         };
-        (Some(status), made)
+        (Some(status), created)
     }
 }
 
-fn made_key(key: &serde_json::Value) -> Made {
+fn created_key(key: &serde_json::Value) -> Created {
     let text = |field: &str| key[field].as_str().unwrap().to_owned();
-    Made::Key { id: text("id"), raw: text("raw_key") }
+    Created::Key { id: text("id"), raw: text("raw_key") }
 }
 
 #[test]
-fn every_answer_is_what_the_model_says() {
+fn every_response_matches_the_model() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let world = runtime.block_on(World::new());
+    let world = runtime.block_on(SharedService::new());
     let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
     let outcome = TestRunner::new(config).run(&steps(), |steps| runtime.block_on(world.run(&steps)));
     match outcome {
         Ok(()) => assert_eq!(world.cases.get(), CASES),
-        Err(TestError::Fail(reason, steps)) => panic!("{reason}\nthe shortest steps that show it: {steps:#?}"),
+        Err(TestError::Fail(reason, steps)) => panic!("{reason}\nminimal failing steps: {steps:#?}"),
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What the host's operator does once: bringing over the predecessor's data, and getting back in.
+//! One-time tasks of the operator: importing the predecessor's data and recovering access.
 
 use std::fs;
 
@@ -12,13 +12,13 @@ use crate::{
 };
 
 both!(
-    an_imported_key_works_in_its_old_form,
-    a_lost_key_is_replaced_by_the_operator,
-    a_second_bootstrap_beside_the_service_changes_nothing,
-    signing_keys_are_rotated_beside_a_running_service,
+    imported_keys_still_work,
+    operator_can_replace_a_lost_key,
+    second_bootstrap_changes_nothing,
+    signing_keys_can_be_rotated_while_the_service_runs,
 );
 
-/// A database as the predecessor left it: its administrator, with one key.
+/// Creates a database of the predecessor with its administrator and one key.
 async fn predecessor(path: &std::path::Path, raw_key: &str) {
     let hash = aims::domain::audit::hex(&Sha256::digest(raw_key).into());
     let sql = format!(
@@ -46,7 +46,7 @@ async fn predecessor(path: &std::path::Path, raw_key: &str) {
     connection.close().await.unwrap();
 }
 
-async fn an_imported_key_works_in_its_old_form(db: Database) {
+async fn imported_keys_still_work(db: Database) {
     let raw_key = format!("aims_{}", "0123456789abcdef".repeat(4));
     let file = db.folder.path().join("predecessor.db");
     predecessor(&file, &raw_key).await;
@@ -55,8 +55,8 @@ async fn an_imported_key_works_in_its_old_form(db: Database) {
     let imported = aims.run(&["import-seed", file.to_str().unwrap()]).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");
     assert!(imported.stdout.starts_with("agents: 1, API keys: 1, capabilities: 1 new"), "{imported:?}");
-    assert_eq!(fs::read(&file).unwrap(), before, "the file is only read");
-    aims.run(&["import-seed", file.to_str().unwrap()]).await.failed("was imported before");
+    assert_eq!(fs::read(&file).unwrap(), before, "the file must not change");
+    aims.run(&["import-seed", file.to_str().unwrap()]).await.fails_with("was imported before");
 
     let process = aims.serve().await;
     let admin = process.client().login(&raw_key).await;
@@ -69,21 +69,21 @@ async fn an_imported_key_works_in_its_old_form(db: Database) {
 }
 
 #[tokio::test]
-async fn the_predecessors_database_is_never_served_or_changed() {
+async fn predecessors_database_is_not_served_or_changed() {
     let db = Database::sqlite();
     predecessor(&db.sqlite_file(), &format!("aims_{}", "0".repeat(64))).await;
     let before = fs::read(db.sqlite_file()).unwrap();
-    Aims::new(&db).run(&["serve"]).await.failed("aims import-seed");
+    Aims::new(&db).run(&["serve"]).await.fails_with("aims import-seed");
     assert_eq!(fs::read(db.sqlite_file()).unwrap(), before);
 }
 
-async fn a_lost_key_is_replaced_by_the_operator(db: Database) {
+async fn operator_can_replace_a_lost_key(db: Database) {
     let aims = Aims::new(&db);
-    let nobody = if db.is_sqlite() { "cannot find the database" } else { "admin:*" };
-    aims.run(&["bootstrap", "--new-key"]).await.failed(nobody);
+    let error = if db.is_sqlite() { "cannot find the database" } else { "admin:*" };
+    aims.run(&["bootstrap", "--new-key"]).await.fails_with(error);
     let lost = aims.bootstrap().await;
-    let made = aims.run(&["bootstrap", "--new-key", "--json"]).await.json();
-    let found = made["api_key"].as_str().unwrap();
+    let created = aims.run(&["bootstrap", "--new-key", "--json"]).await.json();
+    let found = created["api_key"].as_str().unwrap();
     assert_ne!(found, lost);
     let process = aims.serve().await;
     let admin = process.client().login(found).await;
@@ -92,7 +92,7 @@ async fn a_lost_key_is_replaced_by_the_operator(db: Database) {
     process.stop().await;
 }
 
-async fn a_second_bootstrap_beside_the_service_changes_nothing(db: Database) {
+async fn second_bootstrap_changes_nothing(db: Database) {
     let aims = Aims::new(&db);
     let process = aims.serve().await;
     let second = aims.run(&["bootstrap", "--json"]).await;
@@ -100,7 +100,7 @@ async fn a_second_bootstrap_beside_the_service_changes_nothing(db: Database) {
     process.stop().await;
 }
 
-async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
+async fn signing_keys_can_be_rotated_while_the_service_runs(db: Database) {
     let aims = Aims::new(&db);
     aims.bootstrap().await;
     let server = aims.serve().await;
@@ -114,7 +114,7 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     let before = list().await;
     assert_eq!(states(&before), ["next", "signs"]);
     assert!(!before.to_string().contains("private"));
-    aims.run(&["signing-keys", "rotate"]).await.failed("Verifiers may not know the next key yet");
+    aims.run(&["signing-keys", "rotate"]).await.fails_with("Verifiers may not know the next key yet");
     aims.run(&["signing-keys", "rotate", "--now"]).await;
     let after = list().await;
     assert_eq!(states(&after), ["next", "signs"]);
@@ -124,7 +124,7 @@ async fn signing_keys_are_rotated_beside_a_running_service(db: Database) {
     let signs = after.as_array().unwrap().iter().find(|key| key["state"] == "signs").unwrap();
     let text = aims.run(&["signing-keys", "list"]).await.stdout;
     assert!(text.contains(&format!("signs    since {}", signs["activated_at"].as_str().unwrap())), "{text}");
-    // The service still answers, and takes the new keys over with its next start at the latest.
+    // The service still responds, and loads the new keys on its next start at the latest.
     server.client().get("/.well-known/jwks.json").await.expect(200);
     server.stop().await;
     let server = aims.serve().await;

@@ -1,4 +1,4 @@
-//! Somebody with access to the database edits the audit log: the walk over the chain names the first bad place.
+//! Edits of the audit log in the database: verification reports the first invalid record.
 
 use aims::{
     domain::audit::Break,
@@ -13,30 +13,30 @@ use crate::{
 };
 
 both!(
-    an_untouched_log_holds,
-    an_edited_record_is_found,
-    a_deleted_record_is_found,
-    an_inserted_record_is_found,
-    reordered_records_are_found,
-    an_edited_head_is_found,
-    a_log_that_grows_holds,
+    untouched_log_is_valid,
+    edited_record_is_detected,
+    deleted_record_is_detected,
+    inserted_record_is_detected,
+    reordered_records_are_detected,
+    edited_head_is_detected,
+    log_that_grows_during_verification_is_valid,
 );
 
 const COLUMNS: &str = "id, at, actor, subject, action, resource_type, resource_id, details, ip, success, request_id, \
     prev_hash, hash";
 
-async fn an_untouched_log_holds(db: Database) {
+async fn untouched_log_is_valid(db: Database) {
     let log = Log::make(db).await;
     let verified = log.aims.run(&["audit", "verify", "--json"]).await.json();
     assert_eq!((&verified["valid"], &verified["records"]), (&json!(true), &json!(log.last)));
     assert_eq!(verified["head_hash"].as_str().unwrap().len(), 64);
     assert!(verified["first_bad"].is_null());
-    let told = log.aims.run(&["audit", "verify"]).await;
-    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
-    assert!(told.stdout.starts_with(&format!("The audit log holds: {} records", log.last)), "{told:?}");
+    let exit = log.aims.run(&["audit", "verify"]).await;
+    assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""));
+    assert!(exit.stdout.starts_with(&format!("The audit log holds: {} records", log.last)), "{exit:?}");
 }
 
-async fn an_edited_record_is_found(db: Database) {
+async fn edited_record_is_detected(db: Database) {
     let log = Log::make(db).await;
     let middle = log.middle;
     for edit in [
@@ -69,7 +69,7 @@ async fn an_edited_record_is_found(db: Database) {
     // The ends of the chain.
     log.tamper("UPDATE audit_log SET details = '{\"x\":1}' WHERE seq = 1", 1).await;
     log.tamper(&format!("UPDATE audit_log SET details = '{{\"x\":1}}' WHERE seq = {}", log.last), log.last).await;
-    // What cannot even be read as a record.
+    // Values that cannot be parsed as a record.
     let unreadable: &[&str] = if log.db.is_sqlite() {
         &[
             "id = x'00'",
@@ -87,13 +87,13 @@ async fn an_edited_record_is_found(db: Database) {
     }
 }
 
-async fn a_deleted_record_is_found(db: Database) {
+async fn deleted_record_is_detected(db: Database) {
     let log = Log::make(db).await;
     for seq in [1, log.middle, log.last] {
         log.tamper(&format!("DELETE FROM audit_log WHERE seq = {seq}"), seq).await;
     }
     log.tamper("DELETE FROM audit_log", 1).await;
-    // Those behind it moved up to close the gap.
+    // The following records are renumbered to close the gap.
     let middle = log.middle;
     let closed = format!(
         "DELETE FROM audit_log WHERE seq = {middle}; UPDATE audit_log SET seq = -seq WHERE seq > {middle}; \
@@ -102,7 +102,7 @@ async fn a_deleted_record_is_found(db: Database) {
     log.tamper(&closed, middle).await;
 }
 
-async fn an_inserted_record_is_found(db: Database) {
+async fn inserted_record_is_detected(db: Database) {
     let log = Log::make(db).await;
     let (middle, last) = (log.middle, log.last);
     let copy = |seq: i64| {
@@ -114,7 +114,7 @@ async fn an_inserted_record_is_found(db: Database) {
     log.tamper(&copy(i64::MAX), last + 1).await;
     let lowest = format!("({} - 1)", i64::MIN + 1);
     log.tamper(&copy(i64::MIN + 1).replace(&(i64::MIN + 1).to_string(), &lowest), 1).await;
-    // In the middle, those behind it moved down.
+    // In the middle, with the following records renumbered.
     let shifted = format!(
         "UPDATE audit_log SET seq = -seq WHERE seq > {middle}; UPDATE audit_log SET seq = 1 - seq WHERE seq < 0; {}",
         copy(middle + 1)
@@ -122,7 +122,7 @@ async fn an_inserted_record_is_found(db: Database) {
     log.tamper(&shifted, middle + 1).await;
 }
 
-async fn reordered_records_are_found(db: Database) {
+async fn reordered_records_are_detected(db: Database) {
     let log = Log::make(db).await;
     for (one, other) in [(1, 2), (log.middle, log.middle + 1), (2, log.last), (log.last - 1, log.last)] {
         let swapped = format!(
@@ -133,7 +133,7 @@ async fn reordered_records_are_found(db: Database) {
     }
 }
 
-async fn an_edited_head_is_found(db: Database) {
+async fn edited_head_is_detected(db: Database) {
     let log = Log::make(db).await;
     let last = log.last;
     for (edit, first_bad) in [
@@ -146,11 +146,11 @@ async fn an_edited_head_is_found(db: Database) {
         log.tamper(edit, first_bad).await;
     }
     log.db.execute("DELETE FROM audit_head").await;
-    let told = log.aims.run(&["audit", "verify"]).await;
-    told.failed("");
+    let exit = log.aims.run(&["audit", "verify"]).await;
+    exit.fails_with("");
 }
 
-async fn a_log_that_grows_holds(db: Database) {
+async fn log_that_grows_during_verification_is_valid(db: Database) {
     let aims = Aims::new(&db);
     let key = aims.bootstrap().await;
     let process = aims.serve().await;
@@ -174,7 +174,7 @@ async fn a_log_that_grows_holds(db: Database) {
     assert_eq!(found["records"], db.count("SELECT COUNT(*) FROM audit_log").await);
 }
 
-/// A log that a service wrote, and a copy to mend it with.
+/// An audit log written by a service, and a copy to restore it from.
 struct Log {
     db: Database,
     aims: Aims,
@@ -200,25 +200,25 @@ impl Log {
         Self { aims: Aims::new(&db), db, middle, last }
     }
 
-    /// Does it, sees it found at `first_bad`, and undoes it.
+    /// Applies the SQL, asserts that verification reports `first_bad`, and restores the log.
     async fn tamper(&self, sql: &str, first_bad: i64) {
         self.db.execute(sql).await;
-        let told = self.aims.run(&["audit", "verify", "--json"]).await;
-        assert!(told.code == Some(1), "{sql}: {told:?}");
-        told.failed(&format!("the audit log does not hold at seq {first_bad}: "));
+        let exit = self.aims.run(&["audit", "verify", "--json"]).await;
+        assert!(exit.code == Some(1), "{sql}: {exit:?}");
+        exit.fails_with(&format!("the audit log does not hold at seq {first_bad}: "));
         let verdict: serde_json::Value =
-            serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{sql}: {error}: {told:?}"));
+            serde_json::from_str(&exit.stdout).unwrap_or_else(|error| panic!("{sql}: {error}: {exit:?}"));
         assert_eq!((&verdict["valid"], &verdict["first_bad"]["seq"]), (&json!(false), &json!(first_bad)), "{sql}");
         for (table, kept) in [("audit_log", "kept_log"), ("audit_head", "kept_head")] {
             let columns = if table == "audit_log" { format!("seq, {COLUMNS}") } else { "id, seq, hash".to_owned() };
-            let mend = format!("DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM {kept}");
-            self.db.execute(&mend).await;
+            let restore = format!("DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM {kept}");
+            self.db.execute(&restore).await;
         }
-        assert_eq!(self.broken().await, None, "not undone: {sql}");
+        assert_eq!(self.first_break().await, None, "the log must be restored: {sql}");
     }
 
-    /// What the walk finds, without a process around it.
-    async fn broken(&self) -> Option<Break> {
+    /// Verifies the chain in this process.
+    async fn first_break(&self) -> Option<Break> {
         let location = if self.db.is_sqlite() {
             Location::Sqlite(self.db.sqlite_file())
         } else {

@@ -1,4 +1,4 @@
-//! What scripts of other origins may read in a browser, route by route.
+//! CORS: what scripts of other origins may read, for every route.
 
 use aims::web::{
     API_PREFIX, console,
@@ -9,26 +9,26 @@ use serde_json::Value;
 
 use crate::{
     both,
-    support::{Answer, Client, Database, Server},
+    support::{Client, Database, Response, Server},
 };
 
 both!(
-    every_route_answers_the_origins_that_its_row_says,
-    no_origin_reads_the_console,
-    by_default_no_origin_reads_the_api,
-    errors_can_be_read_where_answers_can,
-    a_preflight_is_neither_counted_nor_recorded,
+    every_route_allows_the_origins_of_its_table_row,
+    no_origin_can_read_the_console,
+    no_origin_can_read_the_api_by_default,
+    errors_are_readable_where_responses_are,
+    preflights_are_not_rate_limited_or_audited,
 );
 
 const APP: &str = "https://app.example";
 const OTHER: &str = "https://other.example";
 const ALLOWED: &str = "access-control-allow-origin";
 
-async fn from(client: &Client, origin: &str, method: Method, path: &str) -> Answer {
+async fn from(client: &Client, origin: &str, method: Method, path: &str) -> Response {
     client.send(client.request(method, path).header("origin", origin)).await
 }
 
-async fn preflight(client: &Client, origin: &str, method: &Method, path: &str) -> Answer {
+async fn preflight(client: &Client, origin: &str, method: &Method, path: &str) -> Response {
     let request = client.request(Method::OPTIONS, path).header("origin", origin);
     let request = request.header("access-control-request-method", method.as_str());
     client
@@ -36,31 +36,31 @@ async fn preflight(client: &Client, origin: &str, method: &Method, path: &str) -
         .await
 }
 
-/// Asserts that a response allows no other origin.
+/// Asserts that a response is readable by no other origin.
 #[track_caller]
-fn assert_closed(answer: &Answer) {
-    assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control-")), "{answer:?}");
+fn assert_no_origin_allowed(response: &Response) {
+    assert!(!response.headers.keys().any(|name| name.as_str().starts_with("access-control-")), "{response:?}");
 }
 
-/// The names in a header.
-fn names(answer: &Answer, header: &str) -> Vec<String> {
+/// Returns the names in a header.
+fn names(response: &Response, header: &str) -> Vec<String> {
     let mut names: Vec<_> =
-        answer.header(header).unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+        response.header(header).unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
     names.sort_unstable();
     names
 }
 
-/// The paths of a route, wherever it is mounted.
+/// Returns the paths of a route on every mount.
 fn paths(route: &Listed) -> Vec<String> {
-    let nobody = "00000000-0000-7000-8000-000000000000";
+    let unknown = "00000000-0000-7000-8000-000000000000";
     let parts = ["{id}", "{key_id}", "{capability_id}", "{delegate_id}", "{identity_id}"];
-    let path = parts.iter().fold(route.path.clone(), |path, part| path.replace(part, nobody));
+    let path = parts.iter().fold(route.path.clone(), |path, part| path.replace(part, unknown));
     if route.is_prefixed { vec![format!("{API_PREFIX}{path}"), path] } else { vec![path] }
 }
 
-async fn every_route_answers_the_origins_that_its_row_says(db: Database) {
-    let server = Server::with(db, &[("CORS_ORIGINS", &format!("{APP},https://second.example"))]).await;
-    let anybody = server.anybody();
+async fn every_route_allows_the_origins_of_its_table_row(db: Database) {
+    let server = Server::start_with(db, &[("CORS_ORIGINS", &format!("{APP},https://second.example"))]).await;
+    let anonymous = server.anonymous();
     let mut open = Vec::new();
     for route in routes::list() {
         if route.origins == Origins::Any {
@@ -73,25 +73,27 @@ async fn every_route_answers_the_origins_that_its_row_says(db: Database) {
                     Origins::Configured => Some(origin).filter(|origin| *origin == APP),
                     Origins::None => None,
                 };
-                let asked = preflight(&anybody, origin, &route.method, &path).await;
-                let answer = from(&anybody, origin, route.method.clone(), &path).await;
-                for answer in [&asked, &answer] {
-                    assert_eq!(answer.header(ALLOWED), expected, "{origin} {route:?}: {answer:?}");
-                    assert_eq!(answer.header("access-control-allow-credentials"), None, "{answer:?}");
-                    // What depends on the origin must not be kept for another.
-                    let varies = names(answer, "vary").contains(&"origin".to_owned());
-                    assert_eq!(varies, route.origins == Origins::Configured, "{route:?}: {answer:?}");
+                let preflighted = preflight(&anonymous, origin, &route.method, &path).await;
+                let response = from(&anonymous, origin, route.method.clone(), &path).await;
+                for response in [&preflighted, &response] {
+                    assert_eq!(response.header(ALLOWED), expected, "{origin} {route:?}: {response:?}");
+                    assert_eq!(response.header("access-control-allow-credentials"), None, "{response:?}");
+                    // Responses that depend on the origin must not be cached for another.
+                    let varies = names(response, "vary").contains(&"origin".to_owned());
+                    assert_eq!(varies, route.origins == Origins::Configured, "{route:?}: {response:?}");
                 }
                 if expected.is_none() {
                     continue;
                 }
-                assert_eq!((asked.status.as_u16(), asked.text.as_str()), (200, ""), "{asked:?}");
-                assert!(names(&asked, "access-control-allow-methods").contains(&route.method.as_str().to_lowercase()));
+                assert_eq!((preflighted.status.as_u16(), preflighted.text.as_str()), (200, ""), "{preflighted:?}");
+                assert!(
+                    names(&preflighted, "access-control-allow-methods").contains(&route.method.as_str().to_lowercase())
+                );
                 let taken = ["authorization", "content-type", "dpop", "mcp-protocol-version", "x-api-key"];
-                assert_eq!(names(&asked, "access-control-allow-headers"), taken, "{asked:?}");
-                assert_eq!(asked.header("access-control-max-age"), Some("600"));
+                assert_eq!(names(&preflighted, "access-control-allow-headers"), taken, "{preflighted:?}");
+                assert_eq!(preflighted.header("access-control-max-age"), Some("600"));
                 let exposed = ["dpop-nonce", "link", "retry-after", "www-authenticate", "x-request-id"];
-                assert_eq!(names(&answer, "access-control-expose-headers"), exposed, "{answer:?}");
+                assert_eq!(names(&response, "access-control-expose-headers"), exposed, "{response:?}");
             }
         }
     }
@@ -104,17 +106,17 @@ async fn every_route_answers_the_origins_that_its_row_says(db: Database) {
         "/oauth/revoke",
         "/oauth/token",
     ];
-    assert_eq!(open, expected, "a new route belongs here, once somebody has thought about who may read it");
-    // A path allows the methods that it has, and no other.
-    let asked = preflight(&anybody, APP, &Method::DELETE, "/agents/x").await;
-    assert_eq!(names(&asked, "access-control-allow-methods"), ["delete", "get", "patch"]);
-    // What is no preflight is a method that the route does not have.
+    assert_eq!(open, expected, "review who may read the new route, then list it here");
+    // A preflight allows exactly the methods of the path.
+    let preflighted = preflight(&anonymous, APP, &Method::DELETE, "/agents/x").await;
+    assert_eq!(names(&preflighted, "access-control-allow-methods"), ["delete", "get", "patch"]);
+    // An OPTIONS request that is not a preflight is an unsupported method.
     assert_eq!(from(&server.admin, APP, Method::OPTIONS, "/agents").await.status, 405);
 }
 
-async fn no_origin_reads_the_console(db: Database) {
-    let server = Server::with(db, &[("CORS_ORIGINS", APP)]).await;
-    let anybody = server.anybody();
+async fn no_origin_can_read_the_console(db: Database) {
+    let server = Server::start_with(db, &[("CORS_ORIGINS", APP)]).await;
+    let anonymous = server.anonymous();
     let mut pages: Vec<_> =
         console::routes::list().into_iter().map(|route| (route.method, route.path, route.origins)).collect();
     for path in [
@@ -130,66 +132,71 @@ async fn no_origin_reads_the_console(db: Database) {
     }
     for (method, path, origins) in pages {
         assert_eq!(origins, Origins::None, "{path}");
-        assert_closed(&preflight(&anybody, APP, &method, &path).await);
-        assert_closed(&from(&anybody, APP, method, &path).await);
+        assert_no_origin_allowed(&preflight(&anonymous, APP, &method, &path).await);
+        assert_no_origin_allowed(&from(&anonymous, APP, method, &path).await);
     }
 }
 
-async fn by_default_no_origin_reads_the_api(db: Database) {
+async fn no_origin_can_read_the_api_by_default(db: Database) {
     let server = Server::start(db).await;
     for route in routes::list().into_iter().filter(|route| route.origins == Origins::Configured) {
         for path in paths(&route) {
-            assert_closed(&preflight(&server.admin, APP, &route.method, &path).await);
-            let answer = from(&server.admin, APP, route.method.clone(), &path).await;
-            assert_closed(&answer);
-            assert_eq!(answer.header("vary"), None);
+            assert_no_origin_allowed(&preflight(&server.admin, APP, &route.method, &path).await);
+            let response = from(&server.admin, APP, route.method.clone(), &path).await;
+            assert_no_origin_allowed(&response);
+            assert_eq!(response.header("vary"), None);
         }
     }
 }
 
-async fn errors_can_be_read_where_answers_can(db: Database) {
+async fn errors_are_readable_where_responses_are(db: Database) {
     let options = [("CORS_ORIGINS", APP), ("RATE_LIMIT_AUTH_PER_MINUTE", "3"), ("RATE_LIMIT_API_PER_MINUTE", "3")];
-    let server = Server::with(db, &options).await;
-    let anybody = server.anybody();
+    let server = Server::start_with(db, &options).await;
+    let anonymous = server.anonymous();
     for (method, path, status) in [
         (Method::GET, "/oauth/nothing", 404),
         (Method::GET, "/.well-known/nothing", 404),
         (Method::DELETE, "/oauth/token", 405),
     ] {
-        let answer = from(&anybody, OTHER, method, path).await;
-        assert_eq!((answer.status.as_u16(), answer.header(ALLOWED)), (status, Some("*")), "{answer:?}");
+        let response = from(&anonymous, OTHER, method, path).await;
+        assert_eq!((response.status.as_u16(), response.header(ALLOWED)), (status, Some("*")), "{response:?}");
     }
-    let api = from(&anybody, APP, Method::GET, "/agents").await;
+    let api = from(&anonymous, APP, Method::GET, "/agents").await;
     assert_eq!((api.status.as_u16(), api.header(ALLOWED)), (401, Some(APP)), "{api:?}");
     assert!(api.header("www-authenticate").is_some());
     let mut seen = Vec::new();
     for _ in 0..4 {
         // The administrator's login was one of the three.
-        let request = anybody.request(Method::POST, "/oauth/token").header("origin", OTHER).header("dpop", "junk");
-        let answer = anybody.send(request.form(&[("grant_type", "client_credentials")])).await;
-        assert_eq!(answer.header(ALLOWED), Some("*"), "{answer:?}");
-        seen.push((answer.status.as_u16(), answer.header("retry-after").is_some()));
+        let request = anonymous.request(Method::POST, "/oauth/token").header("origin", OTHER).header("dpop", "junk");
+        let response = anonymous.send(request.form(&[("grant_type", "client_credentials")])).await;
+        assert_eq!(response.header(ALLOWED), Some("*"), "{response:?}");
+        seen.push((response.status.as_u16(), response.header("retry-after").is_some()));
     }
     assert_eq!(seen[2..], [(429, true), (429, true)], "{seen:?}");
-    let asked = preflight(&anybody, OTHER, &Method::POST, "/oauth/token").await;
-    assert_eq!((asked.status.as_u16(), asked.header(ALLOWED), asked.header("ratelimit")), (200, Some("*"), None));
+    let preflighted = preflight(&anonymous, OTHER, &Method::POST, "/oauth/token").await;
+    assert_eq!(
+        (preflighted.status.as_u16(), preflighted.header(ALLOWED), preflighted.header("ratelimit")),
+        (200, Some("*"), None)
+    );
 }
 
-async fn a_preflight_is_neither_counted_nor_recorded(db: Database) {
+async fn preflights_are_not_rate_limited_or_audited(db: Database) {
     let options = [("CORS_ORIGINS", APP), ("RATE_LIMIT_AUTH_PER_MINUTE", "2"), ("RATE_LIMIT_API_PER_MINUTE", "2")];
-    let server = Server::with(db, &options).await;
-    let anybody = server.anybody();
+    let server = Server::start_with(db, &options).await;
+    let anonymous = server.anonymous();
     let records = server.db.count("SELECT COUNT(*) FROM audit_log").await;
     for _ in 0..5 {
         for (origin, path) in [(OTHER, "/oauth/token"), (OTHER, "/oauth/revoke"), (APP, "/agents"), (OTHER, "/agents")]
         {
-            let asked = preflight(&anybody, origin, &Method::POST, path).await;
-            assert_eq!((asked.status.as_u16(), asked.header("ratelimit")), (200, None), "{asked:?}");
-            assert!(asked.header("x-request-id").is_some() && asked.header("x-content-type-options").is_some());
+            let preflighted = preflight(&anonymous, origin, &Method::POST, path).await;
+            assert_eq!((preflighted.status.as_u16(), preflighted.header("ratelimit")), (200, None), "{preflighted:?}");
+            assert!(
+                preflighted.header("x-request-id").is_some() && preflighted.header("x-content-type-options").is_some()
+            );
         }
     }
     assert_eq!(server.db.count("SELECT COUNT(*) FROM audit_log").await, records);
-    anybody.exchange(&server.admin_key).await.expect(200);
+    anonymous.exchange(&server.admin_key).await.expect(200);
     assert!(
         server
             .admin

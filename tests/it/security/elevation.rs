@@ -1,4 +1,4 @@
-//! Nobody obtains authority that they lack, by any road.
+//! Privilege escalation: nobody can obtain authority that they do not hold.
 
 use aims::{
     domain::{AgentId, ApiKeyId, Error, PublicKeyId},
@@ -12,15 +12,15 @@ use crate::{
 };
 
 both!(
-    a_key_manager_cannot_become_somebody_more_powerful,
-    a_key_manager_may_serve_its_equals,
+    key_manager_cannot_escalate,
+    key_manager_can_manage_agents_with_equal_authority,
     only_administrators_grant,
-    administrators_cannot_all_be_removed,
-    the_last_way_in_stays,
-    who_cannot_authenticate_is_no_way_in,
+    concurrent_removals_leave_one_administrator,
+    last_way_to_authenticate_cannot_be_removed,
+    agents_that_cannot_authenticate_do_not_count,
 );
 
-async fn a_key_manager_cannot_become_somebody_more_powerful(db: Database) {
+async fn key_manager_cannot_escalate(db: Database) {
     let server = Server::start(db).await;
     let reader_too = server.agent("reader-too", &["keys:manage", "agents:read"]).await;
     for (name, held) in [("manager", "keys:manage"), ("wild", "keys:*")] {
@@ -35,17 +35,17 @@ async fn a_key_manager_cannot_become_somebody_more_powerful(db: Database) {
             let keys = format!("/agents/{target}/keys");
             manager.client.post(&keys, json!({ "name": "mine" })).await.refused(403, &refusal);
             manager.client.post(&format!("{keys}/{target_key}/rotate"), json!({})).await.refused(403, &refusal);
-            assert_eq!(server.admin.get(&keys).await.expect(200), before, "nothing changed");
+            assert_eq!(server.admin.get(&keys).await.expect(200), before, "the keys must not change");
             let denied = server.audited("authz.denied").await;
-            assert_eq!(denied.len(), refusals + 2, "each attempt is on record");
+            assert_eq!(denied.len(), refusals + 2, "each attempt must be audited");
             assert_eq!((&denied[0]["agent_id"], &denied[0]["success"]), (&json!(manager.id), &json!(0)));
             assert_eq!(details(&denied[0])["capability"], lacking);
         }
     }
 }
 
-/// Revokes a key as the operator of the host, who is no agent whose own key could be in the way.
-async fn end_key(server: &Server, agent: &str, key: &str) -> Result<(), Error> {
+/// Revokes a key as the operator, to whom the rules about one's own keys do not apply.
+async fn revoke_key(server: &Server, agent: &str, key: &str) -> Result<(), Error> {
     let (agent, key) = (AgentId::parse(agent).unwrap(), ApiKeyId::parse(key).unwrap());
     api_keys::revoke(&server.services, &Caller::system(), agent, key).await
 }
@@ -55,7 +55,7 @@ async fn bootstrap_key(server: &Server) -> String {
     keys[0]["id"].as_str().unwrap().to_owned()
 }
 
-async fn a_key_manager_may_serve_its_equals(db: Database) {
+async fn key_manager_can_manage_agents_with_equal_authority(db: Database) {
     let server = Server::start(db).await;
     let manager = server.agent("manager", &["keys:manage", "agents:*"]).await;
     for (name, held) in [("nothing", &[][..]), ("reader", &["agents:read"]), ("equal", &["keys:manage", "agents:*"])] {
@@ -68,7 +68,7 @@ async fn a_key_manager_may_serve_its_equals(db: Database) {
             manager.client.delete(&format!("{keys}/{key}")).await.expect(204);
         }
     }
-    // Its own key as well: it gains nothing by that.
+    // Including its own key, from which it gains nothing.
     let own = format!("/agents/{}/keys/{}/rotate", manager.id, manager.key_id);
     manager.client.post(&own, json!({})).await.expect(200);
 }
@@ -100,16 +100,16 @@ async fn held(server: &Server, agent: &Agent) -> Vec<Value> {
     server.admin.get(&format!("/agents/{}/capabilities", agent.id)).await.expect(200).as_array().unwrap().clone()
 }
 
-/// Two administrators who stop each other at the same moment leave one, whichever way they do it.
-async fn administrators_cannot_all_be_removed(db: Database) {
+/// Of two administrators who concurrently remove each other in any way, one remains.
+async fn concurrent_removals_leave_one_administrator(db: Database) {
     let server = Server::start(db).await;
     let admin = server.capability("admin:*").await;
     let mut first = server.agent("first", &["admin:*"]).await;
     first.client.post_empty(&format!("/agents/{}/revoke", server.admin_id)).await.expect(200);
     for round in 0..20 {
         let second = sibling(&first, &format!("second-{round}"), &admin).await;
-        let stop = |by: &Agent, whom: &Agent| {
-            let (client, id) = (by.client.clone(), whom.id.clone());
+        let stop = |by: &Agent, target: &Agent| {
+            let (client, id) = (by.client.clone(), target.id.clone());
             let grant = format!("/agents/{id}/capabilities/{admin}");
             async move {
                 match round % 4 {
@@ -121,7 +121,7 @@ async fn administrators_cannot_all_be_removed(db: Database) {
             }
         };
         let (one, other) = tokio::join!(stop(&first, &second), stop(&second, &first));
-        let stopped = [&one, &other].iter().filter(|answer| answer.status.is_success()).count();
+        let stopped = [&one, &other].iter().filter(|response| response.status.is_success()).count();
         assert_eq!(stopped, 1, "round {round}: {one:?} {other:?}");
         if other.status.is_success() {
             first = second;
@@ -130,7 +130,7 @@ async fn administrators_cannot_all_be_removed(db: Database) {
     }
 }
 
-/// An agent like `maker`, made by it.
+/// Creates an agent with the authority of `maker`, by `maker`.
 async fn sibling(maker: &Agent, name: &str, admin: &str) -> Agent {
     let agent = maker.client.post("/agents", json!({ "name": name, "owner": "o" })).await.expect(201);
     let id = agent["id"].as_str().unwrap().to_owned();
@@ -141,15 +141,15 @@ async fn sibling(maker: &Agent, name: &str, admin: &str) -> Agent {
     Agent { id, key_id: key["id"].as_str().unwrap().to_owned(), raw_key, client }
 }
 
-async fn the_last_way_in_stays(db: Database) {
+async fn last_way_to_authenticate_cannot_be_removed(db: Database) {
     let server = Server::start(db).await;
     let keys = format!("/agents/{}/keys", server.admin_id);
     let only = bootstrap_key(&server).await;
     let refusal =
         "This is the last usable credential of the last active agent that holds admin:*; create another first";
     server.admin.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
-    // The host's operator cannot lock everybody out either.
-    let refused = end_key(&server, &server.admin_id, &only).await.unwrap_err();
+    // The operator cannot lock everybody out either.
+    let refused = revoke_key(&server, &server.admin_id, &only).await.unwrap_err();
     assert_eq!(refused.to_string(), refusal);
     let other = server.admin.post(&keys, json!({})).await.expect(201);
     let admin = server.admin.login(other["raw_key"].as_str().unwrap()).await;
@@ -157,8 +157,8 @@ async fn the_last_way_in_stays(db: Database) {
     admin.get("/agents").await.expect(200);
 }
 
-/// That another agent holds `admin:*`, or another key still works, is not enough: in the end somebody must be able to come in.
-async fn who_cannot_authenticate_is_no_way_in(db: Database) {
+/// Another agent with `admin:*` or another key does not help if nobody can authenticate with it.
+async fn agents_that_cannot_authenticate_do_not_count(db: Database) {
     let server = Server::start(db).await;
     let power = server.capability("admin:*").await;
     let other = sibling(
@@ -172,7 +172,7 @@ async fn who_cannot_authenticate_is_no_way_in(db: Database) {
         &power,
     )
     .await;
-    let end = async |agent: &str, key: &str| end_key(&server, agent, key).await;
+    let end = async |agent: &str, key: &str| revoke_key(&server, agent, key).await;
     end(&other.id, &other.key_id).await.unwrap();
     let only = bootstrap_key(&server).await;
     end(&server.admin_id, &only).await.unwrap_err();
@@ -186,7 +186,7 @@ async fn who_cannot_authenticate_is_no_way_in(db: Database) {
     end(&server.admin_id, newer).await.unwrap_err();
     end(&server.admin_id, &only).await.unwrap();
 
-    // A public key lets it in as well, until it is the last.
+    // A public key counts as well, until it is the last.
     let jwk = json!({
         "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     });

@@ -1,4 +1,4 @@
-//! Tokens that nobody issued, or not like this, or no longer.
+//! Forged, altered and expired tokens.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     support::{Client, Database, Server, details},
 };
 
-both!(forged_tokens_are_refused, a_token_of_another_server_is_refused, a_token_counts_only_where_it_belongs);
+both!(forged_tokens_are_rejected, tokens_of_another_server_are_rejected, tokens_are_accepted_only_for_their_purpose);
 
 const REFUSAL: &str = "Invalid or expired token";
 
@@ -24,7 +24,7 @@ fn decode(part: &str) -> Value {
     serde_json::from_slice(&BASE64.decode(part).unwrap()).unwrap()
 }
 
-/// A genuine token taken apart.
+/// A valid token, split into its parts.
 struct Parts {
     header: Value,
     claims: Value,
@@ -54,7 +54,7 @@ fn without(object: &Value, name: &str) -> Value {
     changed
 }
 
-/// Signs `header` and `claims` as somebody who has a key of their own.
+/// Signs `header` and `claims` with any key.
 fn signed(header: &Value, claims: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
     let message = format!("{}.{}", encode(header), encode(claims));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm).unwrap();
@@ -70,21 +70,21 @@ fn own_key() -> EncodingKey {
     EncodingKey::from_ec_der(pkcs8.as_ref())
 }
 
-async fn forged_tokens_are_refused(db: Database) {
-    let server = Server::with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000")]).await;
+async fn forged_tokens_are_rejected(db: Database) {
+    let server = Server::start_with(db, &[("AUDIT_REFUSALS_PER_MINUTE", "1000")]).await;
     let genuine = server.admin.token().to_owned();
     let parts = Parts::of(&genuine);
     let (header, claims) = (&parts.header, &parts.claims);
-    let jwk = server.anybody().get("/.well-known/jwks.json").await.expect(200)["keys"][0].clone();
+    let jwk = server.anonymous().get("/.well-known/jwks.json").await.expect(200)["keys"][0].clone();
     let mut forged = Vec::new();
 
-    // No algorithm, in every spelling, with and without a signature.
+    // `alg: none` in every spelling, with and without a signature.
     for none in ["none", "None", "NONE", "nOnE", "", "NULL"] {
         let unsigned = format!("{}.{}.", encode(&with(header, "alg", json!(none))), encode(claims));
         forged.push(format!("{unsigned}{}", parts.signature));
         forged.push(unsigned);
     }
-    // The public key as a shared secret, in every form in which it is published.
+    // The public key as an HMAC secret, in every published form.
     let coordinates = [&jwk["x"], &jwk["y"]].map(|part| BASE64.decode(part.as_str().unwrap()).unwrap());
     let point = [&[4][..], &coordinates.concat()].concat();
     for secret in [jwk.to_string().into_bytes(), coordinates.concat(), point, jwk["x"].to_string().into_bytes()] {
@@ -94,7 +94,7 @@ async fn forged_tokens_are_refused(db: Database) {
             forged.push(signed(&header, claims, algorithm, &EncodingKey::from_secret(&secret)));
         }
     }
-    // A key of the attacker's own, announced in every way that a header knows.
+    // The attacker's own key, announced in every header parameter that can name a key.
     let own = own_key();
     let announced = [
         header.clone(),
@@ -107,7 +107,7 @@ async fn forged_tokens_are_refused(db: Database) {
         with(header, "x5c", json!(["MIIB"])),
     ];
     forged.extend(announced.iter().map(|header| signed(header, claims, Algorithm::ES256, &own)));
-    // A genuine signature under another text.
+    // A valid signature over different content.
     for (name, value) in [
         ("sub", json!(server.admin_id.replace('0', "1"))),
         ("exp", json!(4_000_000_000_i64)),
@@ -135,7 +135,7 @@ async fn forged_tokens_are_refused(db: Database) {
     }
     forged.push(parts.assemble(&without(header, "typ"), claims));
     forged.push(parts.assemble(&without(header, "kid"), claims));
-    // Cut short, doubled, padded, and of no form at all.
+    // Truncated, doubled, padded and malformed tokens.
     let cut = genuine.rsplit_once('.').unwrap().0;
     forged.extend([
         cut.to_owned(),
@@ -154,42 +154,42 @@ async fn forged_tokens_are_refused(db: Database) {
 
     assert!(forged.len() >= 60, "only {} forgeries", forged.len());
     for token in &forged {
-        let answer = server.anybody().with_token(token).get("/agents").await;
-        answer.refused(401, REFUSAL);
-        assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"), "{answer:?}");
+        let response = server.anonymous().with_token(token).get("/agents").await;
+        response.refused(401, REFUSAL);
+        assert!(response.header("www-authenticate").unwrap().contains("invalid_token"), "{response:?}");
     }
     let recorded = server.audited("auth.failed").await;
-    assert_eq!(recorded.len(), forged.len(), "every forgery is on record");
+    assert_eq!(recorded.len(), forged.len(), "every forgery must be audited");
     assert_eq!(details(&recorded[0]), json!({ "reason": "invalid_token" }));
     server.admin.get("/agents").await.expect(200);
 }
 
-async fn a_token_of_another_server_is_refused(db: Database) {
+async fn tokens_of_another_server_are_rejected(db: Database) {
     let server = Server::start(db).await;
     let other = Server::start(Database::sqlite()).await;
     let parts = Parts::of(other.admin.token());
-    server.anybody().with_token(other.admin.token()).get("/agents").await.refused(401, REFUSAL);
-    // Also when it claims to be signed with this server's key, for this server's administrator.
+    server.anonymous().with_token(other.admin.token()).get("/agents").await.refused(401, REFUSAL);
+    // Also if the token names this server's signing key and administrator.
     let ours = Parts::of(server.admin.token());
     let header = with(&parts.header, "kid", ours.header["kid"].clone());
-    server.anybody().with_token(&parts.assemble(&header, &ours.claims)).get("/agents").await.refused(401, REFUSAL);
+    server.anonymous().with_token(&parts.assemble(&header, &ours.claims)).get("/agents").await.refused(401, REFUSAL);
 
-    // The same keys under another public URL are another issuer and another audience.
+    // The same keys with another public URL are a different issuer and audience.
     let token = server.admin.token().to_owned();
     let moved = server.restart(&[("PUBLIC_URL", "https://elsewhere.test")]).await;
-    moved.anybody().with_token(&token).get("/agents").await.refused(401, REFUSAL);
+    moved.anonymous().with_token(&token).get("/agents").await.refused(401, REFUSAL);
 }
 
-async fn a_token_counts_only_where_it_belongs(db: Database) {
+async fn tokens_are_accepted_only_for_their_purpose(db: Database) {
     let server = Server::start(db).await;
     let token = server.admin.token();
-    let anybody = server.anybody();
+    let anonymous = server.anonymous();
     let send = |values: Vec<String>| {
-        let anybody = anybody.clone();
+        let anonymous = anonymous.clone();
         async move {
-            let request = anybody.request(Method::GET, "/agents");
+            let request = anonymous.request(Method::GET, "/agents");
             let request = values.into_iter().fold(request, |request, value| request.header(AUTHORIZATION, value));
-            anybody.send(request).await
+            anonymous.send(request).await
         }
     };
     send(vec![format!("bearer {token}")]).await.expect(200);
@@ -199,14 +199,14 @@ async fn a_token_counts_only_where_it_belongs(db: Database) {
     send(vec![format!("Bearer {token}"), format!("Bearer {token}")]).await.refused(401, REFUSAL);
     send(vec![format!("Bearer {token}"), "Basic x".to_owned()]).await.refused(401, REFUSAL);
     send(vec!["Bearer ".to_owned()]).await.expect(401);
-    anybody.get(&format!("/agents?access_token={token}")).await.refused(401, "Not authenticated");
-    anybody.send(anybody.request(Method::GET, "/agents").header("X-API-Key", &server.admin_key)).await.expect(401);
-    expires(&server, &anybody).await;
+    anonymous.get(&format!("/agents?access_token={token}")).await.refused(401, "Not authenticated");
+    anonymous.send(anonymous.request(Method::GET, "/agents").header("X-API-Key", &server.admin_key)).await.expect(401);
+    assert_expiry_is_exact(&server, &anonymous).await;
 }
 
-/// To the second: no leeway at the end of a token's life.
-async fn expires(server: &Server, anybody: &Client) {
-    let fresh = anybody.login(&server.admin_key).await;
+/// Expiry is exact to the second, without leeway.
+async fn assert_expiry_is_exact(server: &Server, anonymous: &Client) {
+    let fresh = anonymous.login(&server.admin_key).await;
     let claims = Parts::of(fresh.token()).claims;
     let left =
         Duration::from_secs(u64::try_from(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()).unwrap());

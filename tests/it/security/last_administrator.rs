@@ -1,4 +1,4 @@
-//! Somebody who holds `admin:*` can always come in, and nobody who holds it is out of reach because of that.
+//! An agent that holds `admin:*` and can authenticate always remains, and only such agents are protected.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::{
 };
 
 both!(
-    a_limit_that_ends_no_key_leaves_a_way_in,
-    who_could_come_in_counts_and_nobody_else,
-    what_has_ended_lets_nobody_in,
-    who_cannot_come_in_is_stopped_and_removed,
-    what_lets_nobody_in_is_taken_away,
-    a_way_in_that_lasts_stays,
-    of_ways_in_that_end_soon_the_last_stays,
-    what_is_not_there_is_not_found,
-    of_two_who_lock_each_other_out_one_stays,
-    one_is_found_behind_many_who_cannot_come_in,
+    limits_that_do_not_end_keys_are_allowed,
+    only_agents_that_can_authenticate_count,
+    ended_credentials_do_not_count,
+    agents_that_cannot_authenticate_can_be_removed,
+    useless_credentials_can_be_removed,
+    last_lasting_credential_cannot_be_removed,
+    last_of_the_expiring_credentials_cannot_be_removed,
+    unknown_credentials_return_404,
+    concurrent_mutual_lockouts_leave_one_administrator,
+    administrator_is_found_among_many_that_cannot_authenticate,
 );
 
 const AGENT: &str = "This is the last active agent that holds admin:* and can authenticate";
@@ -36,26 +36,26 @@ fn keys(agent: &str) -> String {
     format!("/agents/{agent}/keys")
 }
 
-fn id(made: &Value) -> &str {
-    made["id"].as_str().unwrap()
+fn id(created: &Value) -> &str {
+    created["id"].as_str().unwrap()
 }
 
-/// An agent that holds `admin:*`, with this key alone.
+/// Creates an agent that holds `admin:*` and has only this key.
 async fn administrator(server: &Server, name: &str, key: Value) -> Agent {
     let agent = server.admin.post("/agents", json!({ "name": name, "owner": "o" })).await.expect(201);
     server.grant(id(&agent), "admin:*").await;
     let key = server.admin.post(&keys(id(&agent)), key).await.expect(201);
     let raw_key = key["raw_key"].as_str().unwrap().to_owned();
-    let client = server.anybody().login(&raw_key).await;
+    let client = server.anonymous().login(&raw_key).await;
     Agent { id: id(&agent).to_owned(), key_id: id(&key).to_owned(), raw_key, client }
 }
 
-/// Limits every key that there is, also that of the first administrator, to this machine.
+/// Restricts every key, including the first administrator's, to this machine.
 async fn limit_all(server: &Server) {
     server.db.execute("UPDATE api_keys SET networks = '127.0.0.0/8'").await;
 }
 
-/// Suspends an agent as the operator, who is no agent and needs none.
+/// Suspends an agent as the operator, who is not an agent.
 async fn suspend(server: &Server, agent: &str) -> Result<(), Error> {
     let agent = AgentId::parse(agent).unwrap();
     agents::suspend(&server.services, &Caller::system(), agent, None).await.map(drop)
@@ -67,32 +67,32 @@ async fn ungrant(server: &Server, agent: &str) -> Result<(), Error> {
     capabilities::ungrant(&server.services, &Caller::system(), agent, power).await
 }
 
-/// Lets the first administrator in again after a suspension.
+/// Reactivates the first administrator.
 async fn reactivate(server: &mut Server) {
     let agent = AgentId::parse(&server.admin_id).unwrap();
     agents::reactivate(&server.services, &Caller::system(), agent).await.unwrap();
-    server.admin = server.anybody().login(&server.admin_key).await;
+    server.admin = server.anonymous().login(&server.admin_key).await;
 }
 
 fn public_key() -> Value {
     json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
 }
 
-fn refused(outcome: Result<(), Error>) {
-    kept(outcome, AGENT);
+fn assert_rejected(outcome: Result<(), Error>) {
+    assert_rejected_with(outcome, AGENT);
 }
 
-fn kept(outcome: Result<(), Error>, refusal: &str) {
+fn assert_rejected_with(outcome: Result<(), Error>, refusal: &str) {
     assert_eq!(outcome.unwrap_err().to_string(), refusal);
 }
 
-/// Revokes a key as the operator of the host, who is no agent whose own key could be in the way.
-async fn end(server: &Server, agent: &str, key: &str) -> Result<(), Error> {
+/// Revokes a key as the operator, to whom the rules about one's own keys do not apply.
+async fn revoke_key(server: &Server, agent: &str, key: &str) -> Result<(), Error> {
     let (agent, key) = (AgentId::parse(agent).unwrap(), ApiKeyId::parse(key).unwrap());
     api_keys::revoke(&server.services, &Caller::system(), agent, key).await
 }
 
-async fn a_limit_that_ends_no_key_leaves_a_way_in(db: Database) {
+async fn limits_that_do_not_end_keys_are_allowed(db: Database) {
     let server = Server::start(db).await;
     let one = administrator(&server, "one", json!({ "allowed_networks": "127.0.0.0/8" })).await;
     let other = administrator(&server, "other", json!({ "token_life_seconds": 600 })).await;
@@ -101,21 +101,21 @@ async fn a_limit_that_ends_no_key_leaves_a_way_in(db: Database) {
 
     other.client.post_empty(&format!("/agents/{}/suspend", one.id)).await.expect(200);
     other.client.post_empty(&format!("/agents/{}/reactivate", one.id)).await.expect(200);
-    let one = Agent { client: server.anybody().login(&one.raw_key).await, ..one };
+    let one = Agent { client: server.anonymous().login(&one.raw_key).await, ..one };
     one.client.delete(&format!("{}/{}", keys(&other.id), other.key_id)).await.expect(204);
     one.client.delete(&format!("{}/{}", keys(&one.id), one.key_id)).await.refused(400, CREDENTIAL);
-    refused(suspend(&server, &one.id).await);
+    assert_rejected(suspend(&server, &one.id).await);
     one.client.post_empty(&format!("/agents/{}/revoke", other.id)).await.expect(200);
 }
 
-/// Each in turn is all that another administrator has.
-async fn who_could_come_in_counts_and_nobody_else(db: Database) {
+/// Each credential in turn is the only one of the other administrator.
+async fn only_agents_that_can_authenticate_count(db: Database) {
     let mut server = Server::start(db).await;
     let admin = server.admin_id.clone();
     for name in ["admin:x", "x:admin:*", "in-capitals"] {
         server.capability(name).await;
     }
-    // As an import may bring it.
+    // As an import may create it.
     server.db.execute("UPDATE capabilities SET name = 'ADMIN:*' WHERE name = 'in-capitals'").await;
     for (number, (key, counts)) in [
         (json!({}), true),
@@ -136,43 +136,43 @@ async fn who_could_come_in_counts_and_nobody_else(db: Database) {
         let body = json!({ "name": format!("other-{number}"), "owner": "o" });
         let other = server.admin.post("/agents", body).await.expect(201);
         server.grant(id(&other), "admin:*").await;
-        refused(suspend(&server, &admin).await);
+        assert_rejected(suspend(&server, &admin).await);
         server.admin.post(&keys(id(&other)), key.clone()).await.expect(201);
         let outcome = suspend(&server, &admin).await;
         assert_eq!(outcome.is_ok(), counts, "{key}: {outcome:?}");
         if counts {
-            // The other is the last one now.
-            refused(suspend(&server, id(&other)).await);
+            // The other is now the last one.
+            assert_rejected(suspend(&server, id(&other)).await);
             reactivate(&mut server).await;
         }
         suspend(&server, id(&other)).await.unwrap();
-        refused(ungrant(&server, &admin).await);
+        assert_rejected(ungrant(&server, &admin).await);
     }
 }
 
-async fn what_has_ended_lets_nobody_in(db: Database) {
+async fn ended_credentials_do_not_count(db: Database) {
     let mut server = Server::start(db).await;
     let admin = server.admin_id.clone();
     administrator(&server, "brief", json!({ "expires_at": "2026-01-01T12:05:00Z" })).await;
     administrator(&server, "spent", json!({ "max_uses": 1 })).await;
     server.clock.advance(Duration::from_mins(6));
-    refused(suspend(&server, &admin).await);
+    assert_rejected(suspend(&server, &admin).await);
 
-    // A key that was rotated ends; its successor counts.
+    // A rotated key ends after its grace period; its successor counts.
     let other = administrator(&server, "rotated", json!({})).await;
     let path = keys(&other.id);
     let new = server.admin.post_empty(&format!("{path}/{}/rotate", other.key_id)).await.expect(200)["new_key"].clone();
     suspend(&server, &admin).await.unwrap();
     reactivate(&mut server).await;
     server.admin.delete(&format!("{path}/{}", id(&new))).await.expect(204);
-    refused(suspend(&server, &admin).await);
+    assert_rejected(suspend(&server, &admin).await);
 
     let path = format!("/agents/{}/public-keys", other.id);
     let public = server.admin.post(&path, public_key()).await.expect(201);
     suspend(&server, &admin).await.unwrap();
     reactivate(&mut server).await;
     server.admin.delete(&format!("{path}/{}", id(&public[0]))).await.expect(204);
-    refused(suspend(&server, &admin).await);
+    assert_rejected(suspend(&server, &admin).await);
 
     let trust = json!({
         "issuer": "https://issuer.example.com", "jwks_uri": "https://issuer.example.com/keys", "audience": "aims",
@@ -180,10 +180,10 @@ async fn what_has_ended_lets_nobody_in(db: Database) {
     });
     server.admin.post(&format!("/agents/{}/federated-identities", other.id), trust).await.expect(201);
     suspend(&server, &admin).await.unwrap();
-    refused(suspend(&server, &other.id).await);
+    assert_rejected(suspend(&server, &other.id).await);
 }
 
-async fn who_cannot_come_in_is_stopped_and_removed(db: Database) {
+async fn agents_that_cannot_authenticate_can_be_removed(db: Database) {
     let server = Server::start(db).await;
     for (number, state) in ["suspend", "revoke", "no key", "no use"].into_iter().enumerate() {
         for act in ["delete", "ungrant", "stop"] {
@@ -201,7 +201,7 @@ async fn who_cannot_come_in_is_stopped_and_removed(db: Database) {
                 }
             }
             let path = format!("/agents/{}", agent.id);
-            // Also where nobody could come in at all: it changes nothing about that.
+            // Also if no agent could authenticate in the first place: the removal does not change that.
             server.db.execute("UPDATE api_keys SET uses_left = 0").await;
             match (act, state) {
                 ("delete", _) => server.admin.delete(&path).await.expect(204),
@@ -215,10 +215,10 @@ async fn who_cannot_come_in_is_stopped_and_removed(db: Database) {
             server.db.execute("UPDATE api_keys SET uses_left = NULL").await;
         }
     }
-    refused(suspend(&server, &server.admin_id).await);
+    assert_rejected(suspend(&server, &server.admin_id).await);
 }
 
-async fn what_lets_nobody_in_is_taken_away(db: Database) {
+async fn useless_credentials_can_be_removed(db: Database) {
     let server = Server::start(db).await;
     let path = keys(&server.admin_id);
     let first = server.admin.get(&path).await.expect(200)[0]["id"].as_str().unwrap().to_owned();
@@ -234,43 +234,43 @@ async fn what_lets_nobody_in_is_taken_away(db: Database) {
     admin.delete(&format!("{path}/{}", id(&rotated["new_key"]))).await.refused(400, CREDENTIAL);
 }
 
-async fn a_way_in_that_lasts_stays(db: Database) {
+async fn last_lasting_credential_cannot_be_removed(db: Database) {
     let mut server = Server::start(db).await;
     let (admin, path) = (server.admin_id.clone(), keys(&server.admin_id));
     let first = server.admin.get(&path).await.expect(200)[0]["id"].as_str().unwrap().to_owned();
 
     let brief = server.admin.post(&path, json!({ "expires_at": "2026-01-01T12:05:00Z" })).await.expect(201);
     let counted = server.admin.post(&path, json!({ "max_uses": 1_000 })).await.expect(201);
-    kept(end(&server, &admin, &first).await, LASTING);
-    // Nor does what another administrator has.
+    assert_rejected_with(revoke_key(&server, &admin, &first).await, LASTING);
+    // Another administrator's credential does not count either.
     let other = administrator(&server, "other", json!({ "expires_at": "2026-01-02T12:00:00Z" })).await;
-    kept(end(&server, &admin, &first).await, LASTING);
-    // To stop an agent is more urgent: whoever does it can come in now.
+    assert_rejected_with(revoke_key(&server, &admin, &first).await, LASTING);
+    // Stopping an agent is more urgent, and the agent that does it can authenticate now.
     suspend(&server, &server.admin_id).await.unwrap();
     reactivate(&mut server).await;
 
     let long = json!({ "expires_at": "2026-04-01T12:00:00Z", "allowed_networks": "127.0.0.0/8" });
     let long = server.admin.post(&keys(&other.id), long).await.expect(201);
-    end(&server, &admin, &first).await.unwrap();
-    kept(end(&server, &other.id, id(&long)).await, LASTING);
-    // What does not last may go, whatever it is.
-    end(&server, &admin, id(&brief)).await.unwrap();
-    end(&server, &admin, id(&counted)).await.unwrap();
-    end(&server, &other.id, &other.key_id).await.unwrap();
-    kept(end(&server, &other.id, id(&long)).await, CREDENTIAL);
+    revoke_key(&server, &admin, &first).await.unwrap();
+    assert_rejected_with(revoke_key(&server, &other.id, id(&long)).await, LASTING);
+    // Credentials that do not last can be removed.
+    revoke_key(&server, &admin, id(&brief)).await.unwrap();
+    revoke_key(&server, &admin, id(&counted)).await.unwrap();
+    revoke_key(&server, &other.id, &other.key_id).await.unwrap();
+    assert_rejected_with(revoke_key(&server, &other.id, id(&long)).await, CREDENTIAL);
 }
 
-async fn of_ways_in_that_end_soon_the_last_stays(db: Database) {
+async fn last_of_the_expiring_credentials_cannot_be_removed(db: Database) {
     let server = Server::start(db).await;
     let path = keys(&server.admin_id);
     let brief = server.admin.post(&path, json!({ "expires_at": "2026-01-01T12:05:00Z" })).await.expect(201);
     server.db.execute("UPDATE api_keys SET expires_at = 1767279600000000 WHERE name = 'admin-bootstrap'").await;
     let first = server.admin.get(&path).await.expect(200)[0]["id"].as_str().unwrap().to_owned();
-    end(&server, &server.admin_id, &first).await.unwrap();
-    kept(end(&server, &server.admin_id, id(&brief)).await, CREDENTIAL);
+    revoke_key(&server, &server.admin_id, &first).await.unwrap();
+    assert_rejected_with(revoke_key(&server, &server.admin_id, id(&brief)).await, CREDENTIAL);
 }
 
-async fn what_is_not_there_is_not_found(db: Database) {
+async fn unknown_credentials_return_404(db: Database) {
     let server = Server::start(db).await;
     let other = server.agent("other", &[]).await;
     let foreign = server.admin.post(&format!("/agents/{}/public-keys", other.id), public_key()).await.expect(201);
@@ -288,8 +288,8 @@ async fn what_is_not_there_is_not_found(db: Database) {
     }
 }
 
-/// Each takes the other's only key, on two nodes where there can be two.
-async fn of_two_who_lock_each_other_out_one_stays(db: Database) {
+/// Two administrators concurrently revoke each other's only key, on two nodes if the database allows it.
+async fn concurrent_mutual_lockouts_leave_one_administrator(db: Database) {
     let mut server = Server::start(db).await;
     let elsewhere = if server.db.is_sqlite() {
         server.url.clone()
@@ -305,7 +305,7 @@ async fn of_two_who_lock_each_other_out_one_stays(db: Database) {
         let (mine, yours) =
             (format!("{}/{}", keys(&other.id), other.key_id), format!("{}/{}", keys(&one.id), one.key_id));
         let (mine, yours) = tokio::join!(one.client.delete(&mine), there.delete(&yours));
-        let ended = [&mine, &yours].iter().filter(|answer| answer.status.is_success()).count();
+        let ended = [&mine, &yours].iter().filter(|response| response.status.is_success()).count();
         assert_eq!(ended, 1, "round {round}: {mine:?} {yours:?}");
         let left = if mine.status.is_success() { one } else { other };
         left.client.get("/agents").await.expect(200);
@@ -314,8 +314,8 @@ async fn of_two_who_lock_each_other_out_one_stays(db: Database) {
     }
 }
 
-/// However many hold `admin:*` and have no key, it is one question to the database.
-async fn one_is_found_behind_many_who_cannot_come_in(db: Database) {
+/// However many agents hold `admin:*` without a key, the check is a single query.
+async fn administrator_is_found_among_many_that_cannot_authenticate(db: Database) {
     const MANY: i64 = 2_000;
     let server = Server::start(db).await;
     let any = if server.db.is_sqlite() { "randomblob(16)" } else { "gen_random_uuid()" };
@@ -330,12 +330,12 @@ async fn one_is_found_behind_many_who_cannot_come_in(db: Database) {
              SELECT a.id, c.id, 1 FROM agents a JOIN capabilities c ON c.name = 'admin:*' WHERE a.name LIKE 'many-%'"
         ))
         .await;
-    refused(suspend(&server, &server.admin_id).await);
-    // The last of them in the order in which they are found.
+    assert_rejected(suspend(&server, &server.admin_id).await);
+    // The one that is found last.
     let text = if server.db.is_sqlite() { "hex(id)" } else { "id::text" };
     let last = format!("SELECT {text} FROM agents WHERE name LIKE 'many-%' ORDER BY id DESC LIMIT 1");
     let one = server.db.texts(&last).await.remove(0);
     server.admin.post(&keys(&one), json!({ "allowed_networks": "127.0.0.0/8" })).await.expect(201);
     suspend(&server, &server.admin_id).await.unwrap();
-    refused(suspend(&server, &one).await);
+    assert_rejected(suspend(&server, &one).await);
 }

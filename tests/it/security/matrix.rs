@@ -1,4 +1,4 @@
-//! Every route × every kind of caller, from the one table of routes.
+//! The authorisation matrix of the API: every route × every capability, from the route table.
 
 use aims::web::{
     API_PREFIX,
@@ -9,15 +9,15 @@ use serde_json::json;
 
 use crate::{
     both,
-    support::{Agent, Answer, Client, Database, Server},
+    support::{Agent, Client, Database, Response, Server},
 };
 
-both!(every_route_refuses_whom_its_row_says);
+both!(every_route_requires_its_capability);
 
 const BUILT_IN: [&str; 6] =
     ["agents:read", "agents:write", "keys:manage", "audit:read", "tokens:introspect", "admin:*"];
 
-async fn every_route_refuses_whom_its_row_says(db: Database) {
+async fn every_route_requires_its_capability(db: Database) {
     let server = Server::start(db).await;
     let mut holders = vec![(server.agent("nothing", &[]).await, None)];
     for (n, capability) in BUILT_IN.into_iter().enumerate() {
@@ -33,33 +33,33 @@ async fn every_route_refuses_whom_its_row_says(db: Database) {
     let mut guarded = 0;
     for route in routes::list() {
         let Demand::Action(action) = route.demand else {
-            let answer = call(&server.anybody(), &route, "").await;
-            assert!(![401, 403].contains(&answer.status.as_u16()), "{route:?} is for anybody: {answer:?}");
+            let response = call(&server.anonymous(), &route, "").await;
+            assert!(![401, 403].contains(&response.status.as_u16()), "{route:?} is public: {response:?}");
             continue;
         };
         guarded += 1;
         for mount in ["", API_PREFIX] {
-            call(&server.anybody(), &route, mount).await.refused(401, "Not authenticated");
-            call(&server.anybody().with_token("junk"), &route, mount).await.refused(401, "Invalid or expired token");
+            call(&server.anonymous(), &route, mount).await.refused(401, "Not authenticated");
+            call(&server.anonymous().with_token("junk"), &route, mount).await.refused(401, "Invalid or expired token");
             for gone in [&suspended, &revoked, &deleted] {
                 call(&gone.client, &route, mount).await.refused(401, "Invalid or expired token");
             }
             for (holder, capability) in &holders {
-                let answer = call(&holder.client, &route, mount).await;
+                let response = call(&holder.client, &route, mount).await;
                 if capability.is_some_and(|held| held == action.demands() || held == "admin:*") {
-                    assert_eq!(answer.status, 404, "{route:?} must let {capability:?} ask: {answer:?}");
+                    assert_eq!(response.status, 404, "{route:?} must let {capability:?} ask: {response:?}");
                 } else {
-                    answer.refused(403, &format!("Missing required capability: {}", action.demands()));
+                    response.refused(403, &format!("Missing required capability: {}", action.demands()));
                 }
             }
         }
     }
-    assert_eq!(guarded, 35, "a new route belongs into this count, once somebody has thought about who may call it");
-    same_on_oneself(&server, &holders).await;
+    assert_eq!(guarded, 35, "review who may call the new route, then update this count");
+    assert_no_authority_over_oneself(&server, &holders).await;
 }
 
-/// Being the target gives no right: an agent without `agents:read` may not even read itself.
-async fn same_on_oneself(server: &Server, holders: &[(Agent, Option<&str>)]) {
+/// Agents have no implicit authority over themselves: without `agents:read`, an agent cannot read its own data.
+async fn assert_no_authority_over_oneself(server: &Server, holders: &[(Agent, Option<&str>)]) {
     for (holder, capability) in holders {
         let path = format!("/agents/{}", holder.id);
         let may_read = capability.is_some_and(|held| ["agents:read", "admin:*"].contains(&held));
@@ -72,14 +72,14 @@ async fn same_on_oneself(server: &Server, holders: &[(Agent, Option<&str>)]) {
     assert_eq!(server.admin.get("/agents?status=revoked").await.expect(200).as_array().unwrap().len(), 1);
 }
 
-/// Calls a route upon what does not exist, or with what is valid and known, so that nothing but authority refuses.
-async fn call(client: &Client, route: &Listed, mount: &str) -> Answer {
-    let nobody = "00000000-0000-7000-8000-000000000000";
-    let mut path = route.path.replace("{id}", nobody).replace("{key_id}", nobody).replace("{capability_id}", nobody);
-    path = path.replace("{delegate_id}", nobody).replace("{identity_id}", nobody);
-    // Listings and registrations name nobody: a page that is not there makes them answer 404 like the others.
+/// Calls a route for something that does not exist, or with a valid body, so that only authorisation can reject it.
+async fn call(client: &Client, route: &Listed, mount: &str) -> Response {
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    let mut path = route.path.replace("{id}", unknown).replace("{key_id}", unknown).replace("{capability_id}", unknown);
+    path = path.replace("{delegate_id}", unknown).replace("{identity_id}", unknown);
+    // Lists and creations name no object. An invalid page makes them return 404 like the others.
     let body = match (route.method.as_str(), route.path.as_str()) {
-        ("POST", path) if path.ends_with("/capabilities") => json!({ "capability_id": nobody, "name": "" }),
+        ("POST", path) if path.ends_with("/capabilities") => json!({ "capability_id": unknown, "name": "" }),
         ("POST", path) if path.ends_with("/public-keys") => json!({
             "kty": "EC",
             "crv": "P-256",
@@ -89,23 +89,23 @@ async fn call(client: &Client, route: &Listed, mount: &str) -> Answer {
         ("POST", path) if path.ends_with("/federated-identities") => {
             json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "x" } })
         }
-        ("POST", path) if path.ends_with("/delegates") => json!({ "delegate_id": nobody }),
+        ("POST", path) if path.ends_with("/delegates") => json!({ "delegate_id": unknown }),
         _ => json!({}),
     };
     if route.is_prefixed {
         path = format!("{mount}{path}");
     }
-    let answer = client.send(client.request(route.method.clone(), &path).json(&body)).await;
+    let response = client.send(client.request(route.method.clone(), &path).json(&body)).await;
     let names_somebody = route.path.contains('{');
-    // What names nobody is let in when it is answered, or refused for its fields.
-    if !names_somebody && [200, 422].contains(&answer.status.as_u16()) && matches!(route.demand, Demand::Action(_)) {
-        return Answer { status: reqwest::StatusCode::NOT_FOUND, ..answer };
+    // Routes without an object let the caller in if they succeed or reject the fields.
+    if !names_somebody && [200, 422].contains(&response.status.as_u16()) && matches!(route.demand, Demand::Action(_)) {
+        return Response { status: reqwest::StatusCode::NOT_FOUND, ..response };
     }
-    answer
+    response
 }
 
 #[test]
-fn only_what_must_be_open_is_open() {
+fn only_intended_routes_are_public() {
     let open: Vec<_> = routes::list()
         .into_iter()
         .filter(|route| !matches!(route.demand, Demand::Action(_)))

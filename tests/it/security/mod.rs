@@ -1,4 +1,4 @@
-//! The attacks that must fail.
+//! Attacks that must fail.
 
 mod cross_origin;
 mod elevation;

@@ -1,4 +1,4 @@
-//! Deceptive names and texts: blank ones, and ones that look like others.
+//! Deceptive names: blank ones and ones that look like others.
 
 use aims::domain::{Error, Role, Username, password::NewPassword};
 use aims::service::{
@@ -11,15 +11,15 @@ use serde_json::json;
 use crate::{
     api::assert_invalid,
     both,
-    support::{Answer, Client, Database, PASSWORD, Server, open, start},
+    support::{Client, Database, PASSWORD, Response, Server, open, start},
 };
 
 both!(
-    text_that_shows_nothing_is_refused,
-    a_name_that_looks_like_another_is_refused,
-    names_that_were_alike_before_stay,
-    of_many_names_that_look_alike_one_is_registered,
-    a_capability_or_an_administrator_that_looks_like_another_is_refused,
+    blank_text_is_rejected,
+    confusable_names_are_rejected,
+    existing_confusable_names_are_kept,
+    concurrent_confusable_names_register_once,
+    confusable_capability_and_administrator_names_are_rejected,
 );
 
 const BLANK: [&str; 12] = [
@@ -37,7 +37,7 @@ const BLANK: [&str; 12] = [
     "\u{fe0f}",
 ];
 
-async fn text_that_shows_nothing_is_refused(db: Database) {
+async fn blank_text_is_rejected(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("worker", &[]).await;
     let path = format!("/agents/{}", agent.id);
@@ -48,29 +48,29 @@ async fn text_that_shows_nothing_is_refused(db: Database) {
             assert_invalid(&server.admin.post("/agents", new).await, &json!([["body", field]]));
             assert_invalid(&server.admin.patch(&path, json!({ field: blank })).await, &json!([["body", field]]));
         }
-        let answer = server.admin.post("/capabilities", json!({ "name": "a:b", "description": blank })).await;
-        assert_invalid(&answer, &json!([["body", "description"]]));
-        let answer = server.admin.post(&format!("{path}/keys"), json!({ "name": blank })).await;
-        assert_invalid(&answer, &json!([["body", "name"]]));
-        let answer = server.admin.post("/resources", json!({ "identifier": "https://a.test", "name": blank })).await;
-        assert_invalid(&answer, &json!([["body", "name"]]));
-        let answer = server.admin.post(&format!("{path}/suspend"), json!({ "reason": blank })).await;
-        assert_invalid(&answer, &json!([["body", "reason"]]));
+        let response = server.admin.post("/capabilities", json!({ "name": "a:b", "description": blank })).await;
+        assert_invalid(&response, &json!([["body", "description"]]));
+        let response = server.admin.post(&format!("{path}/keys"), json!({ "name": blank })).await;
+        assert_invalid(&response, &json!([["body", "name"]]));
+        let response = server.admin.post("/resources", json!({ "identifier": "https://a.test", "name": blank })).await;
+        assert_invalid(&response, &json!([["body", "name"]]));
+        let response = server.admin.post(&format!("{path}/suspend"), json!({ "reason": blank })).await;
+        assert_invalid(&response, &json!([["body", "reason"]]));
     }
-    // A description may be left empty, and what is seen may stand among spaces.
+    // A description may be empty, and visible text may be surrounded by spaces.
     let read = server.admin.patch(&path, json!({ "description": "", "owner": " o " })).await.expect(200);
     assert_eq!((&read["description"], &read["owner"]), (&json!(""), &json!(" o ")));
-    // What was imported may be blank, and is found by it.
+    // Imported names may be blank, and can be searched for.
     server.db.execute("UPDATE agents SET owner = ' ' WHERE name = 'worker'").await;
     let found = server.admin.get("/agents?owner=%20").await.expect(200);
     assert_eq!(found[0]["name"], "worker");
 }
 
-async fn create(client: &Client, name: &str) -> Answer {
+async fn create(client: &Client, name: &str) -> Response {
     client.post("/agents", json!({ "name": name, "owner": "o" })).await
 }
 
-async fn a_name_that_looks_like_another_is_refused(db: Database) {
+async fn confusable_names_are_rejected(db: Database) {
     let server = Server::start(db).await;
     for name in ["Billing-Worker01", "IO-modem", "mail", "x"] {
         create(&server.admin, name).await.expect(201);
@@ -96,7 +96,7 @@ async fn a_name_that_looks_like_another_is_refused(db: Database) {
         });
         create(&server.admin, alike).await.refused(409, &wanted);
     }
-    // Names that nobody confuses are free, and so is a name whose likeness was deleted.
+    // Names that are not confusable are available, and so are names whose lookalike was deleted.
     for name in ["mall", "malls", "Billing-Worker02", "Billing_Worker01", "XX", "admin2", "moderm"] {
         create(&server.admin, name).await.expect(201);
     }
@@ -105,13 +105,13 @@ async fn a_name_that_looks_like_another_is_refused(db: Database) {
     create(&server.admin, "MALL").await.expect(409);
     server.admin.delete(&format!("/agents/{}", id.as_str().unwrap())).await.expect(204);
     create(&server.admin, "MALL").await.expect(201);
-    // The console shows the same message beside the field.
+    // The console shows the same message next to the field.
     let browser = server.signed_in("zoe", Role::Operator).await;
     let form = [("name", "rnail"), ("owner", "o"), ("agent_type", "llm")];
     browser.post("/console/agents", &form).await.shows("too similar to one in use: mail");
 }
 
-async fn names_that_were_alike_before_stay(db: Database) {
+async fn existing_confusable_names_are_kept(db: Database) {
     let server = Server::start(db).await;
     let twins = [server.agent("twin", &[]).await, server.agent("other", &[]).await];
     server.db.execute("UPDATE agents SET name = 'Twin' WHERE name = 'other'").await;
@@ -120,14 +120,14 @@ async fn names_that_were_alike_before_stay(db: Database) {
         server.admin.post(&format!("/agents/{}/suspend", twin.id), json!({})).await.expect(200);
     }
     create(&server.admin, "TWIN").await.expect(409);
-    // One of them is still there.
+    // One of them still exists.
     server.admin.delete(&format!("/agents/{}", twins[0].id)).await.expect(204);
     create(&server.admin, "twin").await.refused(409, "This name is too similar to one in use: Twin");
     server.admin.delete(&format!("/agents/{}", twins[1].id)).await.expect(204);
     create(&server.admin, "twin").await.expect(201);
 }
 
-async fn of_many_names_that_look_alike_one_is_registered(db: Database) {
+async fn concurrent_confusable_names_register_once(db: Database) {
     let server = Server::start(db).await;
     let mut nodes = vec![server.admin.clone()];
     if !server.db.is_sqlite() {
@@ -138,22 +138,22 @@ async fn of_many_names_that_look_alike_one_is_registered(db: Database) {
         let alike = ["Moon", "moon", "MOON", "m0on", "rnoon", "Rnoon", "M00N", "moOn"];
         let names: Vec<_> = alike.iter().cycle().take(24).map(|name| format!("{name}-{round}")).collect();
         let registered = names.iter().enumerate().map(|(at, name)| create(&nodes[at % nodes.len()], name));
-        let answers = join_all(registered).await;
-        let with_status = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
-        assert_eq!((with_status(201), with_status(409)), (1, names.len() - 1), "{answers:?}");
+        let responses = join_all(registered).await;
+        let with_status = |status: u16| responses.iter().filter(|response| response.status == status).count();
+        assert_eq!((with_status(201), with_status(409)), (1, names.len() - 1), "{responses:?}");
     }
-    assert_eq!(server.audited("agent.created").await.len(), 6, "the administrator and one of each round");
+    assert_eq!(server.audited("agent.created").await.len(), 6, "the administrator and one agent per round");
 }
 
-async fn a_capability_or_an_administrator_that_looks_like_another_is_refused(db: Database) {
+async fn confusable_capability_and_administrator_names_are_rejected(db: Database) {
     let server = Server::start(db).await;
     for alike in ["Admin:*", "adrnin:*", "agents:Read", "AGENTS:WRITE"] {
-        let answer = server.admin.post("/capabilities", json!({ "name": alike })).await;
-        assert_eq!(answer.status, 409, "{alike}");
+        let response = server.admin.post("/capabilities", json!({ "name": alike })).await;
+        assert_eq!(response.status, 409, "{alike}");
     }
     server.admin.post("/capabilities", json!({ "name": "bill|ing:pay" })).await.expect(201);
-    let answer = server.admin.post("/capabilities", json!({ "name": "billIing:pay" })).await;
-    answer.refused(409, "This name is too similar to one in use: bill|ing:pay");
+    let response = server.admin.post("/capabilities", json!({ "name": "billIing:pay" })).await;
+    response.refused(409, "This name is too similar to one in use: bill|ing:pay");
     server.admin.post("/capabilities", json!({ "name": "agents:reads" })).await.expect(201);
 
     server.person("mallory", Role::Owner).await;

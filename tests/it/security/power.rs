@@ -15,24 +15,24 @@ use serde_json::{Value, json};
 
 use crate::{
     both,
-    oauth::as_client,
-    support::{Agent, Answer, Browser, Client, Database, Server, details, open, start},
+    oauth::post_as_client,
+    support::{Agent, Browser, Client, Database, Response, Server, details, open, start},
 };
 
 both!(
-    a_key_manager_takes_nothing_from_a_stronger_agent,
-    an_operator_takes_nothing_from_an_administrator,
-    the_console_offers_no_act_that_it_would_refuse,
-    a_bulk_act_leaves_a_stronger_agent_alone,
-    an_agent_always_takes_its_own_credentials,
-    acting_for_a_stronger_agent_is_not_being_it,
-    an_identity_does_not_overlap_one_of_a_stronger_agent,
-    of_overlapping_identities_added_at_once_the_weaker_one_never_comes_second,
+    key_manager_cannot_act_on_a_stronger_agent,
+    operator_cannot_act_on_an_administrator,
+    console_offers_only_permitted_actions,
+    bulk_actions_skip_stronger_agents,
+    agents_can_remove_their_own_credentials,
+    delegate_has_no_authority_of_a_stronger_agent,
+    identity_cannot_overlap_one_of_a_stronger_agent,
+    concurrent_overlapping_identities_never_weaken_a_stronger_agent,
 );
 
 const UNLIMITED: (&str, &str) = ("AUDIT_REFUSALS_PER_MINUTE", "1000000");
 
-/// An agent with one of everything that can be taken from it.
+/// An agent with one of everything that can be removed from it.
 struct Target {
     agent: Agent,
     /// A capability that it holds.
@@ -51,14 +51,14 @@ impl Target {
         let identity = admin.post(&format!("{path}/federated-identities"), trust(name)).await.expect(201);
         let delegate = server.agent(&format!("{name}-delegate"), &[]).await.id;
         admin.post(&format!("{path}/delegates"), json!({ "delegate_id": delegate })).await.expect(201);
-        // A second way in, so that it is not kept for being the last one.
+        // A second credential, so that the first can be removed.
         admin.post(&format!("{path}/keys"), json!({})).await.expect(201);
         let capability = server.capability(holds).await;
-        let id = |made: &Value| made["id"].as_str().unwrap().to_owned();
+        let id = |created: &Value| created["id"].as_str().unwrap().to_owned();
         Self { agent, capability, public_key: id(&public[0]), identity: id(&identity), delegate }
     }
 
-    /// The path of a route of the API or the console, with what belongs to this agent filled in.
+    /// Fills this agent's identifiers into a route of the API or the console.
     fn path(&self, route: &str) -> String {
         let key = if route.contains("/public-keys/") {
             &self.public_key
@@ -82,7 +82,7 @@ impl Target {
         .fold(route.to_owned(), |path, (part, value)| path.replace(part, value))
     }
 
-    /// All that can be read of it.
+    /// Everything that can be read about the agent.
     async fn state(&self, server: &Server) -> Vec<Value> {
         let mut state = Vec::new();
         for part in ["", "/keys", "/public-keys", "/federated-identities", "/delegates", "/capabilities", "/tokens"] {
@@ -107,34 +107,34 @@ fn trust(subject: &str) -> Value {
     json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": subject } })
 }
 
-/// The newest refusal, and how many there are.
+/// Returns the number of recorded refusals and the newest one.
 async fn denied(server: &Server) -> (usize, Value) {
     let records = server.audited("authz.denied").await;
     (records.len(), records.first().cloned().unwrap_or_default())
 }
 
-async fn call(client: &Client, method: &Method, path: &str, body: &Value) -> Answer {
+async fn call(client: &Client, method: &Method, path: &str, body: &Value) -> Response {
     client.send(client.request(method.clone(), path).json(body)).await
 }
 
-/// The acts upon an agent, from the table of routes: a new one is attacked as soon as it exists.
-fn acts_of_the_api() -> Vec<(Method, String, Action)> {
+/// Returns the actions upon agents from the route table, so that new ones are tested automatically.
+fn api_actions() -> Vec<(Method, String, Action)> {
     let acts = routes::list().into_iter().filter_map(|route| match route.demand {
         Demand::Action(action) if route.path.starts_with("/agents/{id}") && route.method != Method::GET => {
             Some((route.method, route.path, action))
         }
         _ => None,
     });
-    // To describe an agent takes nothing from it.
+    // Editing an agent removes nothing from it.
     acts.filter(|(.., action)| *action != Action::UpdateAgent).collect()
 }
 
-async fn a_key_manager_takes_nothing_from_a_stronger_agent(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+async fn key_manager_cannot_act_on_a_stronger_agent(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;
     let helper = server.agent("helper", &[]).await;
-    let acts = acts_of_the_api();
-    assert_eq!(acts.len(), 16, "a new act upon agents belongs into this count, and needs a body that is valid");
+    let acts = api_actions();
+    assert_eq!(acts.len(), 16, "add a valid body for the new action, then update this count");
     for (name, holds) in [("boss", "admin:*"), ("special", "x:y")] {
         let target = Target::make(&server, name, holds).await;
         let before = target.state(&server).await;
@@ -147,25 +147,25 @@ async fn a_key_manager_takes_nothing_from_a_stronger_agent(db: Database) {
                 _ => json!({}),
             };
             let (refusals, _) = denied(&server).await;
-            let answer = call(&manager.client, method, &target.path(path), &body).await;
+            let response = call(&manager.client, method, &target.path(path), &body).await;
             let lacking = if action.demands() == "keys:manage" {
-                answer.refused(403, &format!("The agent holds authority that you lack: {holds}"));
+                response.refused(403, &format!("The agent holds authority that you lack: {holds}"));
                 holds
             } else {
-                answer.refused(403, "Missing required capability: admin:*");
+                response.refused(403, "Missing required capability: admin:*");
                 "admin:*"
             };
             let (count, record) = denied(&server).await;
-            assert_eq!(count, refusals + 1, "{method} {path} is on record");
+            assert_eq!(count, refusals + 1, "{method} {path} must be audited");
             assert_eq!((&record["agent_id"], &record["success"]), (&json!(manager.id), &json!(0)), "{method} {path}");
             assert_eq!(details(&record)["capability"], lacking, "{method} {path}");
             assert_eq!(target.state(&server).await, before, "{method} {path} changed something");
         }
-        server.anybody().exchange(&target.agent.raw_key).await.expect(200);
+        server.anonymous().exchange(&target.agent.raw_key).await.expect(200);
     }
 }
 
-/// A valid form of the console; only its sender may be refused.
+/// Returns a valid console form, so that only its sender can be the reason for a rejection.
 fn form<'f>(path: &str, target: &'f Target) -> Vec<(&'static str, &'f str)> {
     const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
@@ -183,8 +183,8 @@ fn form<'f>(path: &str, target: &'f Target) -> Vec<(&'static str, &'f str)> {
     }
 }
 
-async fn an_operator_takes_nothing_from_an_administrator(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+async fn operator_cannot_act_on_an_administrator(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let person = server.person("zoe", Role::Operator).await.to_string();
     let browser = server.sign_in("zoe").await;
     server.agent("helper", &[]).await;
@@ -201,35 +201,35 @@ async fn an_operator_takes_nothing_from_an_administrator(db: Database) {
         let target = if route.path.ends_with("/reactivate") { &sleeper } else { &boss };
         let (before, (refusals, _)) = (target.state(&server).await, denied(&server).await);
         let page = browser.post(&target.path(&route.path), &form(&route.path, target)).await;
-        // What is left of a grant is told on the page that the browser is sent to.
+        // The result of revoking a grant is shown on the page that the browser is redirected to.
         let page = if page.status == 303 { browser.get(page.location()).await } else { page.expect(403) };
         page.shows("authority that you lack: admin:*");
         let (now, record) = denied(&server).await;
-        assert_eq!(now, refusals + 1, "{} is on record", route.path);
+        assert_eq!(now, refusals + 1, "{} must be audited", route.path);
         assert_eq!((&record["agent_id"], &record["success"]), (&json!(person), &json!(0)), "{}", route.path);
         assert_eq!(details(&record)["capability"], "admin:*", "{}", route.path);
         assert_eq!(target.state(&server).await, before, "{} changed something", route.path);
         count += 1;
     }
-    assert_eq!(count, 16, "a new act upon agents belongs into this count, and needs a form that is valid");
+    assert_eq!(count, 16, "add a valid form for the new action, then update this count");
 
-    // Nor does an operator grant it what they may grant to others.
+    // An operator cannot grant capabilities to it either, even ones that they may grant to others.
     let (before, reading) = (boss.state(&server).await, server.capability("agents:read").await);
     let page = browser.post(&boss.path("/console/agents/{id}/grants"), &[("capability", reading.as_str())]).await;
     let page = if page.status == 303 { browser.get(page.location()).await } else { page.expect(403) };
     page.shows("authority that you lack: admin:*");
     assert_eq!(boss.state(&server).await, before);
-    server.anybody().exchange(&boss.agent.raw_key).await.expect(200);
+    server.anonymous().exchange(&boss.agent.raw_key).await.expect(200);
 }
 
-/// The paths below an agent that a page leads to or posts to.
+/// Returns the paths below an agent that a page links or posts to.
 fn offers(page: &str, agent: &str) -> BTreeSet<String> {
     let mark = format!("\"/console/agents/{agent}/");
     page.split(&mark).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 
-async fn the_console_offers_no_act_that_it_would_refuse(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+async fn console_offers_only_permitted_actions(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let boss = Target::make(&server, "boss", "admin:*").await;
     let plain = Target::make(&server, "plain", "agents:read").await;
     let (operator, owner) = (server.signed_in("zoe", Role::Operator).await, server.signed_in("ada", Role::Owner).await);
@@ -274,7 +274,7 @@ async fn the_console_offers_no_act_that_it_would_refuse(db: Database) {
     let page = operator.get(&format!("/console/agents/{}", boss.agent.id)).await;
     page.shows("Only an owner may stop it");
 
-    // Opening the form by its URL is refused, too.
+    // Opening the form by its URL is rejected, too.
     for form in [
         "keys/new",
         "keys/{key}/rotate",
@@ -291,30 +291,30 @@ async fn the_console_offers_no_act_that_it_would_refuse(db: Database) {
     }
 }
 
-async fn a_bulk_act_leaves_a_stronger_agent_alone(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+async fn bulk_actions_skip_stronger_agents(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let boss = Target::make(&server, "boss", "admin:*").await;
     let plain = server.agent("plain", &[]).await;
     let operator = server.signed_in("zoe", Role::Operator).await;
     let before = boss.state(&server).await;
     let form = [("act", "suspend"), ("id", boss.agent.id.as_str()), ("id", plain.id.as_str()), ("count", "2")];
-    operator.post("/console/agents/bulk/apply", &form).await.leads_to("/console/agents");
+    operator.post("/console/agents/bulk/apply", &form).await.redirects_to("/console/agents");
     operator.get("/console/agents").await.shows("1 suspended. 1 stayed as it was");
     assert_eq!(boss.state(&server).await, before);
     let (count, record) = denied(&server).await;
     assert_eq!((count, &details(&record)["capability"]), (1, &json!("admin:*")));
 }
 
-/// A token that carries less than the agent holds is still the agent's own.
-async fn an_agent_always_takes_its_own_credentials(db: Database) {
+/// A token with a narrower scope than the agent's still belongs to the agent.
+async fn agents_can_remove_their_own_credentials(db: Database) {
     let server = Server::start(db).await;
     let target = Target::make(&server, "boss", "admin:*").await;
     let path = format!("/agents/{}", target.agent.id);
     let wanted = [("grant_type", "client_credentials"), ("scope", "keys:manage")];
-    let token = as_client(&server, &target.agent, "/oauth/token", &wanted).await.expect(200);
-    let narrow = server.anybody().with_token(token["access_token"].as_str().unwrap());
+    let token = post_as_client(&server, &target.agent, "/oauth/token", &wanted).await.expect(200);
+    let narrow = server.anonymous().with_token(token["access_token"].as_str().unwrap());
     let lacking = "The agent holds authority that you lack: admin:*";
-    // A credential that it is given could do more than the token.
+    // A new credential could do more than the token.
     for (route, body) in [
         ("keys", json!({})),
         ("keys/{key}/rotate", json!({})),
@@ -328,8 +328,8 @@ async fn an_agent_always_takes_its_own_credentials(db: Database) {
     narrow.delete(&format!("{path}/keys/{}", target.agent.key_id)).await.expect(204);
 }
 
-async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+async fn delegate_has_no_authority_of_a_stronger_agent(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let target = Target::make(&server, "boss", "admin:*").await;
     let manager = server.agent("manager", &["keys:manage"]).await;
     let path = format!("/agents/{}", target.agent.id);
@@ -339,8 +339,8 @@ async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
         ("subject_token", target.agent.client.token()),
         ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
     ];
-    let token = as_client(&server, &manager, "/oauth/token", &exchange).await.expect(200);
-    let acting = server.anybody().with_token(token["access_token"].as_str().unwrap());
+    let token = post_as_client(&server, &manager, "/oauth/token", &exchange).await.expect(200);
+    let acting = server.anonymous().with_token(token["access_token"].as_str().unwrap());
     let before = target.state(&server).await;
     let lacking = "The agent holds authority that you lack: admin:*";
     for route in ["keys/{key}", "public-keys/{key}", "federated-identities/{key}"] {
@@ -350,14 +350,14 @@ async fn acting_for_a_stronger_agent_is_not_being_it(db: Database) {
     assert_eq!(denied(&server).await.0, 3);
 }
 
-/// If one token fits two agents, each must name itself. A weaker caller must not force that on a stronger agent.
-async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+/// If a token matches two agents, each must identify itself. A weaker caller must not impose that on a stronger agent.
+async fn identity_cannot_overlap_one_of_a_stronger_agent(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;
     let (weak, equal) = (server.agent("weak", &[]).await, server.agent("equal", &["keys:manage"]).await);
     let identities = |agent: &Agent| format!("/agents/{}/federated-identities", agent.id);
-    let made = |claims: Value| json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": claims });
-    let held = made(json!({ "sub": "worker", "ref": "main" }));
+    let created = |claims: Value| json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": claims });
+    let held = created(json!({ "sub": "worker", "ref": "main" }));
     for (name, holds) in [("boss", "admin:*"), ("special", "x:y")] {
         let strong = server.agent(name, &[holds]).await;
         let kept = server.admin.post(&identities(&strong), held.clone()).await.expect(201);
@@ -373,7 +373,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             let audience = if claims["ref"].is_null() { "aims" } else { "another" };
             for jwks_uri in [Value::Null, elsewhere.clone()] {
                 let (refusals, _) = denied(&server).await;
-                let mut body = made(claims.clone());
+                let mut body = created(claims.clone());
                 body["jwks_uri"] = jwks_uri;
                 body["audience"] = json!(audience);
                 let refusal =
@@ -385,7 +385,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             }
         }
         assert_eq!(server.admin.get(&identities(&weak)).await.expect(200), json!([]));
-        // No token fits these and the other.
+        // No token matches both of these.
         for (field, value) in [
             ("claims", json!({ "sub": "worker", "ref": "other" })),
             ("claims", json!({ "sub": "other" })),
@@ -397,7 +397,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
             let path = format!("{}/{}", identities(&weak), added["id"].as_str().unwrap());
             manager.client.delete(&path).await.expect(204);
         }
-        // A caller with power over both may decide, as may a manager over agents with equal authority.
+        // A caller with authority over both may do it, as may a manager of agents with equal authority.
         let own = server.admin.post(&identities(&weak), held.clone()).await.expect(201);
         for (agent, identity) in [(&weak, own), (&strong, kept)] {
             let path = format!("{}/{}", identities(agent), identity["id"].as_str().unwrap());
@@ -408,7 +408,7 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
     manager.client.post(&identities(&equal), held.clone()).await.expect(201);
     manager.client.post(&identities(&weak), held).await.expect(201);
 
-    // In the console, too: an operator lacks `admin:*` alone.
+    // Also in the console, where an operator lacks only `admin:*`.
     let chief = server.agent("chief", &["admin:*"]).await;
     server.admin.post(&identities(&chief), trust("chief")).await.expect(201);
     let operator = server.signed_in("zoe", Role::Operator).await;
@@ -417,12 +417,12 @@ async fn an_identity_does_not_overlap_one_of_a_stronger_agent(db: Database) {
     operator.post(&path, &form).await.expect(403).shows("It overlaps a federated identity of an agent");
 }
 
-/// The weaker identity is refused or came first: the check runs in the writing transaction.
-async fn of_overlapping_identities_added_at_once_the_weaker_one_never_comes_second(db: Database) {
-    let server = Server::with(db, &[UNLIMITED]).await;
+/// The weaker identity is rejected or came first, because the check runs in the writing transaction.
+async fn concurrent_overlapping_identities_never_weaken_a_stronger_agent(db: Database) {
+    let server = Server::start_with(db, &[UNLIMITED]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;
     let (weak, boss) = (server.agent("weak", &[]).await, server.agent("boss", &["admin:*"]).await);
-    // On two nodes where there can be two.
+    // On two nodes if the database allows it.
     let elsewhere = if server.db.is_sqlite() {
         server.url.clone()
     } else {
@@ -440,10 +440,10 @@ async fn of_overlapping_identities_added_at_once_the_weaker_one_never_comes_seco
         let subjects: Vec<_> = added
             .iter()
             .map(details)
-            .filter(|told| told["claims"] == body["claims"])
-            .map(|told| told["target_agent"].clone())
+            .filter(|details| details["claims"] == body["claims"])
+            .map(|details| details["target_agent"].clone())
             .collect();
-        // The newest record is the first.
+        // The newest record is listed first.
         match weaker.status.as_u16() {
             201 => assert_eq!(subjects, [json!(boss.id), json!(weak.id)]),
             status => assert_eq!((status, subjects), (403, vec![json!(boss.id)])),

@@ -1,4 +1,4 @@
-//! No secret is kept where it could be found.
+//! No secret is stored or logged in the clear.
 
 use std::{fs, path::Path};
 
@@ -11,9 +11,9 @@ use crate::{
     support::{Aims, Database, Server},
 };
 
-both!(the_log_holds_no_credential);
+both!(log_contains_no_credential);
 
-/// Everything that a thief of the database's folder would read.
+/// Returns everything that a thief of the database's directory could read.
 fn contents(folder: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -27,27 +27,27 @@ fn holds(haystack: &[u8], needle: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_database_holds_no_key_and_no_token() {
+async fn database_contains_no_key_and_no_token() {
     let server = Server::start(Database::sqlite()).await;
     let agent = server.agent("agent", &["agents:read"]).await;
     let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
     let rotated = server.admin.post(&rotate, json!({})).await.expect(200);
     let wrong = "aims_WRONGWRONGWRONGWRONGWRONGWRONGWRONGWRONGWRONG0000";
-    server.anybody().exchange(wrong).await.expect(401);
-    server.anybody().with_token("not.a.token").get("/agents").await.expect(401);
+    server.anonymous().exchange(wrong).await.expect(401);
+    server.anonymous().with_token("not.a.token").get("/agents").await.expect(401);
 
     let new_key = rotated["new_key"]["raw_key"].as_str().unwrap();
     let secrets = [&server.admin_key, &agent.raw_key, new_key, wrong, "not.a.token", server.admin.token()];
     let kept = contents(server.db.folder.path());
-    assert!(holds(&kept, &agent.id) || holds(&kept, "auth.failed"), "the walk reads the database at all");
+    assert!(holds(&kept, &agent.id) || holds(&kept, "auth.failed"), "the walk must read the database");
     for secret in secrets {
-        assert!(!holds(&kept, secret), "a secret is kept in the clear");
-        // Beyond the prefix that is displayed, nothing of it.
+        assert!(!holds(&kept, secret), "no secret must be stored in the clear");
+        // Only the prefix that is displayed is stored.
         assert!(!holds(&kept, &secret[secret.len().saturating_sub(20)..]) || secret.len() < 20);
     }
 }
 
-async fn the_log_holds_no_credential(db: Database) {
+async fn log_contains_no_credential(db: Database) {
     let aims = Aims::new(&db).with("LOG_LEVEL", "trace");
     let key = aims.bootstrap().await;
     for format in ["text", "json"] {
@@ -93,7 +93,7 @@ async fn the_log_holds_no_credential(db: Database) {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_shows_no_password() {
+async fn failed_start_shows_no_password() {
     let db = Database::sqlite();
     for (name, value) in [
         ("DATABASE_URL", "postgres://someone:p4ssw0rd@127.0.0.1:1/aims"),
@@ -104,8 +104,8 @@ async fn a_start_that_fails_shows_no_password() {
         ("PUBLIC_URL", "https://someone:p4ssw0rd@aims.test"),
         ("TRUSTED_PROXIES", "https://someone:p4ssw0rd@aims.test"),
     ] {
-        let told = Aims::new(&db).with("LOG_LEVEL", "trace").with(name, value).run(&[]).await;
-        assert_eq!(told.code, Some(1), "{value}: {told:?}");
-        assert!(told.stderr.contains("aims: ") && !told.stderr.contains("p4ssw0rd"), "{told:?}");
+        let exit = Aims::new(&db).with("LOG_LEVEL", "trace").with(name, value).run(&[]).await;
+        assert_eq!(exit.code, Some(1), "{value}: {exit:?}");
+        assert!(exit.stderr.contains("aims: ") && !exit.stderr.contains("p4ssw0rd"), "{exit:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Strangers who guess passwords lock nobody out, and do not learn who has an account.
+//! Password guessing locks nobody out and does not reveal who has an account.
 
 use std::{
     future::Future,
@@ -21,12 +21,12 @@ use crate::{
 };
 
 both!(
-    a_reset_lets_the_owner_back_in_at_once,
-    a_busy_network_does_not_keep_out_whom_it_knows,
-    a_full_line_keeps_out_nobody_who_has_an_account,
-    a_full_line_does_not_tell_who_has_an_account,
-    a_full_line_asks_for_the_second_factor_too,
-    made_up_names_from_many_networks_do_not_starve_the_owner,
+    password_reset_ends_the_wait,
+    busy_network_does_not_lock_out_known_people,
+    full_queue_does_not_lock_out_known_people,
+    full_queue_does_not_reveal_who_has_an_account,
+    full_queue_still_requires_the_second_factor,
+    unknown_names_from_many_networks_do_not_starve_the_owner,
 );
 
 const HOME: &str = "198.51.100.7";
@@ -47,20 +47,20 @@ fn sign_in<'a>(
     }
 }
 
-/// As `aims admin reset-password` does, beside the running service.
+/// Resets a password like `aims admin reset-password`, while the service is running.
 async fn reset(server: &Server, person: AdministratorId, username: &str) {
     let password = NewPassword::parse(OTHER, &Username::parse(username).unwrap()).unwrap();
-    let beside = open_beside(&server.db, &server.clock, &[]).await;
-    administrators::reset_password(beside.services(), &Caller::system(), person, password, false).await.unwrap();
-    beside.close().await;
+    let command = open_beside(&server.db, &server.clock, &[]).await;
+    administrators::reset_password(command.services(), &Caller::system(), person, password, false).await.unwrap();
+    command.close().await;
 }
 
-async fn a_reset_lets_the_owner_back_in_at_once(db: Database) {
-    let server = Server::with(db, &PROXY).await;
+async fn password_reset_ends_the_wait(db: Database) {
+    let server = Server::start_with(db, &PROXY).await;
     let zoe = server.person("zoe", Role::Owner).await;
     let ada = server.person("ada", Role::Owner).await;
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    // Together with eleven wrong tries, enough to make the account wait everywhere.
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
+    // Together with eleven failures, enough to make the account wait everywhere.
     for n in 0..25 {
         for name in ["zoe", "ada"] {
             sign_in(&server, &format!("203.0.113.{n}"), name, "wrong").await.expect(401);
@@ -77,98 +77,98 @@ async fn a_reset_lets_the_owner_back_in_at_once(db: Database) {
         sign_in(&server, HOME, name, PASSWORD).await.expect(429);
     }
     reset(&server, zoe, "zoe").await;
-    sign_in(&server, HOME, "zoe", OTHER).await.leads_to("/console");
-    sign_in(&server, "192.0.2.1", "zoe", OTHER).await.leads_to("/console");
+    sign_in(&server, HOME, "zoe", OTHER).await.redirects_to("/console");
+    sign_in(&server, "192.0.2.1", "zoe", OTHER).await.redirects_to("/console");
     sign_in(&server, "192.0.2.2", "ada", PASSWORD).await.expect(429);
     reset(&server, ada, "ada").await;
-    sign_in(&server, "192.0.2.2", "ada", OTHER).await.leads_to("/console");
+    sign_in(&server, "192.0.2.2", "ada", OTHER).await.redirects_to("/console");
 }
 
-async fn a_busy_network_does_not_keep_out_whom_it_knows(db: Database) {
-    let server = Server::with(db, &PROXY).await;
+async fn busy_network_does_not_lock_out_known_people(db: Database) {
+    let server = Server::start_with(db, &PROXY).await;
     server.person("zoe", Role::Owner).await;
     server.person("ada", Role::Owner).await;
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
     for n in 0..31 {
         sign_in(&server, HOME, &format!("somebody-{n}"), "wrong").await.expect(401);
     }
     sign_in(&server, HOME, "somebody", "wrong").await.expect(429);
     sign_in(&server, HOME, "ada", PASSWORD).await.expect(429);
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    // Guessing at one account stays slow there, too.
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
+    // Guesses at one account are limited there, too.
     for n in 0..8 {
         sign_in(&server, HOME, "zoe", "wrong").await.expect(if n < 6 { 401 } else { 429 });
     }
 }
 
-/// Takes every place of the line, as a crowd does.
-fn crowd(server: &Server) -> Vec<PasswordPlace> {
+/// Takes every place in the password queue.
+fn fill_queue(server: &Server) -> Vec<PasswordPlace> {
     std::iter::from_fn(|| server.services.passwords.place()).collect()
 }
 
-async fn a_full_line_keeps_out_nobody_who_has_an_account(db: Database) {
-    let server = Server::with(db, &PROXY).await;
+async fn full_queue_does_not_lock_out_known_people(db: Database) {
+    let server = Server::start_with(db, &PROXY).await;
     server.person("zoe", Role::Owner).await;
     let browser = server.signed_in("ada", Role::Owner).await;
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    let _crowd = crowd(&server);
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-    // A known network gets an answer for every name.
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
+    let _crowd = fill_queue(&server);
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
+    // A known network gets a response for every name.
     sign_in(&server, HOME, "zoe", "wrong").await.expect(401);
     sign_in(&server, HOME, "nobody", "wrong").await.expect(401);
     for n in 0..3 {
-        sign_in(&server, &format!("2001:db8:{n}::1"), "zoe", PASSWORD).await.leads_to("/console");
+        sign_in(&server, &format!("2001:db8:{n}::1"), "zoe", PASSWORD).await.redirects_to("/console");
     }
     sign_in(&server, "203.0.113.9", "nobody", PASSWORD).await.expect(503);
-    // And so do those who are signed in.
-    browser.post("/console/confirm", &[("password", PASSWORD)]).await.leads_to("/console");
+    // People who are signed in get one, too.
+    browser.post("/console/confirm", &[("password", PASSWORD)]).await.redirects_to("/console");
 }
 
-async fn a_full_line_does_not_tell_who_has_an_account(db: Database) {
+async fn full_queue_does_not_reveal_who_has_an_account(db: Database) {
     const HELD_BACK_FOR: Duration = Duration::from_secs(3);
-    let server = Server::with(db, &PROXY).await;
+    let server = Server::start_with(db, &PROXY).await;
     server.person("name-known", Role::Owner).await;
     let gone = server.person("name-gone", Role::Viewer).await;
     administrators::disable(&server.services, &Caller::system(), gone).await.unwrap();
-    let _crowd = crowd(&server);
+    let _crowd = fill_queue(&server);
     let tries = async |name: &str| {
         let before = Instant::now();
         let tries = join_all((0..10).map(|_| sign_in(&server, "203.0.113.9", name, "wrong"))).await;
-        assert!(before.elapsed() >= HELD_BACK_FOR, "{name} is answered as soon as it is judged");
-        let mut told: Vec<_> = tries.into_iter().map(|page| (page.status.as_u16(), shown(&page, name))).collect();
-        told.sort_unstable();
-        let statuses: Vec<_> = told.iter().map(|(status, _)| *status).collect();
+        assert!(before.elapsed() >= HELD_BACK_FOR, "the response for {name} must be delayed");
+        let mut outcomes: Vec<_> = tries.into_iter().map(|page| (page.status.as_u16(), shown(&page, name))).collect();
+        outcomes.sort_unstable();
+        let statuses: Vec<_> = outcomes.iter().map(|(status, _)| *status).collect();
         assert_eq!(statuses, [429, 429, 429, 429, 503, 503, 503, 503, 503, 503], "{name}");
-        told
+        outcomes
     };
     let (known, disabled) = join(tries("name-known"), tries("name-gone")).await;
     let unknown = tries("name-nobody").await;
     assert_eq!(known, unknown);
     assert_eq!(disabled, unknown);
-    // All tries are recorded, whatever the answer.
+    // All attempts are audited, whatever the response.
     let recorded = server.audited("console.sign_in_failed").await;
     assert_eq!(recorded.len(), 18);
 }
 
-/// The text of a page, without its request id and the name that was typed.
+/// Returns the text of a page without its request id and the submitted name.
 fn shown(page: &Page, name: &str) -> String {
     let id = page.headers["x-request-id"].to_str().unwrap();
     page.text.replace(id, "").replace(name, "")
 }
 
-async fn a_full_line_asks_for_the_second_factor_too(db: Database) {
-    let server = Server::with(db, &PROXY).await;
+async fn full_queue_still_requires_the_second_factor(db: Database) {
+    let server = Server::start_with(db, &PROXY).await;
     server.person("zoe", Role::Owner).await;
     server.db.execute("UPDATE administrators SET totp_enabled_at = 1").await;
-    let _crowd = crowd(&server);
+    let _crowd = fill_queue(&server);
     sign_in(&server, "203.0.113.9", "zoe", PASSWORD).await.expect(200).shows("Second step");
 }
 
-/// The attack: 40 connections that try names that nobody has, each from another /64.
-async fn made_up_names_from_many_networks_do_not_starve_the_owner(db: Database) {
-    let server = Server::with(db, &PROXY).await;
+/// The attack: 40 connections submit unknown names, each from a different /64.
+async fn unknown_names_from_many_networks_do_not_starve_the_owner(db: Database) {
+    let server = Server::start_with(db, &PROXY).await;
     server.person("zoe", Role::Owner).await;
-    sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
+    sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
     let (is_over, tries, is_crowded) = (AtomicBool::new(false), AtomicUsize::new(0), Notify::new());
     let stranger = async || {
         while !is_over.load(Ordering::SeqCst) {
@@ -184,8 +184,8 @@ async fn made_up_names_from_many_networks_do_not_starve_the_owner(db: Database) 
     let owner = async {
         is_crowded.notified().await;
         for n in 0..5 {
-            sign_in(&server, HOME, "zoe", PASSWORD).await.leads_to("/console");
-            sign_in(&server, &format!("192.0.2.{n}"), "zoe", PASSWORD).await.leads_to("/console");
+            sign_in(&server, HOME, "zoe", PASSWORD).await.redirects_to("/console");
+            sign_in(&server, &format!("192.0.2.{n}"), "zoe", PASSWORD).await.redirects_to("/console");
         }
         is_over.store(true, Ordering::SeqCst);
     };

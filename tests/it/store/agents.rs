@@ -1,4 +1,4 @@
-//! Listing and searching agents, against a model that looks at every one of them.
+//! Listing and searching agents, compared with a model that examines every agent.
 
 use std::{collections::HashSet, slice};
 
@@ -18,10 +18,10 @@ use crate::{
 };
 
 both!(
-    every_filter_in_every_order_shows_each_agent_once,
-    a_search_finds_what_holds_the_text,
-    what_is_searched_for_follows_edits_and_deletions,
-    many_that_hold_a_text_are_found_wherever_they_are,
+    every_filter_and_order_lists_each_agent_once,
+    search_finds_agents_that_contain_the_text,
+    search_follows_edits_and_deletions,
+    frequent_texts_are_found_anywhere,
     owners_are_listed_once_each,
 );
 
@@ -29,7 +29,7 @@ async fn store(db: &Database) -> Store {
     open(db, &TestClock::new(), &[]).await.services().store.clone()
 }
 
-/// Letters whose case differs outside ASCII are left out: there the two databases differ.
+/// Without letters outside ASCII that have case, which the two databases compare differently.
 const PIECES: [&str; 24] = [
     "%",
     "_",
@@ -83,8 +83,8 @@ fn agent(dice: &mut Dice, number: u128) -> Agent {
 }
 
 async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>) -> Vec<Agent> {
-    let made: Vec<_> = numbers.map(|number| agent(dice, number)).collect();
-    for chunk in made.chunks(50) {
+    let created: Vec<_> = numbers.map(|number| agent(dice, number)).collect();
+    for chunk in created.chunks(50) {
         let chunk = chunk.to_vec();
         let unit = store.write(move |tx| {
             Box::pin(async move {
@@ -96,7 +96,7 @@ async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>
         });
         unit.await.unwrap();
     }
-    made
+    created
 }
 
 fn shows(filter: &Filter, agent: &Agent) -> bool {
@@ -124,7 +124,7 @@ fn expected(filter: &Filter, sort: Sort, all: &[Agent]) -> Vec<Agent> {
     shown
 }
 
-/// Every page of a listing, one after another.
+/// Returns the items of all pages of a listing.
 async fn listed(store: &Store, filter: &Filter, sort: Sort, limit: u16) -> Vec<Agent> {
     let mut read = store.read().await.unwrap();
     let mut all = Vec::new();
@@ -144,7 +144,7 @@ async fn count(store: &Store, filter: &Filter, cap: u32) -> u64 {
     agents::count_up_to(store.read().await.unwrap().conn(), filter, cap).await.unwrap()
 }
 
-async fn every_filter_in_every_order_shows_each_agent_once(db: Database) {
+async fn every_filter_and_order_lists_each_agent_once(db: Database) {
     let store = store(&db).await;
     let mut dice = Dice(1);
     let all = register(&store, &mut dice, 0..300).await;
@@ -167,13 +167,13 @@ async fn every_filter_in_every_order_shows_each_agent_once(db: Database) {
     }
 }
 
-async fn a_search_finds_what_holds_the_text(db: Database) {
+async fn search_finds_agents_that_contain_the_text(db: Database) {
     let store = store(&db).await;
     let mut dice = Dice(2);
     let all = register(&store, &mut dice, 0..400).await;
     let mut found = 0;
     for round in 0..250 {
-        // A part of what is there, or something that may not be.
+        // A part of an existing text, or something that may not exist.
         let text = if round % 3 == 0 {
             let pieces = 1 + dice.roll(3);
             text(&mut dice, pieces)
@@ -201,8 +201,8 @@ async fn a_search_finds_what_holds_the_text(db: Database) {
     assert!(found > 1_000, "only {found}");
 }
 
-/// SQLite's index takes up several agents at once; those that wait for others are found too.
-async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
+/// SQLite's index is updated in batches; agents that are not indexed yet are found, too.
+async fn search_follows_edits_and_deletions(db: Database) {
     const ENOUGH: u128 = 64;
     let store = store(&db).await;
     let mut dice = Dice(3);
@@ -235,7 +235,7 @@ async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
             }
         }
     }
-    // What is undone was never searchable.
+    // Changes that were rolled back were never searchable.
     let mut undone = all[6].clone();
     "it was here before".clone_into(&mut undone.description);
     let write = store.write(move |tx| {
@@ -250,7 +250,7 @@ async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
     let write = store.write(move |tx| Box::pin(async move { agents::delete(tx, id).await }));
     assert!(write.await.unwrap());
     finds(&second, &[]).await;
-    // Another agent may be given its place.
+    // Another agent may reuse its row.
     for more in [5, ENOUGH] {
         for agent in others(more).await {
             let filter = Filter { text: Some(agent.name.to_string()), ..Filter::default() };
@@ -259,16 +259,16 @@ async fn what_is_searched_for_follows_edits_and_deletions(db: Database) {
         finds(&second, &[]).await;
     }
     if db.is_sqlite() {
-        assert!(db.count("SELECT COUNT(*) FROM agents_to_index").await < 64, "all are looked at with each search");
+        assert!(db.count("SELECT COUNT(*) FROM agents_to_index").await < 64, "every search scans all unindexed agents");
     }
 }
 
-async fn many_that_hold_a_text_are_found_wherever_they_are(db: Database) {
+async fn frequent_texts_are_found_anywhere(db: Database) {
     const COUNT: usize = 27_500;
     let store = store(&db).await;
     let id = if db.is_sqlite() { "CAST(printf('%016d', i) AS BLOB)" } else { "LPAD(i::text, 32, '0')::uuid" };
-    // The last 6,000 hold a text that more agents hold than are looked at one by one, and that none of the first 21,000 holds;
-    // every 7,000th something rare.
+    // The last 6,000 contain a text that is too frequent to check matches one by one and that none of the first 21,000
+    // contain. Every 7,000th contains something rare.
     db.execute(&format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT}) \
          INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, created_at, updated_at) \
@@ -276,9 +276,9 @@ async fn many_that_hold_a_text_are_found_wherever_they_are(db: Database) {
          CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, 'active', 'llm', '{{}}', i, i FROM n"
     ))
     .await;
-    // The next change brings the index up to date with so many.
+    // This many pending agents are indexed by the next write.
     register(&store, &mut Dice(4), 0..1).await;
-    // It does not with so few; one of them already held the text.
+    // This few are not. One of them already contained the text.
     db.execute("UPDATE agents SET description = 'came late' WHERE name IN ('n1', 'n21502')").await;
     let late = Filter { text: Some("CAME late".to_owned()), ..Filter::default() };
     for &sort in Sort::ALL {
@@ -293,7 +293,7 @@ async fn many_that_hold_a_text_are_found_wherever_they_are(db: Database) {
     assert_eq!(count(&store, &late, 100_000).await, 6_001);
     assert_eq!(count(&store, &late, 100).await, 100);
 
-    // Too short for the index: pages may end early, and lead on.
+    // Too short for the index, so pages may be incomplete but have a next link.
     let rare = Filter { text: Some("Q!".to_owned()), ..Filter::default() };
     for &sort in Sort::ALL {
         let read = listed(&store, &rare, sort, 50).await;
@@ -305,7 +305,7 @@ async fn many_that_hold_a_text_are_found_wherever_they_are(db: Database) {
     let mut read = store.read().await.unwrap();
     let nothing = Filter { text: Some("!!".to_owned()), ..Filter::default() };
     let page = agents::list(read.conn(), &nothing, Sort::Oldest, None, Limit::of(10)).await.unwrap();
-    assert!(page.items.is_empty() && page.next.is_some(), "21,000 of {COUNT} were looked at");
+    assert!(page.items.is_empty() && page.next.is_some(), "the page must stop after examining 21,000 of {COUNT}");
     let page = agents::list(read.conn(), &nothing, Sort::Oldest, page.next, Limit::of(10)).await.unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
 }

@@ -1,4 +1,4 @@
-//! The one chain, by whomever its records are added.
+//! The audit chain is continuous, whichever process appends to it.
 
 use aims::{
     app::App,
@@ -13,10 +13,10 @@ use crate::{
 };
 
 both!(
-    records_continue_where_others_left_the_chain,
-    records_continue_a_chain_that_was_set_back,
-    nothing_is_acknowledged_where_no_end_of_the_chain_is_known,
-    batches_of_every_size_make_one_chain,
+    records_continue_after_another_process,
+    records_continue_after_a_restored_backup,
+    changes_fail_without_the_end_of_the_chain,
+    batches_of_every_size_form_one_chain,
 );
 
 const ISSUED: &str = "SELECT COUNT(*) FROM audit_log WHERE action = 'auth.token_issued'";
@@ -27,56 +27,57 @@ async fn issue(app: &App, key: &str, tokens: usize) {
     assert!(join_all(issued).await.into_iter().all(|token| token.is_ok()));
 }
 
-/// Each process remembers where it left the chain, and the other moves it.
-async fn records_continue_where_others_left_the_chain(db: Database) {
+/// Each process caches the end of the chain, and the other moves it.
+async fn records_continue_after_another_process(db: Database) {
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock, &[]).await;
+    let command = open_beside(&server.db, &server.clock, &[]).await;
     let before = server.db.count(ISSUED).await;
     for round in 0..5 {
-        server.anybody().login(&server.admin_key).await;
-        server.anybody().login(&server.admin_key).await;
-        issue(&beside, &server.admin_key, 2).await;
+        server.anonymous().login(&server.admin_key).await;
+        server.anonymous().login(&server.admin_key).await;
+        issue(&command, &server.admin_key, 2).await;
         let agent = json!({ "name": format!("agent-{round}"), "owner": "tests" });
         server.admin.post("/agents", agent).await.expect(201);
-        issue(&beside, &server.admin_key, 1).await;
+        issue(&command, &server.admin_key, 1).await;
     }
     let at_once = (0..20).map(|_| async {
-        server.anybody().login(&server.admin_key).await;
-        issue(&beside, &server.admin_key, 1).await;
+        server.anonymous().login(&server.admin_key).await;
+        issue(&command, &server.admin_key, 1).await;
     });
     join_all(at_once).await;
     assert_eq!(server.db.count(ISSUED).await, before + 5 * 5 + 20 * 2);
     assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
 }
 
-/// A backup was restored under a running service, and somebody else wrote to it first: as many records, and not the same.
-async fn records_continue_a_chain_that_was_set_back(db: Database) {
+/// A backup was restored under the running service, and another process wrote the same number of different records
+/// first.
+async fn records_continue_after_a_restored_backup(db: Database) {
     const SET_BACK: &str = "DELETE FROM audit_log WHERE seq = (SELECT MAX(seq) FROM audit_log); UPDATE audit_head \
         SET seq = seq - 1, hash = (SELECT hash FROM audit_log WHERE seq = audit_head.seq - 1)";
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock, &[]).await;
-    server.anybody().login(&server.admin_key).await;
+    let command = open_beside(&server.db, &server.clock, &[]).await;
+    server.anonymous().login(&server.admin_key).await;
     server.db.execute(SET_BACK).await;
-    issue(&beside, &server.admin_key, 1).await;
-    server.anybody().login(&server.admin_key).await;
+    issue(&command, &server.admin_key, 1).await;
+    server.anonymous().login(&server.admin_key).await;
     assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
 }
 
-async fn nothing_is_acknowledged_where_no_end_of_the_chain_is_known(db: Database) {
+async fn changes_fail_without_the_end_of_the_chain(db: Database) {
     let server = Server::start(db).await;
     server.db.execute("DELETE FROM audit_head").await;
     for _ in 0..3 {
-        assert_eq!(server.anybody().exchange(&server.admin_key).await.status, 503);
+        assert_eq!(server.anonymous().exchange(&server.admin_key).await.status, 503);
     }
 }
 
-/// Batches of records are written with statements of some sizes, which few batches fill.
-async fn batches_of_every_size_make_one_chain(db: Database) {
+/// Batches are written with statements of a few fixed sizes, which few batches match exactly.
+async fn batches_of_every_size_form_one_chain(db: Database) {
     let server = Server::start(db).await;
-    let beside = open_beside(&server.db, &server.clock, &[]).await;
+    let command = open_beside(&server.db, &server.clock, &[]).await;
     let mut expected = server.db.count(ISSUED).await;
     for tokens in (1..20).chain([31, 33, 63, 65, 127, 129, 255, 256, 257, 300]) {
-        issue(&beside, &server.admin_key, tokens).await;
+        issue(&command, &server.admin_key, tokens).await;
         expected += i64::try_from(tokens).unwrap();
     }
     assert_eq!(server.db.count(ISSUED).await, expected);

@@ -1,4 +1,4 @@
-//! What the database itself must guarantee.
+//! Guarantees of the storage layer.
 
 mod agents;
 mod audit;
@@ -6,11 +6,11 @@ mod chain;
 mod nodes;
 mod units;
 
-/// Numbers that look random and are the same in every run.
+/// A deterministic pseudo-random generator.
 struct Dice(u64);
 
 impl Dice {
-    /// A number below `sides`.
+    /// Returns a number below `sides`.
     fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % sides

@@ -1,4 +1,4 @@
-//! Several nodes on one PostgreSQL. SQLite has one process, so these have no other half.
+//! Several nodes on one PostgreSQL database. SQLite allows only one process, so these tests run on PostgreSQL only.
 
 use std::{
     convert::Infallible,
@@ -17,17 +17,17 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::{
-    oauth::as_client,
+    oauth::post_as_client,
     support::{Agent, Client, Database, Relay, Server, TestClock, open, start},
 };
 
-/// How many wait for a lock.
+/// Counts the sessions that wait for a lock.
 const WAITING: &str =
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_suspension_on_one_node_is_felt_on_the_other() {
+async fn suspension_takes_effect_on_other_nodes() {
     let server = Server::start(Database::postgres().await).await;
     let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
     for round in 0..10 {
@@ -35,14 +35,14 @@ async fn a_suspension_on_one_node_is_felt_on_the_other() {
         let elsewhere = other.with_token(agent.client.token());
         elsewhere.get("/capabilities").await.expect(200);
         server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
-        until_refused(&elsewhere).await;
+        wait_until_rejected(&elsewhere).await;
     }
 }
 
-/// Notifications that nobody heard are lost, so a node whose listener is cut off must not trust what it remembers.
+/// Notifications that arrive while the listener is disconnected are lost, so the node must drop its cache.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_that_hears_nothing_trusts_nothing_it_remembers() {
+async fn node_without_a_listener_does_not_trust_its_cache() {
     const CUT: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
         WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     let server = Arc::new(Server::start(Database::postgres().await).await);
@@ -66,44 +66,44 @@ async fn a_node_that_hears_nothing_trusts_nothing_it_remembers() {
             elsewhere.get("/capabilities").await.expect(200);
         }
         server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
-        until_refused(&elsewhere).await;
+        wait_until_rejected(&elsewhere).await;
     }
     cutting.abort();
 }
 
-/// Nor may it when the network to the database is cut without a word, and is back only after a while.
+/// The network to the database fails silently and recovers after a while.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_that_was_cut_off_trusts_nothing_it_remembers() {
-    let (server, mut relay, agent, elsewhere) = at_the_end_of_a_relay().await;
+async fn node_that_was_cut_off_does_not_trust_its_cache() {
+    let (server, mut relay, agent, elsewhere) = node_behind_a_relay().await;
     relay.cut();
     server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
-    relay.given_up().await;
-    relay.mend();
-    until_refused(&elsewhere).await;
+    relay.connection_abandoned().await;
+    relay.restore();
+    wait_until_rejected(&elsewhere).await;
 }
 
-/// Nor when nothing tells it that nothing arrives any more.
+/// The network stays silent, so the node gets no error.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_around_which_it_is_silent_trusts_nothing_it_remembers() {
-    let (server, relay, agent, elsewhere) = at_the_end_of_a_relay().await;
+async fn node_on_a_silent_network_does_not_trust_its_cache() {
+    let (server, relay, agent, elsewhere) = node_behind_a_relay().await;
     relay.silence();
     server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
     let deadline = Instant::now() + Duration::from_secs(10);
     while elsewhere.get("/capabilities").await.status == StatusCode::OK {
-        assert!(Instant::now() < deadline, "it goes on with what it remembers");
+        assert!(Instant::now() < deadline, "the node must not serve cached state");
     }
-    relay.mend();
-    until_refused(&elsewhere).await;
+    relay.restore();
+    wait_until_rejected(&elsewhere).await;
 }
 
-/// A node that is lost while it writes leaves a transaction under way, and with it the end of the chain, which nobody else can
-/// continue until the database gives it up.
+/// A node that fails while writing leaves a transaction open, which locks the end of the chain until the database
+/// aborts the transaction.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_that_is_lost_keeps_nobody_from_writing() {
-    let (server, relay, _, elsewhere) = at_the_end_of_a_relay().await;
+async fn failed_node_does_not_block_writes() {
+    let (server, relay, _, elsewhere) = node_behind_a_relay().await;
     let lost = elsewhere.with_token(server.admin.token());
     // Only the other node has something to write.
     server.save_usage().await;
@@ -118,11 +118,11 @@ async fn a_node_that_is_lost_keeps_nobody_from_writing() {
     writing.abort();
 }
 
-/// All connections are in use when whoever is at their other end is there no more, and says nothing.
+/// The peer of every connection disappears silently while all connections are in use.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_database_that_moves_is_found_again() {
-    let (server, relay, _, elsewhere) = at_the_end_of_a_relay().await;
+async fn node_reconnects_after_a_database_moves() {
+    let (server, relay, _, elsewhere) = node_behind_a_relay().await;
     let admin = elsewhere.with_token(server.admin.token());
     admin.get("/agents").await.expect(200);
     let mut locked = PgConnection::connect(&server.db.url).await.unwrap();
@@ -132,15 +132,16 @@ async fn a_database_that_moves_is_found_again() {
     locked.execute("COMMIT").await.unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     while admin.get("/agents").await.status != StatusCode::OK {
-        assert!(Instant::now() < deadline, "it cannot read");
+        assert!(Instant::now() < deadline, "reads must recover");
     }
     while admin.post("/agents", json!({ "name": "found", "owner": "o" })).await.status != StatusCode::CREATED {
-        assert!(Instant::now() < deadline, "it cannot write");
+        assert!(Instant::now() < deadline, "writes must recover");
     }
     keep_busy(&server.db, &mut locked, &admin).await;
 }
 
-/// Has a node wait for a lock with the connections that it may have, 16 but for one that indexes the audit log.
+/// Occupies all connections of a node: 16 requests that wait for a lock, except for the connection that indexes the
+/// audit log.
 async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> JoinSet<Infallible> {
     locked.execute("BEGIN").await.unwrap();
     locked.execute("LOCK TABLE agents").await.unwrap();
@@ -158,17 +159,17 @@ async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> 
     }
     let deadline = Instant::now() + Duration::from_mins(1);
     while db.count(WAITING).await < 15 {
-        assert!(Instant::now() < deadline, "it has fewer connections than before");
+        assert!(Instant::now() < deadline, "the node must still have all its connections");
     }
     asking
 }
 
-/// A node that listens, and remembers an agent.
-async fn at_the_end_of_a_relay() -> (Server, Relay, Agent, Client) {
+/// Starts a node behind a relay, with an agent in its cache.
+async fn node_behind_a_relay() -> (Server, Relay, Agent, Client) {
     const LISTENERS: &str =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     let server = Server::start(Database::postgres().await).await;
-    let (relay, db) = Relay::before(&server.db).await;
+    let (relay, db) = Relay::in_front_of(&server.db).await;
     let other = Client::new(start(open(&db, &server.clock, &[]).await).await);
     let agent = server.agent("agent", &["agents:read"]).await;
     while server.db.count(LISTENERS).await < 2 {}
@@ -177,22 +178,22 @@ async fn at_the_end_of_a_relay() -> (Server, Relay, Agent, Client) {
     (server, relay, agent, elsewhere)
 }
 
-/// What happened elsewhere is under way, and arrives.
-async fn until_refused(client: &Client) {
+/// Waits until another node's change arrives.
+async fn wait_until_rejected(client: &Client) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let answer = client.get("/capabilities").await;
-        if answer.status == StatusCode::UNAUTHORIZED {
+        let response = client.get("/capabilities").await;
+        if response.status == StatusCode::UNAUTHORIZED {
             return;
         }
-        assert!(Instant::now() < deadline, "never refused: {answer:?}");
+        assert!(Instant::now() < deadline, "must eventually be rejected: {response:?}");
     }
 }
 
-/// Nodes gather what they know of keys; whoever tells it last does not know it best.
+/// Nodes write key usage in batches, so a later write may contain an earlier use.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_use_of_a_key_that_is_told_late_replaces_no_newer_one() {
+async fn late_key_usage_does_not_overwrite_newer_usage() {
     const LAST: &str = "SELECT MAX(last_used_at) FROM api_keys";
     let server = Server::start(Database::postgres().await).await;
     let slow = TestClock::new();
@@ -212,16 +213,16 @@ async fn a_use_of_a_key_that_is_told_late_replaces_no_newer_one() {
     assert!(server.db.count(LAST).await > last);
 }
 
-/// What has expired by one node's clock may be good by another's.
+/// A record that has expired by one node's clock may still be needed by another's.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_whose_clock_is_ahead_forgets_nothing_that_others_need() {
+async fn node_with_a_fast_clock_deletes_nothing_others_need() {
     const REVOKED: &str = "SELECT COUNT(*) FROM revoked_tokens";
-    /// Of a token, in seconds.
+    /// Token lifetime, in seconds.
     const LIFE: u64 = 30 * 60;
     let server = Server::start(Database::postgres().await).await;
     let agent = server.agent("agent", &["agents:read"]).await;
-    as_client(&server, &agent, "/oauth/revoke", &[("token", agent.client.token())]).await.expect(200);
+    post_as_client(&server, &agent, "/oauth/revoke", &[("token", agent.client.token())]).await.expect(200);
     server.clock.advance(Duration::from_secs(LIFE - 5));
     let ahead = TestClock::new();
     ahead.advance(Duration::from_secs(LIFE + 5));
@@ -237,7 +238,7 @@ async fn a_node_whose_clock_is_ahead_forgets_nothing_that_others_need() {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn nodes_that_write_at_once_keep_one_chain() {
+async fn concurrent_writes_of_nodes_form_one_chain() {
     let server = Server::start(Database::postgres().await).await;
     let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await).with_token(server.admin.token());
     let before = server.db.count("SELECT COUNT(*) FROM audit_log").await;
@@ -254,24 +255,24 @@ async fn nodes_that_write_at_once_keep_one_chain() {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn nodes_that_start_at_once_make_one_administrator_and_one_signing_key() {
+async fn concurrent_starts_create_one_administrator_and_one_signing_key() {
     let db = Database::postgres().await;
     let clock = TestClock::new();
     let starts = (0..4).map(|_| async {
         let app = open(&db, &clock, &[]).await;
-        let made = app.bootstrap().await.unwrap().is_some();
-        (made, app.services().keyring.get().jwks().to_string())
+        let created = app.bootstrap().await.unwrap().is_some();
+        (created, app.services().keyring.get().jwks().to_string())
     });
     let started = futures_util::future::join_all(starts).await;
-    assert_eq!(started.iter().filter(|(made, _)| *made).count(), 1);
-    assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node signs with the same key");
+    assert_eq!(started.iter().filter(|(created, _)| *created).count(), 1);
+    assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node must sign with the same key");
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
 }
 
-/// A newer version, started beside nodes of an older one, changes tables that those have prepared statements for.
+/// A migration by a newer version changes tables for which older nodes have prepared statements.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn a_node_serves_on_while_a_newer_one_migrates() {
+async fn node_keeps_serving_while_a_newer_one_migrates() {
     const AS_BEFORE_0008: &str = "ALTER TABLE api_key_uses DROP CONSTRAINT api_key_uses_pkey; \
         ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_pkey PRIMARY KEY (key_id, day); \
         ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_key_id_fkey FOREIGN KEY (key_id) REFERENCES api_keys (id); \
@@ -279,13 +280,13 @@ async fn a_node_serves_on_while_a_newer_one_migrates() {
         ALTER TABLE capabilities ADD COLUMN of_a_newer_version TEXT";
     let server = Server::start(Database::postgres().await).await;
     let at_once = || join_all((0..32).map(|_| server.admin.get("/capabilities")));
-    for answer in at_once().await {
-        answer.expect(200);
+    for response in at_once().await {
+        response.expect(200);
     }
     server.db.execute(AS_BEFORE_0008).await;
     open(&server.db, &server.clock, &[]).await;
-    for answer in at_once().await {
-        answer.expect(200);
+    for response in at_once().await {
+        response.expect(200);
     }
     server.admin.post("/agents", json!({ "name": "later", "owner": "o" })).await.expect(201);
 }

@@ -1,4 +1,4 @@
-//! Units of work that share a transaction.
+//! Units of work that share a transaction (group commit).
 
 use std::{
     ops::Range,
@@ -23,9 +23,9 @@ use crate::{
     support::{Database, TestClock, open},
 };
 
-both!(a_refused_unit_is_undone_and_no_other);
+both!(failed_unit_is_rolled_back_alone);
 
-/// How far a unit comes before it is refused.
+/// How a unit of work ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Nowhere,
@@ -83,15 +83,15 @@ async fn unit(tx: &mut Tx, numbers: Range<u128>, end: End, is_recorded: bool) ->
     if end == End::Kept { Ok(()) } else { Err(Error::Refused("after all")) }
 }
 
-/// How many agents there are whose name holds this number.
+/// Counts the agents whose name contains this number.
 async fn found(store: &Store, number: u128) -> usize {
     let filter = Filter { text: Some(format!("agent-{number}")), ..Filter::default() };
     let mut read = store.read().await.unwrap();
     agents::list(read.conn(), &filter, Sort::Name, None, Limit::of(10)).await.unwrap().items.len()
 }
 
-/// What is asked for at once shares transactions, wherever in them the refused units are, and whatever they are recorded with.
-async fn a_refused_unit_is_undone_and_no_other(db: Database) {
+/// Concurrent units share transactions, wherever the failing units are among them and whatever they record.
+async fn failed_unit_is_rolled_back_alone(db: Database) {
     let app = open(&db, &TestClock::new(), &[]).await;
     let store: &Store = &app.services().store;
     let mut dice = Dice(11);
@@ -99,7 +99,7 @@ async fn a_refused_unit_is_undone_and_no_other(db: Database) {
     let mut recorded = db.count("SELECT COUNT(*) FROM audit_log").await;
     for round in 0..30 {
         let length = if round < 8 { 1 } else { 1 + dice.roll(12) };
-        // More agents than the text index takes up at once, and more records than a statement has room for.
+        // More agents than the text index takes at once, and more records than one statement holds.
         let each = if round % 10 == 9 { 90 } else { 2 };
         let is_recorded = dice.roll(4) > 0;
         let ends = [End::Nowhere, End::AfterOne, End::AfterAll, End::Kept, End::Kept, End::Kept];
@@ -119,12 +119,12 @@ async fn a_refused_unit_is_undone_and_no_other(db: Database) {
             work.insert(place, Box::pin(store.record(event(next + 1_000_000), None)));
             recorded += 1;
         }
-        let mut answers = join_all(work).await;
+        let mut responses = join_all(work).await;
         if let Some(place) = alone {
-            answers.remove(place).unwrap();
+            responses.remove(place).unwrap();
         }
-        for (end, answer) in ends.iter().zip(answers) {
-            assert_eq!(answer.is_ok(), *end == End::Kept, "{ends:?}: {answer:?}");
+        for (end, response) in ends.iter().zip(responses) {
+            assert_eq!(response.is_ok(), *end == End::Kept, "{ends:?}: {response:?}");
         }
         let there = db.count("SELECT COUNT(*) FROM agents WHERE owner = 'tests'").await;
         assert_eq!(usize::try_from(there).unwrap(), kept.len(), "{ends:?}");
@@ -144,10 +144,10 @@ async fn a_refused_unit_is_undone_and_no_other(db: Database) {
     assert!(verify(store.db()).await.unwrap().broken.is_none());
 }
 
-/// Other nodes write between two transactions: whoever had to wait for them again for each refused unit would wait for long.
+/// Between two transactions, other nodes write. Waiting for them again after each failed unit would take long.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn refused_units_give_up_the_end_of_the_chain_once() {
+async fn failed_units_release_the_end_of_the_chain_once() {
     let db = Database::postgres().await;
     let app = open(&db, &TestClock::new(), &[]).await;
     let store = &app.services().store;

@@ -1,17 +1,17 @@
-//! A browser without a screen: it keeps cookies, sends forms, and says where they come from.
+//! A minimal browser: it keeps cookies and submits forms, but runs no scripts.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 
-/// A browser with cookies of its own.
+/// A browser with its own cookies.
 pub struct Browser {
     http: reqwest::Client,
     url: String,
     cookies: Mutex<BTreeMap<String, String>>,
 }
 
-/// A page that came back.
+/// A response of the console.
 #[derive(Debug)]
 pub struct Page {
     pub status: StatusCode,
@@ -20,16 +20,16 @@ pub struct Page {
 }
 
 impl Page {
-    /// The page, if the status is as expected.
+    /// Asserts the status and returns the page.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self
     }
 
-    /// Where the browser is sent.
+    /// Asserts a redirect to `path`.
     #[track_caller]
-    pub fn leads_to(self, path: &str) -> Self {
+    pub fn redirects_to(self, path: &str) -> Self {
         assert_eq!((self.status.as_u16(), self.location()), (303, path), "{}", self.text);
         self
     }
@@ -44,7 +44,7 @@ impl Page {
         self
     }
 
-    /// The value of a hidden field.
+    /// Returns the value of a hidden field.
     #[track_caller]
     pub fn hidden(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
@@ -67,7 +67,6 @@ impl Browser {
         Self { http: http.build().unwrap(), url, cookies: Mutex::default() }
     }
 
-    /// The value of a cookie.
     pub fn cookie(&self, name: &str) -> Option<String> {
         self.cookies.lock().unwrap().get(name).cloned()
     }
@@ -76,13 +75,13 @@ impl Browser {
         self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
 
-    /// Another browser with the same cookies.
+    /// Returns another browser with the same cookies.
     pub fn copy(&self) -> Self {
         let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
         Self { http: self.http.clone(), url: self.url.clone(), cookies }
     }
 
-    /// A request with the cookies, not yet sent.
+    /// Builds a request with the cookies.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let cookies: Vec<_> =
             self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -110,7 +109,7 @@ impl Browser {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// Sends a form as a page of the console would.
+    /// Submits a form from a page of the console.
     pub async fn post(&self, path: &str, form: Form<'_>) -> Page {
         let request = self.request(Method::POST, path).header("sec-fetch-site", "same-origin");
         self.send(request.form(form)).await

@@ -1,9 +1,9 @@
-//! A client that speaks to the service over its socket.
+//! An API client.
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
-/// Sends requests to one server, with one access token or none.
+/// Sends requests to one server, optionally with an access token.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -11,15 +11,15 @@ pub struct Client {
     token: Option<String>,
 }
 
-/// What came back.
+/// A response with its complete body.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -32,14 +32,14 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The body, if the status is as expected.
+    /// Asserts the status and returns the JSON body, or null if it is empty.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
 
-    /// Asserts a refusal, by status and detail.
+    /// Asserts the status and detail of an error.
     #[track_caller]
     pub fn refused(&self, status: u16, detail: &str) {
         assert_eq!((self.status.as_u16(), self.detail()), (status, json!(detail)), "{self:?}");
@@ -51,7 +51,7 @@ impl Client {
         Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), url, token: None }
     }
 
-    /// The same client with another token.
+    /// Returns a client with another token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
@@ -64,7 +64,7 @@ impl Client {
         self.token.as_deref().unwrap()
     }
 
-    /// A request, not yet sent.
+    /// Builds a request with the token, if there is one.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {
@@ -73,45 +73,45 @@ impl Client {
         }
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        Response { status, headers, text: response.text().await.unwrap() }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> Response {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> Response {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
 
-    pub async fn post_empty(&self, path: &str) -> Answer {
+    pub async fn post_empty(&self, path: &str) -> Response {
         self.send(self.request(Method::POST, path)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub async fn patch(&self, path: &str, body: Value) -> Response {
         self.send(self.request(Method::PATCH, path).json(&body)).await
     }
 
     /// Exchanges an API key.
-    pub async fn exchange(&self, key: &str) -> Answer {
+    pub async fn exchange(&self, key: &str) -> Response {
         self.send(self.without_token().request(Method::POST, "/auth/token").header("X-API-Key", key)).await
     }
 
-    /// The same client as the agent that this key belongs to.
+    /// Exchanges the key and returns a client with the token.
     pub async fn login(&self, key: &str) -> Self {
         let token = self.exchange(key).await.expect(200);
         self.with_token(token["access_token"].as_str().unwrap())
     }
 }
 
-/// What an audit record tells in detail.
+/// Parses the details of an audit record.
 pub fn details(record: &Value) -> Value {
     serde_json::from_str(record["details_json"].as_str().unwrap()).unwrap()
 }

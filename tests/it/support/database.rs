@@ -1,14 +1,14 @@
-//! A database for each test.
+//! A new database for each test.
 
 use std::path::PathBuf;
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-/// An empty database that goes with the test.
+/// An empty database. A SQLite file is deleted when it is dropped.
 pub struct Database {
     pub url: String,
-    /// A folder for the test's own files; the SQLite file is in it.
+    /// A directory for files of the test, including the SQLite file.
     pub folder: TempDir,
 }
 
@@ -32,7 +32,7 @@ impl Database {
         self.url.starts_with("sqlite")
     }
 
-    /// Runs SQL behind the service's back, as somebody with access to the database could.
+    /// Executes SQL directly in the database.
     pub async fn execute(&self, sql: &str) {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite() {
@@ -46,7 +46,7 @@ impl Database {
         }
     }
 
-    /// One number that a query gives.
+    /// Runs a query that returns one number.
     pub async fn count(&self, sql: &str) -> i64 {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite() {
@@ -58,7 +58,7 @@ impl Database {
         }
     }
 
-    /// One column of text that a query gives.
+    /// Runs a query that returns one column of text.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite() {
@@ -74,7 +74,7 @@ impl Database {
         self.folder.path().join("aims.db")
     }
 
-    /// For connections of the test's own.
+    /// A URL that lets the test open its own connections.
     pub fn sqlite_url(&self) -> String {
         format!("sqlite://{}", self.sqlite_file().display())
     }

@@ -1,4 +1,4 @@
-//! What the tests share: databases, a clock that stands still, a running service, and a client.
+//! Shared test fixtures: databases, clocks, servers, processes and clients.
 
 mod browser;
 mod client;
@@ -11,11 +11,11 @@ mod server;
 mod time;
 
 pub use browser::{Browser, Page};
-pub use client::{Answer, Client, details};
+pub use client::{Client, Response, details};
 pub use database::Database;
 pub use people::{COOKIE, PASSWORD};
 pub use postgres::Postgres;
-pub use process::{Aims, Ended, Process};
+pub use process::{Aims, Exit, Process};
 pub use relay::Relay;
 pub use server::{Agent, Server, open, open_beside, start};
 pub use time::TestClock;

@@ -1,4 +1,4 @@
-//! Administrators for tests.
+//! Administrators.
 
 use aims::{
     domain::{AdministratorId, Role, Username, password::NewPassword},
@@ -11,11 +11,11 @@ use aims::{
 use super::{Browser, Server};
 
 pub const PASSWORD: &str = "a quiet river at dawn";
-/// The cookie of a session where the public URL is https.
+/// Name of the session cookie if the public URL is https.
 pub const COOKIE: &str = "__Host-aims";
 
 impl Server {
-    /// Adds an administrator.
+    /// Creates an administrator.
     pub async fn person(&self, username: &str, role: Role) -> AdministratorId {
         let username = Username::parse(username).unwrap();
         let new = NewAdministrator {
@@ -27,19 +27,22 @@ impl Server {
         administrators::create(&self.services, &Caller::system(), new).await.unwrap()
     }
 
-    /// A browser that nobody signed in with.
+    /// Returns a browser without a session.
     pub fn browser(&self) -> Browser {
         Browser::new(self.url.clone())
     }
 
-    /// Signs somebody in who exists.
+    /// Signs in an existing administrator.
     pub async fn sign_in(&self, username: &str) -> Browser {
         let browser = self.browser();
-        browser.post("/console/sign-in", &[("username", username), ("password", PASSWORD)]).await.leads_to("/console");
+        browser
+            .post("/console/sign-in", &[("username", username), ("password", PASSWORD)])
+            .await
+            .redirects_to("/console");
         browser
     }
 
-    /// Adds an administrator and signs them in.
+    /// Creates an administrator and signs them in.
     pub async fn signed_in(&self, username: &str, role: Role) -> Browser {
         self.person(username, role).await;
         self.sign_in(username).await
@@ -47,7 +50,7 @@ impl Server {
 }
 
 impl Server {
-    /// The time that the service is told, in seconds.
+    /// Returns the time of the service's clock, in seconds.
     pub fn clock_secs(&self) -> i64 {
         aims::clock::Clock::now(&self.clock).as_secs()
     }

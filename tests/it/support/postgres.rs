@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own, which it may restart.
+//! A private PostgreSQL server that the test may restart.
 
 use std::{net::TcpListener, process::Stdio};
 
@@ -10,7 +10,8 @@ use tokio::{
 
 use super::Database;
 
-/// Says where it is, then restarts in each mode that it reads, and says so; ends, and removes the server, with its input.
+/// Prints the server's address, then restarts it in each mode that it reads and confirms; removes it at the end of its
+/// input.
 const SCRIPT: &str = r#"
     echo "postgres://$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT/postgres"
     while read -r mode; do
@@ -20,14 +21,14 @@ const SCRIPT: &str = r#"
 pub struct Postgres {
     child: Child,
     orders: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    responses: Lines<BufReader<ChildStdout>>,
 }
 
 impl Postgres {
-    /// Starts a server with the settings that a new one has; its database is empty.
+    /// Starts a server with default settings and an empty database.
     pub async fn start() -> (Self, Database) {
         let mut command = Command::new("pg_virtualenv");
-        // It would look for a free port only among the servers that it knows of.
+        // pg_virtualenv would look for a free port only among the servers that it knows.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         command
             .args(["-t", "-c", &format!("--port {port}"), "bash", "-c", SCRIPT])
@@ -35,26 +36,26 @@ impl Postgres {
             .stdout(Stdio::piped());
         let mut child = command.spawn().expect("pg_virtualenv; `tests/run` installs it");
         let orders = child.stdin.take().unwrap();
-        let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut responses = BufReader::new(child.stdout.take().unwrap()).lines();
         let url = loop {
-            let line = answers.next_line().await.unwrap().expect("PostgreSQL starts");
+            let line = responses.next_line().await.unwrap().expect("PostgreSQL must start");
             if line.starts_with("postgres://") {
                 break line;
             }
         };
-        (Self { child, orders, answers }, Database { url, folder: TempDir::new().unwrap() })
+        (Self { child, orders, responses }, Database { url, folder: TempDir::new().unwrap() })
     }
 
-    /// Restarts it, and returns once it accepts connections: `fast` ends every transaction, `immediate` is a crash.
+    /// Restarts the server and returns once it accepts connections: `fast` aborts transactions, `immediate` is a crash.
     pub async fn restart(&mut self, mode: &str) {
         self.orders.write_all(format!("{mode}\n").as_bytes()).await.unwrap();
-        assert_eq!(self.answers.next_line().await.unwrap().as_deref(), Some("restarted"));
+        assert_eq!(self.responses.next_line().await.unwrap().as_deref(), Some("restarted"));
     }
 
-    /// Removes it.
+    /// Stops and removes the server.
     pub async fn stop(mut self) {
         drop(self.orders);
-        while self.answers.next_line().await.unwrap().is_some() {}
+        while self.responses.next_line().await.unwrap().is_some() {}
         assert!(self.child.wait().await.unwrap().success());
     }
 }

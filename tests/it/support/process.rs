@@ -1,4 +1,4 @@
-//! The real binary, in a process of its own, as an operator runs it.
+//! The real binary in its own process, as an operator runs it.
 
 use std::{
     collections::BTreeMap,
@@ -19,43 +19,43 @@ use tokio::{
 
 use super::{Client, Database};
 
-/// How long anything that a process is asked to do may take before the test gives up.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the test waits for a process to start, respond or exit.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Runs bash with mounts of its own.
+/// Runs bash in its own mount namespace.
 const NAMESPACE: &[&str] = &["unshare", "--mount", "--map-root-user", "bash"];
 
-/// How the binary is run: in which folder, with which environment, and nothing inherited.
+/// A way to run the binary: working directory and environment; nothing is inherited.
 #[derive(Clone)]
 pub struct Aims {
     pub folder: PathBuf,
     settings: BTreeMap<String, String>,
-    /// What a shell does before it becomes the process.
+    /// Shell commands that run before the binary.
     before: Option<String>,
-    /// The command line of that shell.
+    /// The command line of the shell that runs them.
     shell: &'static [&'static str],
 }
 
-/// What a process that ended left behind.
+/// Exit code and output of a process.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exit {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// A process that serves.
+/// A running service.
 pub struct Process {
     child: Child,
     pub url: String,
-    /// From its start until it said that it serves.
+    /// Time from its start until it accepted requests.
     pub ready_after: Duration,
     log: Arc<Mutex<String>>,
     logging: JoinHandle<()>,
 }
 
 impl Aims {
-    /// Settings for tests: this database, a free port, a fixed master key, and no rate limits to speak of.
+    /// Test settings: the given database, a free port, a fixed master key, and practically no rate limits.
     pub fn new(db: &Database) -> Self {
         let settings = [
             ("DATABASE_URL", db.url.clone()),
@@ -68,32 +68,32 @@ impl Aims {
         Self { folder: db.folder.path().to_owned(), settings, before: None, shell: &["bash"] }
     }
 
-    /// The same with this setting; an empty one counts as not set.
+    /// Adds a setting. An empty value counts as not set.
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut changed = self.clone();
         changed.settings.insert(name.to_owned(), value.to_owned());
         changed
     }
 
-    /// The same, but no file may grow beyond this: to the process, the disk is full.
-    pub fn with_largest_file(&self, kib: u64) -> Self {
+    /// Limits the size of files, so that the disk appears to be full.
+    pub fn with_max_file_size(&self, kib: u64) -> Self {
         Self { before: Some(format!("trap '' XFSZ; ulimit -f {kib}")), ..self.clone() }
     }
 
-    /// The same, allowed as few open files unless it asks for more.
-    pub fn with_open_files(&self, files: u64) -> Self {
+    /// Sets the soft limit on open files, which the process may raise.
+    pub fn with_soft_file_limit(&self, files: u64) -> Self {
         Self { before: Some(format!("ulimit -Sn {files}")), ..self.clone() }
     }
 
-    /// The same, where the process alone sees what `mount` mounts; `None` where the kernel does not let the test mount.
+    /// Runs `mount` in the process's own mount namespace. Returns `None` if the kernel does not allow it.
     pub async fn with_mount(&self, mount: &str) -> Option<Self> {
         let status = Command::new(NAMESPACE[0]).args(&NAMESPACE[1..]).args(["-c", mount]).status().await;
         let may_mount = status.is_ok_and(|status| status.success());
         may_mount.then(|| Self { before: Some(mount.to_owned()), shell: NAMESPACE, ..self.clone() })
     }
 
-    /// The same, allowed as few open files whatever it asks for.
-    pub fn with_open_files_at_most(&self, files: u64) -> Self {
+    /// Sets the hard limit on open files.
+    pub fn with_hard_file_limit(&self, files: u64) -> Self {
         Self { before: Some(format!("ulimit -n {files}")), ..self.clone() }
     }
 
@@ -113,44 +113,44 @@ impl Aims {
         command
     }
 
-    /// Runs a command to its end.
-    pub async fn run(&self, arguments: &[&str]) -> Ended {
-        let output = timeout(PATIENCE, self.command(arguments).output()).await;
-        Ended::of(output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap())
+    /// Runs a command and waits for it to exit.
+    pub async fn run(&self, arguments: &[&str]) -> Exit {
+        let output = timeout(TIMEOUT, self.command(arguments).output()).await;
+        Exit::of(output.unwrap_or_else(|_| panic!("{arguments:?} timed out")).unwrap())
     }
 
-    /// Runs a command with a variable that need not be text.
-    pub async fn run_with_raw(&self, name: &str, value: &[u8], arguments: &[&str]) -> Ended {
+    /// Runs a command with a variable that need not be valid UTF-8.
+    pub async fn run_with_raw(&self, name: &str, value: &[u8], arguments: &[&str]) -> Exit {
         let value = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(value);
-        let output = timeout(PATIENCE, self.command(arguments).env(name, value).output()).await;
-        Ended::of(output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap())
+        let output = timeout(TIMEOUT, self.command(arguments).env(name, value).output()).await;
+        Exit::of(output.unwrap_or_else(|_| panic!("{arguments:?} timed out")).unwrap())
     }
 
-    /// Runs a command that reads `input`.
-    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Ended {
+    /// Runs a command with `input` on standard input.
+    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Exit {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        let output = timeout(PATIENCE, child.wait_with_output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
-        Ended::of(output)
+        let output = timeout(TIMEOUT, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments:?} timed out")).unwrap();
+        Exit::of(output)
     }
 
-    /// Runs a command whose standard output goes to a file.
-    pub async fn run_into(&self, file: &str, arguments: &[&str]) -> Ended {
+    /// Runs a command with standard output redirected to a file.
+    pub async fn run_with_output_to(&self, file: &str, arguments: &[&str]) -> Exit {
         let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
-        let output = timeout(PATIENCE, self.command(arguments).stdout(file).spawn().unwrap().wait_with_output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let output = timeout(TIMEOUT, self.command(arguments).stdout(file).spawn().unwrap().wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments:?} timed out")).unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        Ended { code: output.status.code(), stdout: String::new(), stderr }
+        Exit { code: output.status.code(), stdout: String::new(), stderr }
     }
 
-    /// Makes the first administrator; gives its key.
+    /// Creates the first administrator and returns its key.
     pub async fn bootstrap(&self) -> String {
-        let made = self.run(&["bootstrap", "--json"]).await.json();
-        made["api_key"].as_str().unwrap().to_owned()
+        let created = self.run(&["bootstrap", "--json"]).await.json();
+        created["api_key"].as_str().unwrap().to_owned()
     }
 
-    /// Starts serving and returns once the process says that it does.
+    /// Starts the service and returns once it accepts requests.
     pub async fn serve(&self) -> Process {
         let began = Instant::now();
         let mut child = self.command(&[]).spawn().unwrap();
@@ -171,14 +171,14 @@ impl Aims {
                 written.push('\n');
             }
         });
-        let Ok(Ok((address, ready_after))) = timeout(PATIENCE, serving).await else {
-            panic!("it does not start:\n{}", log.lock().unwrap());
+        let Ok(Ok((address, ready_after))) = timeout(TIMEOUT, serving).await else {
+            panic!("the service does not start:\n{}", log.lock().unwrap());
         };
         Process { child, url: format!("http://{address}"), ready_after, log, logging }
     }
 }
 
-/// The address in the line that says that the process serves, of either format.
+/// Returns the address in the log line that announces the service, in either log format.
 fn serving_at(line: &str) -> Option<String> {
     if let Ok(line) = serde_json::from_str::<Value>(line) {
         let fields = &line["fields"];
@@ -188,8 +188,8 @@ fn serving_at(line: &str) -> Option<String> {
     fields.split(' ').next().map(str::to_owned)
 }
 
-impl Ended {
-    /// Standard output, which must be one JSON value of a command that succeeded.
+impl Exit {
+    /// Asserts success and parses standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -201,22 +201,22 @@ impl Ended {
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Asserts a failure that standard error gives this reason for, perhaps among others.
+    /// Asserts exit code 1 and that standard error contains the reason, possibly among others.
     #[track_caller]
-    pub fn told(&self, why: &str) {
+    pub fn reports_error(&self, why: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
         assert!(self.stderr.contains(why) && !self.stderr.contains("panicked"), "{self:?}");
     }
 
-    /// Asserts a failure: exit code 1, and one line that says why.
+    /// Asserts exit code 1 and a single error line that contains the reason.
     #[track_caller]
-    pub fn failed(&self, why: &str) {
+    pub fn fails_with(&self, why: &str) {
         assert_eq!(self.code, Some(1), "{self:?}");
         // Log lines may come before it.
-        let told: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("aims: ")).collect();
-        assert_eq!(told.len(), 1, "{self:?}");
-        assert_eq!(self.stderr.lines().last(), told.first().copied(), "{self:?}");
-        assert!(told[0].contains(why), "{self:?}");
+        let errors: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("aims: ")).collect();
+        assert_eq!(errors.len(), 1, "{self:?}");
+        assert_eq!(self.stderr.lines().last(), errors.first().copied(), "{self:?}");
+        assert!(errors[0].contains(why), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
     }
 }
@@ -226,55 +226,54 @@ impl Process {
         Client::new(self.url.clone())
     }
 
-    /// Its process identifier.
     pub fn id(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// `host:port` that it listens on.
+    /// Returns `host:port` of the listener.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
 
-    /// What it logged until now.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Ends it as a crash would: at once, with nothing tidied up.
+    /// Kills the process, like a crash.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub async fn terminate(&self) {
         self.signal("TERM").await;
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub async fn signal(&self, name: &str) {
         let id = self.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
     }
 
-    /// Reads no more of its log, as a log collector does that has died.
+    /// Stops reading the log, like a log collector that died.
     pub async fn close_log(&mut self) {
         self.logging.abort();
         assert!((&mut self.logging).await.unwrap_err().is_cancelled());
         self.logging = tokio::spawn(async {});
     }
 
-    /// Waits until it has ended.
-    pub async fn ended(mut self) -> Ended {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("a process that ends").unwrap();
+    /// Waits until the process has exited.
+    pub async fn wait(mut self) -> Exit {
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("the process must exit").unwrap();
         self.logging.await.unwrap();
         let stderr = self.log.lock().unwrap().clone();
-        Ended { code: status.code(), stdout: String::new(), stderr }
+        Exit { code: status.code(), stdout: String::new(), stderr }
     }
 
-    /// Asks it to end, and waits until it has.
-    pub async fn stop(self) -> Ended {
+    /// Sends SIGTERM and waits until the process has exited.
+    pub async fn stop(self) -> Exit {
         self.terminate().await;
-        self.ended().await
+        self.wait().await
     }
 }

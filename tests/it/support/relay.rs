@@ -1,4 +1,4 @@
-//! A network between the service and its database, which a test may cut.
+//! A relay between the service and its database that can simulate network failures.
 
 use std::{future, pin::pin};
 
@@ -23,12 +23,12 @@ enum Network {
 
 pub struct Relay {
     network: watch::Sender<Network>,
-    given_up: mpsc::UnboundedReceiver<()>,
+    connection_abandoned: mpsc::UnboundedReceiver<()>,
 }
 
 impl Relay {
-    /// The same database of PostgreSQL, by way of a relay.
-    pub async fn before(db: &Database) -> (Self, Database) {
+    /// Starts a relay in front of a PostgreSQL database; returns it and the database's URL through it.
+    pub async fn in_front_of(db: &Database) -> (Self, Database) {
         let options: PgConnectOptions = db.url.parse().unwrap();
         let address = (options.get_host().to_owned(), options.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,7 +36,7 @@ impl Relay {
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         let (network, seen) = watch::channel(Network::Whole);
-        let (lost, given_up) = mpsc::unbounded_channel();
+        let (lost, connection_abandoned) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (address, seen, lost) = (address.clone(), seen.clone(), lost.clone());
@@ -47,36 +47,36 @@ impl Relay {
                 });
             }
         });
-        (Self { network, given_up }, Database { url: url.to_string(), folder: TempDir::new().unwrap() })
+        (Self { network, connection_abandoned }, Database { url: url.to_string(), folder: TempDir::new().unwrap() })
     }
 
-    /// Closes every connection without a word, and lets new ones wait.
+    /// Drops every connection silently, and lets new ones hang.
     pub fn cut(&self) {
         self.network.send_replace(Network::Cut);
     }
 
-    /// Keeps every connection, and lets nothing through.
+    /// Keeps every connection open but forwards nothing.
     pub fn silence(&self) {
         self.network.send_replace(Network::Silent);
     }
 
-    /// Forgets every connection and tells nobody, as when the database is somewhere else from now on.
+    /// Forgets every connection without closing it, as if the database had moved to another host.
     pub fn forget(&self) {
         self.network.send_replace(Network::Moved);
     }
 
-    /// Returns once a new connection has waited for longer than its owner wants to.
-    pub async fn given_up(&mut self) {
-        self.given_up.recv().await.unwrap();
+    /// Returns once a client gave up on a hanging connection.
+    pub async fn connection_abandoned(&mut self) {
+        self.connection_abandoned.recv().await.unwrap();
     }
 
-    /// Lets everything through, also what waits.
-    pub fn mend(&self) {
+    /// Restores the network, including hanging connections.
+    pub fn restore(&self) {
         self.network.send_replace(Network::Whole);
     }
 }
 
-/// Returns when either side, or a cut, ends the connection; `None` when it did not come through.
+/// Relays until either side or a cut closes the connection; returns `None` if connecting failed.
 async fn relay(mut client: TcpStream, server: (String, u16), mut network: watch::Receiver<Network>) -> Option<()> {
     let is_open = |now: &Network| matches!(now, Network::Whole | Network::Moved);
     let mut waiting = Vec::new();

@@ -1,4 +1,4 @@
-//! A service on a socket of its own, in this process.
+//! A service in the test's own process.
 
 use std::collections::HashMap;
 
@@ -14,19 +14,19 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::{Client, Database, TestClock};
 
-/// Settings that differ from what tests usually want.
+/// Settings that differ from the tests' defaults.
 pub type Options<'o> = &'o [(&'o str, &'o str)];
 
-/// A running service, set up, with its first administrator logged in.
+/// A running service with its first administrator logged in.
 pub struct Server {
     pub db: Database,
     pub clock: TestClock,
     pub url: String,
-    /// The first administrator.
+    /// A client of the first administrator.
     pub admin: Client,
     pub admin_id: String,
     pub admin_key: String,
-    /// The use cases, for what only the host's operator does.
+    /// The service layer, for actions of the operator.
     pub services: Arc<Services>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<Result<(), Stopped>>>,
@@ -34,18 +34,18 @@ pub struct Server {
 
 impl Server {
     pub async fn start(db: Database) -> Self {
-        Self::with(db, &[]).await
+        Self::start_with(db, &[]).await
     }
 
-    pub async fn with(db: Database, options: Options<'_>) -> Self {
-        Self::at(TestClock::new(), db, options).await
+    pub async fn start_with(db: Database, options: Options<'_>) -> Self {
+        Self::start_at(TestClock::new(), db, options).await
     }
 
-    /// A server by a clock of the test's choice.
-    pub async fn at(clock: TestClock, db: Database, options: Options<'_>) -> Self {
+    /// Starts a server with the given clock.
+    pub async fn start_at(clock: TestClock, db: Database, options: Options<'_>) -> Self {
         let app = open(&db, &clock, options).await;
-        let made = app.bootstrap().await.unwrap().expect("an empty database");
-        let (admin_id, admin_key) = (made.agent.to_string(), made.raw_key.expose().to_owned());
+        let created = app.bootstrap().await.unwrap().expect("the database must be empty");
+        let (admin_id, admin_key) = (created.agent.to_string(), created.raw_key.expose().to_owned());
         Self::serve(db, clock, app, admin_id, admin_key).await
     }
 
@@ -61,12 +61,12 @@ impl Server {
         Self { db, clock, url, admin, admin_id, admin_key, services, stop: Some(stop), served: Some(served) }
     }
 
-    /// A client that has not authenticated.
-    pub fn anybody(&self) -> Client {
+    /// Returns a client without a token.
+    pub fn anonymous(&self) -> Client {
         self.admin.without_token()
     }
 
-    /// Stops the service and leaves its database.
+    /// Stops the service and returns its database.
     pub async fn stop(mut self) -> Database {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap().unwrap();
@@ -74,17 +74,17 @@ impl Server {
         self.db
     }
 
-    /// Stops the service and starts it again on the same database, at the same time of its clock.
+    /// Restarts the service with the same database and clock.
     pub async fn restart(mut self, options: Options<'_>) -> Self {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap().unwrap();
         drop(self.services);
         let app = open(&self.db, &self.clock, options).await;
-        assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not make another administrator");
+        assert!(app.bootstrap().await.unwrap().is_none(), "a second start must not create another administrator");
         Self::serve(self.db, self.clock, app, self.admin_id, self.admin_key).await
     }
 
-    /// Registers an agent that holds `capabilities`; gives its identifier, its key and a client of its own.
+    /// Creates an agent with the given capabilities.
     pub async fn agent(&self, name: &str, capabilities: &[&str]) -> Agent {
         let agent = self.admin.post("/agents", json!({ "name": name, "owner": "tests" })).await.expect(201);
         let id = agent["id"].as_str().unwrap().to_owned();
@@ -93,7 +93,7 @@ impl Server {
         }
         let key = self.admin.post(&format!("/agents/{id}/keys"), json!({})).await.expect(201);
         let raw_key = key["raw_key"].as_str().unwrap().to_owned();
-        let client = self.anybody().login(&raw_key).await;
+        let client = self.anonymous().login(&raw_key).await;
         Agent { id, key_id: key["id"].as_str().unwrap().to_owned(), raw_key, client }
     }
 
@@ -103,7 +103,7 @@ impl Server {
         self.admin.post(&format!("/agents/{agent}/capabilities"), body).await.expect(201);
     }
 
-    /// The identifier of a capability, registered if need be.
+    /// Returns the identifier of a capability, creating it if necessary.
     pub async fn capability(&self, name: &str) -> String {
         let known = self.admin.get("/capabilities?limit=500").await.expect(200);
         let known = known.as_array().unwrap().iter().find(|capability| capability["name"] == name).cloned();
@@ -114,19 +114,19 @@ impl Server {
         capability["id"].as_str().unwrap().to_owned()
     }
 
-    /// Has written when keys were last used, for who looks into the database.
+    /// Writes pending key usage to the database.
     pub async fn save_usage(&self) {
         self.services.store.read_usage().await.unwrap();
     }
 
-    /// The newest audit records with this action.
+    /// Returns the audit records with this action, newest first.
     pub async fn audited(&self, action: &str) -> Vec<Value> {
         let records = self.admin.get(&format!("/audit?action={action}&limit=500")).await.expect(200);
         records.as_array().unwrap().clone()
     }
 }
 
-/// Serves another node until the test ends; gives its URL.
+/// Serves another node until the test ends; returns its URL.
 pub async fn start(app: App) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -134,7 +134,7 @@ pub async fn start(app: App) -> String {
     url
 }
 
-/// An agent that a test made.
+/// An agent with its key and a client.
 pub struct Agent {
     pub id: String,
     pub key_id: String,
@@ -142,14 +142,14 @@ pub struct Agent {
     pub client: Client,
 }
 
-/// Opens the service on a database, without serving it.
+/// Opens the service on a database without serving it.
 pub async fn open(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
-    App::open_to_serve(config(db, options), environment(clock)).await.expect("a service that starts")
+    App::open_to_serve(config(db, options), environment(clock)).await.expect("the service must start")
 }
 
-/// Opens the service as the operator's commands do, also where another process has the database.
+/// Opens the service like a command, while another process may be serving the database.
 pub async fn open_beside(db: &Database, clock: &TestClock, options: Options<'_>) -> App {
-    App::open_beside(config(db, options), environment(clock)).await.expect("a service that starts")
+    App::open_beside(config(db, options), environment(clock)).await.expect("the service must start")
 }
 
 fn config(db: &Database, options: Options<'_>) -> Config {
@@ -163,7 +163,7 @@ fn config(db: &Database, options: Options<'_>) -> Config {
     for (name, value) in options {
         settings.insert(name, (*value).to_owned());
     }
-    Config::load(|name| settings.get(name).cloned()).expect("valid settings")
+    Config::load(|name| settings.get(name).cloned()).expect("the settings must be valid")
 }
 
 fn environment(clock: &TestClock) -> Environment {

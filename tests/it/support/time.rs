@@ -1,4 +1,4 @@
-//! A clock that moves only when told to.
+//! A clock that tests control.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use aims::{
     domain::Timestamp,
 };
 
-/// All clones show the same time.
+/// Clones share the same time.
 #[derive(Clone)]
 pub struct TestClock(Arc<AtomicI64>, bool);
 
 impl TestClock {
-    /// A clock that stands at noon, UTC, of the first day of 2026.
+    /// A clock that starts at 2026-01-01 12:00 UTC.
     pub fn new() -> Self {
         Self(Arc::new(AtomicI64::new(1_767_268_800_000_000)), false)
     }
 
-    /// The machine's own time, moved by what it is told: a browser has no other clock.
+    /// The system clock with an adjustable offset, for tests with a browser, whose clock cannot be set.
     pub fn real() -> Self {
         Self(Arc::new(AtomicI64::new(0)), true)
     }
@@ -39,7 +39,7 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        // A microsecond passes at each look, so that what happens later never bears the same time.
+        // Each reading advances the clock by a microsecond, so that no two events have the same time.
         let moved = self.0.fetch_add(1, Ordering::SeqCst);
         let start = if self.1 { SystemClock.now().as_micros() } else { 0 };
         Timestamp::from_micros(start + moved)

@@ -1,8 +1,8 @@
-//! Agents that another issuer vouches for (RFC 7523 section 2.1): the issuer and the tokens that the tests work with.
+//! Workload identity federation (RFC 7523 section 2.1). This module has the foreign issuer and the tokens of the tests.
 
 mod clients;
-mod judgement;
 mod ownership;
+mod validation;
 
 use std::sync::{Arc, Mutex, atomic::AtomicU32, atomic::Ordering::SeqCst};
 
@@ -12,37 +12,37 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{key_pair, post, repeated};
-use crate::support::{Agent, Answer, Server};
+use super::{append_member, key_pair, post};
+use crate::support::{Agent, Response, Server};
 
 const PRIVATE: (&str, &str) = ("FEDERATION_ALLOW_PRIVATE_ADDRESSES", "true");
 const AUDIENCE: &str = "https://aims.test";
-/// Where an issuer serves its discovery document.
+/// Path of an issuer's discovery document.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// Where an issuer serves its keys.
+/// Path of an issuer's key set.
 const KEYS: &str = "/keys";
 
-/// A foreign issuer, and how it behaves.
+/// A foreign issuer with configurable behaviour.
 #[derive(Clone)]
 struct Issuer {
     url: String,
     behaviour: Arc<Mutex<Behaviour>>,
-    asked: Arc<AtomicU32>,
+    requests: Arc<AtomicU32>,
 }
 
 #[derive(Default)]
 struct Behaviour {
     keys: Vec<Value>,
-    /// What the discovery document says in place of the truth.
+    /// Replaces members of the discovery document.
     issuer: Option<String>,
     is_down: bool,
-    /// The path at which something else than JSON is served.
+    /// The path that returns something other than JSON.
     garbles: Option<&'static str>,
     redirects: bool,
-    /// Its documents give a member twice.
+    /// Its documents contain a duplicate member.
     repeats: bool,
     padding: usize,
-    /// Answers are held back until it is open.
+    /// Responses are held back until it is opened.
     gate: Option<Arc<Semaphore>>,
 }
 
@@ -50,14 +50,14 @@ impl Issuer {
     async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let issuer = Self { url, behaviour: Arc::default(), asked: Arc::default() };
-        let router = Router::new().fallback(Self::answer).with_state(issuer.clone());
+        let issuer = Self { url, behaviour: Arc::default(), requests: Arc::default() };
+        let router = Router::new().fallback(Self::response).with_state(issuer.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         issuer
     }
 
-    async fn answer(State(issuer): State<Self>, uri: axum::http::Uri) -> impl IntoResponse {
-        issuer.asked.fetch_add(1, SeqCst);
+    async fn response(State(issuer): State<Self>, uri: axum::http::Uri) -> impl IntoResponse {
+        issuer.requests.fetch_add(1, SeqCst);
         let gate = issuer.behaviour.lock().unwrap().gate.clone();
         if let Some(gate) = gate {
             drop(gate.acquire().await);
@@ -79,11 +79,11 @@ impl Issuer {
             KEYS | "/moved" => json!({ "keys": behaviour.keys, "padding": "x".repeat(behaviour.padding) }),
             _ => return (StatusCode::NOT_FOUND, [("location", String::new())], String::new()),
         };
-        let text = if behaviour.repeats { repeated(&body, "keys", &body["keys"]) } else { body.to_string() };
+        let text = if behaviour.repeats { append_member(&body, "keys", &body["keys"]) } else { body.to_string() };
         (StatusCode::OK, [("location", String::new())], text)
     }
 
-    fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+    fn configure(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.behaviour.lock().unwrap());
     }
 
@@ -91,14 +91,14 @@ impl Issuer {
     fn key(&self, kid: &str, algorithm: SigningAlgorithm) -> Key {
         let (algorithm, private, mut public) = key_pair(&PrivateKey::generate(algorithm).unwrap());
         public["kid"] = json!(kid);
-        // As real ones are published.
+        // With the members that real issuers publish.
         public["x5c"] = json!(["MIIC"]);
-        self.behave(|behaviour| behaviour.keys.push(public.clone()));
+        self.configure(|behaviour| behaviour.keys.push(public.clone()));
         Key { kid: kid.to_owned(), algorithm, private, public }
     }
 
-    fn asked(&self) -> u32 {
-        self.asked.load(SeqCst)
+    fn requests(&self) -> u32 {
+        self.requests.load(SeqCst)
     }
 }
 
@@ -122,8 +122,8 @@ async fn trust(server: &Server, agent: &Agent, trust: Value) -> Value {
     server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201)
 }
 
-/// What a token of a cluster says of a workload.
-fn good(server: &Server, issuer: &Issuer) -> Value {
+/// Returns the claims of a cluster's token for a workload.
+fn workload_claims(server: &Server, issuer: &Issuer) -> Value {
     let now = server.clock_secs();
     json!({
         "iss": issuer.url, "aud": [AUDIENCE], "sub": "system:serviceaccount:agents:summariser", "iat": now, "nbf": now,
@@ -131,11 +131,11 @@ fn good(server: &Server, issuer: &Issuer) -> Value {
     })
 }
 
-async fn present(server: &Server, assertion: &str, more: &[(&str, &str)]) -> Answer {
+async fn present(server: &Server, assertion: &str, more: &[(&str, &str)]) -> Response {
     let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)];
-    post(&server.anybody(), "/oauth/token", &[form.as_slice(), more].concat()).await
+    post(&server.anonymous(), "/oauth/token", &[form.as_slice(), more].concat()).await
 }
 
-fn of_cluster(issuer: &Issuer) -> Value {
+fn cluster_identity(issuer: &Issuer) -> Value {
     json!({ "issuer": issuer.url, "audience": AUDIENCE, "claims": { "sub": "system:serviceaccount:agents:summariser" } })
 }

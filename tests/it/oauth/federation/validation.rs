@@ -1,4 +1,4 @@
-//! How a foreign token is judged: by the issuer's keys, its times, and what it says.
+//! Validation of foreign tokens: signature, times and claims.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,48 +7,50 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use super::{AUDIENCE, Behaviour, DISCOVERY, Issuer, KEYS, Key, PRIVATE, good, of_cluster, present, trust};
+use super::{
+    AUDIENCE, Behaviour, DISCOVERY, Issuer, KEYS, Key, PRIVATE, cluster_identity, present, trust, workload_claims,
+};
 use crate::{
     both,
-    oauth::{claims, headed, post, refused, repeated, worded},
+    oauth::{append_member, claims, post, refused, sign_raw, sign_with_header},
     support::{Database, Server, details},
 };
 
 both!(
-    a_workload_needs_no_secret,
-    the_word_of_nobody_else_counts,
-    what_ends_an_agent_ends_its_workloads_tokens,
-    keys_are_kept_and_rotated_ones_picked_up,
-    who_hangs_up_keeps_nobody_out,
-    issuers_that_do_not_behave_are_not_believed,
-    a_token_that_gives_a_member_twice_is_refused,
-    nobody_is_sent_into_the_network_of_the_host,
-    trust_is_managed_like_other_credentials,
+    workloads_get_tokens_without_a_secret,
+    assertions_of_others_are_rejected,
+    stopping_an_agent_ends_its_workloads_tokens,
+    keys_are_cached_and_rotation_is_noticed,
+    cancelled_requests_do_not_block_the_issuer,
+    misbehaving_issuers_are_rejected,
+    duplicate_members_are_rejected,
+    fetches_cannot_reach_private_networks,
+    trusting_an_issuer_requires_the_same_authority_as_other_credentials,
 );
 
-/// What an issuer does wrong, and the reason that the record gives for it.
+/// A misbehaviour of an issuer, and the reason that the audit record gives.
 type Misbehaviour = (fn(&mut Behaviour), &'static str);
 
-async fn a_workload_needs_no_secret(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn workloads_get_tokens_without_a_secret(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let agent = server.agent("summariser", &["agents:read", "keys:manage"]).await;
     server.admin.delete(&format!("/agents/{}/keys/{}", agent.id, agent.key_id)).await.expect(204);
     let cluster = Issuer::start().await;
-    let identity = trust(&server, &agent, of_cluster(&cluster)).await;
+    let identity = trust(&server, &agent, cluster_identity(&cluster)).await;
     for (kid, algorithm) in
         [("a", SigningAlgorithm::Rs256), ("b", SigningAlgorithm::Es256), ("c", SigningAlgorithm::EdDsa)]
     {
         let key = cluster.key(kid, algorithm);
-        let assertion = key.sign(&good(&server, &cluster));
-        // The same token again and again: it is read from a file whenever it is needed.
+        let assertion = key.sign(&workload_claims(&server, &cluster));
+        // Workloads present the same token repeatedly: they read it from a file whenever they need one.
         for _ in 0..2 {
             let body =
                 present(&server, &assertion, &[("scope", "agents:read"), ("expires_in", "60")]).await.expect(200);
             assert_eq!((&body["scope"], &body["expires_in"]), (&json!("agents:read"), &json!(60)));
             let token = body["access_token"].as_str().unwrap();
-            let said = claims(token);
-            assert_eq!((&said["sub"], &said["federated_identity_id"]), (&json!(agent.id), &identity["id"]));
-            server.anybody().with_token(token).get("/agents").await.expect(200);
+            let payload = claims(token);
+            assert_eq!((&payload["sub"], &payload["federated_identity_id"]), (&json!(agent.id), &identity["id"]));
+            server.anonymous().with_token(token).get("/agents").await.expect(200);
         }
         server.clock.advance(Duration::from_secs(31));
     }
@@ -57,20 +59,22 @@ async fn a_workload_needs_no_secret(db: Database) {
     let record = server.audited("token.issued").await.remove(0);
     assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("federated_identity"), &identity["id"]));
 
-    // RFC 9864 has another name for EdDSA with this curve.
+    // RFC 9864 defines another name for EdDSA with this curve.
     let mut key = cluster.key("d", SigningAlgorithm::EdDsa);
-    cluster.behave(|behaviour| behaviour.keys.last_mut().unwrap()["alg"] = json!("Ed25519"));
+    cluster.configure(|behaviour| behaviour.keys.last_mut().unwrap()["alg"] = json!("Ed25519"));
     let header = |alg: &str| json!({ "alg": alg, "kid": "d" });
     for alg in ["Ed25519", "EdDSA"] {
-        let assertion = headed(&header(alg), &good(&server, &cluster), &key.private, key.algorithm);
+        let assertion =
+            sign_with_header(&header(alg), &workload_claims(&server, &cluster), &key.private, key.algorithm);
         present(&server, &assertion, &[]).await.expect(200);
     }
     for alg in ["RS256", "HS256", "none", "Ed448"] {
-        let assertion = headed(&header(alg), &good(&server, &cluster), &key.private, key.algorithm);
+        let assertion =
+            sign_with_header(&header(alg), &workload_claims(&server, &cluster), &key.private, key.algorithm);
         refused(&present(&server, &assertion, &[]).await, 400, "invalid_grant");
     }
 
-    // A pipeline, whose keys are where it is said that they are, and whose issuer is no URL.
+    // A CI pipeline: its key set URL is configured, and its issuer is not a URL.
     let pipeline = Issuer::start().await;
     key = pipeline.key("p", SigningAlgorithm::Rs256);
     let claims = json!({ "repository": "example/summariser", "ref": "refs/heads/main" });
@@ -79,26 +83,26 @@ async fn a_workload_needs_no_secret(db: Database) {
     trust(&server, &agent, json!({ "issuer": issuer, "jwks_uri": jwks_uri, "audience": "aims", "claims": claims }))
         .await;
     let now = server.clock_secs();
-    let said = json!({
+    let payload = json!({
         "iss": issuer, "aud": "aims", "sub": "repo:example/summariser:ref:refs/heads/main", "repository": "example/summariser",
         "ref": "refs/heads/main", "exp": now + 300,
     });
-    let body = present(&server, &key.sign(&said), &[("client_id", &agent.id)]).await.expect(200);
-    // No longer than the word that it was issued at.
+    let body = present(&server, &key.sign(&payload), &[("client_id", &agent.id)]).await.expect(200);
+    // The token must not outlive the assertion.
     assert_eq!(body["expires_in"], 300);
 }
 
-async fn the_word_of_nobody_else_counts(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn assertions_of_others_are_rejected(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let agent = server.agent("summariser", &["agents:read"]).await;
     let cluster = Issuer::start().await;
-    trust(&server, &agent, of_cluster(&cluster)).await;
+    trust(&server, &agent, cluster_identity(&cluster)).await;
     let key = cluster.key("a", SigningAlgorithm::Rs256);
-    let (good, now) = (good(&server, &cluster), server.clock_secs());
+    let (good, now) = (workload_claims(&server, &cluster), server.clock_secs());
     let with = |name: &str, value: Value| {
-        let mut said = good.clone();
-        said[name] = value;
-        key.sign(&said)
+        let mut payload = good.clone();
+        payload[name] = value;
+        key.sign(&payload)
     };
     let stranger = Issuer::start().await.key("a", SigningAlgorithm::Rs256);
     let hmac = |kid: Option<&str>| {
@@ -125,7 +129,7 @@ async fn the_word_of_nobody_else_counts(db: Database) {
         ("another spelling of the audience", with("aud", json!(AUDIENCE.to_uppercase()))),
         ("the audience with a slash", with("aud", json!(format!("{AUDIENCE}/")))),
         ("no issuer", with("iss", Value::Null)),
-        ("an issuer that nobody can trust", with("iss", json!("\0"))),
+        ("an invalid issuer", with("iss", json!("\0"))),
         ("another audience", with("aud", json!(["https://other.example"]))),
         ("no audience", with("aud", Value::Null)),
         ("another workload", with("sub", json!("system:serviceaccount:agents:other"))),
@@ -138,30 +142,30 @@ async fn the_word_of_nobody_else_counts(db: Database) {
         ("made tomorrow", with("iat", json!(now + 6))),
     ];
     for (what, assertion) in &attempts {
-        let answer = present(&server, assertion, &[]).await;
-        assert_eq!(answer.status, 400, "{what}");
-        refused(&answer, 400, "invalid_grant");
+        let response = present(&server, assertion, &[]).await;
+        assert_eq!(response.status, 400, "{what}");
+        refused(&response, 400, "invalid_grant");
     }
     let records = server.audited("auth.failed").await;
     assert_eq!(records.len(), attempts.len());
     assert!(records.iter().all(|record| details(record)["reason"].as_str().unwrap().starts_with("federation_")));
     let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer")];
-    refused(&post(&server.anybody(), "/oauth/token", &form).await, 400, "invalid_request");
+    refused(&post(&server.anonymous(), "/oauth/token", &form).await, 400, "invalid_request");
     refused(&present(&server, &key.sign(&good), &[("client_id", "x")]).await, 400, "invalid_grant");
     refused(&present(&server, &key.sign(&good), &[("scope", "admin:*")]).await, 400, "invalid_scope");
     present(&server, &key.sign(&good), &[]).await.expect(200);
 }
 
-async fn what_ends_an_agent_ends_its_workloads_tokens(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn stopping_an_agent_ends_its_workloads_tokens(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let agent = server.agent("summariser", &["agents:read"]).await;
     let cluster = Issuer::start().await;
-    let identity = trust(&server, &agent, of_cluster(&cluster)).await;
+    let identity = trust(&server, &agent, cluster_identity(&cluster)).await;
     let key = cluster.key("a", SigningAlgorithm::Es256);
-    let assertion = key.sign(&good(&server, &cluster));
+    let assertion = key.sign(&workload_claims(&server, &cluster));
     let token = async || {
         let body = present(&server, &assertion, &[]).await.expect(200);
-        server.anybody().with_token(body["access_token"].as_str().unwrap())
+        server.anonymous().with_token(body["access_token"].as_str().unwrap())
     };
     let before = token().await;
     server.admin.post_empty(&format!("/agents/{}/suspend", agent.id)).await.expect(200);
@@ -178,71 +182,72 @@ async fn what_ends_an_agent_ends_its_workloads_tokens(db: Database) {
     server.admin.delete(&path).await.refused(404, "Federated identity not found");
 }
 
-async fn keys_are_kept_and_rotated_ones_picked_up(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn keys_are_cached_and_rotation_is_noticed(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let agent = server.agent("summariser", &[]).await;
     let cluster = Issuer::start().await;
-    trust(&server, &agent, of_cluster(&cluster)).await;
+    trust(&server, &agent, cluster_identity(&cluster)).await;
     let first = cluster.key("first", SigningAlgorithm::Es256);
-    let send = async |key: &Key| present(&server, &key.sign(&good(&server, &cluster)), &[]).await.status.as_u16();
-    // Many at once ask once: for the discovery document and for the keys.
-    let answers = futures_util::future::join_all((0..20).map(|_| send(&first))).await;
-    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
-    assert_eq!(cluster.asked(), 2);
-    // An unknown key has the issuer asked again, but not whenever somebody forges one.
+    let send =
+        async |key: &Key| present(&server, &key.sign(&workload_claims(&server, &cluster)), &[]).await.status.as_u16();
+    // Concurrent requests cause one fetch of the discovery document and one of the keys.
+    let responses = futures_util::future::join_all((0..20).map(|_| send(&first))).await;
+    assert!(responses.iter().all(|status| *status == 200), "{responses:?}");
+    assert_eq!(cluster.requests(), 2);
+    // An unknown `kid` causes another fetch, but forged ones cannot cause many.
     let second = cluster.key("second", SigningAlgorithm::Es256);
     assert_eq!(send(&second).await, 400);
-    assert_eq!(cluster.asked(), 2);
+    assert_eq!(cluster.requests(), 2);
     server.clock.advance(Duration::from_secs(30));
     for _ in 0..5 {
         assert_eq!(send(&second).await, 200);
         assert_eq!(send(&first).await, 200);
     }
-    assert_eq!(cluster.asked(), 4);
-    // A key that was withdrawn counts until the keys are read again.
-    cluster.behave(|behaviour| drop(behaviour.keys.remove(0)));
+    assert_eq!(cluster.requests(), 4);
+    // A withdrawn key is accepted until the keys are fetched again.
+    cluster.configure(|behaviour| drop(behaviour.keys.remove(0)));
     server.clock.advance(Duration::from_mins(10));
     assert_eq!((send(&second).await, send(&first).await), (200, 400));
-    // While the issuer is down, the keys that are known go on; not for ever.
-    cluster.behave(|behaviour| behaviour.is_down = true);
+    // While the issuer is unreachable, known keys stay valid for a limited time.
+    cluster.configure(|behaviour| behaviour.is_down = true);
     server.clock.advance(Duration::from_hours(23));
     assert_eq!(send(&second).await, 200);
     server.clock.advance(Duration::from_hours(1));
     assert_eq!(send(&second).await, 400);
-    let admin = server.anybody().login(&server.admin_key).await;
+    let admin = server.anonymous().login(&server.admin_key).await;
     let record = admin.get("/audit?action=auth.failed&limit=1").await.expect(200)[0].clone();
     assert_eq!(details(&record)["reason"], "federation_document_unreadable");
-    cluster.behave(|behaviour| behaviour.is_down = false);
+    cluster.configure(|behaviour| behaviour.is_down = false);
     server.clock.advance(Duration::from_secs(30));
     assert_eq!(send(&second).await, 200);
 }
 
-/// An issuer is not asked often, so an attempt must not end with whoever caused it.
-async fn who_hangs_up_keeps_nobody_out(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+/// Fetches are rate limited, so a fetch must complete even if the request that caused it is cancelled.
+async fn cancelled_requests_do_not_block_the_issuer(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let issuer = Issuer::start().await;
     let agent = server.agent("summariser", &[]).await;
-    trust(&server, &agent, of_cluster(&issuer)).await;
-    let assertion = issuer.key("one", SigningAlgorithm::Es256).sign(&good(&server, &issuer));
+    trust(&server, &agent, cluster_identity(&issuer)).await;
+    let assertion = issuer.key("one", SigningAlgorithm::Es256).sign(&workload_claims(&server, &issuer));
     let gate = Arc::new(Semaphore::new(0));
-    issuer.behave(|behaviour| behaviour.gate = Some(gate.clone()));
+    issuer.configure(|behaviour| behaviour.gate = Some(gate.clone()));
     let is_asked = async {
-        while issuer.asked() == 0 {
+        while issuer.requests() == 0 {
             yield_now().await;
         }
     };
     tokio::select! {
-        answer = present(&server, &assertion, &[]) => panic!("answered without the issuer's keys: {answer:?}"),
+        response = present(&server, &assertion, &[]) => panic!("responded without the issuer's keys: {response:?}"),
         () = is_asked => {}
     }
-    // Time enough to notice that somebody hung up.
+    // Enough time to notice that the client disconnected.
     server.admin.get("/agents").await.expect(200);
     gate.close();
     present(&server, &assertion, &[]).await.expect(200);
 }
 
-async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn misbehaving_issuers_are_rejected(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let behaviours: [Misbehaviour; 8] = [
         (|issuer| issuer.issuer = Some("https://other.example".to_owned()), "federation_issuer_differs"),
         (|issuer| issuer.is_down = true, "federation_document_unreadable"),
@@ -257,69 +262,70 @@ async fn issuers_that_do_not_behave_are_not_believed(db: Database) {
     for (number, (behaviour, expected)) in behaviours.into_iter().enumerate() {
         let agent = server.agent(&format!("agent-{number}"), &[]).await;
         let cluster = Issuer::start().await;
-        trust(&server, &agent, of_cluster(&cluster)).await;
+        trust(&server, &agent, cluster_identity(&cluster)).await;
         let key = cluster.key("a", SigningAlgorithm::Es256);
-        cluster.behave(behaviour);
-        let assertion = key.sign(&good(&server, &cluster));
+        cluster.configure(behaviour);
+        let assertion = key.sign(&workload_claims(&server, &cluster));
         let first = present(&server, &assertion, &[]).await;
         refused(&first, 400, "invalid_grant");
         assert_eq!(reason().await, expected, "{number}");
-        // The same again, which does not have the issuer asked: the record still says why, and the client learns nothing.
-        let asked = cluster.asked();
+        // The same again, without a fetch: the record still has the reason, and the client does not learn it.
+        let asked = cluster.requests();
         assert_eq!(present(&server, &assertion, &[]).await.json(), first.json());
-        assert_eq!((reason().await, cluster.asked()), (json!(expected), asked), "{number}");
-        // Once it behaves, all is well, and nobody else's signature is.
-        cluster.behave(|behaviour| *behaviour = Behaviour { keys: vec![key.public.clone()], ..Behaviour::default() });
+        assert_eq!((reason().await, cluster.requests()), (json!(expected), asked), "{number}");
+        // Once the issuer behaves, its tokens are accepted, and no others.
+        cluster
+            .configure(|behaviour| *behaviour = Behaviour { keys: vec![key.public.clone()], ..Behaviour::default() });
         server.clock.advance(Duration::from_secs(30));
         present(&server, &assertion, &[]).await.expect(200);
-        let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&good(&server, &cluster));
+        let forged = Issuer::start().await.key("a", SigningAlgorithm::Es256).sign(&workload_claims(&server, &cluster));
         assert_eq!(present(&server, &forged, &[]).await.json(), first.json());
         assert_eq!(reason().await, "federation_signature", "{number}");
     }
-    // Nobody is asked because of a token that nobody would believe.
+    // Tokens that would be rejected anyway cause no fetch.
     let stranger = Issuer::start().await;
     let key = stranger.key("a", SigningAlgorithm::Es256);
-    refused(&present(&server, &key.sign(&good(&server, &stranger)), &[]).await, 400, "invalid_grant");
-    assert_eq!(stranger.asked(), 0);
+    refused(&present(&server, &key.sign(&workload_claims(&server, &stranger)), &[]).await, 400, "invalid_grant");
+    assert_eq!(stranger.requests(), 0);
 }
 
-async fn a_token_that_gives_a_member_twice_is_refused(db: Database) {
-    let server = Server::with(db, &[PRIVATE]).await;
+async fn duplicate_members_are_rejected(db: Database) {
+    let server = Server::start_with(db, &[PRIVATE]).await;
     let agent = server.agent("summariser", &[]).await;
     let cluster = Issuer::start().await;
-    trust(&server, &agent, of_cluster(&cluster)).await;
+    trust(&server, &agent, cluster_identity(&cluster)).await;
     let key = cluster.key("a", SigningAlgorithm::Es256);
-    let (header, said) = (json!({ "alg": "ES256", "kid": "a" }), good(&server, &cluster));
-    let mut other = said.clone();
+    let (header, payload) = (json!({ "alg": "ES256", "kid": "a" }), workload_claims(&server, &cluster));
+    let mut other = payload.clone();
     other["sub"] = json!("system:serviceaccount:agents:other");
-    let deeper = said.to_string().replace("{\"namespace\":\"agents\"}", "{\"namespace\":1,\"namespace\":2}");
-    assert_ne!(deeper, said.to_string());
-    for (header, said) in [
-        (header.to_string(), repeated(&said, "sub", &said["sub"])),
-        (header.to_string(), repeated(&other, "sub", &said["sub"])),
+    let deeper = payload.to_string().replace("{\"namespace\":\"agents\"}", "{\"namespace\":1,\"namespace\":2}");
+    assert_ne!(deeper, payload.to_string());
+    for (header, payload) in [
+        (header.to_string(), append_member(&payload, "sub", &payload["sub"])),
+        (header.to_string(), append_member(&other, "sub", &payload["sub"])),
         (header.to_string(), deeper),
-        (repeated(&header, "kid", &json!("a")), said.to_string()),
+        (append_member(&header, "kid", &json!("a")), payload.to_string()),
     ] {
-        let token = worded(&header, &said, &key.private, key.algorithm);
+        let token = sign_raw(&header, &payload, &key.private, key.algorithm);
         refused(&present(&server, &token, &[]).await, 400, "invalid_grant");
     }
-    let token = worded(&header.to_string(), &said.to_string(), &key.private, key.algorithm);
+    let token = sign_raw(&header.to_string(), &payload.to_string(), &key.private, key.algorithm);
     present(&server, &token, &[]).await.expect(200);
 }
 
-async fn nobody_is_sent_into_the_network_of_the_host(db: Database) {
+async fn fetches_cannot_reach_private_networks(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("summariser", &[]).await;
     let inside = Issuer::start().await;
     let port = inside.url.rsplit(':').next().unwrap().to_owned();
     let key = inside.key("a", SigningAlgorithm::Es256);
     let path = format!("/agents/{}/federated-identities", agent.id);
-    // Plain http is refused when it is registered.
-    let refusal = server.admin.post(&path, of_cluster(&inside)).await.expect(422);
+    // Plain http is rejected at registration.
+    let refusal = server.admin.post(&path, cluster_identity(&inside)).await.expect(422);
     assert_eq!(refusal["detail"][0]["loc"], json!(["body", "issuer"]));
     let spiffe = json!({ "issuer": "spiffe://cluster.local", "audience": "a", "claims": { "sub": "x" } });
     server.admin.post(&path, spiffe).await.expect(422);
-    // And whatever is https is not asked where it leads inside.
+    // https URLs that resolve to internal addresses are not fetched.
     for host in
         ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0x7f.1", "2130706433", "0.0.0.0"]
     {
@@ -334,26 +340,26 @@ async fn nobody_is_sent_into_the_network_of_the_host(db: Database) {
             }),
         )
         .await;
-        let mut said = good(&server, &inside);
-        said["iss"] = json!(issuer);
-        refused(&present(&server, &key.sign(&said), &[]).await, 400, "invalid_grant");
+        let mut payload = workload_claims(&server, &inside);
+        payload["iss"] = json!(issuer);
+        refused(&present(&server, &key.sign(&payload), &[]).await, 400, "invalid_grant");
         let found = aims::service::fetch::json(&jwks_uri, false).await;
         assert!(found.is_err(), "{host}");
         let error = found.unwrap_err();
-        let told = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        let told = told.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        assert!(told.contains("not that of a host of the public internet"), "{host}: {told}");
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        assert!(causes.contains("not that of a host of the public internet"), "{host}: {causes}");
     }
-    assert_eq!(inside.asked(), 0);
+    assert_eq!(inside.requests(), 0);
 }
 
-async fn trust_is_managed_like_other_credentials(db: Database) {
+async fn trusting_an_issuer_requires_the_same_authority_as_other_credentials(db: Database) {
     let server = Server::start(db).await;
     let agent = server.agent("summariser", &["admin:*"]).await;
     let manager = server.agent("manager", &["keys:manage"]).await;
     let path = format!("/agents/{}/federated-identities", agent.id);
     let good = json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "x" } });
-    // Whoever could choose who vouches for an administrator would be one.
+    // Anybody who chooses the trusted issuers of an administrator could become it, so that requires the same authority.
     assert_eq!(manager.client.post(&path, good.clone()).await.status, 403);
     let added = server.admin.post(&path, good.clone()).await.expect(201);
     assert_eq!((&added["issuer"], &added["jwks_uri"]), (&good["issuer"], &Value::Null));
@@ -373,8 +379,8 @@ async fn trust_is_managed_like_other_credentials(db: Database) {
     ] {
         let mut bad = good.clone();
         bad[name] = value.clone();
-        let answer = server.admin.post(&path, bad).await.expect(422);
-        assert_eq!(answer["detail"][0]["loc"], json!(["body", name]), "{value}");
+        let response = server.admin.post(&path, bad).await.expect(422);
+        assert_eq!(response["detail"][0]["loc"], json!(["body", name]), "{value}");
     }
     for _ in 1..20 {
         server.admin.post(&path, good.clone()).await.expect(201);

@@ -1,75 +1,80 @@
-//! Every page, in light and dark, wide and narrow: nobody is kept out by how it looks, and nothing is refused by the
-//! policy that pages run under.
+//! Checks every page in light and dark mode, wide and narrow: accessibility, layout and the content security policy.
 
 use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use super::{Chrome, Look, in_browser, owner, server};
+use super::{Chrome, Display, in_browser, server, signed_in_owner};
 use crate::support::Server;
 
-in_browser!(wide_and_light, wide_and_dark, narrow_and_light, narrow_and_dark, keys_alone_lead_everywhere);
+in_browser!(
+    pages_are_accessible_wide_and_light,
+    pages_are_accessible_wide_and_dark,
+    pages_are_accessible_narrow_and_light,
+    pages_are_accessible_narrow_and_dark,
+    keyboard_alone_reaches_everything
+);
 
 const AXE: &str = include_str!("../../vendor/axe-core/axe.min.js");
 
-async fn wide_and_light() {
-    every_page(Look::PLAIN).await;
+async fn pages_are_accessible_wide_and_light() {
+    check_every_page(Display::DEFAULT).await;
 }
 
-async fn wide_and_dark() {
-    every_page(Look { dark: true, ..Look::PLAIN }).await;
+async fn pages_are_accessible_wide_and_dark() {
+    check_every_page(Display { dark: true, ..Display::DEFAULT }).await;
 }
 
-async fn narrow_and_light() {
-    every_page(Look { width: 320, ..Look::PLAIN }).await;
+async fn pages_are_accessible_narrow_and_light() {
+    check_every_page(Display { width: 320, ..Display::DEFAULT }).await;
 }
 
-async fn narrow_and_dark() {
-    every_page(Look { dark: true, width: 320, ..Look::PLAIN }).await;
+async fn pages_are_accessible_narrow_and_dark() {
+    check_every_page(Display { dark: true, width: 320, ..Display::DEFAULT }).await;
 }
 
-async fn every_page(look: Look) {
+async fn check_every_page(display: Display) {
     let server = server().await;
     let paths = populate(&server).await;
-    let stranger = Chrome::start(&server.url, look).await;
+    let stranger = Chrome::start(&server.url, display).await;
     for path in [super::setup_path(&server).await, "/console/sign-in".to_owned()] {
         stranger.goto(&path).await;
-        check(&stranger, &path, look).await;
+        check(&stranger, &path, display).await;
     }
     drop(stranger);
 
-    let chrome = owner(&server, look).await;
+    let chrome = signed_in_owner(&server, display).await;
     for (name, path) in &paths {
         chrome.goto(path).await;
-        check(&chrome, path, look).await;
-        keep(&chrome, name, look).await;
+        check(&chrome, path, display).await;
+        save_screenshot(&chrome, name, display).await;
     }
-    // Pages that only an act leads to.
+    // Pages that are only reachable through a form.
     let agent = &paths.iter().find(|(name, _)| *name == "agent").unwrap().1;
     chrome.goto(&format!("{agent}/keys/new")).await;
     chrome.fill("#name", "production").await;
     chrome.click("main form.card .button--primary").await;
     chrome.wait("dialog:modal").await;
-    check(&chrome, "the dialog of a new key", look).await;
-    keep(&chrome, "key", look).await;
+    check(&chrome, "the new key dialog", display).await;
+    save_screenshot(&chrome, "key", display).await;
     chrome.goto("/console/agents/new").await;
     chrome.run("document.querySelectorAll('[required]').forEach((field) => field.required = false)").await;
     chrome.click("main form.card .button--primary").await;
     chrome.wait("[aria-invalid=true]").await;
-    check(&chrome, "a form with mistakes", look).await;
+    check(&chrome, "a form with errors", display).await;
     server.clock.advance(std::time::Duration::from_mins(11));
     chrome.goto("/console/administrators/new").await;
-    check(&chrome, "the question for the password", look).await;
-    if look.width > 500 {
+    check(&chrome, "the password prompt", display).await;
+    if display.width > 500 {
         chrome.goto("/console").await;
-        chrome.click_seen("[data-palette]").await;
+        chrome.click_displayed("[data-palette]").await;
         chrome.wait(".palette [role=option]").await;
-        check(&chrome, "the palette", look).await;
-        keep(&chrome, "palette", look).await;
+        check(&chrome, "the command palette", display).await;
+        save_screenshot(&chrome, "palette", display).await;
     }
 }
 
-/// Something to look at; gives the pages, some with the name of a picture.
+/// Creates data to display. Returns the pages, some with the name of a screenshot.
 async fn populate(server: &Server) -> Vec<(&'static str, String)> {
     use serde_json::json;
     let agent = server.agent("summariser", &["agents:read", "documents:read"]).await;
@@ -85,7 +90,7 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         let body = json!({ "owner": owner, "agent_type": kind });
         server.admin.patch(&format!("/agents/{}", other.id), body).await.expect(200);
         for _ in 0..3 {
-            server.anybody().exchange(&other.raw_key).await.expect(200);
+            server.anonymous().exchange(&other.raw_key).await.expect(200);
         }
         if name == "ticket-router" {
             server.admin.post_empty(&format!("/agents/{}/suspend", other.id)).await.expect(200);
@@ -94,7 +99,7 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
     let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
     let rotated = server.admin.post_empty(&rotate).await.expect(200);
     for _ in 0..11 {
-        server.anybody().exchange("aims_mistyped").await.expect(401);
+        server.anonymous().exchange("aims_mistyped").await.expect(401);
     }
     let key = rotated["new_key"]["id"].as_str().unwrap().to_owned();
     let capability = server.capability("documents:read").await;
@@ -124,8 +129,8 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
         ("actor_token", delegate.client.token()),
         ("actor_token_type", access_token),
     ];
-    let anybody = server.anybody();
-    anybody.send(anybody.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
+    let anonymous = server.anonymous();
+    anonymous.send(anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
     let path = format!("/console/agents/{}", agent.id);
     let mut paths = vec![
         ("overview", "/console".to_owned()),
@@ -168,11 +173,11 @@ async fn populate(server: &Server) -> Vec<(&'static str, String)> {
     paths
 }
 
-async fn check(chrome: &Chrome, place: &str, look: Look) {
+async fn check(chrome: &Chrome, place: &str, display: Display) {
     let script = format!(
         "const done = arguments[arguments.length - 1];
          {AXE};
-         // What still fades in has too little contrast for a moment.
+         // Elements that are still fading in have too little contrast.
          const moving = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime !== Infinity);
          const still = Promise.allSettled(moving.map((one) => one.finished));
          still.then(() => axe.run({{ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }})).then((found) => done({{
@@ -183,37 +188,37 @@ async fn check(chrome: &Chrome, place: &str, look: Look) {
          }}), (error) => done({{ violations: [String(error)] }}));"
     );
     let found: Value = chrome.run_async(&script).await;
-    assert_eq!(found["violations"], serde_json::json!([]), "{place} at {} px, dark: {}", look.width, look.dark);
-    assert!(found["passes"].as_i64().unwrap() > 5, "axe looked at nothing: {found}");
-    assert!(found["beyond"].as_i64().unwrap() <= 0, "{place} is wider than {} px by {}", look.width, found["beyond"]);
-    assert_eq!(found["frames"], 0, "{place} holds a style or a script of its own");
-    chrome.assert_no_complaints().await;
+    assert_eq!(found["violations"], serde_json::json!([]), "{place} at {} px, dark: {}", display.width, display.dark);
+    assert!(found["passes"].as_i64().unwrap() > 5, "axe checked nothing: {found}");
+    assert!(found["beyond"].as_i64().unwrap() <= 0, "{place} overflows {} px by {}", display.width, found["beyond"]);
+    assert_eq!(found["frames"], 0, "{place} contains an inline style or script");
+    chrome.assert_no_errors().await;
 }
 
-/// Keeps a picture where somebody wants the README's made anew.
-async fn keep(chrome: &Chrome, name: &str, look: Look) {
+/// Saves a screenshot if the README's are being regenerated.
+async fn save_screenshot(chrome: &Chrome, name: &str, display: Display) {
     let Ok(folder) = std::env::var("AIMS_SCREENSHOTS") else { return };
-    if name.is_empty() || look.width < 500 {
+    if name.is_empty() || display.width < 500 {
         return;
     }
-    let colours = if look.dark { "dark" } else { "light" };
+    let colours = if display.dark { "dark" } else { "light" };
     fs::create_dir_all(&folder).unwrap();
     fs::write(Path::new(&folder).join(format!("{name}-{colours}.png")), chrome.screenshot().await).unwrap();
 }
 
-async fn keys_alone_lead_everywhere() {
+async fn keyboard_alone_reaches_everything() {
     const ENTER: &str = "\u{E007}";
     const CTRL_K: &str = "\u{E009}k\u{E000}";
     let server = server().await;
     populate(&server).await;
-    let chrome = owner(&server, Look::PLAIN).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     chrome.goto("/console/agents").await;
     chrome.press("/").await;
     assert_eq!(chrome.run("return document.activeElement.id").await, "q");
     chrome.press("deploy").await;
     chrome.wait_for_path(|path| path == "/console/agents?q=deploy").await;
     assert_eq!(chrome.count("a.table__name").await, 1);
-    assert_eq!(chrome.run("return document.activeElement.id").await, "q", "typing goes on");
+    assert_eq!(chrome.run("return document.activeElement.id").await, "q", "the search field must keep the focus");
     chrome.wait_for_text("1 agent").await;
 
     chrome.press(CTRL_K).await;
@@ -224,5 +229,5 @@ async fn keys_alone_lead_everywhere() {
     chrome.press(ENTER).await;
     chrome.wait_for_path(|path| path.starts_with("/console/agents/")).await;
     chrome.wait_for_text("planner").await;
-    chrome.assert_no_complaints().await;
+    chrome.assert_no_errors().await;
 }

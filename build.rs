@@ -1,5 +1,5 @@
-//! Rebuilds the crate when a migration is added (`sqlx::migrate!` alone notices only edits), and names the console's
-//! files by their content.
+//! Rebuilds the crate when a migration is added (`sqlx::migrate!` notices only edits), and puts content hashes into the
+//! names of the console's static files.
 
 use std::{error::Error, fmt::Write, fs, path::Path};
 

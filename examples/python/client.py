@@ -22,6 +22,6 @@ else:
 
 token = session.fetch_token(metadata["token_endpoint"], grant_type="client_credentials", resource=resource)
 print("scope:", token["scope"])
-answer = session.get(resource, timeout=10)
-print("answer:", answer.status_code, answer.text.strip())
-answer.raise_for_status()
+response = session.get(resource, timeout=10)
+print("response:", response.status_code, response.text.strip())
+response.raise_for_status()

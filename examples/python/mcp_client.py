@@ -1,4 +1,4 @@
-"""An MCP client that finds the authorization server through the MCP server, and gets a token by itself."""
+"""An MCP client that discovers the authorization server through the MCP server and gets a token from it."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ resource, client_id = os.environ["RESOURCE"], os.environ["AIMS_CLIENT_ID"]
 
 
 class Memory:
-    """Keeps the token for as long as the program runs."""
+    """Stores the token in memory."""
 
     tokens = client = None
 

@@ -1,4 +1,4 @@
-"""An MCP server that only agents with a token for it may call."""
+"""An MCP server that requires an access token for its URL."""
 
 import os
 from urllib.parse import urlsplit
@@ -17,13 +17,13 @@ class Verifier:
         try:
             header = jwt.get_unverified_header(token)
             key = keys.get_signing_key_from_jwt(token)
-            # The library refuses a token of the future, and this machine's clock may be behind that of AIMS.
+            # The library rejects tokens issued in the future, and this machine's clock may be behind the clock of AIMS.
             claims = jwt.decode(
                 token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource, leeway=5
             )
         except jwt.PyJWTError:
             return None
-        # A token that is bound to a key (RFC 9449) is not to be taken without a proof, and nobody is asked for one here.
+        # A DPoP-bound token (RFC 9449) requires a proof, which this server does not support.
         if header.get("typ") != "at+jwt" or "cnf" in claims:
             return None
         scopes = claims.get("scope", "").split()
@@ -46,7 +46,7 @@ server = MCPServer(
 
 @server.tool()
 def open_tickets() -> int:
-    """How many tickets are open."""
+    """Returns the number of open tickets."""
     return 42
 
 

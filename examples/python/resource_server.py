@@ -1,7 +1,7 @@
-"""An API that only agents with a token for it may call.
+"""An API that requires an access token for its URL.
 
-A token is verified by its signature, which costs no request; and, because that alone does not show that a token was revoked
-a moment ago, AIMS is asked whether it still counts.
+The API verifies the signature of a token locally. A signature does not show that a token has been revoked, so the API
+also introspects the token.
 """
 
 import os
@@ -17,25 +17,25 @@ keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", lifespan=300)
 
 
 def verify(token):
-    """The claims of a good token; raises for any other."""
+    """Returns the claims of a valid token; raises for any other."""
     if jwt.get_unverified_header(token).get("typ") != "at+jwt":
         raise jwt.InvalidTokenError("not an access token (RFC 9068)")
     key = keys.get_signing_key_from_jwt(token)
-    # The library refuses a token of the future, and this machine's clock may be behind that of AIMS.
+    # The library rejects tokens issued in the future, and this machine's clock may be behind the clock of AIMS.
     claims = jwt.decode(
         token, key, algorithms=["ES256", "EdDSA", "RS256"], issuer=issuer, audience=resource, leeway=5
     )
-    # This API asks for no proof of a key (RFC 9449), and without one a bound token would be as good as any to a thief.
+    # A DPoP-bound token (RFC 9449) requires a proof, which this API does not support.
     if "cnf" in claims:
-        raise jwt.InvalidTokenError("a token that is bound to a key")
+        raise jwt.InvalidTokenError("DPoP-bound tokens are not supported")
     return claims
 
 
 def is_active(token):
-    """Whether the token counts at this moment (RFC 7662)."""
-    answer = requests.post(f"{issuer}/oauth/introspect", data={"token": token}, auth=credentials, timeout=10)
-    answer.raise_for_status()
-    return answer.json()["active"]
+    """Returns true if the token is currently active (RFC 7662)."""
+    response = requests.post(f"{issuer}/oauth/introspect", data={"token": token}, auth=credentials, timeout=10)
+    response.raise_for_status()
+    return response.json()["active"]
 
 
 class Api(BaseHTTPRequestHandler):
@@ -46,12 +46,12 @@ class Api(BaseHTTPRequestHandler):
         except jwt.PyJWTError:
             claims = None
         if claims is None or not is_active(token):
-            return self.answer(401, "a good token is needed", {"WWW-Authenticate": "Bearer"})
+            return self.respond(401, "a valid token is required", {"WWW-Authenticate": "Bearer"})
         if "tickets:read" not in claims.get("scope", "").split():
-            return self.answer(403, "tickets:read is needed", {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
-        return self.answer(200, f"tickets for {claims['sub']}")
+            return self.respond(403, "tickets:read is required", {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
+        return self.respond(200, f"tickets for {claims['sub']}")
 
-    def answer(self, status, text, headers={}):
+    def respond(self, status, text, headers={}):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

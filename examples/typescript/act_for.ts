@@ -1,4 +1,5 @@
-// An agent acts for another, whose token it was handed (RFC 8693), and calls an API with no more than both of them may do.
+// An agent exchanges the token of another agent (RFC 8693) and calls an API on its behalf. The new token has only the
+// scope that both agents hold.
 
 import { decodeJwt } from 'jose';
 import * as client from 'openid-client';
@@ -7,7 +8,7 @@ const { AIMS_URL, AIMS_CLIENT_ID, AIMS_CLIENT_SECRET, RESOURCE, SUBJECT_TOKEN } 
 
 const server = await client.discovery(new URL(AIMS_URL), AIMS_CLIENT_ID, undefined, client.ClientSecretBasic(AIMS_CLIENT_SECRET), {
   algorithm: 'oauth2',
-  // For this machine alone: everywhere else AIMS is behind https.
+  // Only for local use; in production, AIMS is behind https.
   execute: AIMS_URL.startsWith('http:') ? [client.allowInsecureRequests] : [],
 });
 const token = await client.genericGrantRequest(server, 'urn:ietf:params:oauth:grant-type:token-exchange', {
@@ -15,7 +16,7 @@ const token = await client.genericGrantRequest(server, 'urn:ietf:params:oauth:gr
   subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
   resource: RESOURCE,
 });
-const said = decodeJwt(token.access_token) as { sub: string; act: { sub: string } };
-const answer = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${token.access_token}` } });
-console.log('answer:', answer.status, (await answer.text()).trim());
-console.log(`${said.act.sub} acts for ${said.sub}`);
+const claims = decodeJwt(token.access_token) as { sub: string; act: { sub: string } };
+const response = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${token.access_token}` } });
+console.log('response:', response.status, (await response.text()).trim());
+console.log(`${claims.act.sub} acts for ${claims.sub}`);

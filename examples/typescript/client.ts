@@ -11,11 +11,11 @@ const authentication = AIMS_PRIVATE_KEY
   : client.ClientSecretBasic(AIMS_CLIENT_SECRET);
 const server = await client.discovery(new URL(AIMS_URL), AIMS_CLIENT_ID, undefined, authentication, {
   algorithm: 'oauth2',
-  // For this machine alone: everywhere else AIMS is behind https.
+  // Only for local use; in production, AIMS is behind https.
   execute: AIMS_URL.startsWith('http:') ? [client.allowInsecureRequests] : [],
 });
 const token = await client.clientCredentialsGrant(server, { resource: RESOURCE });
 console.log('scope:', token.scope);
-const answer = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${token.access_token}` } });
-console.log('answer:', answer.status, (await answer.text()).trim());
-if (!answer.ok) process.exit(1);
+const response = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${token.access_token}` } });
+console.log('response:', response.status, (await response.text()).trim());
+if (!response.ok) process.exit(1);

@@ -1,4 +1,5 @@
-// An agent has its token bound to a key that never leaves it, so that nobody who steals the token can use it (RFC 9449).
+// An agent gets a token that is bound to its key pair (DPoP, RFC 9449). A stolen token is useless without the private
+// key.
 
 import * as client from 'openid-client';
 
@@ -6,7 +7,7 @@ const { AIMS_URL, AIMS_CLIENT_ID, AIMS_CLIENT_SECRET, RESOURCE } = process.env a
 
 const server = await client.discovery(new URL(AIMS_URL), AIMS_CLIENT_ID, undefined, client.ClientSecretBasic(AIMS_CLIENT_SECRET), {
   algorithm: 'oauth2',
-  // For this machine alone: everywhere else AIMS is behind https.
+  // Only for local use; in production, AIMS is behind https.
   execute: AIMS_URL.startsWith('http:') ? [client.allowInsecureRequests] : [],
 });
 const DPoP = client.getDPoPHandle(server, await client.randomDPoPKeyPair('ES256'));
@@ -14,13 +15,13 @@ const token = await client.clientCredentialsGrant(server, {}, { DPoP });
 console.log('type:', token.token_type);
 const url = new URL(`${AIMS_URL}/agents?limit=1`);
 for (const call of [1, 2]) {
-  const answer = await client.fetchProtectedResource(server, token.access_token, url, 'GET', undefined, undefined, { DPoP });
-  console.log(`call ${call}:`, answer.status);
+  const response = await client.fetchProtectedResource(server, token.access_token, url, 'GET', undefined, undefined, { DPoP });
+  console.log(`call ${call}:`, response.status);
 }
 const stolen = await fetch(url, { headers: { Authorization: `Bearer ${token.access_token}` } });
 console.log('without the key:', stolen.status);
 
-// An API that asks for no proofs must not take such a token either.
+// An API without DPoP support must reject a bound token.
 const bound = await client.clientCredentialsGrant(server, { resource: RESOURCE }, { DPoP });
-const taken = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${bound.access_token}` } });
-console.log('at an API without proofs:', taken.status);
+const unsupported = await fetch(RESOURCE, { headers: { Authorization: `Bearer ${bound.access_token}` } });
+console.log('API without DPoP:', unsupported.status);

@@ -1,4 +1,4 @@
-// An MCP client that finds the authorization server through the MCP server, and gets a token by itself.
+// An MCP client that discovers the authorization server through the MCP server and gets a token from it.
 
 import { readFileSync } from 'node:fs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';

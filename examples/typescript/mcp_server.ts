@@ -1,4 +1,4 @@
-// An MCP server that only agents with a token for it may call.
+// An MCP server that requires an access token for its URL.
 
 import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
@@ -15,18 +15,18 @@ const keys = createRemoteJWKSet(new URL(oauthMetadata.jwks_uri));
 
 async function verifyAccessToken(token: string) {
   const { payload } = await jwtVerify(token, keys, { issuer: AIMS_URL, audience: RESOURCE, typ: 'at+jwt' }).catch((error) => {
-    // The SDK answers 401 to its own error alone, and 500 to any other.
-    throw error instanceof errors.JOSEError ? new InvalidTokenError('a good token is needed') : error;
+    // The SDK responds with 401 only to its own error, and with 500 to any other.
+    throw error instanceof errors.JOSEError ? new InvalidTokenError('a valid token is required') : error;
   });
-  // This server asks for no proof of a key (RFC 9449), and without one a bound token would be as good as any to a thief.
-  if (payload.cnf) throw new InvalidTokenError('a token that is bound to a key');
+  // A DPoP-bound token (RFC 9449) requires a proof, which this server does not support.
+  if (payload.cnf) throw new InvalidTokenError('DPoP-bound tokens are not supported');
   const scopes = String(payload.scope ?? '').split(' ').filter(Boolean);
   return { token, clientId: String(payload.client_id), scopes, expiresAt: payload.exp, resource: where };
 }
 
 function tickets() {
   const server = new McpServer({ name: 'tickets', version: '1.0.0' });
-  server.registerTool('open_tickets', { description: 'How many tickets are open.' }, () => ({
+  server.registerTool('open_tickets', { description: 'Returns the number of open tickets.' }, () => ({
     content: [{ type: 'text', text: '42' }],
   }));
   return server;
@@ -42,7 +42,7 @@ app.use(
     resourceMetadataUrl: getOAuthProtectedResourceMetadataUrl(where),
   }),
 );
-// No session is kept, so none can be used by an agent other than the one that began it; each request has its own server.
+// The server is stateless and creates an instance for each request, so no agent can use the session of another.
 app.post(where.pathname, async (request, response) => {
   const server = tickets();
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined });

@@ -265,8 +265,7 @@ pub async fn keep_indexed(store: Store) {
         }
         match filled {
             Ok(true) => time::sleep(INDEX_PAUSE).await,
-            // Soon after, while what is to be indexed is still in memory; or later, what other nodes added.
-            Ok(false) => drop(time::timeout(INDEX_EVERY, audit::index::run_completed(&store)).await),
+            Ok(false) => time::sleep(INDEX_EVERY).await,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
                     tracing::warn!(error = error.with_causes(), "records could not be indexed");

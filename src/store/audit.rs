@@ -1,10 +1,8 @@
-//! The audit log, as stored: rows in the order of the chain, and the chain's head.
+//! The stored audit log: its records, and the start and the end of their hash chain.
 
 pub mod index;
 mod listing;
 mod lookup;
-mod spans;
-mod tail;
 mod terms;
 
 use std::future::ready;
@@ -23,7 +21,6 @@ use crate::domain::{
 };
 
 pub use listing::{after, list};
-pub(super) use tail::Tail;
 
 #[derive(FromRow)]
 struct Row {
@@ -44,7 +41,7 @@ struct Row {
 }
 
 impl Row {
-    /// Whether the row is what its record would be stored as: any number but 0 reads as success, yet only 1 is written.
+    /// Returns true if the row is the stored form of its record. Every number except 0 reads as success, but only 1 is written.
     const fn is_canonical(&self) -> bool {
         matches!(self.success, 0 | 1)
     }
@@ -71,26 +68,27 @@ impl From<Row> for Record {
     }
 }
 
-/// A hash that was tampered with until it has another length becomes one that no record has.
+/// Reads a stored hash. One of another length, which only tampering can leave behind, becomes a hash that no record has.
 pub(super) fn chain_hash(stored: &[u8]) -> ChainHash {
     stored.try_into().unwrap_or([0xFF; 32])
 }
 
-/// How many rows a statement adds: each number has a text of its own, which is kept prepared. One that has rows to spare leaves
-/// them without values, and passes over them.
+/// The numbers of rows for which there is a prepared statement. A statement skips the rows that are left NULL.
 const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_ROWS];
 const MOST_ROWS: usize = 256;
 
-/// Adds records that have their place in the chain after `from`, and moves its end behind them; `false`, with the transaction
-/// to be undone, when it ends elsewhere. `around` are statements that go before and after with the same round trips, one for each
-/// 256 records; there is a semicolon behind each of those before and in front of each of those after, and nowhere else.
+/// Appends records whose hashes follow `from`, and moves the head of the chain to the last of them. Returns false if the head is
+/// not `from`; the caller must then roll the transaction back.
+///
+/// `around` holds statements to run before and after in the same round trips, of which there is one for each 256 records. In the
+/// first string each statement ends with a semicolon, in the second each begins with one, and there are no others.
 pub(super) async fn append_sqlite(
     c: &mut SqliteConnection,
     records: &[Record],
     mut from: Head,
     around: (&str, &str),
 ) -> sqlx::Result<bool> {
-    // The end of a chain may not be NULL, so that one which is not where it should be stops the text.
+    // If the head is not `from`, this sets the column to NULL, and its NOT NULL constraint stops the statements that follow.
     const MOVE: &str = "UPDATE audit_head SET seq = CASE WHEN seq = ? AND hash = ? THEN ? END, hash = ? WHERE id = 1; ";
     const INSERT: &str = "INSERT INTO audit_log (seq, id, at, actor, subject, action, resource_type, resource_id, details, \
         ip, success, request_id, prev_hash, hash) SELECT * FROM (VALUES ";
@@ -136,7 +134,7 @@ pub(super) async fn append_sqlite(
     Ok(true)
 }
 
-/// Carries out a text of so many statements; gives how many rows each affected.
+/// Executes a text of `statements` statements, and returns the number of rows that each affected.
 pub(super) async fn carry_out(
     c: &mut SqliteConnection,
     query: Query<'_, Sqlite, SqliteArguments>,
@@ -144,17 +142,17 @@ pub(super) async fn carry_out(
 ) -> sqlx::Result<Vec<u64>> {
     let affected = c.fetch_many(query).try_filter_map(|step| ready(Ok(step.left().map(|done| done.rows_affected()))));
     let affected: Vec<u64> = affected.try_collect().await?;
-    // Each statement says that it was carried out, the last above all: a connection that broke says nothing more.
+    // If the connection breaks, results are missing, above all that of the final COMMIT.
     if affected.len() == statements { Ok(affected) } else { Err(sqlx::Error::RowNotFound) }
 }
 
-/// Most records in one statement to PostgreSQL: about what fits into one record of TLS, which is one write to the connection.
-/// sqlx 0.9.0 leaves Nagle's algorithm on (its issue 4335), and the second of two writes then waits for up to 40 ms until the
-/// first is acknowledged.
+/// The maximum number of records in one statement to PostgreSQL: about as many as fit into one TLS record, which is one write to
+/// the socket. sqlx 0.9.0 does not disable Nagle's algorithm (its issue 4335), so the second of two writes would wait up to 40 ms
+/// until the first is acknowledged.
 pub(super) const POSTGRES_ROWS: usize = 32;
 
-/// The same on PostgreSQL, with a statement for each [`POSTGRES_ROWS`] records. A list for each column does for any number of
-/// rows. Where one statement is enough it needs no transaction, and there is nothing to undo.
+/// As [`append_sqlite`], for PostgreSQL, with one statement for each [`POSTGRES_ROWS`] records. A statement is atomic by itself,
+/// so up to that many records need no transaction. Each column is one array, so one text serves any number of rows.
 pub(super) async fn append_postgres(c: &mut PgConnection, records: &[Record], mut from: Head) -> sqlx::Result<bool> {
     for chunk in records.chunks(POSTGRES_ROWS) {
         let to = chunk.last().map_or(from, |last| Head { seq: last.seq, hash: last.hash });
@@ -200,7 +198,7 @@ async fn append_few_postgres(c: &mut PgConnection, records: &[Record], from: Hea
     Ok(u64::try_from(records.len()) == Ok(appended))
 }
 
-/// The end of the chain.
+/// Returns the head of the chain: the position and the hash of the last record.
 ///
 /// # Errors
 /// When the database fails.
@@ -210,7 +208,7 @@ pub async fn head(conn: Conn<'_>) -> Result<Head> {
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
-/// The last record that was moved to an archive.
+/// Returns the position and the hash of the last archived record, which the chain in the database continues from.
 ///
 /// # Errors
 /// When the database fails.
@@ -220,7 +218,7 @@ pub async fn start(conn: Conn<'_>) -> Result<Head> {
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
-/// Has the chain begin after `to`; `false` when it no longer begins after `from`.
+/// Moves the start of the chain from `from` to `to`. Returns false if it does not start after `from` any more.
 ///
 /// # Errors
 /// When the database fails.
@@ -236,7 +234,7 @@ pub async fn move_start(conn: Conn<'_>, from: Head, to: Head) -> Result<bool> {
     Ok(moved == 1)
 }
 
-/// Removes some of the records that are archived, the oldest first; gives how many.
+/// Deletes up to `limit` archived records, oldest first, and returns how many.
 ///
 /// # Errors
 /// When the database fails.
@@ -246,7 +244,7 @@ pub async fn remove_archived(conn: Conn<'_>, limit: i64) -> Result<u64> {
     Ok(on!(conn, |c| sqlx::query(SQL).bind(limit).execute(c).await?.rows_affected()))
 }
 
-/// The record at a place in the chain.
+/// Returns the record at a position.
 ///
 /// # Errors
 /// When the database fails.
@@ -256,8 +254,8 @@ pub async fn find(conn: Conn<'_>, seq: i64) -> Result<Option<Record>> {
     Ok(row.map(Record::from))
 }
 
-/// Records in the order of the chain, from position `from` on; `None` for a row that no service wrote, as it does not
-/// read as a record.
+/// Returns up to `limit` records in the order of the chain, starting at position `from`. A row that AIMS cannot have written,
+/// because it does not read as a record, is `None`.
 ///
 /// # Errors
 /// When the database fails.

@@ -53,7 +53,6 @@ pub struct Store {
     db: Db,
     writer: writer::Writer,
     commits: watch::Receiver<()>,
-    tail: Arc<audit::Tail>,
 }
 
 /// What is told of the changes of a commit, before any caller learns that it happened.
@@ -64,8 +63,7 @@ impl Store {
     #[must_use]
     pub fn start(db: Db, on_commit: OnCommit) -> Self {
         let (committed, commits) = watch::channel(());
-        let tail = Arc::new(audit::Tail::default());
-        Self { writer: writer::Writer::start(db.clone(), on_commit, committed, tail.clone()), commits, db, tail }
+        Self { writer: writer::Writer::start(db.clone(), on_commit, committed), commits, db }
     }
 
     /// Tells of every commit of this process that added to the audit log, once its callers are answered.

@@ -30,7 +30,6 @@ use tokio::{
 use self::connection::WriteConn;
 use super::{
     Changes, OnCommit, agents,
-    audit::Tail,
     db::{Conn, Db},
     principals::{self, Principal},
     usage::{Pending, Usage},
@@ -201,7 +200,7 @@ impl Tx {
             }
             self.connection.commit(&mut records).await?;
         }
-        Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage, records })
+        Ok(Committed { connection: self.connection, changes: self.changes, usage: self.usage })
     }
 }
 
@@ -209,14 +208,11 @@ struct Committed {
     connection: WriteConn,
     changes: Changes,
     usage: Usage,
-    records: Vec<Record>,
 }
 
-/// Those who wait to hear of commits, and what these added to the audit log.
+/// The callers that wait for a commit.
 struct Waiting {
     answers: Vec<Answer>,
-    records: Vec<Record>,
-    tail: Arc<Tail>,
     committed: watch::Sender<()>,
 }
 
@@ -226,9 +222,6 @@ impl Waiting {
         if self.answers.is_empty() {
             return;
         }
-        // First, so that whoever was answered finds what is recorded.
-        self.tail.append(&self.records);
-        self.records.clear();
         for answer in self.answers.drain(..) {
             answer();
         }
@@ -237,10 +230,10 @@ impl Waiting {
 }
 
 impl Writer {
-    pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>, tail: Arc<Tail>) -> Self {
+    pub(super) fn start(db: Db, on_commit: OnCommit, committed: watch::Sender<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let unsaved = Arc::new(AtomicBool::new(false));
-        let answered = Waiting { answers: Vec::new(), records: Vec::new(), tail, committed };
+        let answered = Waiting { answers: Vec::new(), committed };
         tokio::spawn(work(db, on_commit, answered, waiting, unsaved.clone()));
         Self { queue, unsaved }
     }
@@ -352,7 +345,7 @@ async fn work(
                 pending.absorb(done.usage);
                 unsaved.store(!pending.is_empty(), Ordering::SeqCst);
                 on_commit(&done.changes);
-                (answered.answers, answered.records) = (answers, done.records);
+                answered.answers = answers;
             }
             Err(error) => {
                 tracing::error!(%error, units, "a batch was rolled back");

@@ -1,12 +1,11 @@
-//! Listings of the audit log: a scan of the newest records, and what the index says of those before.
+//! Pages of the audit log: the newest records are scanned, older ones are found with the index.
 
 use std::mem;
 
 use super::{
-    Row, Tail,
+    Row,
     index::{self, RUN},
-    lookup::{self, Candidate, Chosen},
-    spans::{self, Extent},
+    lookup::{self, Matches},
     terms::Wanted,
 };
 use crate::{
@@ -21,11 +20,11 @@ use crate::{
     },
 };
 
-/// Most records of a run that are fetched one by one; where there are more, a scan of the run meets enough of them.
+/// Records of a run that are read by their positions at most. With more of them, a scan of the run fills the page sooner.
 const FEW: u32 = 256;
-/// Most records read at a time, however many are to be left out.
+/// Records read by one statement at most.
 const STRIDE: usize = 501;
-/// Runs that are looked up first, and at most, at a time.
+/// Runs looked up by the first statement, and by a later one at most.
 const WIDTH: (usize, usize) = (16, 512);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,11 +33,12 @@ enum Order {
     OldestFirst,
 }
 
-/// What was found, with how many are still to be left out.
+/// The records found so far.
 struct Found {
     records: Vec<Record>,
-    /// Positions of records that come next and are not read yet: it takes a statement to read any number of them.
+    /// Positions of the records that follow and are not read yet.
     positions: Vec<i64>,
+    /// Matching records still to be skipped.
     skip: usize,
     wanted: usize,
 }
@@ -52,12 +52,12 @@ impl Found {
         self.records.len() >= self.wanted
     }
 
-    /// How many records to read next.
+    /// Returns how many records to read next.
     fn room(&self) -> usize {
         (self.wanted - self.records.len()).saturating_add(self.skip).min(STRIDE)
     }
 
-    fn take(&mut self, record: Record) {
+    fn add(&mut self, record: Record) {
         if self.skip > 0 {
             self.skip -= 1;
         } else if !self.is_full() {
@@ -66,7 +66,7 @@ impl Found {
     }
 }
 
-/// A page of records, newest first; its cursor is the position of its last record.
+/// Returns a page of records, newest first. Its cursor is the position of its last record.
 ///
 /// # Errors
 /// When the database fails.
@@ -85,24 +85,23 @@ pub async fn list(store: &Store, filter: &Filter, start: Start, limit: Limit) ->
         Start::Offset(count) => (i64::MAX, usize::try_from(count).unwrap_or(0)),
     };
     let found = Found::none(skip, usize::from(limit.get()) + 1);
-    let records = walk(conn, &store.tail, filter, (i64::MIN, before), Order::NewestFirst, found).await?;
+    let records = walk(conn, filter, (i64::MIN, before), Order::NewestFirst, found).await?;
     Ok(Page::cut(records, limit, |record: &Record| record.seq))
 }
 
-/// Records that a filter shows beyond a place in the chain, oldest first.
+/// Returns the first records after position `seq` that match the filter, oldest first.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn after(store: &Store, filter: &Filter, seq: i64, limit: Limit) -> Result<Vec<Record>> {
     let found = Found::none(0, usize::from(limit.get()));
     let mut read = store.read().await?;
-    walk(read.conn(), &store.tail, filter, (seq, i64::MAX), Order::OldestFirst, found).await
+    walk(read.conn(), filter, (seq, i64::MAX), Order::OldestFirst, found).await
 }
 
 /// Finds records strictly between two positions.
 async fn walk(
     mut conn: Conn<'_>,
-    tail: &Tail,
     filter: &Filter,
     (after, before): (i64, i64),
     order: Order,
@@ -112,85 +111,37 @@ async fn walk(
         scan(conn.reborrow(), filter, (after, before), order, &mut found).await?;
         return Ok(found.records);
     };
-    // Read once: a run that is indexed meanwhile is still seen as part of the newest records.
-    let extent = spans::extent(conn.reborrow()).await?;
-    let newest = (after.max(extent.runs * RUN), before.min(extent.end.saturating_add(1)));
+    // Read once: a run that is indexed during the walk is still scanned.
+    let indexed = index::indexed(conn.reborrow()).await?;
+    let newest = (after.max(indexed * RUN), before);
     if order == Order::NewestFirst {
-        look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
+        scan(conn.reborrow(), filter, newest, order, &mut found).await?;
     }
     if !found.is_full() {
         let low = index::run_of(after.saturating_add(1).max(1));
-        let high = index::run_of(before.saturating_sub(1).max(0)).min(extent.runs - 1);
-        if let Some((low, high)) = lookup::within(conn.reborrow(), &wanted, low, high).await? {
-            look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high, extent), order, &mut found).await?;
-        }
+        let high = index::run_of(before.saturating_sub(1).max(0)).min(indexed - 1);
+        look_up(conn.reborrow(), filter, &wanted, (after, before), (low, high), order, &mut found).await?;
     }
-    if order == Order::OldestFirst && !found.is_full() {
-        look_through(conn.reborrow(), tail, filter, &wanted, newest, order, &mut found).await?;
+    if order == Order::OldestFirst {
+        scan(conn.reborrow(), filter, newest, order, &mut found).await?;
     }
     fetch(conn, filter, &mut found).await?;
     Ok(found.records)
 }
 
-/// Goes through records that are not indexed: those in the tail by what they are known by, and the others one by one.
-async fn look_through(
-    mut conn: Conn<'_>,
-    tail: &Tail,
-    filter: &Filter,
-    wanted: &Wanted,
-    (after, before): (i64, i64),
-    order: Order,
-    found: &mut Found,
-) -> Result<()> {
-    let Some(mut known) = tail.look_up(wanted, (after, before)) else {
-        return scan(conn, filter, (after, before), order, found).await;
-    };
-    let (first, last) = known.bounds;
-    let mut rest = [(after, first), (last, before)];
-    if order == Order::NewestFirst {
-        rest.reverse();
-        known.positions.reverse();
-    }
-    let [sooner, later] = rest;
-    scan(conn.reborrow(), filter, sooner, order, found).await?;
-    choose(conn.reborrow(), filter, known.positions, found).await?;
-    scan(conn, filter, later, order, found).await
-}
-
-/// Goes through the runs `low` to `high` by what the index says of them, more at a time the less is found.
+/// Searches the runs from `low` to `high` with the index. The groups of runs that are looked up together grow as long as the page
+/// is not full.
 async fn look_up(
     mut conn: Conn<'_>,
     filter: &Filter,
     wanted: &Wanted,
     between: (i64, i64),
-    (low, high, extent): (i64, i64, Extent),
+    (low, high): (i64, i64),
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
-    let (newer, spanned) = lookup::candidates(conn.reborrow(), wanted, (low, high), extent).await?;
-    if order == Order::NewestFirst {
-        look_in(conn.reborrow(), filter, wanted, between, &newer, order, found).await?;
-    }
-    if !found.is_full() {
-        let spanned = spanned.candidates(conn.reborrow(), wanted).await?;
-        look_in(conn.reborrow(), filter, wanted, between, &spanned, order, found).await?;
-    }
-    if order == Order::OldestFirst {
-        look_in(conn, filter, wanted, between, &newer, order, found).await?;
-    }
-    Ok(())
-}
-
-/// Goes through some runs, which are in order.
-async fn look_in(
-    mut conn: Conn<'_>,
-    filter: &Filter,
-    wanted: &Wanted,
-    between: (i64, i64),
-    mut runs: &[Candidate],
-    order: Order,
-    found: &mut Found,
-) -> Result<()> {
+    let runs = lookup::runs(conn.reborrow(), wanted, (low, high)).await?;
+    let mut runs = runs.as_slice();
     let (mut width, widest) = WIDTH;
     while !runs.is_empty() && !found.is_full() {
         let group;
@@ -198,53 +149,44 @@ async fn look_in(
             Order::NewestFirst => (runs, group) = runs.split_at(runs.len().saturating_sub(width)),
             Order::OldestFirst => (group, runs) = runs.split_at(width.min(runs.len())),
         }
-        let chosen = lookup::choose(conn.reborrow(), wanted, group).await?;
-        look_at(conn.reborrow(), filter, chosen, between, order, found).await?;
+        let mut matches = lookup::matches(conn.reborrow(), wanted, group).await?;
+        if order == Order::NewestFirst {
+            matches.reverse();
+        }
+        for run in &matches {
+            if found.is_full() {
+                break;
+            }
+            read_run(conn.reborrow(), filter, run, between, order, found).await?;
+        }
         width = (width * 4).min(widest);
     }
     Ok(())
 }
 
-/// Reads what was chosen of some runs.
-async fn look_at(
-    mut conn: Conn<'_>,
+/// Reads the records of a run that may match.
+async fn read_run(
+    conn: Conn<'_>,
     filter: &Filter,
-    mut chosen: Vec<Chosen>,
+    run: &Matches,
     (after, before): (i64, i64),
     order: Order,
     found: &mut Found,
 ) -> Result<()> {
+    let Some(mut positions) = run.positions(FEW) else {
+        let (first, last) = run.bounds();
+        return scan(conn, filter, (after.max(first - 1), before.min(last + 1)), order, found).await;
+    };
+    positions.retain(|seq| *seq > after && *seq < before);
     if order == Order::NewestFirst {
-        chosen.reverse();
+        positions.reverse();
     }
-    for run in &chosen {
-        if found.is_full() {
-            break;
-        }
-        if let Some(mut positions) = run.few(FEW) {
-            positions.retain(|seq| *seq > after && *seq < before);
-            if order == Order::NewestFirst {
-                positions.reverse();
-            }
-            choose(conn.reborrow(), filter, positions, found).await?;
-        } else {
-            let (first, last) = run.bounds();
-            scan(conn.reborrow(), filter, (after.max(first - 1), before.min(last + 1)), order, found).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Has the records at some positions read, with those of other positions before them if these are not enough.
-async fn choose(conn: Conn<'_>, filter: &Filter, positions: Vec<i64>, found: &mut Found) -> Result<()> {
     found.positions.extend(positions);
-    if found.positions.len() < found.room() {
-        return Ok(());
-    }
-    fetch(conn, filter, found).await
+    // Positions of several runs are read together, because each read is a round trip.
+    if found.positions.len() < found.room() { Ok(()) } else { fetch(conn, filter, found).await }
 }
 
-/// Reads the records at the positions that wait for it, which are in the order of the chain or in the opposite one.
+/// Reads the records at `found.positions`, which are in ascending or descending order.
 async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result<()> {
     let positions = mem::take(&mut found.positions);
     let mut rest = positions.as_slice();
@@ -260,13 +202,13 @@ async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result
         if !next.is_sorted() {
             records.reverse();
         }
-        // The index only says where to look: two terms may share a hash, and a span of time covers more than it should.
-        records.into_iter().filter(|record| filter.shows(record)).for_each(|record| found.take(record));
+        // Different values can have the same hash, and a run can begin before the time range and end after it.
+        records.into_iter().filter(|record| filter.shows(record)).for_each(|record| found.add(record));
     }
     Ok(())
 }
 
-/// Reads through everything strictly between two positions.
+/// Reads every matching record strictly between two positions, until the page is full.
 async fn scan(
     mut conn: Conn<'_>,
     filter: &Filter,
@@ -289,7 +231,7 @@ async fn scan(
         sql.limit(i64::try_from(room).unwrap_or(i64::MAX));
         let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
         let (read, last) = (rows.len(), rows.last().map(|row| row.seq));
-        rows.into_iter().map(Record::from).for_each(|record| found.take(record));
+        rows.into_iter().map(Record::from).for_each(|record| found.add(record));
         let Some(last) = last.filter(|_| read == room) else { break };
         match order {
             Order::NewestFirst => before = last,
@@ -318,7 +260,7 @@ fn matching(filter: &Filter) -> Sql {
         sql.and("resource_id =", resource_id.as_str());
     }
     if let Some(success) = filter.success {
-        // Any number but 0 reads as success.
+        // Every number except 0 reads as success.
         sql.push(if success { " AND success <> 0" } else { " AND success = 0" });
     }
     if let Some(from) = filter.from {

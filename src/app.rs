@@ -21,20 +21,24 @@ use crate::{
         Services, Settings,
         audit::Checker,
         bootstrap::{self, AdministratorKey},
-        foreign_keys::ForeignKeys,
-        principals::Principals,
-        refusals::Refusals,
-        resources, sessions, setup,
-        signing_keys::{self, CurrentKeyring, KeyringError},
-        verified_tokens::VerifiedTokens,
+        core::{principals::Principals, refusals::Refusals},
+        credentials::federation::foreign_keys::ForeignKeys,
+        people::{sessions, setup},
+        tokens::{
+            resources,
+            signing_keys::{self, CurrentKeyring, KeyringError},
+            verified_tokens::VerifiedTokens,
+        },
     },
     store::{Db, FileReplaced, Location, Mode, Store, audit, db::OpenError},
     web::{
         self,
-        client_ip::TrustedProxies,
-        rate_limit::RateLimit,
+        request::client_ip::TrustedProxies,
         routes::RateLimits,
-        serve::{Limits, serve},
+        server::{
+            rate_limit::RateLimit,
+            serve::{Limits, serve},
+        },
     },
 };
 

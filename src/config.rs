@@ -17,7 +17,6 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use self::parse::HINT;
 use crate::{
     crypto::MasterKey,
     domain::{
@@ -26,8 +25,9 @@ use crate::{
         token::{LIFE_MAX, SigningAlgorithm},
     },
     store::db::Location,
-    web::serve::Limits,
+    web::server::serve::Limits,
 };
+use parse::HINT;
 
 /// A setting: its name, what it is when not set, and what it means.
 pub struct Setting {

@@ -14,7 +14,7 @@ use crate::{
     clock::Environment,
     config::{Config, MasterKeySource, Signing},
     crypto::MasterKey,
-    service::signing_keys,
+    service::tokens::signing_keys,
     store::Store,
 };
 

@@ -14,8 +14,8 @@ use crate::{
     app::App,
     clock::Environment,
     config::Config,
-    domain::{Administrator, Error, Role, Username, password::NewPassword},
-    service::{Caller, administrators},
+    domain::{Administrator, Error, Role, Username, person::password::NewPassword},
+    service::{Caller, people::administrators},
 };
 
 #[derive(Subcommand)]

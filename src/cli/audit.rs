@@ -19,8 +19,10 @@ use crate::{
     },
     service::{
         Caller,
-        archive::{self, Archive, ArchiveError},
-        audit,
+        audit::{
+            self,
+            archive::{self, Archive, ArchiveError},
+        },
     },
     store::{Db, Mode},
 };

@@ -14,9 +14,9 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
-use self::redact::redact;
 use super::Failure;
 use crate::config::{Config, LogFormat};
+use redact::redact;
 
 pub(super) fn start(config: &Config) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&config.log_level)?;

@@ -15,7 +15,7 @@ use crate::{
     clock::Environment,
     config::Config,
     store::Location,
-    web::{rate_limit::RateLimit, serve::listen},
+    web::server::{rate_limit::RateLimit, serve::listen},
 };
 
 /// Files that are open besides connections and the database: the standard streams, the runtime, the listener, a connection that waits

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     clock::Environment,
     config::Config,
-    service::{Caller, signing_keys},
+    service::{Caller, tokens::signing_keys},
 };
 
 #[derive(Subcommand)]

@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 
 use crate::{
-    domain::{PublicUrl, network},
+    domain::{PublicUrl, credential::network},
     store::db::Location,
 };
 

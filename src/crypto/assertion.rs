@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::json;
+use crate::domain::text::json;
 
 /// Longest assertion that is looked at, in bytes.
 const ASSERTION_MAX: usize = 8 * 1_024;

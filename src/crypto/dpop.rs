@@ -9,7 +9,7 @@ use super::{
     AssertionKey, MasterKey,
     assertion::{Header, seconds},
 };
-use crate::domain::{Timestamp, json};
+use crate::domain::{Timestamp, text::json};
 
 /// Longest proof that is looked at, in bytes.
 const PROOF_MAX: usize = 8 * 1_024;

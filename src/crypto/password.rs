@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     clock::Environment,
-    domain::{Error, Result, password::NewPassword},
+    domain::{Error, Result, person::password::NewPassword},
 };
 
 /// Maximum number of tries that wait in line for each turn. Keeps the wait short.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::{administrator::Role, token::TokenRefusal};
+use super::{person::administrator::Role, token::TokenRefusal};
 
 /// What every use case returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,12 +2,12 @@
 
 use super::{
     Services,
-    act::Act,
-    agents::{self, NewAgent},
-    api_keys::{self, NewApiKey},
-    caller::Caller,
-    capabilities::{self, NewCapability},
-    policy::Action,
+    agents::{
+        self, NewAgent,
+        capabilities::{self, NewCapability},
+    },
+    core::{act::Act, caller::Caller, policy::Action},
+    credentials::api_keys::{self, NewApiKey},
 };
 use crate::{
     clock::Environment,

@@ -1,51 +1,21 @@
 //! The use cases, shared by every face: authorise, change, audit, commit, effects.
 
-pub mod account;
-pub mod act;
-pub mod administrators;
 pub mod agents;
-pub mod api_keys;
-pub mod archive;
 pub mod audit;
 pub mod bootstrap;
-pub mod caller;
-pub mod capabilities;
-pub mod clients;
-pub mod delegates;
-pub mod delegation;
-pub mod dpop;
-pub mod factors;
-pub mod federation;
-pub mod fetch;
-pub mod foreign_keys;
-pub mod introspection;
-pub mod live_tokens;
+pub mod core;
+pub mod credentials;
 pub mod overview;
-pub mod passkeys;
-pub mod policy;
-pub mod power;
-pub mod principals;
-pub mod public_keys;
-pub mod refusals;
-pub mod resources;
-pub mod revocation;
+pub mod people;
 pub mod seed_import;
-pub mod sessions;
-pub mod setup;
-pub mod sign_in;
-pub mod signing_keys;
-pub mod throttle;
 pub mod tokens;
-pub mod updates;
-pub mod verified_tokens;
-mod ways_in;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use caller::{Caller, Origin};
-pub use policy::Action;
+pub use core::caller::{Caller, Origin};
+pub use core::policy::Action;
 
 use crate::{
     clock::Environment,
@@ -60,15 +30,15 @@ pub struct Services {
     /// The database.
     pub store: Store,
     /// The live view.
-    pub principals: principals::Principals,
+    pub principals: core::principals::Principals,
     /// Tokens whose signature was checked.
-    pub verified_tokens: verified_tokens::VerifiedTokens,
+    pub verified_tokens: tokens::verified_tokens::VerifiedTokens,
     /// The public keys of foreign issuers.
-    pub foreign_keys: foreign_keys::ForeignKeys,
+    pub foreign_keys: credentials::federation::foreign_keys::ForeignKeys,
     /// Records of refusals, throttled.
-    pub refusals: refusals::Refusals,
+    pub refusals: core::refusals::Refusals,
     /// The keys that sign and verify tokens.
-    pub keyring: signing_keys::CurrentKeyring,
+    pub keyring: tokens::signing_keys::CurrentKeyring,
     /// Makes the nonces that proofs of possession carry.
     pub dpop_nonces: NonceKey,
     /// The queue for checking and hashing passwords.

@@ -1,11 +1,17 @@
 //! What the console shows first: how the fleet is, what wants attention, and what is still to be set up.
 
-use super::{Services, caller::Caller, policy::Action};
+use super::{
+    Services,
+    core::{caller::Caller, policy::Action},
+};
 use crate::{
     domain::{AgentStatus, Limit, Result, Selection, audit},
     store::{
-        activity::{self, Hour},
-        agents, api_keys, audit as log, capabilities,
+        agents, audit as log, capabilities,
+        credentials::{
+            activity::{self, Hour},
+            api_keys,
+        },
     },
 };
 

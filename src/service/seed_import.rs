@@ -12,7 +12,6 @@ use std::{collections::HashMap, fmt, path::Path};
 use serde::Serialize;
 use serde_json::json;
 
-use self::plan::Plan;
 use super::Services;
 use crate::{
     clock::Environment,
@@ -21,10 +20,12 @@ use crate::{
         audit::{AuditAction, Event},
     },
     store::{
-        Tx, agents, api_keys, capabilities,
+        Tx, agents, capabilities,
+        credentials::api_keys,
         seed::{self, ReadError},
     },
 };
+use plan::Plan;
 
 /// Why nothing was imported; every message is meant for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -2,34 +2,16 @@
 //!
 //! One SQL text serves SQLite and PostgreSQL; the macro `on!` runs it on whichever driver is at hand.
 
-pub mod activity;
-pub mod administrators;
 pub mod agents;
-pub mod api_keys;
-pub mod archive;
 pub mod audit;
 pub mod capabilities;
-pub mod changes;
+pub mod credentials;
 pub mod db;
-pub mod delegated_tokens;
-pub mod delegations;
-pub mod factors;
-pub mod federated_identities;
-mod lender;
-pub mod listener;
 pub mod names;
+pub mod people;
 pub mod principals;
-pub mod public_keys;
-pub mod resources;
-pub mod revoked_tokens;
 pub mod seed;
-pub mod sessions;
-pub mod signing_keys;
-mod sql;
-mod sqlite_file;
-mod usage;
-pub mod ways_in;
-mod writer;
+pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,10 +21,10 @@ use tokio::{sync::watch, time::interval};
 
 use crate::domain::{ApiKeyId, Error, Result, audit::Event};
 
-pub use changes::Changes;
+pub use db::changes::Changes;
+pub use db::sqlite_file::{FileReplaced, SqliteFiles};
+pub use db::writer::Tx;
 pub use db::{Conn, Db, Location, Mode, PooledConn};
-pub use sqlite_file::{FileReplaced, SqliteFiles};
-pub use writer::Tx;
 
 /// How often an idle service checks the files of its database; each commit does, too.
 const FILES_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +33,7 @@ const FILES_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    writer: writer::Writer,
+    writer: db::writer::Writer,
     commits: watch::Receiver<()>,
 }
 
@@ -63,7 +45,7 @@ impl Store {
     #[must_use]
     pub fn start(db: Db, on_commit: OnCommit) -> Self {
         let (committed, commits) = watch::channel(());
-        Self { writer: writer::Writer::start(db.clone(), on_commit, committed), commits, db }
+        Self { writer: db::writer::Writer::start(db.clone(), on_commit, committed), commits, db }
     }
 
     /// Tells of every commit of this process that added to the audit log, once its callers are answered.
@@ -99,7 +81,7 @@ impl Store {
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        self.writer.write(unit, writer::LONGEST).await
+        self.writer.write(unit, db::writer::LONGEST).await
     }
 
     /// As [`Store::write`], for what may take any time, while nobody else writes.

@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    api_keys::LimitsRow,
+    credentials::api_keys::LimitsRow,
     db::{Conn, on},
     stored,
 };
@@ -12,7 +12,8 @@ use crate::{
     crypto::KeyHash,
     domain::{
         AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, CapabilityName, CapabilitySet, DelegationId, Error,
-        FederatedIdentityId, KeyLimits, PublicKeyId, Result, Timestamp, TokenId, api_key::Validity, token::Credential,
+        FederatedIdentityId, KeyLimits, PublicKeyId, Result, Timestamp, TokenId, credential::api_key::Validity,
+        token::Credential,
     },
 };
 

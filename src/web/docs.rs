@@ -17,7 +17,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     API_PREFIX,
     api::error::{ErrorBody, ValidationErrorBody},
-    patterns, routes,
+    routes,
+    server::patterns,
 };
 
 #[derive(OpenApi)]

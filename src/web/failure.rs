@@ -10,7 +10,7 @@ use http::{
 
 use crate::{
     domain::{AuthFailure, Denial, Error, RequestId},
-    service::dpop,
+    service::tokens::dpop,
 };
 
 /// An error on its way out.

@@ -14,7 +14,11 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use tower::{Layer, Service};
 
-use super::{client_ip::ClientIp, dpop, failure::Failure, routes::Demand};
+use super::{
+    failure::Failure,
+    request::{client_ip::ClientIp, dpop},
+    routes::Demand,
+};
 use crate::{
     domain::{Error, RequestId, Result},
     service::{Caller, Origin, Services, tokens},

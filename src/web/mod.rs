@@ -1,30 +1,22 @@
 //! The faces: the console, the JSON API, the OAuth endpoints and the documents, and how they are served.
 
-mod admission;
 pub mod api;
-mod arrival;
-pub mod client_ip;
-mod connections;
 pub mod console;
-mod cors;
 pub mod docs;
-mod dpop;
-pub mod extract;
 pub mod failure;
-pub mod fields;
 pub mod guard;
-mod host;
 pub mod oauth;
-mod patience;
-mod patterns;
-pub mod rate_limit;
-pub mod request_id;
+pub mod request;
 pub mod routes;
-pub mod security_headers;
-pub mod serve;
+pub mod server;
 
 use std::{any::Any, convert::Infallible, sync::Arc, time::Instant};
 
+use crate::{
+    clock::Environment,
+    domain::{Error, Result},
+    service::Services,
+};
 use api::{error::Asked, health};
 use axum::{
     Router,
@@ -37,22 +29,22 @@ use failure::Failure;
 use futures_util::future::OptionFuture;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_LENGTH};
 use hyper::body::Incoming;
+use oauth::metadata;
+use request::{
+    client_ip::{self, TrustedProxies},
+    request_id,
+};
+use routes::RateLimits;
+use server::{
+    admission::{Admission, TimeLimit},
+    arrival::{self, Arrived},
+    connections::Attention,
+    cors::Cors,
+    host, security_headers,
+    serve::{Answers, Limits},
+};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
-
-use crate::{
-    clock::Environment,
-    domain::{Error, Result},
-    service::Services,
-};
-use admission::{Admission, TimeLimit};
-use arrival::Arrived;
-use client_ip::TrustedProxies;
-use connections::Attention;
-use cors::Cors;
-use oauth::metadata;
-use routes::RateLimits;
-use serve::{Answers, Limits};
 
 /// Where the API is mounted besides the root; the path that the documentation names.
 pub const API_PREFIX: &str = "/api/v1";

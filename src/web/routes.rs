@@ -17,12 +17,15 @@ use utoipa_axum::{
 
 use super::{
     api::{
-        agents, api_keys, audit, capabilities, delegates, federated_identities, health, live_tokens, public_keys,
-        resources, tokens,
+        agents::{self, delegates},
+        audit, capabilities,
+        credentials::{api_keys, federated_identities, public_keys},
+        health, resources,
+        tokens::{self, live_tokens},
     },
     guard::Guard,
     oauth::{self, endpoints, jwks, metadata},
-    rate_limit::RateLimit,
+    server::rate_limit::RateLimit,
 };
 use crate::service::{Action, Services};
 

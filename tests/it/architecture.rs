@@ -58,9 +58,9 @@ fn only_known_modules_open_files() {
         ("app/master_key.rs", "asks the store whether the file is the database"),
         ("cli/bootstrap.rs", "creates new files only"),
         ("config/env_file.rs", "reads `.env` before the database is opened"),
-        ("store/archive.rs", "creates new files, and reads archives before the database is opened"),
+        ("store/audit/archive.rs", "creates new files, and reads archives before the database is opened"),
         ("store/seed.rs", "its caller asks the store whether the file is the database"),
-        ("store/sqlite_file.rs", "opens the lock file"),
+        ("store/db/sqlite_file.rs", "opens the lock file"),
     ];
     const OPENING: [&str; 5] = ["File::open", "OpenOptions::new", "fs::copy", "fs::read(", "fs::write("];
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -15,10 +15,13 @@ use crate::{
         audit::{Head, Record, RefusalBounds},
     },
     service::{
-        Origin, Services, Settings, audit::verify, bootstrap, principals::Principals, refusals::Refusals,
-        signing_keys::CurrentKeyring, tokens,
+        Origin, Services, Settings,
+        audit::verify,
+        bootstrap,
+        core::{principals::Principals, refusals::Refusals},
+        tokens::{self, signing_keys::CurrentKeyring},
     },
-    store::{Changes, Conn, Db, Location, Mode, Store, agents, api_keys, audit, capabilities},
+    store::{Changes, Conn, Db, Location, Mode, Store, agents, audit, capabilities, credentials::api_keys},
 };
 
 const TABLES: &str = "
@@ -102,8 +105,8 @@ impl House {
         let services = Services {
             store,
             principals,
-            verified_tokens: crate::service::verified_tokens::VerifiedTokens::new(1_024),
-            foreign_keys: crate::service::foreign_keys::ForeignKeys::default(),
+            verified_tokens: crate::service::tokens::verified_tokens::VerifiedTokens::new(1_024),
+            foreign_keys: crate::service::credentials::federation::foreign_keys::ForeignKeys::default(),
             refusals: Refusals::default(),
             passwords: crate::crypto::PasswordLine::default(),
             master_key: None,

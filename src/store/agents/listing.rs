@@ -18,8 +18,8 @@ use crate::{
         Agent, AgentStatus, AgentType, Limit, Page, Result,
         agent::{Filter, Position, Sort},
     },
-    store::{
-        db::{Conn, on},
+    store::db::{
+        Conn, on,
         sql::{Sql, run},
     },
 };

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::Result,
-    store::{
-        db::{Conn, on},
+    store::db::{
+        Conn, on,
         sql::{Sql, run},
     },
 };

@@ -15,8 +15,10 @@ use crate::{
     },
     store::{
         Store,
-        db::{Conn, on},
-        sql::{Sql, run},
+        db::{
+            Conn, on,
+            sql::{Sql, run},
+        },
     },
 };
 

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     domain::Result,
-    store::{
-        db::{Conn, on},
+    store::db::{
+        Conn, on,
         sql::{Sql, run},
     },
 };

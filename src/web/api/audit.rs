@@ -24,10 +24,12 @@ use crate::{
     },
     service::audit,
     web::{
-        extract::{FromQuery, Query},
         failure::Failure,
-        fields::Fields,
         guard::Authorized,
+        request::{
+            extract::{FromQuery, Query},
+            fields::Fields,
+        },
     },
 };
 

@@ -16,12 +16,14 @@ use super::{
 };
 use crate::{
     domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp, capability::Position},
-    service::capabilities::{self, NewCapability},
+    service::agents::capabilities::{self, NewCapability},
     web::{
-        extract::{Body, FromBody, FromQuery, Query},
         failure::Failure,
-        fields::Fields,
         guard::Authorized,
+        request::{
+            extract::{Body, FromBody, FromQuery, Query},
+            fields::Fields,
+        },
     },
 };
 

@@ -19,9 +19,9 @@ use utoipa::ToSchema;
 use crate::{
     domain::{Error, RequestId, error::FieldError},
     web::{
-        admission::TimeLimit,
         failure::{self, Failure},
         oauth::{self, error::NOT_STORED},
+        server::admission::TimeLimit,
     },
 };
 

@@ -3,16 +3,12 @@
 #![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses, for the description")]
 
 pub mod agents;
-pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
-pub mod delegates;
+pub mod credentials;
 pub mod error;
-pub mod federated_identities;
 pub mod health;
-pub mod live_tokens;
 pub mod paging;
-pub mod public_keys;
 pub mod resources;
 pub mod tokens;
 

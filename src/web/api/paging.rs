@@ -10,8 +10,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    AgentId, AgentName, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent, api_key,
-    capability, protected_resource,
+    AgentId, AgentName, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent,
+    capability, credential::api_key, token::protected_resource,
 };
 
 /// A place in a listing, as an opaque text in a URL.

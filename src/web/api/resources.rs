@@ -15,14 +15,17 @@ use super::{
 };
 use crate::{
     domain::{
-        Error, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Timestamp, protected_resource::Position,
+        Error, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Timestamp,
+        token::protected_resource::Position,
     },
-    service::resources::{self, NewResource, ResourceEdit},
+    service::tokens::resources::{self, NewResource, ResourceEdit},
     web::{
-        extract::{Body, FromBody, FromQuery, Query},
         failure::Failure,
-        fields::Fields,
         guard::Authorized,
+        request::{
+            extract::{Body, FromBody, FromQuery, Query},
+            fields::Fields,
+        },
     },
 };
 

@@ -10,11 +10,13 @@ use tower_sessions::Session;
 use super::{
     Shared,
     agents::{Head, find, parse_id},
-    form::{Form, Problems},
-    frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
     guard::Admin,
     overview::bounded,
-    query::Query,
+    page::{
+        form::{Form, Problems},
+        frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
+        query::Query,
+    },
 };
 use crate::{
     domain::{
@@ -22,15 +24,17 @@ use crate::{
         capability::{Position, builtin},
     },
     service::{
-        Action, Caller, Services, agents,
-        capabilities::{self, NewCapability},
+        Action, Caller, Services,
+        agents::{
+            self,
+            capabilities::{self, NewCapability},
+        },
         overview,
     },
     web::{
         api::paging::{Cursor, parse_cursor},
-        extract::FromQuery,
         failure::Failure,
-        fields::Fields,
+        request::{extract::FromQuery, fields::Fields},
     },
 };
 

@@ -10,12 +10,12 @@ use axum::{
 use http::{HeaderMap, Method, header::HOST, header::ORIGIN, request::Parts};
 use tower_sessions::Session;
 
-use super::session;
+use super::page::session;
 use crate::{
-    domain::{AuthFailure, Error, PublicUrl, Result, uri},
+    domain::{AuthFailure, Error, PublicUrl, Result, text::uri},
     service::{
         Caller, Origin, Services,
-        sessions::{self, SignedIn},
+        people::sessions::{self, SignedIn},
     },
     web::{failure::Failure, guard::origin, routes::Demand},
 };

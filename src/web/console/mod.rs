@@ -1,35 +1,15 @@
 //! The console: pages for administrators, over the same use cases as the API. It works without JavaScript.
 
-mod account;
-mod administrators;
 mod agents;
-pub mod assets;
 mod audit;
-mod audit_export;
-mod audit_tail;
 mod capabilities;
-mod error;
-mod federated_identities;
-mod form;
-mod frame;
+mod credentials;
 mod guard;
-mod keys;
-mod live;
 mod overview;
-mod palette;
-mod passkeys;
-mod preferences;
-mod public_keys;
-mod qr;
-mod query;
+pub mod page;
+mod people;
 mod resources;
 pub mod routes;
-mod session;
-mod setup;
-mod sign_in;
-mod signing_keys;
-mod snippets;
-mod tokens;
 
 use std::sync::Arc;
 
@@ -47,12 +27,10 @@ use http::{
     request::Parts,
 };
 
-use super::routes::RateLimits;
-use crate::{
-    domain::Error,
-    service::Services,
-    web::{admission::TimeLimit, failure::Failure},
-};
+use page::{assets, error, session};
+
+use super::{failure::Failure, routes::RateLimits, server::admission::TimeLimit};
+use crate::{domain::Error, service::Services};
 
 /// What every handler is handed.
 type Shared = State<Arc<Services>>;

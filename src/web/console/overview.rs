@@ -6,8 +6,8 @@ use axum::{extract::State, response::IntoResponse};
 use super::{
     Shared,
     audit::{Row, rows},
-    frame::{Frame, Moment, Page},
     guard::Admin,
+    page::frame::{Frame, Moment, Page},
 };
 use crate::{
     service::{

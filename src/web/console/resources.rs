@@ -10,19 +10,21 @@ use tower_sessions::Session;
 use super::{
     Shared,
     capabilities::Place,
-    form::{Form, Problems},
-    frame::{Frame, Moment, Page, back_to, unprocessable},
     guard::Admin,
-    query::Query,
+    page::{
+        form::{Form, Problems},
+        frame::{Frame, Moment, Page, back_to, unprocessable},
+        query::Query,
+    },
 };
 use crate::{
     domain::{
         Error, Invalid, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
-        protected_resource::Position,
+        token::protected_resource::Position,
     },
     service::{
         Action,
-        resources::{self, NewResource, ResourceEdit},
+        tokens::resources::{self, NewResource, ResourceEdit},
     },
     web::{api::paging::Cursor, failure::Failure},
 };

@@ -11,14 +11,22 @@ use axum::{
 use http::Method;
 
 use super::{
-    account, administrators, agents, audit, audit_export, audit_tail, capabilities, federated_identities, guard, keys,
-    overview, palette, passkeys, preferences, public_keys, resources, setup, sign_in, signing_keys, tokens,
+    agents::{self, tokens},
+    audit::{self},
+    capabilities,
+    credentials::{federated_identities, keys, public_keys, signing_keys},
+    guard, overview,
+    page::{palette, preferences},
+    people::{account, administrators, passkeys, setup, sign_in},
+    resources,
 };
 use crate::{
     domain::Error,
     service::{Action, Services},
-    web::failure::Failure,
-    web::routes::{Demand, Limited, Listed, Origins, RateLimits},
+    web::{
+        failure::Failure,
+        routes::{Demand, Limited, Listed, Origins, RateLimits},
+    },
 };
 
 struct Entry {
@@ -123,8 +131,8 @@ fn table() -> Vec<Entry> {
         get("/console/signing-keys", A::ListSigningKeys, signing_keys::list),
         post("/console/signing-keys/rotate", A::RotateSigningKey, signing_keys::rotate),
         get("/console/audit", A::ReadAudit, audit::list),
-        get("/console/audit/tail", A::ReadAudit, audit_tail::stream),
-        get("/console/audit/export", A::ReadAudit, audit_export::download),
+        get("/console/audit/tail", A::ReadAudit, audit::tail::stream),
+        get("/console/audit/export", A::ReadAudit, audit::export::download),
         get("/console/audit/chain", A::ReadAudit, audit::chain),
         post("/console/audit/verify", A::VerifyAudit, audit::verify),
         get("/console/audit/{seq}", A::ReadAudit, audit::record),

@@ -11,7 +11,7 @@ use crate::{
     domain::{AgentId, AuthFailure},
     service::{
         Origin, Services,
-        clients::{self, Client},
+        tokens::clients::{self, Client},
     },
 };
 

@@ -25,14 +25,16 @@ use crate::{
     },
     service::{
         Origin, Services,
-        clients::Client,
-        delegation::{self, Exchange},
-        federation::{self, Presenter},
-        introspection::{self, Active},
-        revocation,
-        tokens::{self, Presented, Wanted},
+        credentials::federation::{self, Presenter},
+        tokens::{
+            self, Presented, Wanted,
+            clients::Client,
+            delegation::{self, Exchange},
+            introspection::{self, Active},
+            revocation,
+        },
     },
-    web::{api::live_tokens::TokensEnded, dpop},
+    web::{api::tokens::live_tokens::TokensEnded, request::dpop},
 };
 
 type Shared = State<Arc<Services>>;

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::capability::builtin,
-    service::{Services, Settings, clients, dpop},
+    service::{
+        Services, Settings,
+        tokens::{clients, dpop},
+    },
 };
 
 /// Where clients find [`protected_resource`].

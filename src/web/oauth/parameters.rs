@@ -8,7 +8,7 @@ use axum::{
 use http::header::CONTENT_TYPE;
 
 use super::error::OAuthFailure;
-use crate::domain::{Error, token::TokenRefusal, uri};
+use crate::domain::{Error, text::uri, token::TokenRefusal};
 
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aims::{
     domain::AgentId,
-    service::{Caller, agents, api_keys, sessions},
+    service::{Caller, agents, credentials::api_keys, people::sessions},
 };
 use serde_json::{Value, json};
 

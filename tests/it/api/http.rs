@@ -125,7 +125,9 @@ async fn head_sends_the_same_content_length_as_get_or_none(db: Database) {
         ["/console", "/console/sign-in", "/console/nothing", "/nothing", "/oauth/x", "/agents?limit=0"]
             .map(str::to_owned),
     );
-    paths.extend([aims::web::console::assets::STYLE, aims::web::console::assets::FAVICON].map(str::to_owned));
+    paths.extend(
+        [aims::web::console::page::assets::STYLE, aims::web::console::page::assets::FAVICON].map(str::to_owned),
+    );
     for route in routes::list() {
         for id in [&*server.admin_id, UNKNOWN_ID] {
             let path = route.path.replace("{id}", id).replace("{capability_id}", UNKNOWN_ID);

@@ -8,7 +8,7 @@ mod other_origin;
 mod passkeys;
 mod reveal;
 
-use aims::{domain::Role, service::setup};
+use aims::{domain::Role, service::people::setup};
 use chrome::{Chrome, Display};
 
 use crate::support::{Database, PASSWORD, Server, TestClock};

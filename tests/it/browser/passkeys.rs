@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aims::{
     domain::Role,
-    service::{Caller, administrators},
+    service::{Caller, people::administrators},
 };
 
 use super::{Chrome, Display, in_browser, server, sign_in};

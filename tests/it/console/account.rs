@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use aims::{
     clock::Clock,
-    domain::{AuthFailure, Error, Role, Username, password::NewPassword},
+    domain::{AuthFailure, Error, Role, Username, person::password::NewPassword},
     service::{
-        Caller, Origin, administrators, factors, sessions,
-        sign_in::{self, Keys, Outcome},
+        Caller, Origin,
+        people::{
+            administrators, factors, sessions,
+            sign_in::{self, Keys, Outcome},
+        },
     },
 };
 use futures_util::future::join_all;

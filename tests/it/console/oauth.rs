@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aims::{domain::Role, service::signing_keys};
+use aims::{domain::Role, service::tokens::signing_keys};
 use serde_json::json;
 
 use crate::{

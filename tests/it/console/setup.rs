@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aims::service::setup;
+use aims::service::people::setup;
 use futures_util::future::join_all;
 
 use crate::{

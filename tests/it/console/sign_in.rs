@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use aims::{
-    domain::{Role, Username, password::NewPassword},
-    service::{Caller, Origin, administrators, sign_in},
+    domain::{Role, Username, person::password::NewPassword},
+    service::{
+        Caller, Origin,
+        people::{administrators, sign_in},
+    },
 };
 use futures_util::future::join_all;
 use reqwest::Method;

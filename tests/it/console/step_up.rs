@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aims::{
     domain::{AdministratorId, Role},
-    service::{Caller, administrators},
+    service::{Caller, people::administrators},
     web::{
         console::routes,
         routes::{Demand, Listed},

@@ -150,7 +150,7 @@ async fn assertion_works_once_across_nodes(db: Database) {
         (10, 0, "assertion_expired"),
     ] {
         server.clock.advance(Duration::from_secs(seconds));
-        aims::service::sessions::sweep(&server.services).await.unwrap();
+        aims::service::people::sessions::sweep(&server.services).await.unwrap();
         assert_eq!(spent().await, remembered, "{seconds}");
         refused(&present(&server, &assertion).await, 401, "invalid_client");
         assert_eq!(details(&server.audited("auth.failed").await[0]), json!({ "reason": reason }), "{seconds}");

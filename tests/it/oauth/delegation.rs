@@ -441,7 +441,7 @@ async fn tokens_are_listed_with_derived_tokens(db: Database) {
     // Expired tokens are deleted.
     assert_eq!(server.db.count("SELECT COUNT(*) FROM delegated_token_links").await, 5);
     server.clock.advance(Duration::from_hours(1));
-    aims::service::sessions::sweep(&server.services).await.unwrap();
+    aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM delegated_tokens").await, 0);
     assert_eq!(server.db.count("SELECT COUNT(*) FROM delegated_token_links").await, 0);
 }

@@ -366,7 +366,7 @@ async fn proof_works_once_across_nodes(db: Database) {
     }
     // Proofs that are too old to be replayed are deleted.
     server.clock.advance(Duration::from_mins(2));
-    aims::service::sessions::sweep(&server.services).await.unwrap();
+    aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM spent_assertions").await, 0);
 }
 

@@ -117,11 +117,11 @@ async fn expired_revocations_are_deleted(db: Database) {
     post_as_client(&server, &agent, PATH, &[("token", &token)]).await;
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
     server.clock.advance(Duration::from_mins(29));
-    aims::service::sessions::sweep(&server.services).await.unwrap();
+    aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
     // Kept a little longer, because the clocks of other nodes may be behind.
     server.clock.advance(Duration::from_secs(70));
-    aims::service::sessions::sweep(&server.services).await.unwrap();
+    aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use aims::service::{Caller, signing_keys};
+use aims::service::{Caller, tokens::signing_keys};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use tokio::time::timeout;

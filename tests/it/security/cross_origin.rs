@@ -124,7 +124,7 @@ async fn no_origin_can_read_the_console(db: Database) {
         "/console/",
         "/console/nothing",
         "/console/oauth/token",
-        console::assets::SCRIPT,
+        console::page::assets::SCRIPT,
         "/docs/",
         "/openapi.json",
     ] {

@@ -2,7 +2,10 @@
 
 use aims::{
     domain::{AgentId, ApiKeyId, Error, PublicKeyId},
-    service::{Caller, agents, api_keys, public_keys},
+    service::{
+        Caller, agents,
+        credentials::{api_keys, public_keys},
+    },
 };
 use serde_json::{Value, json};
 

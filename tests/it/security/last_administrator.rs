@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use aims::{
     domain::{AgentId, ApiKeyId, CapabilityId, Error},
-    service::{Caller, agents, api_keys, capabilities},
+    service::{
+        Caller,
+        agents::{self, capabilities},
+        credentials::api_keys,
+    },
 };
 use serde_json::{Value, json};
 

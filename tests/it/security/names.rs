@@ -1,9 +1,9 @@
 //! Deceptive names: blank ones and ones that look like others.
 
-use aims::domain::{Error, Role, Username, password::NewPassword};
+use aims::domain::{Error, Role, Username, person::password::NewPassword};
 use aims::service::{
     Caller,
-    administrators::{self, NewAdministrator},
+    people::administrators::{self, NewAdministrator},
 };
 use futures_util::future::join_all;
 use serde_json::json;

@@ -8,8 +8,8 @@ use std::{
 
 use aims::{
     crypto::PasswordPlace,
-    domain::{AdministratorId, Role, Username, password::NewPassword},
-    service::{Caller, administrators},
+    domain::{AdministratorId, Role, Username, person::password::NewPassword},
+    service::{Caller, people::administrators},
 };
 use futures_util::future::{join, join_all};
 use reqwest::Method;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aims::service::sessions;
+use aims::service::people::sessions;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;

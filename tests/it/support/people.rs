@@ -1,10 +1,10 @@
 //! Administrators.
 
 use aims::{
-    domain::{AdministratorId, Role, Username, password::NewPassword},
+    domain::{AdministratorId, Role, Username, person::password::NewPassword},
     service::{
         Caller,
-        administrators::{self, NewAdministrator},
+        people::administrators::{self, NewAdministrator},
     },
 };
 

@@ -7,22 +7,24 @@ use axum::{
 };
 use tower_sessions::Session;
 
-use super::{
-    super::{
-        Shared,
-        form::Form,
-        frame::{Frame, Page, back_to, refused},
-        guard::Admin,
-    },
-    list::read_filter,
-};
+use super::list::read_filter;
 use crate::{
     domain::{AgentId, AgentStatus, Error, Invalid, Result, agent::Filter},
     service::{
         Caller, Services,
         agents::{self, BULK_MOST, Bulk},
     },
-    web::failure::Failure,
+    web::{
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::Form,
+                frame::{Frame, Page, back_to, refused},
+            },
+        },
+        failure::Failure,
+    },
 };
 
 #[derive(Template)]

@@ -7,19 +7,22 @@ use axum::{
 };
 use tower_sessions::Session;
 
-use super::{
-    super::{
-        Shared,
-        form::{Form, Problems},
-        frame::{Frame, Page, back_to, html, unprocessable},
-        guard::Admin,
-    },
-    Head, find, parse_id,
-};
+use super::{Head, find, parse_id};
 use crate::{
     domain::{Agent, AgentName, AgentType, Error, Timestamp},
     service::agents::{self, AgentEdit, NewAgent},
-    web::{failure::Failure, fields::Fields},
+    web::{
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Frame, Page, back_to, html, unprocessable},
+            },
+        },
+        failure::Failure,
+        request::fields::Fields,
+    },
 };
 
 #[derive(Template)]

@@ -3,12 +3,6 @@
 use askama::Template;
 use axum::{extract::State, response::IntoResponse};
 
-use super::super::{
-    Shared,
-    frame::{Frame, Moment, Page},
-    guard::Admin,
-    query::{Params, Query},
-};
 use crate::{
     domain::{
         Agent, AgentStatus, AgentType, Limit, Timestamp,
@@ -18,9 +12,16 @@ use crate::{
     service::{Action, agents},
     web::{
         api::paging::{Cursor, parse_cursor},
-        extract::FromQuery,
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                frame::{Frame, Moment, Page},
+                query::{Params, Query},
+            },
+        },
         failure::Failure,
-        fields::Fields,
+        request::{extract::FromQuery, fields::Fields},
     },
 };
 

@@ -5,11 +5,12 @@ pub(super) mod edit;
 pub(super) mod list;
 pub(super) mod show;
 pub(super) mod stop;
+pub(super) mod tokens;
 
-use super::{frame::Moment, guard::Admin};
+use super::{guard::Admin, page::frame::Moment};
 use crate::{
     domain::{Agent, AgentId, Denial, Error, Result, Role},
-    service::{Caller, Services, agents, power},
+    service::{Caller, Services, agents, core::power},
 };
 
 /// Reads the identifier in a path and finds the agent.

@@ -6,25 +6,24 @@ use axum::{
     response::IntoResponse,
 };
 
-use super::{
-    super::{
-        Shared,
-        audit::{Row, rows},
-        frame::{Frame, Moment, Page},
-        guard::Admin,
-        query::Query,
-        snippets::{Snippet, snippets},
-    },
-    Head, find,
-};
+use super::{Head, find};
 use crate::{
     domain::{Limit, audit::Start},
-    service::{api_keys, audit, capabilities},
+    service::{agents::capabilities, audit, credentials::api_keys},
     web::{
         api::paging::{Cursor, parse_cursor},
-        extract::FromQuery,
+        console::{
+            Shared,
+            audit::{Row, rows},
+            credentials::snippets::{Snippet, snippets},
+            guard::Admin,
+            page::{
+                frame::{Frame, Moment, Page},
+                query::Query,
+            },
+        },
         failure::Failure,
-        fields::Fields,
+        request::{extract::FromQuery, fields::Fields},
     },
 };
 

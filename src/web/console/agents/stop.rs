@@ -7,22 +7,25 @@ use axum::{
 };
 use tower_sessions::Session;
 
-use super::{
-    super::{
-        Shared,
-        form::{Form, Problems},
-        frame::{Frame, Moment, Page, back_to, html, refused},
-        guard::Admin,
-    },
-    Head, find, parse_id,
-};
+use super::{Head, find, parse_id};
 use crate::{
     domain::{Agent, Error, Result},
     service::{
-        Services, agents, api_keys,
-        live_tokens::{self, Count},
+        Services, agents,
+        credentials::api_keys,
+        tokens::live_tokens::{self, Count},
     },
-    web::failure::Failure,
+    web::{
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Frame, Moment, Page, back_to, html, refused},
+            },
+        },
+        failure::Failure,
+    },
 };
 
 /// Suspends: one click, as it can be undone.

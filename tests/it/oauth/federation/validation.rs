@@ -343,7 +343,7 @@ async fn fetches_cannot_reach_private_networks(db: Database) {
         let mut payload = workload_claims(&server, &inside);
         payload["iss"] = json!(issuer);
         refused(&present(&server, &key.sign(&payload), &[]).await, 400, "invalid_grant");
-        let found = aims::service::fetch::json(&jwks_uri, false).await;
+        let found = aims::service::credentials::federation::fetch::json(&jwks_uri, false).await;
         assert!(found.is_err(), "{host}");
         let error = found.unwrap_err();
         let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());

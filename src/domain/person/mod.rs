@@ -1,0 +1,4 @@
+//! Administrators and their passwords.
+
+pub mod administrator;
+pub mod password;

@@ -1,0 +1,202 @@
+//! The frame of every change: the caller's authority is read again inside the transaction, and what was done is
+//! recorded in it.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::{
+    caller::{AgentCaller, Caller, Principal},
+    policy::{Action, Authority},
+};
+use crate::{
+    clock::Environment,
+    domain::{
+        AgentId, AuthFailure, CapabilitySet, Error, Result, Timestamp,
+        audit::{AuditAction, Event, Resource},
+    },
+    service::Services,
+    store::{
+        Conn, Tx,
+        names::{self, Named},
+        people::sessions,
+        principals,
+    },
+};
+
+/// A change under way: the transaction, who makes it, and what they may do at this moment.
+pub struct Act<'t> {
+    /// The transaction.
+    pub tx: &'t mut Tx,
+    /// Who makes the change.
+    pub caller: Caller,
+    /// What the caller may do, as of this transaction.
+    pub authority: Authority,
+    /// The moment of the change.
+    pub now: Timestamp,
+    env: Environment,
+}
+
+impl Act<'_> {
+    /// Lends the connection to a store function.
+    pub fn conn(&mut self) -> Conn<'_> {
+        self.tx.conn()
+    }
+
+    /// Refuses a name that was just taken if a reader may confuse it with another name. No other transaction can take such a name
+    /// in the meantime: write transactions run one after another, across all nodes.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], with the other name.
+    pub(in crate::service) async fn require_distinct(&mut self, named: Named, name: &str) -> Result<()> {
+        match names::similar(self.conn(), named, name).await? {
+            Some(other) => Err(Error::Conflict(format!("This name is too similar to one in use: {other}").into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Records what was done. `subject` is the agent it was done to.
+    pub fn audit(
+        &mut self,
+        action: AuditAction,
+        resource: impl Into<Option<Resource>>,
+        subject: Option<AgentId>,
+        mut details: Value,
+    ) {
+        if let (Some(agent), Some(members)) = (self.caller.on_behalf_of(), details.as_object_mut()) {
+            members.insert("on_behalf_of".to_owned(), agent.to_string().into());
+        }
+        self.tx.audit(Event {
+            id: self.env.uuid(),
+            at: self.now,
+            actor: self.caller.actor(),
+            subject,
+            action,
+            resource: resource.into(),
+            details,
+            ip: self.caller.origin.ip,
+            success: true,
+            request_id: self.caller.origin.request_id.clone(),
+        });
+    }
+}
+
+impl Services {
+    /// Makes a change: checks that `caller` may do `action` as things stand inside the transaction, runs `change`, and
+    /// returns when it and its audit records are durable. A denial is recorded.
+    ///
+    /// # Errors
+    /// What `change` returns; [`Error::Unauthenticated`] when the caller's credential ended since it was checked;
+    /// [`Error::Denied`] when its authority did; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too
+    /// old for `action`.
+    pub(in crate::service) async fn change<T, F>(&self, caller: &Caller, action: Action, change: F) -> Result<T>
+    where
+        F: for<'a, 't> FnOnce(&'a mut Act<'t>) -> BoxFuture<'a, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (acting, env) = (caller.clone(), self.env.clone());
+        let outcome = self
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let now = env.now();
+                    let authority = current_authority(tx, &acting, now).await?;
+                    authority.require(action, now)?;
+                    change(&mut Act { tx, caller: acting, authority, now, env }).await
+                })
+            })
+            .await;
+        match (&outcome, &caller.principal) {
+            (Err(Error::Denied(denial)), _) => self.record_denial(caller, action, denial).await?,
+            (Err(Error::Unauthenticated(failure)), Principal::Agent(agent)) => {
+                return self.refuse_token(&caller.origin, Some(agent), *failure).await;
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Returns an error unless `caller` may do `action`, outside of a transaction. A denial is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too old.
+    pub async fn permit(&self, caller: &Caller, action: Action) -> Result<()> {
+        let outcome = Authority::of(caller).require(action, self.env.now());
+        if let Err(Error::Denied(denial)) = &outcome {
+            self.record_denial(caller, action, denial).await?;
+        }
+        outcome
+    }
+}
+
+async fn current_authority(tx: &mut Tx, caller: &Caller, now: Timestamp) -> Result<Authority> {
+    match &caller.principal {
+        Principal::System => Ok(Authority::Unlimited),
+        Principal::Agent(agent) => Ok(Authority::Limited(standing_in(tx, agent, now).await??)),
+        Principal::Administrator(person) => {
+            let signed_in = sessions::signed_in(tx.conn(), person.session, sessions::Oldest::at(now)).await?;
+            let signed_in = signed_in.ok_or(AuthFailure::NoSession)?;
+            Ok(Authority::Role { role: signed_in.administrator.role, proved_at: signed_in.session.proved_at })
+        }
+    }
+}
+
+impl Services {
+    /// What is left of a token's authority by the live view.
+    ///
+    /// # Errors
+    /// The outer one when the database fails; the inner one says why nothing is left.
+    pub(in crate::service) async fn standing(
+        &self,
+        token: &AgentCaller,
+        now: Timestamp,
+    ) -> Result<Result<CapabilitySet, AuthFailure>> {
+        let mut chain = Vec::with_capacity(1 + token.actors.len());
+        for link in token.links() {
+            match self.principals.agent(&self.store, link.agent, now).await? {
+                Some(principal) => chain.push(principal),
+                None => return Ok(Err(AuthFailure::InvalidToken)),
+            }
+        }
+        Ok(standing(token, &chain, now))
+    }
+}
+
+/// The same as a transaction sees it.
+pub(in crate::service) async fn standing_in(
+    tx: &mut Tx,
+    token: &AgentCaller,
+    now: Timestamp,
+) -> Result<Result<CapabilitySet, AuthFailure>> {
+    let mut chain = Vec::with_capacity(1 + token.actors.len());
+    for link in token.links() {
+        match tx.principal(link.agent, now).await? {
+            Some(principal) => chain.push(principal),
+            None => return Ok(Err(AuthFailure::InvalidToken)),
+        }
+    }
+    Ok(standing(token, &chain, now))
+}
+
+/// What is left of a token's authority, given what the agents of its chain are now: no more than each of them holds.
+fn standing(
+    token: &AgentCaller,
+    chain: &[Arc<principals::Principal>],
+    now: Timestamp,
+) -> Result<CapabilitySet, AuthFailure> {
+    let subject = chain.first().ok_or(AuthFailure::InvalidToken)?;
+    let mut authority = token.authority.clone();
+    for (link, principal) in token.links().zip(chain) {
+        crate::service::tokens::check_status(principal.status)?;
+        let obtained = link.acting.map(|acting| acting.obtained);
+        let allowed = link.acting.is_none_or(|acting| subject.delegation_to(link.agent) == Some(acting.delegation));
+        let revoked = [link.presented, obtained].into_iter().flatten().any(|token| principal.has_revoked(token));
+        if principal.token_epoch != link.token_epoch || revoked || !allowed {
+            return Err(AuthFailure::InvalidToken);
+        }
+        principal.check(link.credential, now)?;
+        authority = authority.intersection(&principal.capabilities);
+    }
+    Ok(authority)
+}

@@ -1,0 +1,6 @@
+//! Credentials of agents: API keys, public keys and federated identities.
+
+pub mod api_keys;
+pub mod federation;
+pub mod public_keys;
+pub(super) mod ways_in;

@@ -1,0 +1,234 @@
+//! Second factors: an authenticator app, and recovery codes for when it is lost.
+
+use serde_json::json;
+
+pub use crate::crypto::TotpSecret;
+
+use super::{
+    administrators::find,
+    sign_in::{Pending, Proof},
+};
+use crate::{
+    crypto::{MasterKey, OpaqueSecret},
+    domain::{
+        AdministratorId, AuthFailure, Error, Invalid, Result,
+        audit::{AuditAction, Event, Resource},
+    },
+    service::{
+        Services,
+        core::{
+            caller::{Caller, Origin},
+            policy::Action,
+            throttle::{Throttle, to_the_end},
+        },
+    },
+    store::people::{
+        administrators,
+        factors::{self, Totp},
+    },
+};
+
+/// How many recovery codes there are at first.
+pub const RECOVERY_CODES: usize = 10;
+
+const NO_MASTER_KEY: Error = Error::Refused("Authenticator apps need MASTER_KEY or MASTER_KEY_FILE to be set");
+
+/// How the administrator who asks proves who they are besides the password.
+#[derive(Clone, Copy, Debug)]
+pub struct Overview {
+    /// Whether an authenticator app is asked for a code.
+    pub totp: bool,
+    /// Recovery codes that were not used yet.
+    pub recovery_codes_left: i64,
+}
+
+/// What the administrator who asks has.
+///
+/// # Errors
+/// When the database fails.
+pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
+    services.permit(caller, Action::ManageAccount).await?;
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let mut read = services.store.read().await?;
+    let totp = factors::totp(read.conn(), id).await?.is_some();
+    Ok(Overview { totp, recovery_codes_left: factors::recovery_codes_left(read.conn(), id).await? })
+}
+
+/// Checks a code of the authenticator, or a recovery code, of somebody who gave the right password.
+///
+/// # Errors
+/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
+    let (services, origin, pending, code) = (services.clone(), origin.clone(), *pending, code.to_owned());
+    to_the_end(async move { judge(&services, &origin, &pending, &code).await }).await
+}
+
+async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
+    let id = pending.administrator();
+    let mut read = services.store.read().await?;
+    let person = administrators::find(read.conn(), id).await?.filter(crate::domain::Administrator::is_enabled);
+    let person = person.ok_or(AuthFailure::WrongCredentials)?;
+    let totp = factors::totp(read.conn(), id).await?;
+    drop(read);
+    let throttle = Throttle::of(origin, Some(&person.username));
+    let counted = throttle.count(services, Some(id)).await?;
+    let secret = match (&services.master_key, totp) {
+        (Some(master), Some(totp)) => Some(open(master, id, &totp)?),
+        _ => None,
+    };
+    let now = services.env.now();
+    let step = secret.and_then(|secret| secret.step_of(code, now));
+    let recovery = OpaqueSecret::typed(code).hash();
+    let (env, from) = (services.env.clone(), origin.clone());
+    let method = services
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                let (method, fresh) = match step {
+                    Some(step) => ("authenticator", factors::use_totp_step(tx.conn(), id, step).await?),
+                    None => ("recovery code", factors::use_recovery_code(tx.conn(), id, recovery, now).await?),
+                };
+                if fresh {
+                    counted.forgive(tx).await?;
+                }
+                if fresh && step.is_none() {
+                    // Whether or not a session begins: a code that is gone has a record that tells where it went.
+                    let left = factors::recovery_codes_left(tx.conn(), id).await?;
+                    tx.audit(Event {
+                        id: env.uuid(),
+                        at: now,
+                        actor: Some(id.into()),
+                        subject: None,
+                        action: AuditAction::FactorChanged,
+                        resource: Some(Resource::Administrator(id)),
+                        details: json!({ "factor": "recovery codes", "change": "used", "left": left }),
+                        ip: from.ip,
+                        success: true,
+                        request_id: from.request_id,
+                    });
+                }
+                Ok(fresh.then_some(method))
+            })
+        })
+        .await?;
+    match method {
+        Some(method) => Ok(Proof { administrator: id, method, password_set_at: Some(pending.password_set_at()) }),
+        None => throttle.refuse(services, origin, Some(id), "code").await,
+    }
+}
+
+/// Begins with a new authenticator: makes its secret, which counts once [`enable_totp`] was given a code of it. Until then the
+/// session keeps it, sealed for the administrator who asks.
+///
+/// # Errors
+/// [`Error::Refused`] where nothing can seal it; [`Error::ProofNeeded`].
+pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecret, Vec<u8>)> {
+    services.permit(caller, Action::ManageFactors).await?;
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let secret = TotpSecret::generate(&services.env);
+    let sealed = seal(services, id, &secret)?;
+    Ok((secret, sealed))
+}
+
+/// Opens what [`new_totp`] sealed; `None` when it was sealed for somebody else, or under another key.
+#[must_use]
+pub fn open_new_totp(services: &Services, caller: &Caller, sealed: &[u8]) -> Option<TotpSecret> {
+    let (master, id) = (services.master_key.as_ref()?, caller.administrator()?);
+    TotpSecret::open(master, &id.to_string(), sealed).ok()
+}
+
+/// Takes an authenticator in use that gave a right code; returns fresh recovery codes.
+///
+/// # Errors
+/// [`Error::Invalid`] for a wrong code; [`Error::ProofNeeded`].
+pub async fn enable_totp(
+    services: &Services,
+    caller: &Caller,
+    secret: &TotpSecret,
+    code: &str,
+) -> Result<Vec<OpaqueSecret>> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let wrong =
+        || Error::field(&["code"], Invalid::new("code_wrong", "This is not the app's present code; try the next"));
+    let last_step = secret.step_of(code, services.env.now()).ok_or_else(wrong)?;
+    let sealed_secret = seal(services, id, secret)?;
+    let codes = new_codes(services);
+    let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
+    services
+        .change(caller, Action::ManageFactors, move |act| {
+            Box::pin(async move {
+                let mut person = find(act, id).await?;
+                factors::put_totp(act.conn(), id, &Totp { sealed_secret, last_step }).await?;
+                factors::put_recovery_codes(act.conn(), id, &hashes).await?;
+                (person.totp_enabled_at, person.updated_at) = (Some(act.now), act.now);
+                administrators::update(act.conn(), &person).await?;
+                let details = json!({ "factor": "authenticator", "change": "added" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(codes)
+}
+
+/// Makes recovery codes in place of those there are.
+///
+/// # Errors
+/// [`Error::Refused`] without an authenticator; [`Error::ProofNeeded`].
+pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Result<Vec<OpaqueSecret>> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    let codes = new_codes(services);
+    let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
+    services
+        .change(caller, Action::ManageFactors, move |act| {
+            Box::pin(async move {
+                if factors::totp(act.conn(), id).await?.is_none() {
+                    return Err(Error::Refused("Recovery codes stand in for an authenticator app; add one first"));
+                }
+                factors::put_recovery_codes(act.conn(), id, &hashes).await?;
+                let details = json!({ "factor": "recovery codes", "change": "renewed" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(codes)
+}
+
+/// Stops to ask for codes.
+///
+/// # Errors
+/// [`Error::ProofNeeded`].
+pub async fn disable_totp(services: &Services, caller: &Caller) -> Result<()> {
+    let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
+    services
+        .change(caller, Action::ManageFactors, move |act| {
+            Box::pin(async move {
+                let mut person = find(act, id).await?;
+                if person.totp_enabled_at.is_none() {
+                    return Ok(());
+                }
+                factors::remove_totp(act.conn(), id).await?;
+                (person.totp_enabled_at, person.updated_at) = (None, act.now);
+                administrators::update(act.conn(), &person).await?;
+                let details = json!({ "factor": "authenticator", "change": "removed" });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}
+
+fn new_codes(services: &Services) -> Vec<OpaqueSecret> {
+    std::iter::repeat_with(|| OpaqueSecret::for_people(&services.env)).take(RECOVERY_CODES).collect()
+}
+
+fn seal(services: &Services, id: AdministratorId, secret: &TotpSecret) -> Result<Vec<u8>> {
+    let master = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
+    secret.seal(master, &services.env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))
+}
+
+fn open(master: &MasterKey, id: AdministratorId, totp: &Totp) -> Result<TotpSecret> {
+    let opened = TotpSecret::open(master, &id.to_string(), &totp.sealed_secret);
+    opened.map_err(|error| Error::Internal(Box::new(error)))
+}

@@ -1,0 +1,9 @@
+//! Administrators: setup, sign-in, sessions, second factors and accounts.
+
+pub mod account;
+pub mod administrators;
+pub mod factors;
+pub mod passkeys;
+pub mod sessions;
+pub mod setup;
+pub mod sign_in;

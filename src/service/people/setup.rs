@@ -1,0 +1,109 @@
+//! The first owner: made once, by whoever holds the setup link that the host's operator was given.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    administrators::{NewAdministrator, add},
+    sign_in::Proof,
+};
+use crate::{
+    crypto::{OpaqueSecret, PasswordHash},
+    domain::{AdministratorId, Denial, Error, Result, Role, audit::AuditAction},
+    service::{
+        Services,
+        core::{
+            caller::{Caller, Origin},
+            policy::Action,
+            refusals::By,
+        },
+    },
+    store::people::administrators,
+};
+
+/// How long a setup link counts.
+pub const LINK_LIFE: Duration = Duration::from_hours(1);
+
+const GONE: Error = Error::NotFound("Setup link");
+
+/// Makes a setup link's token while there is no administrator; one that was made before no longer counts.
+///
+/// # Errors
+/// When the database fails.
+pub async fn make_token(services: &Services) -> Result<Option<OpaqueSecret>> {
+    let secret = OpaqueSecret::for_url(&services.env);
+    let hash = secret.hash();
+    let made = services
+        .change(&Caller::system(), Action::ManageAdministrators, move |act| {
+            Box::pin(async move {
+                if administrators::any(act.conn()).await? {
+                    return Ok(false);
+                }
+                let expires_at = act.now.plus(LINK_LIFE);
+                administrators::put_setup_token(act.conn(), hash, expires_at).await?;
+                act.audit(AuditAction::SetupTokenCreated, None, None, json!({ "expires_at": expires_at }));
+                Ok(true)
+            })
+        })
+        .await?;
+    Ok(made.then_some(secret))
+}
+
+/// Whether there is an administrator already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_done(services: &Services) -> Result<bool> {
+    administrators::any(services.store.read().await?.conn()).await
+}
+
+/// Whether a setup link counts. One that does not is refused on the record.
+///
+/// # Errors
+/// [`Error::Denied`] for a token that was never given out or has expired; [`Error::NotFound`] once it was used.
+pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<()> {
+    let mut read = services.store.read().await?;
+    let found = administrators::setup_token(read.conn(), OpaqueSecret::hash_of(token)).await?;
+    match found {
+        Some(token) if token.used_at.is_some() => return Err(GONE),
+        Some(token) if services.env.now() < token.expires_at => return Ok(()),
+        _ if administrators::any(read.conn()).await? => return Err(GONE),
+        _ => drop(read),
+    }
+    let details = json!({ "reason": "invalid_setup_link" });
+    services.record_refusal(AuditAction::AuthFailed, origin, By::NOBODY, None, details).await?;
+    Err(Denial::SetupLink.into())
+}
+
+/// Makes the first owner, and uses up the link.
+///
+/// # Errors
+/// As [`check`].
+pub async fn complete(services: &Services, origin: Origin, token: &str, new: NewAdministrator) -> Result<Proof> {
+    check(services, &origin, token).await?;
+    let hash = OpaqueSecret::hash_of(token);
+    let password = PasswordHash::of(&services.passwords, &services.env, new.password).await?;
+    let id = AdministratorId(services.env.uuid());
+    let (username, display_name) = (new.username, new.display_name);
+    let password_set_at = services
+        .change(&Caller::host(origin), Action::ManageAdministrators, move |act| {
+            Box::pin(async move {
+                if administrators::any(act.conn()).await? {
+                    return Err(GONE);
+                }
+                let now = act.now;
+                let token = administrators::setup_token(act.conn(), hash).await?;
+                if token.is_none_or(|token| token.expires_at <= now) {
+                    return Err(Denial::SetupLink.into());
+                }
+                if !administrators::use_setup_token(act.conn(), hash, now).await? {
+                    return Err(GONE);
+                }
+                add(act, id, username, display_name, Role::Owner, &password).await?;
+                Ok(now)
+            })
+        })
+        .await?;
+    Ok(Proof { administrator: id, method: "setup", password_set_at: Some(password_set_at) })
+}

@@ -1,0 +1,133 @@
+//! Foreign issuers that vouch for agents, as stored.
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        AgentId, Error, FederatedIdentityId, Result, Timestamp,
+        credential::federation::{FederatedIdentity, Trust},
+    },
+    store::{
+        db::{Conn, on},
+        stored,
+    },
+};
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    agent_id: Uuid,
+    issuer: String,
+    jwks_uri: Option<String>,
+    audience: String,
+    claims: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for FederatedIdentity {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: FederatedIdentityId(row.id),
+            agent: AgentId(row.agent_id),
+            trust: Trust {
+                issuer: row.issuer,
+                jwks_uri: row.jwks_uri,
+                audience: row.audience,
+                claims: stored("set of claims", serde_json::from_str(&row.claims))?,
+            },
+            created_at: Timestamp::from_micros(row.created_at),
+        })
+    }
+}
+
+/// Adds one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: Conn<'_>, identity: &FederatedIdentity) -> Result<()> {
+    const SQL: &str = "INSERT INTO federated_identities (id, agent_id, issuer, jwks_uri, audience, claims, created_at, \
+        subject) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let trust = &identity.trust;
+    let claims = serde_json::to_string(&trust.claims).map_err(|error| Error::Internal(Box::new(error)))?;
+    on!(conn, |c| sqlx::query(SQL)
+        .bind(identity.id.0)
+        .bind(identity.agent.0)
+        .bind(&trust.issuer)
+        .bind(&trust.jwks_uri)
+        .bind(&trust.audience)
+        .bind(&claims)
+        .bind(identity.created_at.as_micros())
+        .bind(trust.claims.get("sub"))
+        .execute(c)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// Those of an agent, oldest first; there are few.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str = "SELECT * FROM federated_identities WHERE agent_id = $1 ORDER BY created_at, id";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await?);
+    rows.into_iter().map(FederatedIdentity::try_from).collect()
+}
+
+/// Some of those that trust an issuer and do not ask for another `sub`, `limit` at most.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_subject(
+    conn: Conn<'_>,
+    issuer: &str,
+    subject: Option<&str>,
+    limit: i64,
+) -> Result<Vec<FederatedIdentity>> {
+    const SQL: &str =
+        "SELECT * FROM federated_identities WHERE issuer = $1 AND (subject = $2 OR subject IS NULL) LIMIT +$3";
+    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(issuer).bind(subject).bind(limit).fetch_all(c).await?);
+    rows.into_iter().map(FederatedIdentity::try_from).collect()
+}
+
+/// The other agents with an identity that a token could satisfy together with this one. Claims that cannot be read count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn overlapping(conn: Conn<'_>, agent: AgentId, trust: &Trust) -> Result<Vec<AgentId>> {
+    /// Where the identity asks for a `sub`, the index leaves out all that ask for another.
+    const OF_SUBJECT: &str = "SELECT agent_id, claims FROM federated_identities \
+        WHERE issuer = $1 AND agent_id <> $2 AND (subject = $3 OR subject IS NULL)";
+    const OF_ISSUER: &str = "SELECT agent_id, claims FROM federated_identities WHERE issuer = $1 AND agent_id <> $2";
+    let subject = trust.claims.get("sub");
+    let mut overlapping = BTreeSet::new();
+    on!(conn, |c| {
+        let query = sqlx::query_as::<_, (Uuid, String)>(if subject.is_some() { OF_SUBJECT } else { OF_ISSUER });
+        let query = query.bind(&trust.issuer).bind(agent.0);
+        let query = if subject.is_some() { query.bind(subject) } else { query };
+        // Streamed: a whole fleet may trust one issuer.
+        let mut rows = query.fetch(c);
+        while let Some((other, claims)) = rows.try_next().await? {
+            if serde_json::from_str(&claims).map_or(true, |claims| trust.overlaps(&claims)) {
+                overlapping.insert(AgentId(other));
+            }
+        }
+    });
+    Ok(overlapping.into_iter().collect())
+}
+
+/// Removes one of an agent; `None` when it has no such one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: Conn<'_>, agent: AgentId, id: FederatedIdentityId) -> Result<Option<FederatedIdentity>> {
+    const SQL: &str = "DELETE FROM federated_identities WHERE id = $1 AND agent_id = $2 RETURNING *";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).bind(agent.0).fetch_optional(c).await?);
+    row.map(FederatedIdentity::try_from).transpose()
+}

@@ -1,0 +1,5 @@
+//! Tables of administrators, their second factors and their sessions.
+
+pub mod administrators;
+pub mod factors;
+pub mod sessions;

@@ -1,0 +1,143 @@
+//! Protected resources, as stored.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        Error, Limit, Page, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
+        token::protected_resource::Position,
+    },
+    store::{
+        db::{Conn, on},
+        stored,
+    },
+};
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    identifier: String,
+    name: String,
+    scope: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for ProtectedResource {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: ProtectedResourceId(row.id),
+            identifier: stored("resource identifier", ResourceUri::parse(&row.identifier))?,
+            name: row.name,
+            capabilities: stored("resource scope", Self::parse_capabilities(&row.scope))?,
+            created_at: Timestamp::from_micros(row.created_at),
+            updated_at: Timestamp::from_micros(row.updated_at),
+        })
+    }
+}
+
+/// Adds a resource; `false` when its identifier, or an equivalent one, is taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: Conn<'_>, resource: &ProtectedResource) -> Result<bool> {
+    const SQL: &str = "INSERT INTO resources (id, identifier, name, scope, created_at, updated_at, normal_form) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+    let inserted = on!(conn, |c| sqlx::query(SQL)
+        .bind(resource.id.0)
+        .bind(resource.identifier.as_str())
+        .bind(&resource.name)
+        .bind(resource.capabilities.as_scope())
+        .bind(resource.created_at.as_micros())
+        .bind(resource.updated_at.as_micros())
+        .bind(resource.identifier.normal_form())
+        .execute(c)
+        .await?
+        .rows_affected());
+    Ok(inserted == 1)
+}
+
+/// Adds the normal forms of identifiers that an earlier version registered. Of several equivalent ones the oldest gets it; the
+/// others are found by their exact text only.
+///
+/// # Errors
+/// When the database fails.
+pub async fn add_normal_forms(mut conn: Conn<'_>) -> Result<()> {
+    const MISSING: &str = "SELECT * FROM resources WHERE normal_form IS NULL ORDER BY created_at, id";
+    const ADD: &str = "UPDATE resources SET normal_form = $2 WHERE id = $1 AND normal_form IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM resources WHERE normal_form = $2)";
+    let rows: Vec<Row> = on!(&mut conn, |c| sqlx::query_as(MISSING).fetch_all(c).await?);
+    for row in rows {
+        let resource = ProtectedResource::try_from(row)?;
+        let normal_form = resource.identifier.normal_form();
+        on!(&mut conn, |c| sqlx::query(ADD).bind(resource.id.0).bind(normal_form).execute(c).await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// The resource with this identifier of the record.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: Conn<'_>, id: ProtectedResourceId) -> Result<Option<ProtectedResource>> {
+    const SQL: &str = "SELECT * FROM resources WHERE id = $1";
+    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    row.map(ProtectedResource::try_from).transpose()
+}
+
+/// The resource with this identifier, or else with an equivalent one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_identifier(conn: Conn<'_>, identifier: &ResourceUri) -> Result<Option<ProtectedResource>> {
+    const SQL: &str = "SELECT * FROM resources WHERE identifier = $1 OR normal_form = $2 \
+        ORDER BY CASE WHEN identifier = $1 THEN 0 ELSE 1 END LIMIT 1";
+    let row: Option<Row> = on!(conn, |c| {
+        sqlx::query_as(SQL).bind(identifier.as_str()).bind(identifier.normal_form()).fetch_optional(c).await?
+    });
+    row.map(ProtectedResource::try_from).transpose()
+}
+
+/// A page of resources in the order of registration, after `after`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Result<Page<ProtectedResource, Position>> {
+    const SQL: &str = "SELECT * FROM resources WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT +$3";
+    let (created_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.as_micros(), id.0));
+    let rows: Vec<Row> = on!(conn, |c| {
+        sqlx::query_as(SQL).bind(created_at).bind(id).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
+    });
+    let resources = rows.into_iter().map(ProtectedResource::try_from).collect::<Result<_>>()?;
+    Ok(Page::cut(resources, limit, |resource: &ProtectedResource| (resource.created_at, resource.id)))
+}
+
+/// Writes name and capabilities; the identifier never changes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update(conn: Conn<'_>, resource: &ProtectedResource) -> Result<()> {
+    const SQL: &str = "UPDATE resources SET name = $2, scope = $3, updated_at = $4 WHERE id = $1";
+    on!(conn, |c| sqlx::query(SQL)
+        .bind(resource.id.0)
+        .bind(&resource.name)
+        .bind(resource.capabilities.as_scope())
+        .bind(resource.updated_at.as_micros())
+        .execute(c)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// Removes a resource.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: Conn<'_>, id: ProtectedResourceId) -> Result<()> {
+    const SQL: &str = "DELETE FROM resources WHERE id = $1";
+    on!(conn, |c| sqlx::query(SQL).bind(id.0).execute(c).await.map(drop))?;
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! The tokens of an agent that count, what descends from them, and which agents may act for it.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use tower_sessions::Session;
+
+use super::{Head, find, parse_id, show::Place};
+use crate::{
+    domain::{
+        Agent, AgentId, AgentName, Error, Invalid, Limit, Result, Timestamp,
+        token::{DelegatedToken, delegation::Delegation},
+    },
+    service::{
+        Services,
+        agents::{self, delegates},
+        tokens::{
+            live_tokens::{self, Count, LiveToken},
+            revocation,
+        },
+    },
+    web::{
+        api::paging::Cursor,
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Frame, Moment, Page, back_to, html},
+                query::{Params, Query},
+            },
+        },
+        failure::Failure,
+    },
+};
+
+const LIMIT: u16 = 50;
+/// Most descendants of one token that are shown.
+const SHOWN: usize = 20;
+
+/// A token as the page shows it.
+struct Row {
+    jti: String,
+    audience: String,
+    /// For whom it acts, if its bearer does so for another.
+    on_behalf_of: Option<AgentId>,
+    issued: Moment,
+    expires: Moment,
+    ip: Option<String>,
+    descendants: Vec<Descendant>,
+    /// How many more there are than are shown.
+    more: usize,
+}
+
+/// A token that was made of another.
+struct Descendant {
+    jti: String,
+    /// Who acts with it.
+    actor: Option<AgentId>,
+    depth: usize,
+    expires: Moment,
+}
+
+impl Row {
+    fn of(token: LiveToken, now: Timestamp) -> Self {
+        let descendant = |token: &DelegatedToken| Descendant {
+            jti: token.jti.to_string(),
+            actor: token.links.last().map(|link| link.agent),
+            depth: token.links.len().saturating_sub(1),
+            expires: Moment::at(token.expires_at, now),
+        };
+        Self {
+            jti: token.jti.to_string(),
+            audience: token.audience,
+            on_behalf_of: (!token.actors.is_empty()).then_some(token.subject),
+            issued: Moment::at(token.issued_at, now),
+            expires: Moment::at(token.expires_at, now),
+            ip: token.ip,
+            more: token.descendants.len().saturating_sub(SHOWN),
+            descendants: token.descendants.iter().take(SHOWN).map(descendant).collect(),
+        }
+    }
+}
+
+struct Delegate {
+    id: AgentId,
+    name: String,
+    since: Moment,
+}
+
+impl Delegate {
+    fn of(delegation: Delegation, now: Timestamp) -> Self {
+        Self { id: delegation.delegate, name: delegation.delegate_name, since: Moment::at(delegation.created_at, now) }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "tokens/of_agent.html")]
+struct TokensPage {
+    frame: Frame,
+    head: Head,
+    tokens: Vec<Row>,
+    next: Option<String>,
+    delegates: Vec<Delegate>,
+    form: Form,
+    problems: Problems,
+}
+
+impl TokensPage {
+    async fn of(
+        services: &Services,
+        admin: &Admin,
+        frame: Frame,
+        agent: &Agent,
+        before: Option<i64>,
+        params: &Params,
+    ) -> Result<Self> {
+        let now = services.env.now();
+        let page = live_tokens::list(services, admin, agent.id, before, Limit::of(LIMIT)).await?;
+        let delegates = delegates::list(services, admin, agent.id).await?;
+        Ok(Self {
+            frame: frame.at("agents"),
+            head: Head::of(services, admin, agent, "tokens").await?,
+            tokens: page.items.into_iter().map(|token| Row::of(token, now)).collect(),
+            next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path_of(agent.id))),
+            delegates: delegates.into_iter().map(|delegation| Delegate::of(delegation, now)).collect(),
+            form: Form::default(),
+            problems: Problems::default(),
+        })
+    }
+}
+
+fn path_of(agent: AgentId) -> String {
+    format!("/console/agents/{agent}/tokens")
+}
+
+/// The tokens of an agent, newest first, and its delegates.
+pub(in crate::web::console) async fn of_agent(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+    Query(Place(before), params): Query<Place>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    Ok(Page(TokensPage::of(&services, &admin, frame, &agent, before, &params).await?))
+}
+
+/// Ends every token of an agent, and what descends from them.
+pub(in crate::web::console) async fn end(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&id)?;
+    let ended = revocation::revoke_all(&services, &admin, agent).await?;
+    let message = match ended {
+        Count { tokens, may_be_more: true } => {
+            format!("All tokens have ended, {tokens} or more. Its keys work as before.")
+        }
+        Count { tokens: 1, .. } => "One token has ended. Its keys work as before.".to_owned(),
+        Count { tokens, .. } => format!("{tokens} tokens have ended. Its keys work as before."),
+    };
+    back_to(&session, &path_of(agent), message).await
+}
+
+/// Lets another agent act for an agent.
+pub(in crate::web::console) async fn add_delegate(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    match add(&services, &admin, agent.id, form.get("delegate").trim()).await {
+        Ok(added) => {
+            let message = format!("{} may act for {} now.", added.delegate_name, agent.name);
+            back_to(&session, &path_of(agent.id), message).await
+        }
+        Err(error) => {
+            let status = Problems::status(&error);
+            let problems = Problems::from_error(error, "delegate")?;
+            let page = TokensPage::of(&services, &admin, frame, &agent, None, &Params::default()).await?;
+            Ok(html(status, &TokensPage { form, problems, ..page }))
+        }
+    }
+}
+
+async fn add(services: &Services, admin: &Admin, agent: AgentId, name: &str) -> Result<Delegation> {
+    let unknown = || Error::field(&["delegate"], Invalid::new("unknown", "No agent has this name"));
+    let name = AgentName::parse(name).map_err(|_| unknown())?;
+    let delegate = match agents::by_name(services, admin, &name).await {
+        Err(Error::NotFound(_)) => return Err(unknown()),
+        found => found?,
+    };
+    delegates::add(services, admin, agent, delegate.id).await
+}
+
+/// Forbids an agent to act for another.
+pub(in crate::web::console) async fn remove_delegate(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path((agent, delegate)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&agent)?;
+    delegates::remove(&services, &admin, agent, parse_id(&delegate)?).await?;
+    let message = "It may not act for this agent any more, and the tokens by which it did have ended.";
+    back_to(&session, &path_of(agent), message).await
+}

@@ -1,0 +1,135 @@
+//! The foreign issuers that vouch for an agent: a section of the page of its keys, and a form for more.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+use tower_sessions::Session;
+
+use crate::{
+    domain::{
+        Error, FederatedIdentityId, Invalid, Result, Timestamp,
+        credential::federation::{FederatedIdentity, Trust},
+    },
+    service::credentials::federation,
+    web::{
+        console::{
+            Shared,
+            agents::{Head, find, parse_id},
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Frame, Moment, Page, back_to, html},
+            },
+        },
+        failure::Failure,
+        request::fields::Fields,
+    },
+};
+
+/// A federated identity as the table shows it.
+pub(in crate::web::console) struct Row {
+    pub(in crate::web::console) id: String,
+    pub(in crate::web::console) issuer: String,
+    pub(in crate::web::console) audience: String,
+    pub(in crate::web::console) claims: Vec<(String, String)>,
+    pub(in crate::web::console) added: Moment,
+}
+
+impl Row {
+    pub(in crate::web::console) fn of(identity: FederatedIdentity, now: Timestamp) -> Self {
+        Self {
+            id: identity.id.to_string(),
+            issuer: identity.trust.issuer,
+            audience: identity.trust.audience,
+            claims: identity.trust.claims.into_iter().collect(),
+            added: Moment::at(identity.created_at, now),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "federated_identities/new.html")]
+struct NewPage {
+    frame: Frame,
+    head: Head,
+    form: Form,
+    problems: Problems,
+}
+
+/// The form for a federated identity.
+pub(in crate::web::console) async fn new_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
+    Ok(Page(NewPage { frame: frame.at("agents"), head, form: Form::default(), problems: Problems::default() }))
+}
+
+/// Trusts an issuer to vouch for an agent.
+pub(in crate::web::console) async fn add(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let added = match form.read(read) {
+        Ok(trust) => federation::add(&services, &admin, agent.id, trust).await,
+        Err(error) => Err(error),
+    };
+    match added {
+        Ok(identity) => {
+            let message = format!("{} vouches for {} now.", identity.trust.issuer, agent.name);
+            back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
+        }
+        Err(error) => {
+            let status = Problems::status(&error);
+            let problems = Problems::from_error(error, "")?;
+            let head = Head::of(&services, &admin, &agent, "keys").await?;
+            Ok(html(status, &NewPage { frame: frame.at("agents"), head, form, problems }))
+        }
+    }
+}
+
+fn read(fields: &mut Fields) -> Option<Trust> {
+    let issuer = fields.required("issuer", |text| Trust::parse_issuer(text.trim()));
+    let jwks_uri = fields.optional("jwks_uri", |text| {
+        Some(text.trim()).filter(|text| !text.is_empty()).map(Trust::parse_jwks_uri).transpose()
+    });
+    let audience = fields.required("audience", |text| Trust::parse_audience(text.trim()));
+    let claims = fields.required("claims", parse_claims);
+    Some(Trust { issuer: issuer?, jwks_uri: jwks_uri.flatten(), audience: audience?, claims: claims? })
+}
+
+/// Reads a claim a line, `name=value`.
+fn parse_claims(text: &str) -> Result<std::collections::BTreeMap<String, String>, Invalid> {
+    let mut claims = Map::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| Invalid::new("claims", "Write a claim a line: name=value"))?;
+        claims.insert(name.trim().to_owned(), Value::String(value.trim().to_owned()));
+    }
+    Trust::parse_claims(&Value::Object(claims))
+}
+
+/// Trusts an issuer no more.
+pub(in crate::web::console) async fn remove(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path((agent, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let agent = parse_id(&agent)?;
+    let id = FederatedIdentityId::parse(&id).ok_or(Error::NotFound("Federated identity"))?;
+    federation::remove(&services, &admin, agent, id).await?;
+    let message = "The issuer is not trusted any more, and the tokens that were issued at its word have ended.";
+    back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
+}

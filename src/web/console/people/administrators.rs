@@ -1,0 +1,245 @@
+//! The pages of administrators, for owners.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use tower_sessions::Session;
+
+use super::setup::{read_new, read_password};
+use crate::{
+    domain::{Administrator, AdministratorId, Error, Result, Role, Timestamp},
+    service::{
+        Action, Services,
+        people::{administrators, sessions},
+    },
+    web::{
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Frame, Moment, Page, back_to, refused, unprocessable},
+            },
+        },
+        failure::Failure,
+    },
+};
+
+/// An administrator as pages show them.
+struct Row {
+    id: String,
+    username: String,
+    display_name: String,
+    role: Role,
+    status: &'static str,
+    created: Moment,
+    last_sign_in: Option<Moment>,
+    totp: bool,
+}
+
+impl Row {
+    fn of(person: &Administrator, now: Timestamp) -> Self {
+        Self {
+            id: person.id.to_string(),
+            username: person.username.to_string(),
+            display_name: person.display_name.clone(),
+            role: person.role,
+            status: if person.is_enabled() { "active" } else { "disabled" },
+            created: Moment::at(person.created_at, now),
+            last_sign_in: person.last_sign_in_at.map(|at| Moment::at(at, now)),
+            totp: person.totp_enabled_at.is_some(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "administrators/list.html")]
+struct ListPage {
+    frame: Frame,
+    people: Vec<Row>,
+}
+
+/// Everybody who may sign in, or might.
+pub(in crate::web::console) async fn list(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let now = services.env.now();
+    let people = administrators::list(&services, &admin).await?;
+    let people = people.iter().map(|person| Row::of(person, now)).collect();
+    Ok(Page(ListPage { frame: frame.at("administrators"), people }))
+}
+
+#[derive(Template)]
+#[template(path = "administrators/new.html")]
+struct NewPage {
+    frame: Frame,
+    form: Form,
+    problems: Problems,
+}
+
+/// The form for a new administrator.
+pub(in crate::web::console) async fn new_page(frame: Frame) -> impl IntoResponse {
+    Page(NewPage { frame: frame.at("administrators"), form: Form::default(), problems: Problems::default() })
+}
+
+/// Adds an administrator.
+pub(in crate::web::console) async fn create(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    form: Form,
+) -> Result<Response, Failure> {
+    let created = match form.read(|fields| read_new(fields, &form, None)) {
+        Ok(new) => administrators::create(&services, &admin, new).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(id) => {
+            let message = "They can sign in now. Have them change the password that you chose.";
+            back_to(&session, &format!("/console/administrators/{id}"), message).await
+        }
+        Err(error) => {
+            let problems = Problems::from_error(error, "username")?;
+            Ok(unprocessable(&NewPage { frame: frame.at("administrators"), form, problems }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "administrators/show.html")]
+struct ShowPage {
+    frame: Frame,
+    person: Row,
+    sessions: usize,
+    /// Whether whoever looks sees themselves.
+    own: bool,
+    problems: Problems,
+}
+
+impl ShowPage {
+    async fn of(services: &Services, admin: &Admin, frame: Frame, id: AdministratorId) -> Result<Self> {
+        let person = administrators::get(services, admin, id).await?;
+        Ok(Self {
+            frame: frame.at("administrators"),
+            person: Row::of(&person, services.env.now()),
+            sessions: sessions::count_of(services, admin, id).await?,
+            own: admin.administrator() == Some(id),
+            problems: Problems::default(),
+        })
+    }
+}
+
+/// One administrator.
+pub(in crate::web::console) async fn show(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    Ok(Page(ShowPage::of(&services, &admin, frame, parse_id(&id)?).await?))
+}
+
+/// Changes what an administrator is called and may do.
+pub(in crate::web::console) async fn update(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let read = form.read(|fields| {
+        let display_name = fields.required("display_name", Administrator::parse_display_name);
+        let role = fields.required("role", Role::parse);
+        Some((display_name?, role?))
+    });
+    let role = read.as_ref().ok().map(|(_, role)| *role);
+    let updated = match read {
+        Ok((display_name, role)) => administrators::update(&services, &admin, id, display_name, role).await,
+        Err(error) => Err(error),
+    };
+    let may_look = role.is_none_or(|role| role >= Action::ListAdministrators.demands_role());
+    if updated.is_ok() && admin.administrator() == Some(id) && !may_look {
+        return back_to(&session, "/console", "Saved. You are no longer an owner.").await;
+    }
+    answer(&services, &admin, frame, &session, id, updated, "Saved. A change of role counts from their next click on.")
+        .await
+}
+
+/// Keeps an administrator from signing in.
+pub(in crate::web::console) async fn disable(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let path = format!("/console/administrators/{id}");
+    match administrators::disable(&services, &admin, id).await {
+        Ok(()) => back_to(&session, &path, "Disabled, and signed out everywhere.").await,
+        Err(error @ Error::Refused(_)) => refused(&session, &path, &error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lets an administrator sign in again.
+pub(in crate::web::console) async fn enable(
+    State(services): Shared,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    administrators::enable(&services, &admin, id).await?;
+    back_to(&session, &format!("/console/administrators/{id}"), "They can sign in again.").await
+}
+
+/// Sets another's password.
+pub(in crate::web::console) async fn reset_password(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let id = parse_id(&id)?;
+    let person = administrators::get(&services, &admin, id).await?;
+    let reset = match form.read(|fields| read_password(fields, &form, Some(&person.username))) {
+        Ok(password) => {
+            administrators::reset_password(&services, &admin, id, password, form.is_on("every_factor")).await
+        }
+        Err(error) => Err(error),
+    };
+    answer(&services, &admin, frame, &session, id, reset, "The password is set, and they are signed out everywhere.")
+        .await
+}
+
+async fn answer(
+    services: &Services,
+    admin: &Admin,
+    frame: Frame,
+    session: &Session,
+    id: AdministratorId,
+    outcome: Result<()>,
+    message: &str,
+) -> Result<Response, Failure> {
+    match outcome {
+        Ok(()) => back_to(session, &format!("/console/administrators/{id}"), message).await,
+        Err(error) => {
+            let problems = Problems::from_error(error, "")?;
+            let page = ShowPage::of(services, admin, frame, id).await?;
+            Ok(unprocessable(&ShowPage { problems, ..page }))
+        }
+    }
+}
+
+fn parse_id(id: &str) -> Result<AdministratorId> {
+    AdministratorId::parse(id).ok_or(Error::NotFound("Administrator"))
+}

@@ -1,0 +1,12 @@
+//! The HTTP server: connections, limits, timeouts, cross-origin rules and response headers.
+
+pub(super) mod admission;
+pub(super) mod arrival;
+pub(super) mod connections;
+pub(super) mod cors;
+pub(super) mod host;
+pub(super) mod patience;
+pub(super) mod patterns;
+pub mod rate_limit;
+pub mod security_headers;
+pub mod serve;

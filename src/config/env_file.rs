@@ -1,4 +1,4 @@
-//! The file `.env`, read as data: nothing in it is expanded or executed. README.md describes the grammar.
+//! The file `.env`, read as data: nothing in it is expanded or executed. docs/operations.md describes the grammar.
 
 use std::{collections::HashMap, fs, io, path::Path};
 
@@ -144,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn the_example_in_the_readme_is_read_as_it_says() {
-        let readme = include_str!("../../README.md");
-        let (_, example) = readme.split_once("```sh\n# A comment.\n").unwrap();
+    fn the_example_in_the_documentation_is_read_as_it_says() {
+        let page = include_str!("../../docs/operations.md");
+        let (_, example) = page.split_once("```sh\n# A comment.\n").unwrap();
         let values = parse(example.split_once("```").unwrap().0.as_bytes()).unwrap();
         assert_eq!(values["LOG_FORMAT"], "json");
         assert_eq!(values["JWT_SECRET_KEY"], "anything but a single quote");

@@ -218,13 +218,3 @@ fn no_secret_is_shown() {
     }
     assert!(!problems(&[("JWT_SECRET_KEY", "canary"), ("MASTER_KEY", "canary")]).contains("canary"));
 }
-
-#[test]
-fn the_readme_shows_the_same_table() {
-    let readme = include_str!("../../README.md");
-    for Setting { name, default, meaning } in SETTINGS {
-        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
-        let row = format!("| `{name}` | {default} | {meaning} |");
-        assert!(readme.contains(&row), "README.md lacks the row\n{row}");
-    }
-}

@@ -1,4 +1,4 @@
-//! Wires the house together and owns what runs in the background.
+//! Assembles the service from its layers and runs the background tasks.
 
 pub mod master_key;
 
@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     clock::Environment,
     config::{Config, MasterKeySource, Signing, default_master_key},
-    crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret, PasswordLine},
+    crypto::{Keyring, MasterKey, NonceKey, OpaqueSecret, PasswordQueue},
     domain::{Error, audit::Head},
     service::{
         Services, Settings,
@@ -42,20 +42,20 @@ use crate::{
     },
 };
 
-/// For how many agents in memory one token is remembered, too.
+/// Ratio of the agents in memory to the verified tokens in memory.
 const AGENTS_PER_TOKEN: usize = 2;
-/// How often the counts of suppressed refusals are looked through.
-const REFUSALS_EVERY: Duration = Duration::from_secs(10);
-/// How often sessions that ended are removed.
-const SWEEP_EVERY: Duration = Duration::from_mins(5);
-/// How often signing keys are looked after: well before a key that another node made signs.
-const SIGNING_KEYS_EVERY: Duration = Duration::from_secs(30);
-/// How long any of these may take.
-const LONGEST: Duration = Duration::from_mins(1);
-/// How often the rate limits forget addresses that have been quiet.
-const LIMITS_EVERY: Duration = Duration::from_mins(1);
+/// Interval of recording the counts of suppressed refusals.
+const REFUSALS_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval of deleting ended sessions.
+const SESSIONS_INTERVAL: Duration = Duration::from_mins(5);
+/// Interval of signing key maintenance. Short enough that every node knows a new key long before the key signs.
+const SIGNING_KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// Time limit of one run of these jobs.
+const JOB_TIMEOUT: Duration = Duration::from_mins(1);
+/// Interval of discarding inactive clients from the rate limits.
+const RATE_LIMITS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Why the service does not start; every message is meant for the operator.
+/// Why the service cannot start. The messages are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database cannot be opened.
@@ -64,27 +64,24 @@ pub enum StartError {
     /// The signing keys cannot be loaded.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// The master key's file cannot be used.
+    /// The master key file cannot be read or written.
     #[error("cannot use the master key file {0}: {1}")]
     MasterKeyFile(PathBuf, #[source] io::Error),
-    /// The master key's file holds something else.
+    /// The master key file does not contain a master key.
     #[error("the master key file {0} does not hold 64 hexadecimal digits")]
     MasterKeyForm(PathBuf),
-    /// The master key's file is gone, and what was sealed with it is not.
-    #[error(
-        "the master key file {0} is missing, but the database holds signing keys that were sealed with it; restore the \
-         file"
-    )]
+    /// The master key file is missing, but the database contains keys sealed with it.
+    #[error("the master key file {0} is missing, but the database holds signing keys sealed with it; restore the file")]
     MasterKeyLost(PathBuf),
     /// The database failed.
     #[error("the database failed: {0}")]
     Store(#[from] Error),
 }
 
-/// Why the service stopped by itself. The message is for the operator.
+/// Why the service stopped without being asked to. The message is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// A task that should run as long as the service ended. This is a defect.
+    /// A task ended that should run until the service stops. This is a bug.
     #[error("{0} ended unexpectedly; restart the service")]
     Task(&'static str),
     /// The database files were deleted, moved or replaced.
@@ -92,36 +89,37 @@ pub enum Stopped {
     Files(#[from] FileReplaced),
 }
 
-/// The service, ready to be served.
+/// The service, ready to serve requests.
 pub struct App {
     services: Arc<Services>,
     limits: RateLimits,
     config: Config,
-    has_lost_database: bool,
+    may_have_lost_database: bool,
 }
 
 impl App {
-    /// Opens the database, brings it up to date, and has keys of the algorithm sign that is set.
+    /// Opens the database, applies migrations, and makes sure that a key of the configured algorithm signs tokens.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn open_to_serve(config: Config, env: Environment) -> Result<Self, StartError> {
         let app = Self::open(config, env).await?;
-        signing_keys::begin(&app.services).await?;
+        signing_keys::activate(&app.services).await?;
         resources::complete(&app.services).await?;
         Ok(app)
     }
 
-    /// Opens the database, brings it up to date, and loads the signing keys.
+    /// Opens the database, applies migrations, and loads the signing keys.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn open(config: Config, env: Environment) -> Result<Self, StartError> {
         let db = Db::open(&config.database, Mode::Write).await?;
-        Self::over(db, config, env).await
+        Self::with_database(db, config, env).await
     }
 
-    /// Opens the database also where a running service uses it, for changes that no process keeps in memory. Makes none.
+    /// Opens an existing database, even if a running service uses it. Only for changes to data that the service does
+    /// not cache.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -131,17 +129,17 @@ impl App {
             Err(OpenError::InUse(_)) => Db::open(&config.database, Mode::Beside).await?,
             opened => opened?,
         };
-        Self::over(db, config, env).await
+        Self::with_database(db, config, env).await
     }
 
-    async fn over(db: Db, config: Config, env: Environment) -> Result<Self, StartError> {
+    async fn with_database(db: Db, config: Config, env: Environment) -> Result<Self, StartError> {
         let principals = Principals::new(config.agents_in_memory);
         if db.is_shared() {
             principals.bypass();
         }
-        let forgetful = principals.clone();
-        let store = Store::start(db, Arc::new(move |changes| forgetful.forget(changes)));
-        let has_lost_database = has_lost_database(&config, &store).await?;
+        let cache = principals.clone();
+        let store = Store::start(db, Arc::new(move |changes| cache.forget(changes)));
+        let may_have_lost_database = may_have_lost_database(&config, &store).await?;
         let master_key = master_key::load(&config, &store, &env).await?;
         let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {
@@ -165,7 +163,7 @@ impl App {
             refusals: Refusals::default(),
             keyring: CurrentKeyring::new(keyring),
             dpop_nonces: nonce_key(&config, master_key.as_ref())?,
-            passwords: PasswordLine::default(),
+            passwords: PasswordQueue::default(),
             master_key,
             checker: Checker::default(),
             ending: watch::Sender::new(false),
@@ -176,10 +174,10 @@ impl App {
             auth: RateLimit::new("auth", config.rate_limit_auth),
             api: RateLimit::new("api", config.rate_limit_api),
         };
-        Ok(Self { services: Arc::new(services), limits, config, has_lost_database })
+        Ok(Self { services: Arc::new(services), limits, config, may_have_lost_database })
     }
 
-    /// What the operator must know of the files that were found.
+    /// Returns a warning for the operator if the database seems to have been lost.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let (Location::Sqlite(database), MasterKeySource::File { path: key, .. }) =
@@ -188,40 +186,41 @@ impl App {
             return None;
         };
         let (database, key) = (database.display(), key.display());
-        self.has_lost_database.then(|| {
+        self.may_have_lost_database.then(|| {
             format!(
-                "the database {database} is new, but its master key {key} was there already. If AIMS ran here before, stop it now \
-                 and restore the database: {database} alone, without {database}-wal, is no copy of it. If it did not, all is well"
+                "the database {database} is new, but its master key {key} already existed. If AIMS has run here before, \
+                 stop it now and restore the database, including {database}-wal: {database} alone is not a complete \
+                 copy. Otherwise, ignore this warning"
             )
         })
     }
 
-    /// The use cases.
+    /// Returns the service layer.
     #[must_use]
     pub const fn services(&self) -> &Arc<Services> {
         &self.services
     }
 
-    /// Whether there is an administrator already.
+    /// Returns true if an administrator agent exists.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn is_set_up(&self) -> Result<bool, Error> {
         bootstrap::is_done(&self.services).await
     }
 
-    /// Makes the first administrator where there is none.
+    /// Creates the first administrator agent and its key, unless one exists.
     ///
     /// # Errors
-    /// When the database fails, or an agent of that name holds nothing.
+    /// If the database fails, or an agent of that name exists without capabilities.
     pub async fn bootstrap(&self) -> Result<Option<AdministratorKey>, Error> {
         bootstrap::run(&self.services).await
     }
 
-    /// Makes a link that sets up the first administrator of the console, while there is none.
+    /// Creates a link to set up the first owner account of the console, unless an account exists.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn setup_url(&self) -> Result<Option<SecretString>, Error> {
         let token = setup::make_token(&self.services).await?;
         let page = self.config.public_url.at("/console/setup");
@@ -229,26 +228,26 @@ impl App {
         Ok(token.map(|token| url(token).into()))
     }
 
-    /// Whether anybody may sign in to the console.
+    /// Returns true if the console has an administrator account.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn has_administrator(&self) -> Result<bool, Error> {
         setup::is_done(&self.services).await
     }
 
-    /// Makes another key for an administrator.
+    /// Creates another key for an administrator agent.
     ///
     /// # Errors
-    /// When there is none, or the database fails.
+    /// If no administrator agent exists, or the database fails.
     pub async fn recover(&self) -> Result<AdministratorKey, Error> {
         bootstrap::recover(&self.services).await
     }
 
-    /// Serves until `shutdown` completes, then finishes what was begun and closes the database.
+    /// Serves requests until `shutdown` completes, then completes pending requests and closes the database.
     ///
     /// # Errors
-    /// [`Stopped`] when it did all that by itself, as it cannot go on.
+    /// [`Stopped`] if the service could not continue and shut down by itself.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Stopped> {
         let mut background = self.start_background();
         let limits: Limits = self.config.serving.clone();
@@ -269,7 +268,7 @@ impl App {
         outcome
     }
 
-    /// Finishes what was begun and closes the database.
+    /// Completes pending writes and closes the database.
     pub async fn close(self) {
         if let Err(error) = self.services.record_suppressed(true).await {
             let refusals = self.services.refusals.suppressed();
@@ -278,7 +277,7 @@ impl App {
         self.services.store.clone().close().await;
     }
 
-    /// Starts what runs beside the requests; it ends when the set is dropped.
+    /// Starts the background tasks. They stop when the returned set is dropped.
     fn start_background(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         if self.services.store.db().is_shared() {
@@ -288,24 +287,24 @@ impl App {
             tasks.spawn(async move { signing_keys::follow(&services).await });
         }
         let services = self.services.clone();
-        tasks.spawn(every(REFUSALS_EVERY, "counts of suppressed refusals wait to be recorded", move || {
+        tasks.spawn(run_every(REFUSALS_INTERVAL, "cannot record the counts of suppressed refusals", move || {
             let services = services.clone();
             async move { services.record_suppressed(false).await }
         }));
         let services = self.services.clone();
-        tasks.spawn(every(SWEEP_EVERY, "sessions that ended were not removed", move || {
+        tasks.spawn(run_every(SESSIONS_INTERVAL, "cannot delete ended sessions", move || {
             let services = services.clone();
             async move { sessions::sweep(&services).await }
         }));
         let services = self.services.clone();
-        tasks.spawn(every(SIGNING_KEYS_EVERY, "signing keys were not looked after", move || {
+        tasks.spawn(run_every(SIGNING_KEYS_INTERVAL, "cannot maintain the signing keys", move || {
             let services = services.clone();
             async move { signing_keys::maintain(&services).await }
         }));
         tasks.spawn(crate::service::audit::keep_indexed(self.services.store.clone()));
         let limits = self.limits.clone();
         tasks.spawn(async move {
-            let mut ticks = interval(LIMITS_EVERY);
+            let mut ticks = interval(RATE_LIMITS_INTERVAL);
             loop {
                 ticks.tick().await;
                 limits.auth.retain_recent();
@@ -316,38 +315,38 @@ impl App {
     }
 }
 
-/// Waits until the service cannot continue.
+/// Waits until the service cannot continue, and returns the reason.
 async fn stopped(background: &mut JoinSet<()>, store: &Store) -> Stopped {
     let stopped = tokio::select! {
         replaced = store.files_replaced() => replaced.into(),
         Some(_) = background.join_next() => Stopped::Task("a background task"),
         () = store.ended() => Stopped::Task("the database writer"),
     };
-    // A missing file also ends the writer, which may be noticed first.
+    // Missing files also stop the writer, which may be noticed first.
     match store.db().replaced_file() {
         Ok(Some(replaced)) => replaced.into(),
         _ => stopped,
     }
 }
 
-/// Does something again and again, from now on. What takes too long is given up: a database that falls silent must not end it for
-/// good.
-async fn every<F>(period: Duration, failure: &'static str, job: impl Fn() -> F)
+/// Runs a job periodically, starting now. A run that exceeds [`JOB_TIMEOUT`] is cancelled, so that a database that
+/// stops responding does not stop the job for good.
+async fn run_every<F>(period: Duration, failure: &'static str, job: impl Fn() -> F)
 where
     F: Future<Output = Result<(), Error>>,
 {
     let mut ticks = interval(period);
     loop {
         ticks.tick().await;
-        let done = timeout(LONGEST, job()).await;
-        if let Err(error) = done.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
+        let outcome = timeout(JOB_TIMEOUT, job()).await;
+        if let Err(error) = outcome.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into())))) {
             tracing::warn!(error = error.with_causes(), "{failure}");
         }
     }
 }
 
-/// Whether nothing is in the database, though the file that its first start makes beside it is there.
-async fn has_lost_database(config: &Config, store: &Store) -> Result<bool, StartError> {
+/// Returns true if the database is empty although its default master key file exists, which the first start creates.
+async fn may_have_lost_database(config: &Config, store: &Store) -> Result<bool, StartError> {
     let (Location::Sqlite(database), MasterKeySource::File { path, .. }) = (&config.database, &config.master_key)
     else {
         return Ok(false);
@@ -372,7 +371,7 @@ async fn load_keyring(
     }
 }
 
-/// What all nodes share keys the nonces, so that each knows those of the others.
+/// Derives the nonce key from a secret that all nodes share, so that each node accepts the nonces of the others.
 fn nonce_key(config: &Config, master_key: Option<&MasterKey>) -> Result<NonceKey, StartError> {
     match (&config.signing, master_key) {
         (Signing::Asymmetric(_), Some(master)) => Ok(NonceKey::of_master_key(master)),
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_cannot_write_any_more_ends() {
+    async fn the_service_stops_if_the_database_writer_ends() {
         let folder = TempDir::new().unwrap();
         let app = open(&folder).await;
         let mut services = Arc::into_inner(app.services).unwrap();
@@ -415,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_without_its_background_ends() {
+    async fn the_service_stops_if_a_background_task_ends() {
         let folder = TempDir::new().unwrap();
         let app = open(&folder).await;
         let mut background = app.start_background();
@@ -425,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_ends_when_it_is_told_to() {
+    async fn the_service_stops_on_shutdown() {
         let folder = TempDir::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         open(&folder).await.serve(listener, async {}).await.unwrap();

@@ -1,4 +1,4 @@
-//! Time and randomness. Everything that needs either is handed one of these; nothing else reads the system's.
+//! Time and randomness as parameters. No other code reads the system clock or the system's random number generator.
 
 use std::{fmt, sync::Arc};
 
@@ -6,43 +6,43 @@ use uuid::{Builder, Uuid};
 
 use crate::domain::Timestamp;
 
-/// Tells the time.
+/// A source of the current time.
 pub trait Clock: Send + Sync {
-    /// The present moment.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
-/// Gives unpredictable bytes.
+/// A cryptographically secure source of random bytes.
 pub trait Rng: Send + Sync {
-    /// Fills `bytes` with random ones.
+    /// Fills `bytes` with random bytes.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+        #[expect(clippy::disallowed_methods, reason = "the only code that reads the system clock")]
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp::from_micros(0).plus(since_epoch.unwrap_or_default())
     }
 }
 
-/// The cryptographic library's generator.
+/// The random number generator of the cryptographic library.
 #[derive(Debug)]
 pub struct SystemRng;
 
 impl Rng for SystemRng {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's randomness")]
-    #[expect(clippy::expect_used, reason = "without randomness no secret can be made: nothing may go on")]
+    #[expect(clippy::disallowed_methods, reason = "the only code that reads system randomness")]
+    #[expect(clippy::expect_used, reason = "no secret can be generated without randomness")]
     fn fill(&self, bytes: &mut [u8]) {
-        aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
+        aws_lc_rs::rand::fill(bytes).expect("the operating system provides random bytes");
     }
 }
 
-/// A clock and a generator together, as the services carry them.
+/// The clock and the random number generator of the service.
 #[derive(Clone)]
 pub struct Environment {
     clock: Arc<dyn Clock>,
@@ -50,25 +50,25 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The machine's own.
+    /// Creates an environment with the system's clock and random number generator.
     #[must_use]
     pub fn system() -> Self {
         Self::new(Arc::new(SystemClock), Arc::new(SystemRng))
     }
 
-    /// A chosen clock and generator.
+    /// Creates an environment with the given clock and random number generator.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
         Self { clock, rng }
     }
 
-    /// The present moment.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Random bytes.
+    /// Returns random bytes.
     #[must_use]
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -76,7 +76,7 @@ impl Environment {
         bytes
     }
 
-    /// A fresh `UUIDv7` (RFC 9562 §5.7): ordered by time, to the millisecond.
+    /// Returns a new `UUIDv7` (RFC 9562 §5.7), which sorts by time, to the millisecond.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         let millis = u64::try_from(self.now().as_micros().div_euclid(1_000)).unwrap_or_default();

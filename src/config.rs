@@ -1,4 +1,4 @@
-//! Every setting: read from the environment and `.env`, checked all at once, secrets redacted.
+//! The settings, read from the environment and `.env`. All mistakes are reported at once; secrets are redacted.
 
 mod env_file;
 mod parse;
@@ -29,56 +29,84 @@ use crate::{
 };
 use parse::HINT;
 
-/// A setting: its name, what it is when not set, and what it means.
+/// A setting.
 pub struct Setting {
     /// The environment variable.
     pub name: &'static str,
-    /// The value when not set.
+    /// The value if it is not set.
     pub default: &'static str,
-    /// What it means.
+    /// What it controls, in Markdown.
     pub meaning: &'static str,
 }
 
-macro_rules! settings {
-    ($($name:literal, $default:literal, $meaning:literal;)+) => {
-        /// Every setting. `README.md` shows the same table.
-        pub const SETTINGS: &[Setting] = &[$(Setting { name: $name, default: $default, meaning: $meaning }),+];
+/// Settings that belong together.
+pub struct Section {
+    /// The heading in the reference.
+    pub title: &'static str,
+    /// The settings, in the order of the reference.
+    pub settings: &'static [Setting],
+}
+
+macro_rules! sections {
+    ($($title:literal { $($name:literal, $default:literal, $meaning:literal;)+ })+) => {
+        /// Every setting. `docs/configuration.md` is generated from this table.
+        pub const SECTIONS: &[Section] = &[$(Section {
+            title: $title,
+            settings: &[$(Setting { name: $name, default: $default, meaning: $meaning }),+],
+        }),+];
     };
 }
 
-settings! {
-    "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, `postgres://user:password@host/name`, or `postgres:///name?host=/socket/folder`";
-    "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on";
-    "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path. Issuer and audience of access tokens, exactly as written. By default with the port of `LISTEN_ADDR`";
-    "TRUSTED_PROXIES", "", "Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed";
-    "CORS_ORIGINS", "", "Origins such as `https://app.example`, separated by commas, whose pages may call the JSON API and introspection from a browser";
-    "JWT_ALGORITHM", "ES256", "Signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`";
-    "JWT_SECRET_KEY", "", "Shared secret of at least 32 bytes; switches to `HS256`";
-    "SIGNING_KEY_ROTATION_DAYS", "30", "How long a key signs access tokens before the next one does, 1 to 365; 0: until `aims signing-keys rotate`";
-    "JWT_EXPIRATION_MINUTES", "30", "Life of an access token, 1 to 1440";
-    "DELEGATION_DEPTH_MAX", "5", "How many agents may act for another one after the other, 0 to 16; 0: none may";
-    "FEDERATION_ALLOW_PRIVATE_ADDRESSES", "false", "`true`: foreign issuers may be asked for their keys at loopback, link-local and private addresses, and over http";
-    "KEY_ROTATION_GRACE_HOURS", "24", "How long a rotated API key still works, 0 to 720";
-    "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute and client address";
-    "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute and client address";
-    "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals recorded one by one, per minute and client address, agent or account; the rest are counted";
-    "AUDIT_REFUSALS_TOTAL_PER_MINUTE", "1000", "Refusals recorded one by one, per minute on each node, 100 to 1000000000. Parts are reserved for agents, for people and their accounts, and for networks with few refusals";
-    "MASTER_KEY", "", "64 hexadecimal digits that seal the signing keys in the database";
-    "MASTER_KEY_FILE", "aims.master-key", "File that holds the master key; by default beside the SQLite database, made at the first start. PostgreSQL needs this or `MASTER_KEY`";
-    "AGENTS_IN_MEMORY", "16384", "Most agents that are remembered, 1024 to 16777216, as a rule at 1.3 KiB each; whoever else comes is read from the database";
-    "MAX_CONNECTIONS", "4096", "Most connections at a time, 1 to 65536; a further one takes the place of one that its client has left idle, or waits";
-    "MAX_REQUESTS", "1024", "Most requests at a time, 1 to 65536; further ones are answered with 503 and `Retry-After`. While most are turned away, a sixteenth of it";
-    "HEADER_TIMEOUT_SECONDS", "10", "How long a request's headers may take, and a connection may idle, 1 to 600";
-    "REQUEST_TIMEOUT_SECONDS", "30", "How long a request may take to arrive, and then until its answer begins, 1 to 600";
-    "DRAIN_SECONDS", "9", "How long requests may take to finish at the end, 0 to 600";
-    "LOG_LEVEL", "info", "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `aims=debug`";
-    "LOG_FORMAT", "text", "`text` or `json`";
+sections! {
+    "Network" {
+        "LISTEN_ADDR", "127.0.0.1:8000", "Address and port to listen on.";
+        "PUBLIC_URL", "http://localhost:8000", "The URL that clients use, without a path. It is the issuer and the audience of access tokens, byte for byte. The default has the port of `LISTEN_ADDR`.";
+        "TRUSTED_PROXIES", "", "Addresses and networks of reverse proxies, separated by commas. AIMS reads the client address from the `X-Forwarded-For` header of these proxies only.";
+        "CORS_ORIGINS", "", "Origins such as `https://app.example`, separated by commas. Scripts on their pages may call the JSON API and introspection.";
+    }
+    "Storage and secrets" {
+        "DATABASE_URL", "sqlite:///./aims.db", "`sqlite:///./relative.db`, `sqlite:////absolute.db`, `postgres://user:password@host/name` or `postgres:///name?host=/socket/folder`.";
+        "MASTER_KEY", "", "The key that encrypts the signing keys in the database: 64 hexadecimal digits.";
+        "MASTER_KEY_FILE", "aims.master-key", "The file that holds the master key. With SQLite, the default is beside the database, and the first start creates the file. With PostgreSQL, set this or `MASTER_KEY`.";
+    }
+    "Tokens and keys" {
+        "JWT_ALGORITHM", "ES256", "The algorithm that signs access tokens: `ES256`, `EdDSA`, `RS256`, or `HS256` with `JWT_SECRET_KEY`.";
+        "JWT_SECRET_KEY", "", "A shared secret of at least 32 bytes. Setting it selects `HS256`.";
+        "JWT_EXPIRATION_MINUTES", "30", "Lifetime of access tokens, 1 to 1440 minutes.";
+        "SIGNING_KEY_ROTATION_DAYS", "30", "How long a signing key signs before it is rotated, 0 to 365 days. 0 turns automatic rotation off.";
+        "KEY_ROTATION_GRACE_HOURS", "24", "How long an API key still works after it is rotated, 0 to 720 hours, unless the request says otherwise.";
+        "DELEGATION_DEPTH_MAX", "5", "How many agents may act on behalf of one another in a chain, 0 to 16. 0 turns delegation off.";
+        "FEDERATION_ALLOW_PRIVATE_ADDRESSES", "false", "`true` allows AIMS to fetch the keys of external issuers from loopback, link-local and private addresses, and over plain HTTP.";
+    }
+    "Rate limits" {
+        "RATE_LIMIT_AUTH_PER_MINUTE", "20", "Token exchanges and sign-ins per minute, for each client address.";
+        "RATE_LIMIT_API_PER_MINUTE", "60", "Other requests per minute, for each client address.";
+        "AUDIT_REFUSALS_PER_MINUTE", "60", "Refusals with an audit record of their own per minute, for each client address, agent and account. AIMS summarises the rest.";
+        "AUDIT_REFUSALS_TOTAL_PER_MINUTE", "1000", "Refusals with an audit record of their own per minute on each node, 100 to 1000000000. Parts are reserved for agents, for people and their accounts, and for networks with few refusals.";
+    }
+    "Capacity and timeouts" {
+        "MAX_CONNECTIONS", "4096", "Open connections, 1 to 65536. Others wait until one closes.";
+        "MAX_REQUESTS", "1024", "Requests in progress, 1 to 65536. AIMS rejects others with 503 and `Retry-After`. Requests that still send a large body may take a sixteenth of them.";
+        "AGENTS_IN_MEMORY", "16384", "Agents in the cache, 1024 to 16777216, typically 1.3 KiB each. AIMS reads other agents from the database.";
+        "HEADER_TIMEOUT_SECONDS", "10", "How long a client may take to send the headers of a request, and a connection may stay idle, 1 to 600 seconds.";
+        "REQUEST_TIMEOUT_SECONDS", "30", "How long a client may take to send the body of a request, and then AIMS to start its response, 1 to 600 seconds.";
+        "DRAIN_SECONDS", "9", "How long requests in progress may take to finish at shutdown, 0 to 600 seconds.";
+    }
+    "Logging" {
+        "LOG_LEVEL", "info", "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `aims=debug`.";
+        "LOG_FORMAT", "text", "`text` or `json`.";
+    }
 }
 
-/// Largest body that is read, in bytes.
+/// Every setting, in the order of the reference.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+/// Largest request body, in bytes.
 const BODY_BYTES: usize = 1024 * 1024;
 
-/// A setting that is not valid: its name, what is wrong, and what is allowed.
+/// An invalid setting: its name, what is wrong, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem(String);
 
@@ -88,12 +116,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What signs access tokens.
+/// How access tokens are signed.
 #[derive(Clone, Debug)]
 pub enum Signing {
     /// A generated key pair.
     Asymmetric(SigningAlgorithm),
-    /// A shared secret, with HS256.
+    /// A shared secret (HS256).
     SharedSecret(SecretString),
 }
 
@@ -104,77 +132,77 @@ pub enum MasterKeySource {
     Value(MasterKey),
     /// From a file.
     File {
-        /// The file.
+        /// The file that holds it.
         path: PathBuf,
-        /// Whether the first start makes it.
+        /// Whether the first start creates the file.
         may_create: bool,
     },
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs.
+    /// One JSON object per line.
     Json,
 }
 
-/// Every setting, checked.
+/// The validated settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the database is.
+    /// Location of the database.
     pub database: Location,
-    /// Where to listen.
+    /// Address to listen on.
     pub listen_addr: SocketAddr,
     /// The URL that clients use.
     pub public_url: PublicUrl,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins whose scripts may read the answers of the JSON API.
+    /// Origins whose scripts may call the JSON API.
     pub cors_origins: Vec<HeaderValue>,
-    /// What signs access tokens.
+    /// How access tokens are signed.
     pub signing: Signing,
-    /// How long a key signs access tokens; `None` for as long as nobody rotates it.
+    /// How long a signing key signs before it is rotated; `None` turns automatic rotation off.
     pub signing_key_rotation: Option<Duration>,
-    /// Life of an access token.
+    /// Lifetime of access tokens.
     pub token_life: Duration,
-    /// How many agents may act for a token's subject one after another.
+    /// Longest chain of agents that act on behalf of one another.
     pub delegation_depth: usize,
-    /// Whether foreign issuers may be asked at private addresses.
+    /// Whether keys of external issuers may be fetched from private addresses and over plain HTTP.
     pub federation_allow_private: bool,
-    /// How long a rotated key still works.
+    /// How long a rotated API key still works by default.
     pub rotation_grace: Duration,
-    /// Token exchanges per minute and client network.
+    /// Token exchanges and sign-ins per minute, for each client network.
     pub rate_limit_auth: NonZeroU32,
-    /// Other requests per minute and client network.
+    /// Other requests per minute, for each client network.
     pub rate_limit_api: NonZeroU32,
-    /// How many refusals are recorded one by one.
+    /// Limits on refusals with an audit record of their own.
     pub refusals: RefusalBounds,
-    /// Most agents that the live view holds.
+    /// Capacity of the live view, in agents.
     pub agents_in_memory: usize,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
-    /// What bounds connections and requests.
+    /// Limits on connections and requests.
     pub serving: Limits,
-    /// What is logged.
+    /// Filter of log lines.
     pub log_level: String,
-    /// How it looks.
+    /// Format of log lines.
     pub log_format: LogFormat,
     shown: Vec<(&'static str, String)>,
 }
 
 impl Config {
-    /// Reads the environment of the process, and `.env` in the working directory for what the environment leaves out.
+    /// Reads the environment, and the file `.env` in the working directory for settings that the environment lacks.
     ///
     /// # Errors
-    /// All settings that cannot be read, or else all that are invalid.
+    /// All settings that cannot be read or, if there are none, all that are invalid.
     pub fn from_env() -> Result<Self, Vec<Problem>> {
         let (mut values, mut problems) = match env_file::read(Path::new(".env")) {
             Ok(values) => (values, Vec::new()),
             Err(problems) => (HashMap::new(), problems),
         };
-        for Setting { name, .. } in SETTINGS {
+        for Setting { name, .. } in settings() {
             match env::var(name) {
                 Ok(value) if value.trim().is_empty() => {}
                 Ok(value) => drop(values.insert((*name).to_owned(), value)),
@@ -185,10 +213,10 @@ impl Config {
         if problems.is_empty() { Self::load(|name| values.get(name).cloned()) } else { Err(problems) }
     }
 
-    /// Reads settings from anywhere; an empty value counts as not set.
+    /// Reads settings through `lookup`. An empty value counts as not set.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All invalid settings.
     pub fn load(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader { lookup: &lookup, problems: Vec::new() };
         let database = reader.parsed("DATABASE_URL", parse::database);
@@ -222,7 +250,7 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be text or json".to_owned()),
         });
-        let mut shown: Vec<_> = SETTINGS.iter().map(|setting| (setting.name, reader.shown(setting))).collect();
+        let mut shown: Vec<_> = settings().map(|setting| (setting.name, reader.shown(setting))).collect();
         for (name, value) in &mut shown {
             match (*name, &public_url, &master_key) {
                 ("PUBLIC_URL", Some(url), _) => url.as_str().clone_into(value),
@@ -267,7 +295,7 @@ impl Config {
         config.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
-    /// Every setting with its value; secrets are not shown.
+    /// Returns every setting with its value; secrets are redacted.
     #[must_use]
     pub fn describe(&self) -> &[(&'static str, String)] {
         &self.shown
@@ -289,7 +317,7 @@ impl Reader<'_> {
     }
 
     fn parsed<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let default = SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.default);
+        let default = settings().find(|setting| setting.name == name).map(|setting| setting.default);
         let text = self.set(name).unwrap_or_else(|| default.unwrap_or_default().to_owned());
         self.check(name, parse(&text))
     }
@@ -339,7 +367,7 @@ impl Reader<'_> {
                 let may_create = matches!(database?, Location::Sqlite(_));
                 let beside = match database? {
                     Location::Sqlite(path) => Some(default_master_key(path)),
-                    // A shared secret signs without a master key, so the file that is named here is never opened.
+                    // HS256 needs no master key, so this file is never opened.
                     Location::Postgres(_) if matches!(signing, None | Some(Signing::SharedSecret(_))) => {
                         Some(PathBuf::from("aims.master-key"))
                     }
@@ -363,13 +391,13 @@ impl Reader<'_> {
     }
 }
 
-/// Where the master key of an SQLite database is when nothing else is said.
+/// Returns the default path of the master key for an SQLite database.
 #[must_use]
 pub fn default_master_key(database: &Path) -> PathBuf {
     database.with_extension("master-key")
 }
 
-/// Leaves out the user, the password and the parameters, one of which may be a password.
+/// Removes the user, the password and the parameters, which may include a password.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {

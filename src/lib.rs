@@ -1,16 +1,16 @@
-//! AIMS, the Agent Identity Management System: registers agents, gives them credentials, decides by capability what
-//! each may do, takes that power away at once when asked, and proves afterwards what happened.
+//! AIMS, the Agent Identity Management System: registers agents, issues their credentials and access tokens, decides by
+//! capability what each agent may do, revokes access at once, and keeps a tamper-evident audit log.
 //!
-//! The house, from the inside out; each room knows only those before it:
+//! The modules are layers. Each depends only on those above it in this table:
 //!
-//! | room | what lives there |
+//! | module | contents |
 //! |---|---|
 //! | [`domain`] | types and rules, without I/O |
-//! | [`crypto`] | API keys, hashes, signatures, sealing |
-//! | [`store`] | all SQL, and the one write path |
-//! | [`service`] | the use cases: authorise, change, audit, commit, effects |
-//! | [`web`] | the faces: console, JSON API, OAuth endpoints, documents, and how they are served |
-//! | [`app`] | wires the rooms together and owns the background tasks |
+//! | [`crypto`] | API keys, hashes, signatures, encryption at rest |
+//! | [`store`] | all SQL, and the single write path |
+//! | [`service`] | the operations: authorize, change, audit, commit |
+//! | [`web`] | console, JSON API, OAuth endpoints, documentation, and the HTTP server |
+//! | [`app`] | assembles the layers and runs the background tasks |
 //! | [`cli`] | the commands |
 
 pub mod app;

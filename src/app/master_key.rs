@@ -1,4 +1,4 @@
-//! The master key, from the environment or its file, and files that hold a secret.
+//! The master key, from the environment or its file, and creation of secret files.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,7 +18,8 @@ use crate::{
     store::Store,
 };
 
-/// The master key. A shared secret signs without one, so then a file that nobody made is no mistake.
+/// Loads the master key, or creates its file. Returns `None` if the file does not exist and tokens are signed with a
+/// shared secret, which needs no master key.
 pub(super) async fn load(config: &Config, store: &Store, env: &Environment) -> Result<Option<MasterKey>, StartError> {
     let source = &config.master_key;
     if let (Signing::SharedSecret(_), MasterKeySource::File { path, may_create: false }) = (&config.signing, source)
@@ -32,7 +33,7 @@ pub(super) async fn load(config: &Config, store: &Store, env: &Environment) -> R
 async fn open(source: &MasterKeySource, store: &Store, env: &Environment) -> Result<MasterKey, StartError> {
     match source {
         MasterKeySource::Value(key) => Ok(key.clone()),
-        // Opening the database as a plain file would drop SQLite's locks on it.
+        // Closing another descriptor of the database file would drop SQLite's locks on it.
         MasterKeySource::File { path, .. } if store.db().includes_file(path) => {
             Err(StartError::MasterKeyForm(path.clone()))
         }
@@ -51,23 +52,23 @@ async fn open(source: &MasterKeySource, store: &Store, env: &Environment) -> Res
     }
 }
 
-/// Reads a file that only its owner should be able to read, and warns where others can, too.
+/// Reads a secret file. Warns if users other than its owner can read it.
 fn read_secret(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mode = file.metadata()?.permissions().mode() & 0o7777;
     if mode & 0o044 != 0 {
         let mode = format!("{mode:04o}");
-        tracing::warn!(path = %path.display(), mode, "others than its owner may read the master key; make it 0600");
+        tracing::warn!(path = %path.display(), mode, "other users can read the master key file; set its mode to 0600");
     }
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Creates a file that only its owner can read; one that is there already is an error, not overwritten.
+/// Creates a file that only its owner can read. Never overwrites a file.
 ///
 /// # Errors
-/// When the file exists or cannot be created.
+/// If the file exists or cannot be created.
 pub fn create_secret_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -75,6 +76,6 @@ pub fn create_secret_file(path: &Path) -> io::Result<File> {
 fn write(path: &Path, key: &MasterKey) -> io::Result<()> {
     let mut file = create_secret_file(path)?;
     writeln!(file, "{}", key.to_hex().expose_secret())?;
-    // On disk before anything is sealed with it: a key that a crash loses takes what it sealed along.
+    // Sync before anything is sealed with the key, because losing the key in a crash would lose the sealed values.
     file.sync_all()
 }

@@ -1,5 +1,4 @@
-//! `aims admin` and `aims setup-token`: administrators, for whoever controls the host. They work beside a running
-//! service.
+//! `aims admin` and `aims setup-token`: administrators, managed from the host. Both work while the service runs.
 
 use std::{
     io::{self, BufRead},
@@ -20,26 +19,26 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Add an administrator. The password is read from standard input, or generated and shown once.
+    /// Create an administrator. Without `--password-stdin`, a password is generated and shown once.
     Create(Create),
     /// List the administrators.
     List(Format),
-    /// Set an administrator's password and end their sessions.
+    /// Set an administrator's password, end their sessions and clear failed sign-ins.
     ResetPassword(ResetPassword),
-    /// Keep an administrator from signing in, and end their sessions.
+    /// Disable an administrator and end their sessions.
     Disable(Named),
-    /// Let an administrator sign in again.
+    /// Enable a disabled administrator.
     Enable(Named),
 }
 
 #[derive(Args)]
 pub(super) struct Create {
-    /// The name to sign in with.
+    /// Username to sign in with.
     username: String,
-    /// What the console calls them; the username when left out.
+    /// Display name in the console. Defaults to the username.
     #[arg(long)]
     name: Option<String>,
-    /// `viewer`, `operator` or `owner`.
+    /// Role: `viewer`, `operator` or `owner`.
     #[arg(long, default_value = "viewer")]
     role: String,
     #[command(flatten)]
@@ -48,9 +47,9 @@ pub(super) struct Create {
 
 #[derive(Args)]
 pub(super) struct ResetPassword {
-    /// The name they sign in with.
+    /// Username of the administrator.
     username: String,
-    /// Forget their authenticator, recovery codes and passkeys too.
+    /// Also remove their authenticator app, recovery codes and passkeys.
     #[arg(long)]
     every_factor: bool,
     #[command(flatten)]
@@ -59,7 +58,7 @@ pub(super) struct ResetPassword {
 
 #[derive(Args)]
 pub(super) struct Password {
-    /// Read the password from the first line of standard input; generate one when left out.
+    /// Read the password from the first line of standard input instead of generating one.
     #[arg(long)]
     password_stdin: bool,
     /// Print one JSON object.
@@ -76,7 +75,7 @@ pub(super) struct Format {
 
 #[derive(Args)]
 pub(super) struct Named {
-    /// The name they sign in with.
+    /// Username of the administrator.
     username: String,
 }
 
@@ -128,7 +127,7 @@ async fn reset_password(app: &App, arguments: ResetPassword) -> Result<(), Failu
 }
 
 impl Password {
-    /// The password, and its text when it was generated and has to be shown.
+    /// Returns the password, and its text if it was generated and must be shown.
     fn choose(&self, app: &App, username: &Username) -> Result<(Option<String>, NewPassword), Failure> {
         if self.password_stdin {
             let mut line = String::new();
@@ -144,10 +143,8 @@ impl Password {
     fn tell(&self, username: &Username, generated: Option<String>) -> Result<(), Failure> {
         match (self.json, generated) {
             (true, password) => say(json!({ "username": username.as_str(), "password": password })),
-            (false, Some(password)) => {
-                say(format_args!("{username} signs in with this password, which is shown this once: {password}"))
-            }
-            (false, None) => say(format_args!("{username} signs in with the password that you gave")),
+            (false, Some(password)) => say(format_args!("Password of {username}, shown only once: {password}")),
+            (false, None) => say(format_args!("{username} can sign in with the new password")),
         }
     }
 }
@@ -171,19 +168,19 @@ async fn list(app: &App, format: &Format) -> Result<(), Failure> {
         let state = if person.is_enabled() { "" } else { "  disabled" };
         say(format_args!("{:24} {:9} {}{state}", person.username.as_str(), person.role.as_str(), person.display_name))?;
     }
-    if people.is_empty() { say("there are no administrators; make a link with: aims setup-token") } else { Ok(()) }
+    if people.is_empty() { say("No administrators yet. Create a setup link with: aims setup-token") } else { Ok(()) }
 }
 
 async fn find(app: &App, username: &str) -> Result<Administrator, Failure> {
     let username = parse("the username", Username::parse(username))?;
     match administrators::by_username(app.services(), &Caller::system(), &username).await {
-        Err(Error::NotFound(_)) => Err(format!("nobody is called {username}").into()),
+        Err(Error::NotFound(_)) => Err(format!("no administrator is named {username}").into()),
         found => Ok(found?),
     }
 }
 
 fn parse<T>(what: &str, parsed: Result<T, crate::domain::Invalid>) -> Result<T, Failure> {
-    parsed.map_err(|invalid| format!("{what} is not valid: {}", invalid.message).into())
+    parsed.map_err(|invalid| format!("{what} is not valid: {}", invalid.message()).into())
 }
 
 pub(super) async fn setup_token(format: Format, config: Config) -> Result<ExitCode, Failure> {
@@ -191,13 +188,13 @@ pub(super) async fn setup_token(format: Format, config: Config) -> Result<ExitCo
     let outcome = app.setup_url().await;
     app.close().await;
     let Some(url) = outcome? else {
-        return Err("there is an administrator already; see: aims admin".into());
+        return Err("an administrator already exists; see: aims admin list".into());
     };
     let url = secrecy::ExposeSecret::expose_secret(&url);
     if format.json {
         say(json!({ "setup_url": url }))?;
     } else {
-        say(format_args!("Open this within the hour to become the first owner:\n{url}"))?;
+        say(format_args!("Open this link within one hour to create the first owner:\n{url}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `aims audit`: works beside a running service.
+//! `aims audit`. Both commands work while the service runs.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,15 +29,16 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Walk the whole chain; exit code 1 and the first bad record when it does not hold.
+    /// Verify the whole hash chain. If it is broken, name the first bad record and exit with 1.
     Verify(Verify),
-    /// Move old records to a file, which `verify --archive` still proves.
+    /// Move old records to a file that `verify --archive` can verify.
     Archive(ToArchive),
 }
 
 #[derive(Args)]
 pub(super) struct Verify {
-    /// Walk this archive first; repeated, oldest first. The last must lead to where the database's records begin.
+    /// Verify this archive first. Repeat for several archives, oldest first; the last one must end where the database
+    /// begins.
     #[arg(long, value_name = "FILE")]
     archive: Vec<PathBuf>,
     /// Print one JSON object.
@@ -47,10 +48,10 @@ pub(super) struct Verify {
 
 #[derive(Args)]
 pub(super) struct ToArchive {
-    /// Move what happened before this moment (RFC 3339), or day in UTC, which must be 48 hours ago.
+    /// Move records older than this time (RFC 3339) or day (UTC), at least 48 hours ago.
     #[arg(long, value_name = "DATE")]
     before: String,
-    /// The file to make; it must not exist.
+    /// File to create (gzip, one JSON object per line). It must not exist.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     /// Print one JSON object.
@@ -84,12 +85,12 @@ fn report(archived: Option<Archive>, ToArchive { to, json: as_json, .. }: &ToArc
             last.seq,
             hex(&last.hash)
         ))?,
-        None => say("Nothing happened before that date; no file was made")?,
+        None => say("No records before that date; no file was created")?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file's error does not name it.
+/// I/O errors do not name their file.
 fn named(error: ArchiveError, file: &Path) -> Failure {
     match error {
         ArchiveError::File(error) => format!("cannot use the archive {}: {error}", file.display()).into(),
@@ -108,7 +109,7 @@ async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure
     if let Some(archived) = archived.map(|archived| archived.last).filter(|last| *last != found.start) {
         let place = |head: Head| format!("seq {} ({})", head.seq, hex(&head.hash));
         let (end, start) = (place(archived), place(found.start));
-        return Err(format!("the archives end at {end}, but the database goes on from {start}").into());
+        return Err(format!("the archives end at {end}, but the database begins after {start}").into());
     }
     let hash = hex(&found.head.hash);
     if arguments.json {
@@ -127,19 +128,21 @@ async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure
                 let of_them = match (moved, unproved) {
                     (0, _) => String::new(),
                     (_, 0) => format!(", {moved} of them archived"),
-                    _ => format!(", {moved} of them archived, {unproved} not proved here: name their archives"),
+                    _ => format!(
+                        ", {moved} of them archived, {unproved} not verified: pass their archives with --archive"
+                    ),
                 };
-                say(format_args!("The audit log holds: {} records{of_them}, head {hash}", found.head.seq))?;
+                say(format_args!("The audit log is valid: {} records{of_them}, head {hash}", found.head.seq))?;
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(broken) => Err(format!("the audit log does not hold at seq {}: {}", broken.seq, broken.reason).into()),
+        Some(broken) => Err(format!("the audit log is broken at seq {}: {}", broken.seq, broken.reason).into()),
     }
 }
 
-/// Walks an archive that goes on from `before`.
+/// Verifies an archive that continues from `before`.
 fn verify_archive(path: &Path, before: Option<Head>) -> Result<Archive, Failure> {
     let shown = path.display();
     let found = archive::read(path, before).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    Ok(found.map_err(|broken| format!("{shown} does not hold at seq {}: {}", broken.seq, broken.reason))?)
+    Ok(found.map_err(|broken| format!("{shown} is broken at seq {}: {}", broken.seq, broken.reason))?)
 }

@@ -1,4 +1,4 @@
-//! `aims bootstrap`, and what the first start of `aims serve` shows.
+//! `aims bootstrap`, and the output of the first start of `aims serve`.
 
 use std::{
     fs::{self, File},
@@ -26,8 +26,7 @@ pub(super) struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Make another key for an administrator, when every key of theirs is lost. The service must not be running on
-    /// SQLite.
+    /// Create another API key for an administrator agent whose keys are all lost. With SQLite, stop the service first.
     #[arg(long)]
     new_key: bool,
 }
@@ -43,7 +42,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode
     }
     let app = App::open(config, Environment::system()).await?;
     if let Some(warning) = app.warning() {
-        // Where nobody reads it, the key is still to be shown.
+        // The key must be shown even if standard error is closed.
         let _ = writeln!(io::stderr(), "aims: warning: {warning}");
     }
     let outcome = make(&app, &arguments, &public_url, &database).await;
@@ -51,7 +50,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<ExitCode
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Asks without the lock that a running service holds. A database that cannot be read is not set up.
+/// Reads without the lock that a running service holds. Returns false if the database cannot be read.
 async fn is_set_up(database: &Location) -> bool {
     let answer = async {
         let db = Db::open(database, Mode::Read).await?;
@@ -61,7 +60,7 @@ async fn is_set_up(database: &Location) -> bool {
 }
 
 fn say_nothing_was_changed(arguments: &Arguments) -> Result<(), Failure> {
-    let nothing = "an administrator exists; nothing was changed";
+    let nothing = "an administrator already exists; nothing was changed";
     let json = json!({ "created": false, "message": nothing });
     say(if arguments.json { json.to_string() } else { nothing.to_owned() })
 }
@@ -74,7 +73,7 @@ async fn make(app: &App, arguments: &Arguments, public_url: &PublicUrl, database
     let made = if arguments.new_key {
         app.recover().await?
     } else {
-        app.bootstrap().await?.ok_or("another process made the administrator at this moment")?
+        app.bootstrap().await?.ok_or("another process created the administrator at the same time")?
     };
     let setup_url = app.setup_url().await?;
     match reveal {
@@ -93,13 +92,13 @@ async fn make(app: &App, arguments: &Arguments, public_url: &PublicUrl, database
     Ok(())
 }
 
-/// Where an administrator's key will be shown: on the terminal, or else in a file that only its owner can read.
+/// Where the administrator's key is shown: on the terminal, or in a file that only its owner can read.
 pub(super) enum Reveal {
     Terminal,
     File(Prepared),
 }
 
-/// A file that the key will be in. Until then it has a name of its own, so that no other start in this folder takes it away.
+/// The file for the key. It has a temporary name until the key is in it, so that two starts in one folder do not clash.
 pub(super) struct Prepared {
     file: File,
     own: PathBuf,
@@ -107,7 +106,7 @@ pub(super) struct Prepared {
 }
 
 impl Reveal {
-    /// Makes sure that the key can be shown, before there is one that would be lost.
+    /// Checks that the key can be shown before it is created, so that it cannot be lost.
     pub(super) fn prepare(database: &Location) -> Result<Self, Failure> {
         if io::stdout().is_terminal() {
             return Ok(Self::Terminal);
@@ -121,7 +120,7 @@ impl Reveal {
         Ok(Self::File(prepared))
     }
 
-    /// Shows the key, once; says where it was written to, where nobody saw it.
+    /// Shows the key once. Returns a message if it was written to a file.
     pub(super) fn show(
         self,
         made: &AdministratorKey,
@@ -130,18 +129,21 @@ impl Reveal {
     ) -> io::Result<Option<String>> {
         let key = made.raw_key.expose();
         let facts = [
-            "The administrator's key. It is shown this once: keep it safe.".to_owned(),
+            "The administrator's API key. It is shown only once: store it safely.".to_owned(),
             String::new(),
             format!("agent id  {}", made.agent),
             format!("API key   {key}"),
         ];
         let console = setup_url.map_or_else(String::new, |url| {
-            format!("\n\nThe console: open this within the hour to become its first owner.\n\n{}", url.expose_secret())
+            format!(
+                "\n\nOpen this link within one hour to create the first owner of the console:\n\n{}",
+                url.expose_secret()
+            )
         });
         let (exchange, agents) = (public_url.at("/api/v1/auth/token"), public_url.at("/api/v1/agents"));
         let text = format!(
-            "{}{console}\n\nExchange the key for an access token, and list the agents:\n\n\
-             TOKEN=$(curl -s -X POST {exchange} -H 'X-API-Key: {key}' | cut -d'\"' -f4)\n\
+            "{}{console}\n\nExchange the key for an access token, and list the agents (needs jq):\n\n\
+             TOKEN=$(curl -s -X POST {exchange} -H 'X-API-Key: {key}' | jq -r .access_token)\n\
              curl -s {agents} -H \"Authorization: Bearer $TOKEN\"\n",
             boxed(&facts)
         );
@@ -150,7 +152,7 @@ impl Reveal {
             Self::File(prepared) => {
                 let path = prepared.publish(&text)?;
                 let (link, them) =
-                    if setup_url.is_some() { (" and the link to the console were", "them") } else { (" was", "it") };
+                    if setup_url.is_some() { (" and the setup link were", "them") } else { (" was", "it") };
                 Ok(Some(format!(
                     "the administrator's key{link} written to {}; read {them}, then delete the file",
                     path.display()
@@ -161,7 +163,7 @@ impl Reveal {
 }
 
 impl Prepared {
-    /// A file that holds a key is never overwritten; one that is empty is what an earlier version left behind that ended early.
+    /// Never overwrites a file with a key. An empty file is a remnant of an earlier version.
     fn at(path: PathBuf) -> io::Result<Self> {
         match path.metadata() {
             Ok(found) if found.len() > 0 => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -172,7 +174,7 @@ impl Prepared {
         Ok(Self { file: create_secret_file(&own)?, own, path })
     }
 
-    /// Writes the text and gives the file its name, or leaves it under its own where that name is taken by now.
+    /// Writes the text and renames the file, or keeps the temporary name if the final one is taken.
     fn publish(mut self, text: &str) -> io::Result<PathBuf> {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;
@@ -185,7 +187,7 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // Nothing is in it, or it is under another name as well. One that is left is empty or readable by its owner alone.
+        // The file is empty, or has a second name. If removal fails, only its owner can read it.
         let _ = fs::remove_file(&self.own);
     }
 }

@@ -9,7 +9,7 @@ use crate::{app::App, clock::Environment, config::Config, service::seed_import};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The SQLite file to bring over; it is only read.
+    /// SQLite file to import. AIMS only reads it.
     path: PathBuf,
 }
 

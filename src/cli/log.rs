@@ -24,7 +24,7 @@ pub(super) fn start(config: &Config) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(|| Redacted(io::stderr()))
         .with_ansi(io::stderr().is_terminal())
-        // It would tell of a line that cannot be written on the same standard error, and panic when that fails.
+        // It reports failed writes to the same standard error, and panics if that fails too.
         .log_internal_errors(false);
     match config.log_format {
         LogFormat::Text => log.try_init(),

@@ -1,11 +1,12 @@
 //! The commands of `aims`.
 //!
-//! Exit codes: 0 success, 1 refused or failed (with one line on standard error that says why), 2 wrong usage.
+//! Exit codes: 0 success, 1 refused or failed (with the reason on standard error), 2 wrong usage.
 
 mod admin;
 mod audit;
 mod bootstrap;
 mod check_config;
+mod docs;
 mod import_seed;
 mod log;
 mod openapi;
@@ -24,7 +25,8 @@ use crate::config::Config;
 
 /// AIMS: a self-hosted identity service for fleets of AI agents.
 ///
-/// Settings come from the environment and from a file `.env` in the working directory; `aims check-config` lists them.
+/// AIMS reads its settings from the environment and from the file `.env` in the working directory. `aims check-config`
+/// shows them.
 #[derive(Parser)]
 #[command(name = "aims", version)]
 struct Cli {
@@ -34,37 +36,40 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the API (this is also what `aims` alone does). The first start sets everything up.
+    /// Serve the console and the API. This is the default command. The first start sets up the database.
     Serve,
-    /// Make the first administrator without serving. A second run changes nothing.
+    /// Set up the database and the first administrator without serving. A second run changes nothing.
     Bootstrap(bootstrap::Arguments),
-    /// Add, list, and let in or keep out the people who sign in to the console.
+    /// Manage the administrators who sign in to the console.
     #[command(subcommand)]
     Admin(admin::Command),
-    /// Make a link that sets up the first administrator, while there is none.
+    /// Create a link to set up the first owner of the console. Refused once an administrator exists.
     SetupToken(admin::Format),
-    /// Look at the keys that sign access tokens, and rotate them.
+    /// List and rotate the keys that sign access tokens.
     #[command(subcommand)]
     SigningKeys(signing_keys::Command),
-    /// Prove the audit log.
+    /// Verify and archive the audit log.
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Bring over the SQLite database of the service that AIMS replaces, once, into a fresh database.
+    /// Import the SQLite database of the predecessor into a new database.
     ImportSeed(import_seed::Arguments),
-    /// Print the OpenAPI description of the API.
+    /// Print the OpenAPI description of the JSON API.
     Openapi,
-    /// Check the settings and show what is in force; secrets are not shown.
+    /// Check the settings and print those in force, without secrets.
     CheckConfig,
+    /// Print a generated page of the documentation.
+    #[command(subcommand)]
+    Docs(docs::Page),
 }
 
-/// A failure that the operator is told in one line.
+/// A failure that is reported in one line.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
     log::redact_panics();
-    // clap answers `--help` and wrong usage itself, with 0 and 2.
+    // clap exits by itself after `--help` (0) and wrong usage (2).
     let command = Cli::parse().command.unwrap_or(Command::Serve);
     if matches!(command, Command::Serve) {
         serve::warm_up();
@@ -84,6 +89,7 @@ pub fn main() -> ExitCode {
             Command::ImportSeed(arguments) => import_seed::run(arguments, config()?).await,
             Command::Openapi => openapi::run(),
             Command::CheckConfig => check_config::run(&config()?),
+            Command::Docs(page) => docs::run(&page),
         }
     });
     outcome.unwrap_or_else(|failure| fail(&failure))
@@ -94,7 +100,7 @@ fn fail(failure: &Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Writes a line of the command's answer. `println!` would panic where there is no room for it, or no reader.
+/// Writes a line to standard output. `println!` would panic if the pipe is closed or the disk is full.
 fn say(line: impl Display) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(|error| format!("cannot write to standard output: {error}").into())
 }
@@ -102,6 +108,6 @@ fn say(line: impl Display) -> Result<(), Failure> {
 fn config() -> Result<Config, Failure> {
     Config::from_env().map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-        format!("the settings are not valid:{}", lines.concat()).into()
+        format!("invalid settings:{}", lines.concat()).into()
     })
 }

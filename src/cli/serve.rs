@@ -18,10 +18,10 @@ use crate::{
     web::server::{rate_limit::RateLimit, serve::listen},
 };
 
-/// Files that are open besides connections and the database: the standard streams, the runtime, the listener, a connection that waits
-/// for a slot, and requests to foreign issuers.
+/// Open files besides connections and the database: standard streams, the runtime, the listener, a waiting connection, and
+/// requests to external issuers.
 const FILES: u64 = 20;
-/// Files to request besides connections, if the machine allows that many.
+/// Open files to request besides those of connections, if the system allows them.
 const ROOM: u64 = 256;
 
 pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
@@ -29,7 +29,7 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
     outlive_signals()?;
     config.serving.max_connections = allow_connections(config.serving.max_connections, &config.database)?;
     let max_connections = config.serving.max_connections;
-    // Taken before anything is created: an address in use must not leave half a set-up behind.
+    // Listen before anything is created: an address in use must not leave a partial setup behind.
     let address = config.listen_addr;
     let listener = listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (public_url, database) = (config.public_url.clone(), config.database.clone());
@@ -50,7 +50,7 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
             tracing::info!("{written}");
         }
     } else if !app.has_administrator().await? {
-        tracing::info!("nobody can sign in to the console yet; make a link with: aims setup-token");
+        tracing::info!("the console has no administrator yet; create a setup link with: aims setup-token");
     }
     tracing::info!(listen = %listener.local_addr()?, public_url = public_url.as_str(), max_connections, "serving");
     let shutdown = async move {
@@ -58,23 +58,23 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("finishing the requests that are under way");
+        tracing::info!("shutting down: finishing the requests in progress");
     };
     app.serve(listener, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has what takes its time once in a process be done beside the rest of the start, and not by whoever needs it first: the
-/// cryptographic library gathers entropy, some 40 ms, and the clock of the limits is calibrated, up to 200 ms.
+/// Runs slow one-time initialisation in parallel with the rest of the start: the cryptographic library gathers entropy
+/// (about 40 ms), and the clock of the rate limits is calibrated (up to 200 ms).
 pub(super) fn warm_up() {
     let gather = || {
         let _ = Environment::system().random::<1>();
     };
-    // Where there is no thread to be had, whoever needs it first waits.
+    // Without a thread, the first use initialises.
     let _ = (thread::Builder::new().spawn(gather), thread::Builder::new().spawn(RateLimit::calibrate));
 }
 
-/// Handles the signals that would end the process by default. Nothing is reopened, because the log goes to standard error.
+/// Ignores signals that would end the process by default. Nothing is reopened, because the log goes to standard error.
 fn outlive_signals() -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     // The handlers stay installed until the process ends.
@@ -87,8 +87,7 @@ fn outlive_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the open file limit and returns how many connections it allows. Most shells allow a process 1,024 files until it requests
-/// more.
+/// Raises the open file limit and returns the number of connections that it allows. The soft limit is often 1,024.
 fn allow_connections(wanted: usize, database: &Location) -> Result<usize, Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let desired = u64::try_from(wanted)?.saturating_add(ROOM);

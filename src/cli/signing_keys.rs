@@ -1,4 +1,4 @@
-//! `aims signing-keys`: works beside a running service, which takes over what was done within half a minute.
+//! `aims signing-keys`. Works while the service runs; the service applies changes within 30 seconds.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use crate::{
 pub(super) enum Command {
     /// List the keys, newest first.
     List(List),
-    /// Have the next key sign from now on, and publish another next one.
+    /// Start signing with the next key, and publish a new next key.
     Rotate(Rotate),
 }
 
@@ -30,8 +30,8 @@ pub(super) struct List {
 
 #[derive(Args)]
 pub(super) struct Rotate {
-    /// The keys are lost to somebody: new ones take the place of all, no token that was signed before counts any more, and agents
-    /// have to get new ones. Verifiers that keep a copy of the key set may refuse good tokens, and take forged ones, for up to 5
+    /// Use if the keys are compromised: replace all of them at once. Every token issued before becomes invalid, and agents
+    /// must get new ones. Verifiers that cache the key set may reject valid tokens and accept forged ones for up to 5
     /// minutes.
     #[arg(long)]
     now: bool,
@@ -73,7 +73,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn rotate(app: &App, are_lost: bool) -> Result<(), Failure> {
-    let key = signing_keys::rotate(app.services(), &Caller::system(), are_lost).await?;
-    say(format_args!("The key {} signs from now on", key.kid))
+async fn rotate(app: &App, compromised: bool) -> Result<(), Failure> {
+    let key = signing_keys::rotate(app.services(), &Caller::system(), compromised).await?;
+    say(format_args!("Key {} is now signing", key.kid))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path};
 
-use super::{Problem, SETTINGS};
+use super::{Problem, settings};
 
 /// Reads the file, if it exists. If a name is set more than once, the last value counts.
 ///
@@ -39,7 +39,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, String)>, String> {
     let line = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).map_or(line, str::trim_start);
     let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim_end(), value)) else {
         let first = line.split_whitespace().next().unwrap_or_default();
-        let known = SETTINGS.iter().find(|setting| setting.name == first);
+        let known = settings().find(|setting| setting.name == first);
         return Err(
             known.map_or("is not of the form NAME=value".to_owned(), |known| format!("{} lacks a =", known.name))
         );

@@ -1,4 +1,4 @@
-//! Values of settings, read from text; what is wrong is said in words that follow the setting's name.
+//! Parsers of settings. An error continues a sentence that starts with the setting's name.
 
 use std::{net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr};
 
@@ -13,12 +13,12 @@ use crate::{
     store::db::Location,
 };
 
-/// How to make a secret.
-pub(super) const HINT: &str = "make one with: openssl rand -hex 32";
-/// Parts of secrets that everybody knows from examples.
+/// How to create a secret.
+pub(super) const HINT: &str = "create one with: openssl rand -hex 32";
+/// Parts of placeholder secrets that are common in examples.
 const PLACEHOLDERS: [&str; 6] = ["change-me", "change_me", "changeme", "change me", "change-in", "your-secret"];
 
-/// Accepts the spellings of `SQLAlchemy`, with or without a driver (`sqlite+aiosqlite`), beside the plain ones.
+/// Accepts plain URLs and those of `SQLAlchemy`, which may name a driver (`sqlite+aiosqlite`).
 pub(super) fn database(url: &str) -> Result<Location, String> {
     const ALLOWED: &str = "must be sqlite:///path or postgres://user:password@host/name";
     let (scheme, rest) = url.split_once(':').ok_or(ALLOWED)?;
@@ -32,7 +32,7 @@ pub(super) fn database(url: &str) -> Result<Location, String> {
                 return Err("must name a file only, without parameters".to_owned());
             }
             if path.is_empty() || path.ends_with('/') || path.contains(":memory:") {
-                return Err("must name a file: AIMS keeps nothing only in memory".to_owned());
+                return Err("must name a file: AIMS does not support in-memory databases".to_owned());
             }
             Ok(Location::Sqlite(Path::new(path).to_owned()))
         }
@@ -104,7 +104,7 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
     rate.ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
 }
 
-/// A word that is no level would count as the name of a part of the program, and silence every other.
+/// Rejects unknown words: the filter would read one as a module name and silence all others.
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     let allowed = || "must be error, warn, info, debug or trace, or directives such as aims=debug".to_owned();
     let mut directives = text.split(',').map(str::trim);
@@ -118,7 +118,7 @@ pub(super) fn log_level(text: &str) -> Result<String, String> {
 pub(super) fn secret(secret: String) -> Result<SecretString, String> {
     let lower = secret.to_ascii_lowercase();
     if PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder)) {
-        return Err(format!("is a placeholder that everybody knows; {HINT}"));
+        return Err(format!("is a well-known placeholder; {HINT}"));
     }
     if secret.len() < 32 {
         return Err(format!("must be at least 32 bytes; {HINT}"));

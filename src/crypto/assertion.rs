@@ -1,4 +1,4 @@
-//! Assertions by which clients authenticate (RFC 7523): what one says, before anybody checked who signed it.
+//! Parsing of client assertions (RFC 7523) and other JWTs before their signatures are verified.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::domain::text::json;
 
-/// Longest assertion that is looked at, in bytes.
+/// Maximum length of an assertion, in bytes. Longer ones are rejected without parsing.
 const ASSERTION_MAX: usize = 8 * 1_024;
 
 /// The claims of an assertion (RFC 7523 §3). Times are seconds since the epoch.
@@ -16,7 +16,7 @@ pub struct AssertionClaims {
     pub iss: String,
     /// Subject: the client.
     pub sub: String,
-    /// Audience: one, or several.
+    /// Audience: a string or an array of strings.
     pub aud: Value,
     /// Expires at.
     #[serde(deserialize_with = "seconds")]
@@ -27,21 +27,22 @@ pub struct AssertionClaims {
     /// Issued at.
     #[serde(default, deserialize_with = "optional_seconds")]
     pub iat: Option<i64>,
-    /// Identifier of the assertion.
+    /// Unique identifier of the assertion.
     pub jti: String,
 }
 
-/// An assertion whose signature nobody has checked.
+/// An assertion whose signature has not been verified.
 #[derive(Debug)]
 pub struct UnverifiedAssertion {
-    /// What it says.
+    /// Claims.
     pub claims: AssertionClaims,
-    /// Which key it says it was signed with.
+    /// Identifier of the signing key, from the header.
     pub kid: Option<String>,
 }
 
 impl UnverifiedAssertion {
-    /// Reads a JWT in the compact serialization; `None` for what is none, or demands that an extension be understood.
+    /// Parses a JWT in compact serialization. Returns `None` for any other text, and for a JWT with critical extensions
+    /// (`crit`).
     #[must_use]
     pub fn parse(token: &str) -> Option<Self> {
         let (claims, kid) = parts(token)?;
@@ -49,17 +50,18 @@ impl UnverifiedAssertion {
     }
 }
 
-/// A token of somebody else's whose signature nobody has checked.
+/// A token of an external issuer whose signature has not been verified.
 #[derive(Debug)]
 pub struct ForeignToken {
-    /// What it says.
+    /// Claims.
     pub claims: serde_json::Map<String, Value>,
-    /// Which key it says it was signed with.
+    /// Identifier of the signing key, from the header.
     pub kid: Option<String>,
 }
 
 impl ForeignToken {
-    /// Reads a JWT in the compact serialization; `None` for what is none, or demands that an extension be understood.
+    /// Parses a JWT in compact serialization. Returns `None` for any other text, and for a JWT with critical extensions
+    /// (`crit`).
     #[must_use]
     pub fn read(token: &str) -> Option<Self> {
         let (claims, kid) = parts(token)?;
@@ -67,7 +69,7 @@ impl ForeignToken {
     }
 }
 
-/// What is looked at in the header of a JWT (RFC 7515 §4.1).
+/// The header parameters of a JWT that AIMS uses (RFC 7515 §4.1).
 #[derive(Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
@@ -78,14 +80,14 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header of a JWT in the compact serialization, if it is one.
+    /// Parses the header of a JWT in compact serialization; `None` for any other text.
     pub(super) fn read(token: &str) -> Option<Self> {
         let (header, _) = token.split_once('.')?;
         json::read(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()
     }
 }
 
-/// The claims of a JWT as they stand, and the key that it names.
+/// Returns the decoded claims of a JWT and the identifier of its key.
 fn parts(token: &str) -> Option<(Vec<u8>, Option<String>)> {
     if token.len() > ASSERTION_MAX {
         return None;
@@ -98,20 +100,20 @@ fn parts(token: &str) -> Option<(Vec<u8>, Option<String>)> {
     Some((claims, header.kid))
 }
 
-/// The seconds of a `NumericDate` (RFC 7519 §2); `None` for what is none.
+/// Returns the seconds of a `NumericDate` (RFC 7519 §2), rounded down; `None` for any other value.
 #[must_use]
 pub fn seconds_of(value: &Value) -> Option<i64> {
     seconds(value).ok()
 }
 
-/// A `NumericDate` (RFC 7519 §2), which may have a fraction.
+/// Deserializes a `NumericDate` (RFC 7519 §2), rounding down a fraction.
 pub(super) fn seconds<'d, D: serde::Deserializer<'d>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number.as_i64().or_else(|| {
         let number = number.as_f64().filter(|number| number.abs() < 1e15)?;
         format!("{:.0}", number.floor()).parse().ok()
     });
-    whole.ok_or_else(|| serde::de::Error::custom("no date"))
+    whole.ok_or_else(|| serde::de::Error::custom("not a NumericDate"))
 }
 
 fn optional_seconds<'d, D: serde::Deserializer<'d>>(deserializer: D) -> Result<Option<i64>, D::Error> {

@@ -1,4 +1,4 @@
-//! Proofs of possession (RFC 9449): what one says, and that its own key signed it; and the nonces that proofs must carry.
+//! DPoP proofs (RFC 9449) and the nonces that they must carry.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -11,42 +11,44 @@ use super::{
 };
 use crate::domain::{Timestamp, text::json};
 
-/// Longest proof that is looked at, in bytes.
+/// Maximum length of a proof, in bytes. Longer ones are rejected without parsing.
 const PROOF_MAX: usize = 8 * 1_024;
-/// What the key of nonces is derived for.
+/// Context of the key derivation for nonces.
 const NONCE_PURPOSE: &[u8] = b"AIMS DPoP nonce";
-/// How long one nonce is given out, in seconds; it is accepted for as long again.
-const NONCE_SLOT: i64 = 300;
+/// Length of the period in which all responses carry the same nonce, in seconds. A nonce is accepted until the end of
+/// the next period.
+const NONCE_PERIOD: i64 = 300;
 
 /// The claims of a proof (RFC 9449 §4.2).
 #[derive(Debug, Deserialize)]
 pub struct ProofClaims {
-    /// Identifier of the proof.
+    /// Unique identifier of the proof.
     pub jti: String,
-    /// The method of the request.
+    /// HTTP method of the request.
     pub htm: String,
-    /// The URI of the request, without query and fragment.
+    /// URI of the request, without query and fragment.
     pub htu: String,
     /// Issued at, in seconds since the epoch.
     #[serde(deserialize_with = "seconds")]
     pub iat: i64,
-    /// SHA-256 of the access token that comes with it.
+    /// SHA-256 hash of the access token in the request.
     pub ath: Option<String>,
-    /// What the server asked to have in it.
+    /// Nonce provided by the server.
     pub nonce: Option<String>,
 }
 
-/// A proof that its own key signed; what it says is for others to check.
+/// A proof with a verified signature. Its claims have not been checked.
 #[derive(Debug)]
 pub struct Proof {
-    /// What it says.
+    /// Claims.
     pub claims: ProofClaims,
-    /// The SHA-256 thumbprint of its key (RFC 7638): what tokens are bound to.
+    /// SHA-256 thumbprint of its key (RFC 7638), to which tokens are bound.
     pub thumbprint: String,
 }
 
 impl Proof {
-    /// Reads a proof (RFC 9449 §4.3); `None` for what is none, names a key that is private or weak, or was not signed by it.
+    /// Parses a proof and verifies its signature (RFC 9449 §4.3). Returns `None` if the text is not a proof, if its key
+    /// is private or weak, or if the signature is wrong.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         if text.len() > PROOF_MAX {
@@ -65,19 +67,19 @@ impl Proof {
     }
 }
 
-/// Makes the nonces that proofs must carry. They hold the time, authenticated: every node makes and knows the same ones, and
-/// nothing is kept.
+/// Creates and checks the nonces that proofs must carry. A nonce contains the time and its HMAC, so all nodes create
+/// and accept the same nonces without storing them.
 #[derive(Clone)]
 pub struct NonceKey(hmac::Key);
 
 impl NonceKey {
-    /// The key of all nodes that share a master key.
+    /// Derives the key from the master key, which all nodes share.
     #[must_use]
     pub fn of_master_key(key: &MasterKey) -> Self {
         Self::derived(key.to_hex().expose_secret().as_bytes())
     }
 
-    /// The key of all nodes that share a secret under which they sign tokens.
+    /// Derives the key from the secret that signs tokens, which all nodes share.
     #[must_use]
     pub fn of_shared_secret(secret: &SecretString) -> Self {
         Self::derived(secret.expose_secret().as_bytes())
@@ -88,25 +90,26 @@ impl NonceKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref()))
     }
 
-    /// The nonce that is given out at `now`.
+    /// Returns the nonce for responses at `now`.
     #[must_use]
     pub fn nonce(&self, now: Timestamp) -> String {
-        let slot = slot(now).to_be_bytes();
-        URL_SAFE_NO_PAD.encode([slot.as_slice(), hmac::sign(&self.0, &slot).as_ref()].concat())
+        let period = period_of(now).to_be_bytes();
+        URL_SAFE_NO_PAD.encode([period.as_slice(), hmac::sign(&self.0, &period).as_ref()].concat())
     }
 
-    /// Whether a nonce was given out no longer ago than 5 to 10 minutes, be it by a node whose clock runs ahead.
+    /// Returns true if a node created this nonce in the current or the previous period of 5 minutes. Also accepts the
+    /// next period, for nodes whose clock is ahead.
     #[must_use]
-    pub fn knows(&self, nonce: &str, now: Timestamp) -> bool {
+    pub fn accepts(&self, nonce: &str, now: Timestamp) -> bool {
         let Ok(bytes) = URL_SAFE_NO_PAD.decode(nonce) else { return false };
-        let Some((given, tag)) = bytes.split_first_chunk::<8>() else { return false };
-        let age = slot(now).saturating_sub(i64::from_be_bytes(*given));
-        hmac::verify(&self.0, given, tag).is_ok() && (-1..=1).contains(&age)
+        let Some((period, tag)) = bytes.split_first_chunk::<8>() else { return false };
+        let age = period_of(now).saturating_sub(i64::from_be_bytes(*period));
+        hmac::verify(&self.0, period, tag).is_ok() && (-1..=1).contains(&age)
     }
 }
 
-fn slot(now: Timestamp) -> i64 {
-    now.as_secs().div_euclid(NONCE_SLOT)
+fn period_of(now: Timestamp) -> i64 {
+    now.as_secs().div_euclid(NONCE_PERIOD)
 }
 
 impl std::fmt::Debug for NonceKey {

@@ -1,8 +1,8 @@
-//! Hexadecimal text of fixed size.
+//! Decoding of hexadecimal text.
 
 use std::iter;
 
-/// The bytes that exactly `2 * N` hexadecimal digits of either case write down.
+/// Decodes exactly `2 * N` hexadecimal digits of either case; `None` for anything else.
 pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     if pairs.len() != N {
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_case_is_read_and_nothing_else() {
+    fn digits_of_either_case_are_decoded_and_other_text_is_rejected() {
         assert_eq!(decode("00fFA9"), Some([0x00, 0xff, 0xa9]));
         for bad in ["", "00ff", "00ffa", "00ffa9f", "00ffa900", "00ffag", "+0ffa9", "00ffé", " 0ffa9"] {
             assert_eq!(decode::<3>(bad), None, "{bad:?}");

@@ -1,4 +1,4 @@
-//! Access tokens as signed JWTs in the profile of RFC 9068: made with one key, verified with any that is still valid.
+//! Access tokens: signed JWTs in the profile of RFC 9068. One key signs; all published keys verify.
 
 use std::{collections::HashMap, fmt};
 
@@ -15,16 +15,16 @@ use crate::domain::{
     token::{CLOCK_SKEW, Claims, SigningAlgorithm},
 };
 
-/// Longest token that is looked at, in bytes: one with a scope of [`crate::domain::CapabilitySet::TOKEN_MAX`] is shorter, of whatever names and
-/// through however many hands. A request's head may have 32 KiB.
+/// Maximum length of a token, in bytes. Longer ones are rejected without parsing. Every token that AIMS issues is
+/// shorter: the scope is limited by [`crate::domain::CapabilitySet::TOKEN_MAX`].
 const TOKEN_MAX: usize = 24 * 1024;
-/// The `kid` of tokens under a shared secret. It names no published key.
+/// The `kid` of tokens signed with a shared secret. No published key has it.
 const SHARED_KID: &str = "hs256";
 
-/// The keys of access tokens: one that signs, and all that verify. It does not change; a rotation builds another.
+/// The keys of access tokens: the one that signs, and all that verify. Immutable; a rotation creates a new keyring.
 pub struct Keyring {
     signer: Signer,
-    /// The header of every token, encoded, with the dot that follows it.
+    /// The encoded header of every token, including the dot after it.
     header: String,
     verifiers: HashMap<String, Verifier>,
     algorithm: SigningAlgorithm,
@@ -37,7 +37,7 @@ enum Signer {
     Shared(Box<hmac::Key>),
 }
 
-/// A verification key with the one algorithm it is for.
+/// A verification key and the only algorithm it is used with.
 struct Verifier {
     key: DecodingKey,
     validation: Validation,
@@ -46,7 +46,7 @@ struct Verifier {
 impl Verifier {
     fn new(algorithm: SigningAlgorithm, key: DecodingKey) -> Self {
         let mut validation = Validation::new(jws_algorithm(algorithm));
-        // The library would read the system's clock; `Keyring::verify` checks the claims itself.
+        // The library would read the system clock. `Keyring::verify` checks the claims instead.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
@@ -56,10 +56,11 @@ impl Verifier {
 }
 
 impl Keyring {
-    /// Shortest shared secret, in bytes (RFC 7518 §3.2).
+    /// Minimum length of a shared secret, in bytes (RFC 7518 §3.2).
     pub const SHARED_SECRET_MIN: usize = 32;
 
-    /// Signs with `current`; verifies with it and with `others`, and publishes them all in this order.
+    /// Creates a keyring that signs with `current`, verifies with `current` and `others`, and publishes them in this
+    /// order.
     #[must_use]
     pub fn asymmetric(current: PrivateKey, others: impl IntoIterator<Item = PublicKey>) -> Self {
         let algorithm = current.public().algorithm();
@@ -77,10 +78,10 @@ impl Keyring {
         Self { signer: Signer::KeyPair(current), header, verifiers, algorithm, jwks, jwks_tag }
     }
 
-    /// Signs and verifies with one secret under HS256, and publishes nothing.
+    /// Creates a keyring that signs and verifies with a shared secret (HS256) and publishes no key.
     ///
     /// # Errors
-    /// [`KeyError::ShortSecret`] below [`Self::SHARED_SECRET_MIN`] bytes.
+    /// [`KeyError::ShortSecret`] if the secret is shorter than [`Self::SHARED_SECRET_MIN`].
     pub fn shared_secret(secret: &SecretString) -> Result<Self, KeyError> {
         let secret = secret.expose_secret().as_bytes();
         if secret.len() < Self::SHARED_SECRET_MIN {
@@ -98,15 +99,15 @@ impl Keyring {
         })
     }
 
-    /// Makes a token, in the compact serialization of RFC 7515 §7.1.
+    /// Signs a token, in compact serialization (RFC 7515 §7.1).
     ///
     /// # Errors
-    /// [`JwtError::Signing`] when the cryptographic library fails.
+    /// [`JwtError::Signing`] if the cryptographic library fails.
     pub fn sign(&self, claims: &Claims) -> Result<String, JwtError> {
         let claims = serde_json::to_vec(claims).map_err(|_| JwtError::Signing)?;
         let mut token = self.header.clone();
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-        // Signed here and not by the JWT library, which would parse the private key anew for every token.
+        // Not signed by the JWT library, because it parses the private key again for every token.
         let signature = match &self.signer {
             Signer::KeyPair(key) => key.sign(token.as_bytes()).map_err(|_| JwtError::Signing)?,
             Signer::Shared(key) => hmac::sign(key, token.as_bytes()).as_ref().to_vec(),
@@ -116,16 +117,17 @@ impl Keyring {
         Ok(token)
     }
 
-    /// Reads a token if `issuer` made it with one of these keys and it is valid at `now` (RFC 9068 §4), whomever it is for.
+    /// Verifies a token and returns its claims: `issuer` issued it with one of these keys, and it is valid at `now`
+    /// (RFC 9068 §4). Does not check the audience.
     ///
-    /// The token says which of our keys it was signed with (`kid`). The key, not the token, decides the algorithm, and
-    /// keys that the token carries or points to (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
+    /// The `kid` of the token selects the key. The key decides the algorithm, not the token. Keys that the token
+    /// contains or references (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
     ///
-    /// A token has expired in the very second its `exp` names. Its `iat` and `nbf` may lie 5 seconds ahead, because
-    /// another node may have issued it.
+    /// A token expires at the start of the second in `exp`. Its `iat` and `nbf` can be up to 5 seconds in the future,
+    /// because another node may have issued it.
     ///
     /// # Errors
-    /// The first reason to refuse it: for the log, not for its bearer.
+    /// Returns the first reason to reject the token. It is for the log, not for the client.
     pub fn verify(&self, token: &str, issuer: &str, now: Timestamp) -> Result<Claims, JwtError> {
         if token.len() > TOKEN_MAX {
             return Err(JwtError::TooLong);
@@ -134,7 +136,7 @@ impl Keyring {
         if !header.typ.as_deref().is_some_and(is_access_token) {
             return Err(JwtError::WrongType);
         }
-        // None of the extensions that a header may declare critical is understood here (RFC 7515 §4.1.11).
+        // AIMS supports no extensions, so a token with critical ones must be rejected (RFC 7515 §4.1.11).
         if header.crit.is_some() {
             return Err(JwtError::Critical);
         }
@@ -146,7 +148,7 @@ impl Keyring {
                 _ => JwtError::Malformed,
             })?
             .claims;
-        // A token is for one credential, or for a chain of agents that the database knows.
+        // A token names either the credential of a single agent, or a delegation chain that the database holds.
         if claims.credential().is_some() == claims.act.is_some() {
             return Err(JwtError::Malformed);
         }
@@ -154,19 +156,19 @@ impl Keyring {
         Ok(claims)
     }
 
-    /// The algorithm that signs.
+    /// Returns the signing algorithm.
     #[must_use]
     pub const fn algorithm(&self) -> SigningAlgorithm {
         self.algorithm
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517 §5), the signing one first.
+    /// Returns the public keys as a JSON Web Key Set (RFC 7517 §5), the signing key first.
     #[must_use]
     pub const fn jwks(&self) -> &Value {
         &self.jwks
     }
 
-    /// The entity tag of the set (RFC 9110 §8.8.3).
+    /// Returns the entity tag of the key set (RFC 9110 §8.8.3).
     #[must_use]
     pub fn jwks_tag(&self) -> &str {
         &self.jwks_tag
@@ -188,7 +190,7 @@ fn encoded_header(algorithm: SigningAlgorithm, kid: &str) -> String {
     URL_SAFE_NO_PAD.encode(header.to_string()) + "."
 }
 
-/// RFC 9068 §4: the media type, of which RFC 7515 §4.1.9 allows to omit `application/`.
+/// Returns true for the media type of RFC 9068 §4, with or without `application/` (RFC 7515 §4.1.9).
 fn is_access_token(typ: &str) -> bool {
     ["at+jwt", "application/at+jwt"].iter().any(|expected| typ.eq_ignore_ascii_case(expected))
 }
@@ -206,40 +208,40 @@ fn check(claims: &Claims, issuer: &str, now: Timestamp) -> Result<(), JwtError> 
     }
 }
 
-/// Why a token was refused, or not made.
+/// Why a token was rejected or could not be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
-    /// It is longer than 24 KiB.
+    /// The token is longer than 24 KiB.
     #[error("the token is too long")]
     TooLong,
-    /// It is no JWT, or not one with the claims of an access token.
+    /// The token is not a JWT with the claims of an access token.
     #[error("the token is malformed")]
     Malformed,
-    /// Its `typ` is not that of an access token.
+    /// The `typ` is not that of an access token.
     #[error("the token is not an access token")]
     WrongType,
-    /// It demands that an extension be understood.
-    #[error("the token has a critical header")]
+    /// The header declares critical extensions.
+    #[error("the token has critical extensions")]
     Critical,
-    /// Its `kid` is missing or names no key of ours.
-    #[error("the token names no known key")]
+    /// The `kid` is missing or unknown.
+    #[error("the token's key is unknown")]
     UnknownKey,
-    /// Its `alg` is not that of the key it names.
+    /// The `alg` is not that of the key.
     #[error("the token's algorithm is not that of its key")]
     WrongAlgorithm,
-    /// Its signature is not by the key it names.
+    /// The signature is wrong.
     #[error("the token's signature is wrong")]
     BadSignature,
-    /// Another issuer made it.
+    /// The token is from another issuer.
     #[error("the token is from another issuer")]
     WrongIssuer,
-    /// It has expired.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// It was issued, or begins to be valid, in the future.
+    /// The `iat` or `nbf` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// It could not be signed.
+    /// The token could not be signed.
     #[error("the token could not be signed")]
     Signing,
 }

@@ -1,7 +1,7 @@
-//! Credentials and the keys behind them: API keys, access tokens, and the sealing of what must stay secret at rest.
+//! Cryptography: API keys, access tokens, assertions, passwords, and the encryption of secrets at rest.
 //!
-//! Knows the field's types and nothing of storage or transport. Every secret is a type that neither prints nor
-//! serializes itself.
+//! Depends on [`crate::domain`] only, not on storage or transport. Each secret has a type that neither prints nor
+//! serializes it.
 
 pub mod api_key;
 pub mod assertion;
@@ -20,7 +20,7 @@ pub use assertion::UnverifiedAssertion;
 pub use dpop::NonceKey;
 pub use jwt::{JwtError, Keyring};
 pub use opaque::OpaqueSecret;
-pub use password::{PasswordHash, PasswordLine, PasswordPlace};
+pub use password::{PasswordHash, PasswordPlace, PasswordQueue};
 pub use public_key::AssertionKey;
 pub use seal::{MasterKey, SealError};
 pub use signing::{KeyError, PrivateKey, PublicKey};

@@ -1,4 +1,4 @@
-//! Opaque secrets that are handed out once and looked up by their hash: setup links and recovery codes.
+//! Opaque secrets that are shown once and looked up by their hash: setup links, recovery codes and temporary passwords.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Environment;
 
-/// A random text that whoever holds it may use. Only its hash is kept.
+/// A random secret text. Only its hash is stored.
 pub struct OpaqueSecret(SecretString);
 
 impl OpaqueSecret {
-    /// 256 random bits, for URLs.
+    /// Generates 256 random bits, encoded for a URL.
     #[must_use]
     pub fn for_url(env: &Environment) -> Self {
         Self(URL_SAFE_NO_PAD.encode(env.random::<32>()).into())
     }
 
-    /// 80 random bits in four groups of four letters and digits, none of which looks like another (Crockford's base 32):
-    /// to be written down.
+    /// Generates 80 random bits to write down: four groups of four letters and digits, without similar-looking
+    /// characters (Crockford's base 32).
     #[must_use]
     pub fn for_people(env: &Environment) -> Self {
         const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -28,7 +28,7 @@ impl OpaqueSecret {
         Self(groups.join("-").into())
     }
 
-    /// Reads what somebody typed from paper: without regard to case, spaces and dashes.
+    /// Parses a secret that a person typed. Ignores case, spaces and dashes.
     #[must_use]
     pub fn typed(text: &str) -> Self {
         let plain: Vec<char> = text.to_lowercase().chars().filter(char::is_ascii_alphanumeric).take(64).collect();
@@ -36,19 +36,19 @@ impl OpaqueSecret {
         Self(groups.join("-").into())
     }
 
-    /// The secret itself, for the one answer that reveals it.
+    /// Returns the secret, for the one response that reveals it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// What is stored, and what a presented secret is looked up by.
+    /// Returns the hash that is stored, and by which a presented secret is looked up.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         Self::hash_of(self.expose())
     }
 
-    /// The hash of a secret that somebody presents.
+    /// Returns the hash of a presented secret.
     #[must_use]
     pub fn hash_of(presented: &str) -> [u8; 32] {
         Sha256::digest(presented).into()
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_down_is_recognised_however_it_is_typed() {
+    fn typed_secrets_match_in_any_case_and_spacing() {
         let secret = OpaqueSecret::for_people(&Environment::system());
         let typed = secret.expose().to_uppercase().replace('-', " ");
         assert_eq!(OpaqueSecret::typed(&typed).hash(), secret.hash());

@@ -1,5 +1,4 @@
-//! Agents' own public keys: JSON Web Keys (RFC 7517) of the algorithms that assertions are signed with, nothing private in
-//! them and nothing weak.
+//! Public keys that verify assertions: JSON Web Keys (RFC 7517) without private members and of sufficient strength.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,14 +11,15 @@ use serde_json::{Map, Value, json};
 use super::assertion::Header;
 use crate::domain::Invalid;
 
-/// The algorithms of these keys. `Ed25519` and `EdDSA` are the same here (RFC 9864 §2.2), where Ed25519 is the only such curve.
+/// The supported algorithms. `Ed25519` and `EdDSA` are equivalent here (RFC 9864 §2.2), because Ed25519 is the only
+/// supported Edwards curve.
 pub const ALGORITHMS: [&str; 4] = ["ES256", "Ed25519", "EdDSA", "RS256"];
 
-/// Longest identifier of a key, in bytes.
+/// Maximum length of a `kid`, in bytes.
 const KID_MAX: usize = 128;
-/// RSA keys below 2048 bits are weak (NIST SP 800-57); those above 8192 only cost time.
+/// Allowed size of an RSA key, in bits. Shorter keys are weak (NIST SP 800-57); longer ones are slow to verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
-/// What makes a key private or symmetric (RFC 7518 §6).
+/// The members of private and symmetric keys (RFC 7518 §6).
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A public key that verifies assertions.
@@ -33,14 +33,14 @@ pub struct AssertionKey {
 }
 
 impl AssertionKey {
-    /// Reads a JSON Web Key: P-256, Ed25519, or RSA from 2048 bits.
+    /// Parses a JSON Web Key: P-256, Ed25519, or RSA with 2048 to 8192 bits.
     ///
     /// # Errors
-    /// Says what is wrong with it; never with what it holds.
+    /// If the key is not valid. The message never contains parts of the key.
     pub fn from_jwk(value: &Value) -> Result<Self, Invalid> {
         let members = value.as_object().ok_or_else(|| invalid("A JSON Web Key is a JSON object"))?;
         if SECRET_MEMBERS.iter().any(|name| members.contains_key(*name)) {
-            return Err(invalid("This is a private or secret key: keep it, and register its public half"));
+            return Err(invalid("This is a private or secret key. Keep it and register the public key only"));
         }
         let text = |name: &str| members.get(name).and_then(Value::as_str);
         let (algorithm, wanted): (_, &[&str]) = match (text("kty"), text("crv")) {
@@ -51,7 +51,7 @@ impl AssertionKey {
         };
         let names = names_of(algorithm);
         if members.get("alg").is_some_and(|alg| !names.iter().any(|name| alg == name)) {
-            return Err(invalid("The member alg must be ES256, Ed25519, EdDSA or RS256, as the key is"));
+            return Err(invalid("The member alg must be ES256, Ed25519, EdDSA or RS256, and match the key"));
         }
         if members.get("use").is_some_and(|usage| usage != "sig") {
             return Err(invalid("The member use must be sig"));
@@ -59,7 +59,7 @@ impl AssertionKey {
         if members.get("key_ops").is_some_and(|ops| *ops != json!(["verify"])) {
             return Err(invalid("The member key_ops must be [\"verify\"]"));
         }
-        check_numbers(algorithm, &text)?;
+        check_key_material(algorithm, &text)?;
 
         let mut public: Map<String, Value> = wanted
             .iter()
@@ -69,10 +69,12 @@ impl AssertionKey {
         public.insert("alg".to_owned(), names.first().copied().into());
         public.insert("use".to_owned(), "sig".into());
         let parsed: Jwk = serde_json::from_value(Value::Object(public.clone()))
-            .map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
-        let thumbprint =
-            parsed.thumbprint(ThumbprintHash::SHA256).map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
-        let decoding = DecodingKey::from_jwk(&parsed).map_err(|_| invalid("This is no JSON Web Key of RFC 7517"))?;
+            .map_err(|_| invalid("This is not a valid JSON Web Key (RFC 7517)"))?;
+        let thumbprint = parsed
+            .thumbprint(ThumbprintHash::SHA256)
+            .map_err(|_| invalid("This is not a valid JSON Web Key (RFC 7517)"))?;
+        let decoding =
+            DecodingKey::from_jwk(&parsed).map_err(|_| invalid("This is not a valid JSON Web Key (RFC 7517)"))?;
         let kid = match members.get("kid") {
             None => thumbprint.clone(),
             Some(kid) => kid
@@ -85,25 +87,25 @@ impl AssertionKey {
         Ok(Self { algorithm, kid, thumbprint, jwk: Value::Object(public), decoding })
     }
 
-    /// The key's own identifier, or its thumbprint where it has none.
+    /// Returns the `kid` of the key, or its thumbprint if it has none.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The SHA-256 thumbprint (RFC 7638), base64url without padding: the same for the same key whatever it is called.
+    /// Returns the SHA-256 thumbprint (RFC 7638), in base64url without padding. It does not depend on the `kid`.
     #[must_use]
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
     }
 
-    /// The key with its public members alone.
+    /// Returns the key with its public members only.
     #[must_use]
     pub const fn jwk(&self) -> &Value {
         &self.jwk
     }
 
-    /// Whether the key made the signature of a JWT in the compact serialization, with its own algorithm and no other.
+    /// Returns true if this key signed a JWT in compact serialization, with the algorithm of the key.
     #[must_use]
     pub fn has_signed(&self, token: &str) -> bool {
         // The library knows one name of Ed25519 only, so the header is read here.
@@ -115,7 +117,7 @@ impl AssertionKey {
     }
 }
 
-/// What an algorithm is called in JWTs; by the first name in the keys that AIMS shows.
+/// Returns the `alg` values of an algorithm. AIMS uses the first in the keys that it returns.
 const fn names_of(algorithm: Algorithm) -> &'static [&'static str] {
     match algorithm {
         Algorithm::EdDSA => &["EdDSA", "Ed25519"],
@@ -128,11 +130,11 @@ fn invalid(message: &'static str) -> Invalid {
     Invalid::new("jwk", message)
 }
 
-fn check_numbers<'m>(algorithm: Algorithm, text: &impl Fn(&str) -> Option<&'m str>) -> Result<(), Invalid> {
+fn check_key_material<'m>(algorithm: Algorithm, text: &impl Fn(&str) -> Option<&'m str>) -> Result<(), Invalid> {
     let bytes = |name: &str| {
         text(name)
             .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
-            .ok_or_else(|| invalid("A member of the key is no base64url"))
+            .ok_or_else(|| invalid("A member of the key is not valid base64url"))
     };
     match algorithm {
         Algorithm::RS256 => {
@@ -145,19 +147,19 @@ fn check_numbers<'m>(algorithm: Algorithm, text: &impl Fn(&str) -> Option<&'m st
             let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
             if !is_odd(modulus) || !is_odd(exponent) || !(3..=8).contains(&exponent.len()) {
                 return Err(invalid(
-                    "The numbers of the RSA key are not those of one; its exponent must be above 65536",
+                    "The modulus and exponent of an RSA key must be odd, and the exponent above 65536",
                 ));
             }
             Ok(())
         }
         Algorithm::EdDSA => {
             let key = bytes("x")?;
-            ParsedPublicKey::new(&ED25519, key).map(drop).map_err(|_| invalid("This is no point of Ed25519"))
+            ParsedPublicKey::new(&ED25519, key).map(drop).map_err(|_| invalid("The member x is not a point on Ed25519"))
         }
         _ => {
             let point = [[4].as_slice(), &bytes("x")?, &bytes("y")?].concat();
             let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
-            parsed.map(drop).map_err(|_| invalid("This is no point of P-256"))
+            parsed.map(drop).map_err(|_| invalid("The members x and y are not a point on P-256"))
         }
     }
 }
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_is_read_and_keeps_its_name() {
+    fn public_keys_are_parsed_and_keep_their_kid() {
         for algorithm in [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Rs256] {
             let mut value = jwk(algorithm);
             let key = AssertionKey::from_jwk(&value).unwrap();
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_private_weak_or_malformed_is_refused() {
+    fn private_weak_and_malformed_keys_are_rejected() {
         let ec = jwk(SigningAlgorithm::Es256);
         let rsa = jwk(SigningAlgorithm::Rs256);
         let with = |key: &Value, name: &str, value: Value| {

@@ -1,4 +1,4 @@
-//! Sealing: what is secret in the database is encrypted under one master key that is not in the database.
+//! Sealing: secrets in the database are encrypted with a master key that is stored outside it.
 
 use std::{fmt, sync::Arc};
 
@@ -8,30 +8,30 @@ use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString, zeroize::Zeroi
 use super::hex;
 use crate::clock::Environment;
 
-/// The first byte of everything sealed, so that a later form can be told from this one.
+/// The first byte of every sealed value, so that a later format can be distinguished.
 const VERSION: u8 = 1;
 
-/// The key that seals the others: 256 bits, used with AES-256-GCM (NIST SP 800-38D).
+/// The key that encrypts other secrets: 256 bits, used with AES-256-GCM (NIST SP 800-38D).
 ///
-/// Nonces are random, which is safe up to 2^32 sealings under one key; AIMS seals a handful of signing keys, and a secret for each
+/// Nonces are random, which is safe for up to 2^32 values. AIMS seals a few signing keys, and one secret for each
 /// administrator with an authenticator app.
 #[derive(Clone)]
 pub struct MasterKey(Arc<SecretBox<[u8; 32]>>);
 
 impl MasterKey {
-    /// Makes a new key.
+    /// Generates a new key.
     #[must_use]
     pub fn generate(env: &Environment) -> Self {
         Self(Arc::new(SecretBox::init_with(|| env.random())))
     }
 
-    /// Reads a key of exactly 64 hexadecimal digits; `None` for anything else.
+    /// Parses a key of exactly 64 hexadecimal digits; `None` for anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         SecretBox::try_init_with(|| hex::decode(text).ok_or(())).ok().map(|key| Self(Arc::new(key)))
     }
 
-    /// The key as 64 hexadecimal digits, for the file that keeps it.
+    /// Returns the key as 64 hexadecimal digits, to write it to its file.
     #[must_use]
     pub fn to_hex(&self) -> SecretString {
         let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
@@ -40,13 +40,13 @@ impl MasterKey {
         text.into()
     }
 
-    /// Encrypts `plaintext`: a version byte, a random 96-bit nonce, the ciphertext and its 128-bit tag.
+    /// Encrypts `plaintext`. The result is a version byte, a random 96-bit nonce, the ciphertext and its 128-bit tag.
     ///
-    /// `purpose` is authenticated and not stored: what is sealed for one purpose does not open for another, so it
-    /// cannot be moved from one row to another.
+    /// `purpose` is authenticated but not stored. A value sealed for one purpose cannot be opened for another, so it
+    /// cannot be moved to another row.
     ///
     /// # Errors
-    /// When `plaintext` exceeds what the cipher takes (64 GiB).
+    /// If `plaintext` exceeds the limit of the cipher (64 GiB).
     pub fn seal(&self, env: &Environment, purpose: &str, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let cipher = self.cipher()?;
         let nonce = env.random::<NONCE_LEN>();
@@ -60,8 +60,8 @@ impl MasterKey {
     /// Decrypts what [`Self::seal`] returned for the same `purpose`.
     ///
     /// # Errors
-    /// When it was sealed under another key or for another purpose, or is altered or truncated: which of them cannot be
-    /// told.
+    /// If the value was sealed with another key or for another purpose, or was altered or truncated. These cases cannot
+    /// be distinguished.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<SecretSlice<u8>, SealError> {
         let [VERSION, rest @ ..] = sealed else { return Err(SealError) };
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError)?;
@@ -84,9 +84,9 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Something could not be sealed, or does not open.
+/// A value could not be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sealed value does not open: another master key, another purpose, or it was altered")]
+#[error("the sealed value cannot be opened: it was altered or sealed with another master key")]
 pub struct SealError;
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_key_and_purpose_open() {
+    fn a_value_opens_only_with_its_key_and_purpose() {
         let env = Environment::system();
         let key = MasterKey::generate(&env);
         let sealed = key.seal(&env, PURPOSE, b"secret").unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_altered_or_truncated_value_does_not_open() {
+    fn altered_and_truncated_values_do_not_open() {
         let env = Environment::system();
         let key = MasterKey::generate(&env);
         let sealed = key.seal(&env, PURPOSE, b"secret").unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_master_key_survives_its_file() {
+    fn a_master_key_can_be_written_and_parsed() {
         let env = Environment::system();
         let key = MasterKey::generate(&env);
         let text = key.to_hex();
@@ -140,20 +140,20 @@ mod tests {
     }
 
     #[test]
-    fn a_master_key_does_not_print_itself() {
+    fn debug_output_does_not_reveal_the_master_key() {
         assert_eq!(format!("{:?}", MasterKey::from_hex(&"ab".repeat(32)).unwrap()), "MasterKey([REDACTED])");
     }
 
     proptest! {
         #[test]
-        fn anything_sealed_opens_again(plaintext: Vec<u8>, purpose: String) {
+        fn any_sealed_value_opens(plaintext: Vec<u8>, purpose: String) {
             let env = Environment::system();
             let key = MasterKey::generate(&env);
             prop_assert_eq!(opened(&key, &purpose, &key.seal(&env, &purpose, &plaintext).unwrap()), Some(plaintext));
         }
 
         #[test]
-        fn noise_does_not_open(noise: Vec<u8>) {
+        fn random_bytes_do_not_open(noise: Vec<u8>) {
             prop_assert_eq!(opened(&MasterKey::generate(&Environment::system()), PURPOSE, &noise), None);
         }
     }

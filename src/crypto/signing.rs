@@ -1,4 +1,4 @@
-//! Key pairs that sign access tokens, and their public halves as JSON Web Keys (RFC 7517).
+//! Key pairs that sign access tokens, and their public keys as JSON Web Keys (RFC 7517).
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use serde_json::Value;
 
 use crate::domain::token::SigningAlgorithm;
 
-/// A private signing key with its public half.
+/// A private signing key with its public key.
 ///
-/// It stays parsed in memory: parsing the PKCS#8 form for every signature costs more than half of what signing does.
+/// Kept parsed in memory, because parsing PKCS#8 for every signature would take more than half as long as signing.
 pub struct PrivateKey {
     pair: KeyPair,
     public: PublicKey,
@@ -34,12 +34,12 @@ enum KeyPair {
 }
 
 impl PrivateKey {
-    /// Makes a new key: P-256, Ed25519, or RSA of 2048 bits.
+    /// Generates a new key: P-256, Ed25519, or RSA with 2048 bits.
     ///
-    /// The randomness is the cryptographic library's own; it offers no way to hand it any.
+    /// Uses the random number generator of the cryptographic library, which accepts no other.
     ///
     /// # Errors
-    /// [`KeyError::NoKeyPair`] for HS256, [`KeyError::Library`] when the library fails.
+    /// [`KeyError::NoKeyPair`] for HS256, [`KeyError::Library`] if the library fails.
     pub fn generate(algorithm: SigningAlgorithm) -> Result<Self, KeyError> {
         let pair = match algorithm {
             SigningAlgorithm::Es256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(KeyPair::Es256),
@@ -50,10 +50,10 @@ impl PrivateKey {
         Self::new(pair.map_err(|_| KeyError::Library)?)
     }
 
-    /// Loads a key from its PKCS#8 form (RFC 5208).
+    /// Parses a key in PKCS#8 (RFC 5208).
     ///
     /// # Errors
-    /// [`KeyError::NoKeyPair`] for HS256, [`KeyError::Rejected`] when `der` is not a key of that algorithm.
+    /// [`KeyError::NoKeyPair`] for HS256, [`KeyError::Rejected`] if `der` is not a key of that algorithm.
     pub fn from_pkcs8(algorithm: SigningAlgorithm, der: &SecretSlice<u8>) -> Result<Self, KeyError> {
         let der = der.expose_secret();
         let pair = match algorithm {
@@ -67,10 +67,10 @@ impl PrivateKey {
         Self::new(pair.map_err(|_| KeyError::Rejected)?)
     }
 
-    /// The key in its PKCS#8 form (RFC 5208), to be sealed and stored.
+    /// Encodes the key in PKCS#8 (RFC 5208), to be sealed and stored.
     ///
     /// # Errors
-    /// [`KeyError::Library`] when the library fails.
+    /// [`KeyError::Library`] if the library fails.
     pub fn to_pkcs8(&self) -> Result<SecretSlice<u8>, KeyError> {
         let der = match &self.pair {
             KeyPair::Es256(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
@@ -80,21 +80,21 @@ impl PrivateKey {
         der.map(SecretSlice::from).map_err(|_| KeyError::Library)
     }
 
-    /// The public half.
+    /// Returns the public key.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Keeps the public half and forgets the private one: for keys that only verify from now on.
+    /// Discards the private key. For keys that no longer sign but still verify.
     #[must_use]
     pub fn into_public(self) -> PublicKey {
         self.public
     }
 
-    /// Signs in the form that JWS wants (RFC 7518 §3.3 and §3.4, RFC 8037 §3.1).
+    /// Signs a message in the format of JWS (RFC 7518 §3.3 and §3.4, RFC 8037 §3.1).
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        // The library takes a generator for compatibility's sake and uses its own.
+        // The library takes a generator only for compatibility, and uses its own.
         let rng = SystemRandom::new();
         let signature = match &self.pair {
             KeyPair::Es256(pair) => pair.sign(&rng, message).map(|signature| signature.as_ref().to_vec()),
@@ -129,7 +129,7 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// The public half of a signing key.
+/// The public key of a signing key.
 #[derive(Clone)]
 pub struct PublicKey {
     algorithm: SigningAlgorithm,
@@ -149,19 +149,19 @@ impl PublicKey {
         Ok(Self { algorithm, kid, jwk, decoding })
     }
 
-    /// The one algorithm this key verifies.
+    /// Returns the only algorithm that this key is used with.
     #[must_use]
     pub const fn algorithm(&self) -> SigningAlgorithm {
         self.algorithm
     }
 
-    /// The key's identifier: its SHA-256 thumbprint (RFC 7638), base64url without padding.
+    /// Returns the key's identifier: its SHA-256 thumbprint (RFC 7638), in base64url without padding.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The key as a JSON Web Key (RFC 7517), with `kid`, `alg` and `use`.
+    /// Returns the key as a JSON Web Key (RFC 7517) with `kid`, `alg` and `use`.
     #[must_use]
     pub const fn jwk(&self) -> &Value {
         &self.jwk
@@ -178,7 +178,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// The same algorithm as the JWT library names it.
+/// Converts to the type of the JWT library.
 pub(super) const fn jws_algorithm(algorithm: SigningAlgorithm) -> Algorithm {
     match algorithm {
         SigningAlgorithm::Es256 => Algorithm::ES256,
@@ -188,19 +188,19 @@ pub(super) const fn jws_algorithm(algorithm: SigningAlgorithm) -> Algorithm {
     }
 }
 
-/// Why there is no key, or no signature by it.
+/// Why a key could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// HS256 was asked for a key pair.
+    /// HS256 has no key pair.
     #[error("HS256 signs with a shared secret and has no key pair")]
     NoKeyPair,
-    /// The bytes are not a private key of the algorithm they were said to be for.
-    #[error("not a private key of the expected algorithm in PKCS#8 form")]
+    /// The bytes are not a private key of the expected algorithm.
+    #[error("not a private key of the expected algorithm in PKCS#8")]
     Rejected,
     /// The shared secret is shorter than the hash (RFC 7518 §3.2).
     #[error("the shared secret is shorter than 32 bytes")]
     ShortSecret,
-    /// The cryptographic library failed, which it does not explain.
+    /// The cryptographic library failed. It gives no reason.
     #[error("the cryptographic library failed")]
     Library,
 }
@@ -215,7 +215,7 @@ mod tests {
     const PAIRS: [SigningAlgorithm; 3] = [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Rs256];
 
     #[test]
-    fn a_key_survives_its_pkcs8_form_and_no_other_algorithm_takes_it() {
+    fn a_key_can_be_encoded_and_parsed_for_its_algorithm_only() {
         for algorithm in PAIRS {
             let key = PrivateKey::generate(algorithm).unwrap();
             let der = key.to_pkcs8().unwrap();
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_hs256_key_pair() {
+    fn hs256_has_no_key_pair() {
         assert_eq!(PrivateKey::generate(SigningAlgorithm::Hs256).unwrap_err(), KeyError::NoKeyPair);
         let der = PrivateKey::generate(SigningAlgorithm::Es256).unwrap().to_pkcs8().unwrap();
         assert_eq!(PrivateKey::from_pkcs8(SigningAlgorithm::Hs256, &der).unwrap_err(), KeyError::NoKeyPair);
     }
 
     #[test]
-    fn the_jwk_holds_the_public_half_alone_under_its_thumbprint() {
+    fn the_jwk_contains_the_public_key_only_and_its_thumbprint_as_kid() {
         for (algorithm, required, sizes) in [
             (SigningAlgorithm::Es256, ["crv", "kty", "x", "y"].as_slice(), [("x", 32), ("y", 32)].as_slice()),
             (SigningAlgorithm::EdDsa, &["crv", "kty", "x"], &[("x", 32)]),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_does_not_print_itself() {
+    fn debug_output_does_not_reveal_the_private_key() {
         for algorithm in PAIRS {
             let key = PrivateKey::generate(algorithm).unwrap();
             let kid = key.public().kid();

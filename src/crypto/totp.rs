@@ -1,4 +1,4 @@
-//! One-time codes from an authenticator app (RFC 6238 with SHA-1, 6 digits and 30 seconds, which every app knows).
+//! One-time codes of authenticator apps (RFC 6238). SHA-1, 6 digits and 30 seconds, because every app supports these.
 
 use std::fmt;
 
@@ -8,48 +8,49 @@ use totp_rs::{Algorithm, Builder, Totp};
 use super::{MasterKey, SealError};
 use crate::{clock::Environment, domain::Timestamp};
 
-/// The secret that an authenticator app shares.
+/// The secret that AIMS shares with an authenticator app.
 pub struct TotpSecret(SecretSlice<u8>);
 
 impl TotpSecret {
     const BYTES: usize = 20;
 
-    /// Makes a new secret of 160 bits (RFC 4226 §4).
+    /// Generates a new secret of 160 bits (RFC 4226 §4).
     #[must_use]
     pub fn generate(env: &Environment) -> Self {
         Self(env.random::<{ Self::BYTES }>().to_vec().into())
     }
 
-    /// Opens what [`Self::seal`] returned for the same `owner`.
+    /// Decrypts what [`Self::seal`] returned for the same `owner`.
     ///
     /// # Errors
-    /// When it was sealed under another key or for somebody else.
+    /// If it was sealed with another key or for another owner.
     pub fn open(master: &MasterKey, owner: &str, sealed: &[u8]) -> Result<Self, SealError> {
         master.open(&purpose(owner), sealed).map(Self)
     }
 
-    /// Seals the secret for the database.
+    /// Encrypts the secret for the database.
     ///
     /// # Errors
-    /// Never for a secret of this size.
+    /// Never, for a secret of this size.
     pub fn seal(&self, master: &MasterKey, env: &Environment, owner: &str) -> Result<Vec<u8>, SealError> {
         master.seal(env, &purpose(owner), self.0.expose_secret())
     }
 
-    /// The secret as people type it into an app.
+    /// Returns the secret in the form in which people type it into an app.
     #[must_use]
     pub fn to_base32(&self) -> SecretString {
         totp_rs::Secret::new(self.0.expose_secret().into()).to_base32().into()
     }
 
-    /// The secret as an app reads it from a QR code: an `otpauth:` URI.
+    /// Returns the secret as an `otpauth:` URI, which apps scan as a QR code.
     #[must_use]
     pub fn to_uri(&self, account: &str) -> SecretString {
         let text = self.to_base32();
         format!("otpauth://totp/AIMS:{account}?secret={}&issuer=AIMS", text.expose_secret()).into()
     }
 
-    /// The 30-second step that `code` belongs to, if it is one of about now: a phone's clock may be a step off.
+    /// Returns the 30-second step of a code, if it is the current step or one next to it. The clock of a phone can be
+    /// one step off.
     #[must_use]
     pub fn step_of(&self, code: &str, now: Timestamp) -> Option<i64> {
         let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
@@ -78,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codes_are_those_of_rfc_6238() {
-        // Appendix B, the last six of its eight digits.
+    fn codes_match_the_test_vectors_of_rfc_6238() {
+        // Appendix B, the last six of eight digits.
         let secret = TotpSecret(b"12345678901234567890".to_vec().into());
         for (at, code) in [(59, "287082"), (1_111_111_109, "081804"), (2_000_000_000, "279037")] {
             assert_eq!(secret.step_of(code, Timestamp::from_secs(at)), Some(at / 30), "{code}");
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_sealed_for_one_owner() {
+    fn a_sealed_secret_opens_for_its_owner_only() {
         let (env, secret) = (Environment::system(), TotpSecret::generate(&Environment::system()));
         let master = MasterKey::generate(&env);
         let sealed = secret.seal(&master, &env, "zoe").unwrap();

@@ -2,49 +2,49 @@
 
 use std::fmt;
 
-use super::{error::Invalid, ids::AgentId, text, timestamp::Timestamp};
+use super::{ids::AgentId, invalid::Invalid, string_enum::string_enum, text, timestamp::Timestamp};
 
 /// A registered agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// Identifier.
+    /// Unique identifier.
     pub id: AgentId,
     /// Unique name.
     pub name: AgentName,
-    /// What it is for.
+    /// Purpose of the agent.
     pub description: String,
-    /// Who answers for it.
+    /// Person or team responsible for the agent.
     pub owner: String,
-    /// Where it is in its life.
+    /// Lifecycle status.
     pub status: AgentStatus,
-    /// What sort of agent it is.
+    /// Type of agent. Descriptive only.
     pub agent_type: AgentType,
-    /// The registrant's own data: a JSON document, kept as text.
+    /// Arbitrary JSON set by the client, stored as text.
     pub metadata_json: String,
-    /// When it was registered.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When any of its fields last changed.
+    /// Time of the last change to any field.
     pub updated_at: Timestamp,
-    /// Since when it is suspended, while it is.
+    /// Time of suspension; `None` unless the agent is suspended.
     pub suspended_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of revocation.
     pub revoked_at: Option<Timestamp>,
-    /// Which generation of its tokens is valid; every suspension, every revocation, and the end of all
-    /// its tokens start a new one.
+    /// Generation of the agent's valid tokens. Suspending the agent, revoking it, and revoking all its tokens
+    /// each start a new generation.
     pub token_epoch: i64,
 }
 
 impl Agent {
-    /// Longest owner, in characters.
+    /// Maximum length of an owner, in characters.
     pub const OWNER_MAX: usize = 128;
-    /// Longest description, in characters.
+    /// Maximum length of a description, in characters.
     pub const DESCRIPTION_MAX: usize = 10_000;
-    /// Largest metadata document, in bytes.
+    /// Maximum size of a metadata document, in bytes.
     pub const METADATA_MAX: usize = 65_536;
-    /// Longest reason given for a suspension or revocation, in characters.
+    /// Maximum length of the reason for a suspension or revocation, in characters.
     pub const REASON_MAX: usize = 500;
 
-    /// Checks an owner: one line of 1 to 128 characters.
+    /// Validates an owner: one line of 1 to 128 characters.
     ///
     /// # Errors
     /// See [`text::name`].
@@ -52,7 +52,7 @@ impl Agent {
         text::name(text, Self::OWNER_MAX)
     }
 
-    /// Checks a description: up to 10,000 characters.
+    /// Validates a description: up to 10,000 characters.
     ///
     /// # Errors
     /// See [`text::paragraph`].
@@ -60,15 +60,15 @@ impl Agent {
         text::paragraph(text, Self::DESCRIPTION_MAX)
     }
 
-    /// Checks a metadata document: JSON of up to 64 KiB.
+    /// Validates a metadata document: JSON of up to 64 KiB.
     ///
     /// # Errors
-    /// See [`text::json`].
+    /// See [`text::json()`].
     pub fn parse_metadata(text: &str) -> Result<String, Invalid> {
         text::json(text, Self::METADATA_MAX)
     }
 
-    /// Checks a reason: up to 500 characters.
+    /// Validates a reason: up to 500 characters.
     ///
     /// # Errors
     /// See [`text::paragraph`].
@@ -77,27 +77,27 @@ impl Agent {
     }
 }
 
-/// Which agents a listing shows.
+/// Selects the agents in a listing. All conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only with this status.
+    /// Only agents with this status.
     pub status: Option<AgentStatus>,
-    /// Only of this owner.
+    /// Only agents of this owner.
     pub owner: Option<String>,
-    /// Only of this type.
+    /// Only agents of this type.
     pub agent_type: Option<AgentType>,
-    /// Only with this text in name, owner or description; ASCII letters match in either case.
+    /// Only agents whose name, owner or description contains this text. ASCII letters match in either case.
     pub text: Option<String>,
 }
 
-/// The place of an agent in a listing, however it is sorted.
+/// The position of an agent in a listing, for any sort order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// When it was registered.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Decides between agents registered at the same moment.
+    /// Orders agents that were created at the same time.
     pub id: AgentId,
-    /// What it is called.
+    /// Name.
     pub name: String,
 }
 
@@ -106,27 +106,27 @@ pub struct Position {
 pub struct AgentName(String);
 
 impl AgentName {
-    /// Longest name, in characters.
+    /// Maximum length, in characters.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds another character.
+    /// If the name is empty, longer than [`Self::MAX_LEN`], or contains any other character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.is_empty() {
-            return Err(Invalid::too_short(1));
+            return Err(Invalid::TooShort(1));
         }
         if text.chars().count() > Self::MAX_LEN {
-            return Err(Invalid::too_long(Self::MAX_LEN));
+            return Err(Invalid::TooLong(Self::MAX_LEN));
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
-            return Err(Invalid::new("string_pattern_mismatch", "String should match pattern '^[a-zA-Z0-9_-]+$'"));
+            return Err(Invalid::AgentName);
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -139,77 +139,42 @@ impl fmt::Display for AgentName {
     }
 }
 
-/// An enumeration that is stored and sent as a word.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every value, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word for this value.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            /// Reads a word.
-            ///
-            /// # Errors
-            /// Names the words that are allowed.
-            pub fn parse(text: &str) -> Result<Self, $crate::domain::error::Invalid> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err($crate::domain::error::Invalid::new(
-                        "enum",
-                        format!("Input should be one of: {}", [$($word),+].join(", ")),
-                    )),
-                }
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-words! {
-    /// Where an agent is in its life.
+string_enum! {
+    /// The lifecycle status of an agent.
     AgentStatus {
-        /// May authenticate.
+        /// The agent can authenticate.
         Active = "active",
-        /// May not authenticate until reactivated.
+        /// The agent cannot authenticate until it is reactivated.
         Suspended = "suspended",
-        /// May never authenticate again.
+        /// The agent can never authenticate again.
         Revoked = "revoked",
     }
 }
 
-words! {
-    /// In which order agents are listed.
+string_enum! {
+    /// The sort order of a list of agents.
     Sort {
-        /// As they were registered.
+        /// Oldest first.
         Oldest = "oldest",
-        /// The one registered last first.
+        /// Newest first.
         Newest = "newest",
-        /// By name.
+        /// By name, ascending.
         Name = "name",
-        /// By name, backwards.
-        NameBackwards = "name_backwards",
+        /// By name, descending.
+        NameDescending = "name_backwards",
     }
 }
 
-words! {
-    /// What sort of agent it is. Descriptive only.
+string_enum! {
+    /// The type of an agent. Descriptive only; it has no effect on what the agent can do.
     AgentType {
-        /// Driven by a language model.
+        /// An agent driven by a language model.
         Llm = "llm",
-        /// A tool that others call.
+        /// A tool that other agents call.
         Tool = "tool",
-        /// Directs other agents.
+        /// An agent that directs other agents.
         Orchestrator = "orchestrator",
-        /// Anything else.
+        /// Any other type of agent.
         Custom = "custom",
     }
 }

@@ -1,29 +1,29 @@
-//! What an agent may do: `resource:action`. Default is deny.
+//! Capabilities: what an agent may do, as `resource:action`. Anything not granted is denied.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use super::{error::Invalid, ids::CapabilityId, text, timestamp::Timestamp};
+use super::{ids::CapabilityId, invalid::Invalid, text, timestamp::Timestamp};
 
-/// A capability as registered.
+/// A capability that agents can be granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Identifier.
+    /// Unique identifier.
     pub id: CapabilityId,
-    /// Unique name, also the scope in tokens.
+    /// Unique name, which is also the scope in tokens.
     pub name: CapabilityName,
-    /// What it allows, in words.
+    /// Description of what it allows.
     pub description: String,
-    /// When it was registered.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 impl Capability {
-    /// Longest description, in characters.
+    /// Maximum length of a description, in characters.
     pub const DESCRIPTION_MAX: usize = 2_000;
 
-    /// Checks a description.
+    /// Validates a description.
     ///
     /// # Errors
     /// See [`text::paragraph`].
@@ -32,7 +32,7 @@ impl Capability {
     }
 }
 
-/// The place of a capability in the order of registration.
+/// The position of a capability in the order of creation.
 pub type Position = (Timestamp, CapabilityId);
 
 /// A capability's name: 1 to 128 characters, each allowed in an OAuth scope token (RFC 6749 §3.3).
@@ -40,45 +40,42 @@ pub type Position = (Timestamp, CapabilityId);
 pub struct CapabilityName(Arc<str>);
 
 impl CapabilityName {
-    /// Longest name, in characters.
+    /// Maximum length, in characters.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds a character that no scope may hold.
+    /// If the name is empty, longer than [`Self::MAX_LEN`], or contains a character that a scope token cannot contain.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let text = text::line(text, 1, Self::MAX_LEN)?;
         if !text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
-            return Err(Invalid::new(
-                "string_pattern_mismatch",
-                "String should hold only visible ASCII characters without '\"' and '\\' (RFC 6749 section 3.3)",
-            ));
+            return Err(Invalid::CapabilityName);
         }
         Ok(Self(text.into()))
     }
 
-    /// Reads names separated by spaces.
+    /// Parses names separated by spaces.
     ///
     /// # Errors
-    /// When one is not valid, or there are more than `most`.
-    pub fn parse_several(text: &str, most: usize) -> Result<CapabilitySet, Invalid> {
+    /// If a name is not valid or there are more than `max` names.
+    pub fn parse_set(text: &str, max: usize) -> Result<CapabilitySet, Invalid> {
         let names = text.split(' ').filter(|name| !name.is_empty()).map(Self::parse);
         let names: CapabilitySet = names.collect::<Result<_, _>>()?;
-        if names.iter().count() > most {
-            return Err(Invalid::new("too_long", format!("At most {most} capabilities")));
+        if names.iter().count() > max {
+            return Err(Invalid::new("too_long", format!("At most {max} capabilities")));
         }
         Ok(names)
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether holding `held` satisfies a demand for `wanted`.
+/// Returns true if the capability `held` includes `wanted`.
 fn covers(held: &str, wanted: &str) -> bool {
     held == wanted || held == builtin::ADMIN || covers_as_wildcard(held, wanted)
 }
@@ -106,7 +103,7 @@ impl From<&'static str> for CapabilityName {
     }
 }
 
-/// The capabilities that AIMS itself demands.
+/// The capabilities that AIMS itself checks.
 pub mod builtin {
     /// Read agents and capabilities.
     pub const AGENTS_READ: &str = "agents:read";
@@ -114,14 +111,15 @@ pub mod builtin {
     pub const AGENTS_WRITE: &str = "agents:write";
     /// Create, list, rotate and revoke API keys.
     pub const KEYS_MANAGE: &str = "keys:manage";
-    /// Ask whether somebody's access token is active, and what it allows. Registered by whoever wants to grant it.
+    /// Introspect access tokens of other agents (RFC 7662). A fresh database does not contain it; create it to grant
+    /// it.
     pub const TOKENS_INTROSPECT: &str = "tokens:introspect";
     /// Read the audit log.
     pub const AUDIT_READ: &str = "audit:read";
-    /// Everything.
+    /// Do everything: covers every other capability.
     pub const ADMIN: &str = "admin:*";
 
-    /// Name and description of those that a fresh database holds, and no others.
+    /// The name and description of each capability in a fresh database.
     pub const ALL: [(&str, &str); 5] = [
         (AGENTS_READ, "Read agents and capabilities"),
         (AGENTS_WRITE, "Register and edit agents"),
@@ -131,37 +129,37 @@ pub mod builtin {
     ];
 }
 
-/// The capabilities that somebody holds, sorted and without doubles. Kept as the scope that they make: the live view holds
-/// thousands of sets, and this is one small allocation each.
+/// A set of capabilities, sorted by name. Stored as a scope string, because the live view holds thousands of sets and
+/// this takes a single small allocation for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapabilitySet(Arc<str>);
 
 impl CapabilitySet {
-    /// Longest scope that a token carries, in bytes.
+    /// Maximum length of the scope in a token, in bytes.
     pub const TOKEN_MAX: usize = 4_096;
 
-    /// Whether a token can carry all of it.
+    /// Returns true if the scope is short enough for a token.
     #[must_use]
     pub fn fits_a_token(&self) -> bool {
         self.0.len() <= Self::TOKEN_MAX
     }
 
-    /// Whether the set satisfies a demand for `wanted`.
+    /// Returns true if the set includes `wanted`, by name, by a wildcard or by `admin:*`.
     #[must_use]
     pub fn covers(&self, wanted: &str) -> bool {
         self.iter().any(|held| covers(held, wanted))
     }
 
-    /// The first capability of `other` that this set does not cover: the authority the holder lacks.
+    /// Returns the first capability in `other` that this set does not cover.
     #[must_use]
     pub fn lacks<'o>(&self, other: &'o Self) -> Option<&'o str> {
         other.iter().find(|wanted| !self.covers(wanted))
     }
 
-    /// What both sets hold: each member of either that the other covers.
+    /// Returns the capabilities that both sets cover: each member of either set that the other covers.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        // Nearly every token carries all that its agent holds.
+        // The common case: a token carries every capability of its agent.
         if self == other {
             return self.clone();
         }
@@ -170,34 +168,34 @@ impl CapabilitySet {
         Self::of(mine.chain(theirs).collect())
     }
 
-    /// Returns true if the set holds no capability.
+    /// Returns true if the set contains no capability.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names separated by spaces (RFC 6749 §3.3).
+    /// Returns the names separated by spaces (RFC 6749 §3.3).
     #[must_use]
     pub fn as_scope(&self) -> &str {
         &self.0
     }
 
-    /// The value of `scope` in an OAuth answer; `None` for the empty set, because a scope names at least one capability
-    /// (RFC 6749 §3.3).
+    /// Returns the value of `scope` in an OAuth response; `None` for the empty set, because a scope contains at least
+    /// one token (RFC 6749 §3.3).
     #[must_use]
     pub fn to_scope(&self) -> Option<String> {
         (!self.is_empty()).then(|| self.0.to_string())
     }
 
-    /// Reads what [`Self::as_scope`] gave; names that no capability can have are dropped.
+    /// Parses the output of [`Self::as_scope`]. Drops names that are not valid for a capability.
     #[must_use]
     pub fn from_scope(scope: &str) -> Self {
         scope.split(' ').filter_map(|name| CapabilityName::parse(name).ok()).collect()
     }
 
-    /// The names in order.
+    /// Returns the names in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        // Of the empty text, `split` gives one part.
+        // `split` returns one empty part for an empty string.
         self.0.split(' ').filter(|name| !name.is_empty())
     }
 
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_allowed_by_default_and_wildcards_stay_in_their_resource() {
+    fn nothing_is_covered_by_default_and_a_wildcard_covers_its_resource_only() {
         assert!(!set(&[]).covers("agents:read"));
         assert!(set(&["agents:*"]).covers("agents:read"));
         assert!(set(&["agents:*"]).covers("agents:*"));
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lacking_is_named() {
+    fn lacks_returns_the_first_missing_capability() {
         let manager = set(&["keys:manage"]);
         assert_eq!(manager.lacks(&set(&["keys:manage"])), None);
         assert_eq!(manager.lacks(&set(&["admin:*"])).unwrap(), "admin:*");
@@ -252,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn an_intersection_never_holds_more_than_either_side() {
+    fn an_intersection_covers_no_more_than_either_set() {
         assert_eq!(set(&["admin:*"]).intersection(&set(&["agents:read"])), set(&["agents:read"]));
         assert_eq!(set(&["agents:*", "x:y"]).intersection(&set(&["agents:read", "z:z"])), set(&["agents:read"]));
         assert_eq!(set(&["a:b"]).intersection(&set(&["c:d"])), set(&[]));
     }
 
     #[test]
-    fn names_are_scope_tokens() {
+    fn a_capability_name_is_a_valid_scope_token() {
         for bad in ["", "a b", "a\"b", "a\\b", "é:x", "a\nb", &"a".repeat(129)] {
             assert!(CapabilityName::parse(bad).is_err(), "{bad:?}");
         }

@@ -1,65 +1,65 @@
-//! The one error of the house. It knows its kind; the faces only render it.
+//! The error type of all service functions. The web layer maps each variant to a response.
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::{person::administrator::Role, token::TokenRefusal};
+use super::{invalid::Invalid, person::administrator::Role, token::TokenRefusal};
 
-/// What every use case returns.
+/// The result of a service function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request is malformed; every offending field is named.
+    /// The request is malformed. Names every invalid field.
     #[error("the request is not valid")]
     Invalid(Vec<FieldError>),
-    /// The request is well-formed, but the state of the resource or a rule about oneself forbids it.
+    /// The request is well-formed, but the state of the resource or a rule about the caller itself forbids it.
     #[error("{0}")]
     Refused(&'static str),
-    /// The caller did not prove who they are, or may not act at all.
+    /// The caller did not authenticate, or its agent is suspended or revoked.
     #[error("{}", .0.detail())]
     Unauthenticated(AuthFailure),
-    /// The caller is known and lacks the authority.
+    /// The caller is authenticated but lacks the authority.
     #[error("{0}")]
     Denied(Denial),
-    /// A client asked the token service for what it cannot have.
+    /// The token endpoint rejected the request of a client.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
-    /// A browser was made to send the request by a page of another site.
-    #[error("This request did not come from a page of this console")]
+    /// A page of another site caused a browser to send the request.
+    #[error("This request did not come from the console. Reload the page and try again")]
     CrossSite,
-    /// The act asks for a recent proof of who the caller is.
-    #[error("Confirm that it is you")]
+    /// The action requires the caller to have authenticated recently.
+    #[error("Confirm your identity")]
     ProofNeeded,
-    /// The named resource does not exist.
+    /// The resource does not exist. Holds its type, such as `Agent`.
     #[error("{0} not found")]
     NotFound(&'static str),
-    /// The resource exists already.
+    /// A resource with the same unique value already exists.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
-    /// The body is larger than is read.
+    /// The body exceeds the size limit.
     #[error("The body is too large")]
     TooLarge,
-    /// The body is described as something else than JSON.
+    /// The `Content-Type` of the body is not JSON.
     #[error("Unsupported media type; send application/json")]
     UnsupportedMediaType,
-    /// The caller exceeded a rate limit; seconds until the next request may pass.
+    /// The caller exceeded a rate limit.
     #[error("Rate limit exceeded")]
     RateLimited {
-        /// Seconds to wait, at least 1.
+        /// Seconds until the next request is allowed, at least 1.
         retry_after: u64,
     },
-    /// The work was not taken up, or it is not known to be durable; trying again may succeed. A change whose time was over, or whose
-    /// commit was not answered, may have been made all the same.
+    /// The service is overloaded or the database failed; a retry may succeed. A change that timed out, or whose commit
+    /// was not confirmed, may still have taken effect.
     #[error("The service is temporarily unavailable")]
     Unavailable(#[source] Option<Box<dyn StdError + Send + Sync>>),
-    /// A defect. The source is for the log only.
+    /// A bug. The source is only logged.
     #[error("Internal server error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 impl Error {
-    /// One field's failure as a whole error.
+    /// Creates the error for a single invalid field.
     #[must_use]
     pub fn field(location: &[&str], invalid: Invalid) -> Self {
         Self::Invalid(vec![FieldError {
@@ -69,19 +69,19 @@ impl Error {
         }])
     }
 
-    /// The error and what is behind it, for the log alone.
+    /// Returns the message of the error and those of its causes. For the log only.
     #[must_use]
     pub fn with_causes(&self) -> String {
-        let mut told = self.to_string();
+        let mut message = self.to_string();
         let mut cause = self.source();
         while let Some(source) = cause {
-            told = format!("{told}: {source}");
+            message = format!("{message}: {source}");
             cause = source.source();
         }
-        told
+        message
     }
 
-    /// A defect described in words.
+    /// Creates the error for a bug from a message.
     #[must_use]
     pub fn internal(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(reason.into())
@@ -100,89 +100,60 @@ impl From<Denial> for Error {
     }
 }
 
-/// A field that failed, where it stood, and what was sent.
+/// A field that failed validation.
 #[derive(Clone, Debug)]
 pub struct FieldError {
-    /// `["body", "name"]`, `["query", "limit"]`, `["header", "X-API-Key"]`.
+    /// Location of the field: `["body", "name"]`, `["query", "limit"]`, `["header", "X-API-Key"]`.
     pub location: Vec<String>,
-    /// What is wrong.
+    /// What is wrong with the value.
     pub invalid: Invalid,
-    /// The offending value, echoed to the sender; never set for secrets.
+    /// The invalid value, echoed to the client. Never set for secrets.
     pub input: Option<serde_json::Value>,
 }
 
-/// What is wrong with a value: a stable type for programs and a sentence for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// Stable identifier, in the vocabulary existing clients know (`missing`, `string_too_long`, …).
-    pub kind: &'static str,
-    /// One sentence.
-    pub message: String,
-}
-
-impl Invalid {
-    /// A failure of the given kind.
-    #[must_use]
-    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    pub(super) fn too_short(min: usize) -> Self {
-        Self::new("string_too_short", format!("String should have at least {min} character{}", plural(min)))
-    }
-
-    pub(super) fn too_long(max: usize) -> Self {
-        Self::new("string_too_long", format!("String should have at most {max} character{}", plural(max)))
-    }
-}
-
-const fn plural(n: usize) -> &'static str {
-    if n == 1 { "" } else { "s" }
-}
-
-/// Why a credential did not authenticate its bearer.
+/// Why authentication failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
-    /// No such API key.
+    /// The API key does not exist.
     InvalidKey,
-    /// The key was revoked.
+    /// The API key was revoked.
     KeyRevoked,
-    /// The key was rotated and its grace period is over.
+    /// The API key was rotated and its grace period has ended.
     RotatedKeyExpired,
-    /// The key is past its expiry.
+    /// The API key has expired.
     KeyExpired,
-    /// The key does not work from the address that sent it.
+    /// The API key is not allowed from the client's IP address.
     KeyNotFromHere,
-    /// As many tokens as the key is for were issued.
+    /// The API key has reached its limit of issued tokens.
     KeyUsedUp,
     /// The agent is suspended.
     AgentSuspended,
     /// The agent was revoked.
     AgentRevoked,
-    /// No client authenticated itself.
+    /// The request carries no client authentication.
     InvalidClient,
-    /// An assertion does not authenticate its client; why, is for the record.
+    /// A client assertion is not valid. Only the audit record contains the reason.
     InvalidAssertion(&'static str),
-    /// The client's own assertion expires later than [`super::token::ASSERTION_LIFE`] allows.
+    /// The client assertion expires later than [`super::token::ASSERTION_LIFE`] allows.
     AssertionLivesTooLong,
-    /// No access token was sent.
+    /// The request carries no access token.
     MissingToken,
-    /// The access token is malformed, forged, expired or withdrawn.
+    /// The access token is malformed, forged, expired or revoked.
     InvalidToken,
-    /// The proof of possession is wrong; why, is for the record.
+    /// The DPoP proof is not valid. Only the audit record contains the reason.
     InvalidDpopProof(&'static str),
-    /// The token is bound to a key, and who presents it does not hold that key, or the other way round.
+    /// The token is bound to another key than that of the DPoP proof, or only one of token and request uses DPoP.
     WrongBinding(&'static str),
-    /// The proof of possession lacks a nonce that was given out lately.
+    /// The DPoP proof does not carry a recent nonce of this server.
     DpopNonceNeeded,
-    /// There is no session, or it has ended.
+    /// The request carries no session, or the session has ended.
     NoSession,
-    /// The username, the password or the second factor is wrong: which of them is not said.
+    /// The username, the password or the second factor is wrong. The response does not reveal which.
     WrongCredentials,
 }
 
 impl AuthFailure {
-    /// The sentence clients receive.
+    /// Returns the message for the client.
     #[must_use]
     pub const fn detail(self) -> &'static str {
         match self {
@@ -194,19 +165,19 @@ impl AuthFailure {
             Self::KeyUsedUp => "API key has been used up",
             Self::AgentSuspended => "Agent is suspended",
             Self::AgentRevoked => "Agent has been revoked",
-            Self::InvalidClient => "Authenticate the client by HTTP Basic or in the form",
+            Self::InvalidClient => "Authenticate the client with HTTP Basic or with form parameters",
             Self::InvalidAssertion(_) => "The client assertion does not authenticate the client",
             Self::AssertionLivesTooLong => "The exp of the client assertion must be at most 3600 seconds away",
             Self::MissingToken => "Not authenticated",
             Self::InvalidToken | Self::WrongBinding(_) => "Invalid or expired token",
             Self::InvalidDpopProof(_) => "The DPoP proof is not valid",
-            Self::DpopNonceNeeded => "The DPoP proof must carry the nonce of the header DPoP-Nonce",
-            Self::NoSession => "Sign in to go on",
-            Self::WrongCredentials => "That is not right. Check what you typed and try again",
+            Self::DpopNonceNeeded => "The DPoP proof must contain the nonce from the DPoP-Nonce header",
+            Self::NoSession => "Sign in to continue",
+            Self::WrongCredentials => "Incorrect credentials. Check what you entered and try again",
         }
     }
 
-    /// The `details.reason` of the audit record.
+    /// Returns the `details.reason` of the audit record.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -230,30 +201,29 @@ impl AuthFailure {
     }
 }
 
-/// What authority a known caller lacks.
+/// The authority that an authenticated caller lacks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// The act demands a capability that the caller does not hold.
+    /// The action requires a capability that the caller does not hold.
     #[error("Missing required capability: {0}")]
     MissingCapability(&'static str),
-    /// The act demands a role that the administrator does not have.
-    #[error("Only an administrator with the role {0} may do this")]
+    /// The action requires a role that the administrator does not have.
+    #[error("This action requires the role {0}")]
     MissingRole(Role),
-    /// The link that makes the first owner was mistyped or never given out, or its time is over.
-    #[error(
-        "This setup link is not valid, or its hour is over. Whoever runs this host makes another with: aims setup-token"
-    )]
+    /// The token in the link that creates the first owner account is unknown or has expired.
+    #[error("This setup link is not valid or has expired. Create a new one on the host with: aims setup-token")]
     SetupLink,
-    /// The act targets an agent that holds authority the caller lacks, or grants such authority.
+    /// The action targets an agent that holds a capability the caller lacks, or grants such a capability.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(String),
-    /// One token could satisfy both the federated identity and an identity of an agent that holds authority the caller lacks.
+    /// A single token could match both the federated identity and that of an agent that holds a capability the caller
+    /// lacks.
     #[error("It overlaps a federated identity of an agent that holds authority that you lack: {0}")]
     OverlappingIdentity(String),
 }
 
 impl Denial {
-    /// The capability whose lack decided.
+    /// Returns the capability that the caller lacks.
     #[must_use]
     pub fn capability(&self) -> Option<&str> {
         match self {
@@ -263,7 +233,7 @@ impl Denial {
         }
     }
 
-    /// The role whose lack decided.
+    /// Returns the role that the administrator lacks.
     #[must_use]
     pub const fn role(&self) -> Option<Role> {
         match self {

@@ -1,4 +1,4 @@
-//! Identifiers. Opaque to clients; AIMS makes `UUIDv7`, and an import keeps the UUIDs it finds.
+//! Identifiers. Clients treat them as opaque. AIMS generates `UUIDv7`; imported records keep their UUIDs.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// Reads an identifier in any textual form of a UUID; `None` for anything else.
+            /// Parses any textual form of a UUID; `None` for anything else.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 Uuid::try_parse(text).ok().map(Self)
@@ -34,51 +34,51 @@ macro_rules! id {
 }
 
 id!(
-    /// An agent.
+    /// Identifies an agent.
     AgentId
 );
 id!(
-    /// An API key (the record, never the secret).
+    /// Identifies the record of an API key. It is not the secret.
     ApiKeyId
 );
 id!(
-    /// A capability.
+    /// Identifies a capability.
     CapabilityId
 );
 id!(
-    /// A person who administers AIMS.
+    /// Identifies an administrator.
     AdministratorId
 );
 id!(
-    /// A session of an administrator (the record, never the cookie's value).
+    /// Identifies the record of a console session. It is not the value of the cookie.
     SessionId
 );
 id!(
-    /// A passkey of an administrator.
+    /// Identifies a passkey of an administrator.
     PasskeyId
 );
 id!(
-    /// Whoever acts: an agent or an administrator. Neither shares an identifier with the other.
+    /// Identifies the actor of an event: an agent or an administrator. No agent and administrator share an identifier.
     ActorId
 );
 id!(
-    /// A protected resource.
+    /// Identifies a protected resource.
     ProtectedResourceId
 );
 id!(
-    /// A public key of an agent.
+    /// Identifies the record of an agent's public key.
     PublicKeyId
 );
 id!(
-    /// That a foreign issuer vouches for an agent.
+    /// Identifies a federated identity.
     FederatedIdentityId
 );
 id!(
-    /// That one agent may act for another.
+    /// Identifies a delegation from one agent to another.
     DelegationId
 );
 id!(
-    /// An access token: its `jti` (RFC 7519 §4.1.7).
+    /// Identifies an access token: its `jti` claim (RFC 7519 §4.1.7).
     TokenId
 );
 
@@ -94,22 +94,22 @@ impl From<AdministratorId> for ActorId {
     }
 }
 
-/// What ties a response, its log lines and its audit records together (`X-Request-Id`).
+/// Correlates a response with its log lines and audit records (`X-Request-Id`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Longest identifier taken over from a client, in characters.
+    /// Maximum length of a client's identifier, in characters.
     pub const MAX_LEN: usize = 64;
 
-    /// Takes over a client's identifier: 1 to 64 characters of `[A-Za-z0-9._-]`.
+    /// Parses a client's identifier: 1 to 64 characters of `[A-Za-z0-9._-]`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         ((1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed)).then(|| Self(text.to_owned()))
     }
 
-    /// The identifier as text.
+    /// Returns the identifier as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_id_is_taken_over_only_when_it_is_harmless() {
+    fn a_request_id_from_a_client_contains_safe_characters_only() {
         assert!(RequestId::parse("build-7.2_a").is_some());
         assert!(RequestId::parse(&"a".repeat(64)).is_some());
         for bad in ["", &"a".repeat(65), "a b", "a\nb", "é", "<x>"] {

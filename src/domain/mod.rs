@@ -1,4 +1,4 @@
-//! Types and rules of the field, with no I/O: nothing here knows HTTP, SQL, the clock or the network.
+//! Types and rules without I/O. Nothing here depends on HTTP, SQL, the clock or the network.
 
 pub mod agent;
 pub mod audit;
@@ -6,8 +6,10 @@ pub mod capability;
 pub mod credential;
 pub mod error;
 pub mod ids;
+pub mod invalid;
 pub mod page;
 pub mod person;
+mod string_enum;
 pub mod text;
 pub mod timestamp;
 pub mod token;
@@ -16,11 +18,12 @@ pub use agent::{Agent, AgentName, AgentStatus, AgentType};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
 pub use credential::api_key::{ApiKey, ApiKeyStatus, Selection};
 pub use credential::key_limits::KeyLimits;
-pub use error::{AuthFailure, Denial, Error, Invalid, Result};
+pub use error::{AuthFailure, Denial, Error, Result};
 pub use ids::{
     ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, FederatedIdentityId, PasskeyId,
     ProtectedResourceId, PublicKeyId, RequestId, SessionId, TokenId,
 };
+pub use invalid::Invalid;
 pub use page::{Limit, Page};
 pub use person::administrator::{Administrator, Role, Username};
 pub use text::public_url::PublicUrl;

@@ -1,16 +1,16 @@
-//! Keyset paging: a page names where the next one starts, so page 10,000 costs what page 1 costs.
+//! Keyset pagination: each page returns the cursor of the next, so page 10,000 costs the same as page 1.
 
-use super::error::Invalid;
+use super::invalid::Invalid;
 
-/// How many items a page may hold.
+/// The maximum number of items on a page, 1 to 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(u16);
 
 impl Limit {
-    /// Most items on a page.
+    /// The largest limit.
     pub const MAX: u16 = 500;
 
-    /// A limit fixed in code, brought into 1 to 500.
+    /// Creates a limit, clamping `count` to 1 to 500.
     #[must_use]
     pub const fn of(count: u16) -> Self {
         Self(if count == 0 {
@@ -22,10 +22,10 @@ impl Limit {
         })
     }
 
-    /// Reads a limit of 1 to 500.
+    /// Parses a limit of 1 to 500.
     ///
     /// # Errors
-    /// When it is no whole number or out of range.
+    /// If the text is not an integer or is out of range.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let count: i64 = text.parse().map_err(|_| {
             Invalid::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer")
@@ -37,24 +37,24 @@ impl Limit {
         }
     }
 
-    /// The number of items.
+    /// Returns the number of items.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
     }
 }
 
-/// Some items, and where the next page starts if there is one.
+/// A page of items and the cursor of the next page.
 #[derive(Clone, Debug)]
 pub struct Page<T, C> {
     /// The items, in the order of the listing.
     pub items: Vec<T>,
-    /// Where the next page starts, when more may follow: the key of the last item, or of the last place looked at.
+    /// Cursor of the next page, if there may be more items: the key of the last item, or of the last row examined.
     pub next: Option<C>,
 }
 
 impl<T, C> Page<T, C> {
-    /// Makes a page from `limit + 1` fetched items: the surplus one only tells that more follow.
+    /// Creates a page from up to `limit + 1` items. An extra item means that another page follows; it is dropped.
     #[must_use]
     pub fn cut(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> C) -> Self {
         let size = usize::from(limit.get());

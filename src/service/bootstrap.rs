@@ -1,4 +1,4 @@
-//! The first administrator: made once, when no agent holds `admin:*`.
+//! The first agent with `admin:*`, and the recovery of access to it.
 
 use super::{
     Services,
@@ -20,15 +20,15 @@ const ADMIN_NAME: &str = "admin";
 const KEY_NAME: &str = "admin-bootstrap";
 const RECOVERY_KEY_NAME: &str = "admin-recovery";
 
-/// A key of an administrator that was just made.
+/// A new API key of an agent with `admin:*`.
 pub struct AdministratorKey {
-    /// The administrator.
+    /// The agent.
     pub agent: AgentId,
-    /// The secret, which nothing keeps.
+    /// The secret, which is not stored.
     pub raw_key: RawApiKey,
 }
 
-/// Whether some agent holds `admin:*`.
+/// Returns true if an agent holds `admin:*`.
 ///
 /// # Errors
 /// When the database fails.
@@ -36,11 +36,11 @@ pub async fn is_done(services: &Services) -> Result<bool> {
     stored::has_administrator(services.store.read().await?.conn()).await
 }
 
-/// Registers the capabilities that AIMS demands and the agent `admin` that holds them all, with one key. Returns
-/// `None`, having changed nothing, when some agent holds `admin:*` already.
+/// Registers the built-in capabilities and the agent `admin`, which holds all of them and has one API key. Changes
+/// nothing and returns `None` if an agent already holds `admin:*`.
 ///
 /// # Errors
-/// [`Error::Conflict`] when an agent of that name exists and holds nothing.
+/// [`Error::Conflict`] if an agent named `admin` exists without that capability.
 pub async fn run(services: &Services) -> Result<Option<AdministratorKey>> {
     if is_done(services).await? {
         return Ok(None);
@@ -52,7 +52,7 @@ pub async fn run(services: &Services) -> Result<Option<AdministratorKey>> {
 }
 
 async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<AdministratorKey>> {
-    // Asked again inside the transaction: several nodes may start on one database at once.
+    // Checked again inside the transaction, because several nodes may start at once.
     if stored::has_administrator(act.conn()).await? {
         return Ok(None);
     }
@@ -77,15 +77,15 @@ async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<Administr
     }
     let raw_key = RawApiKey::generate(env);
     let key = NewApiKey { name: KEY_NAME.to_owned(), expires_at: None, limits: KeyLimits::default() };
-    let created = api_keys::make(act, agent, ApiKeyId(env.uuid()), raw_key, key).await?;
+    let created = api_keys::add(act, agent, ApiKeyId(env.uuid()), raw_key, key).await?;
     Ok(Some(AdministratorKey { agent, raw_key: created.raw_key }))
 }
 
-/// Makes another key for the active agent that holds `admin:*` and was registered first: the way back in for whoever
-/// controls the host when every key is lost.
+/// Creates another API key for the active agent with `admin:*` that was registered first, so that the operator of the
+/// host can regain access when all keys are lost.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent.
+/// [`Error::NotFound`] if there is no such agent.
 pub async fn recover(services: &Services) -> Result<AdministratorKey> {
     let agent = stored::first_administrator(services.store.read().await?.conn()).await?;
     let agent = agent.ok_or(Error::NotFound("Active agent that holds admin:*"))?;

@@ -1,4 +1,17 @@
-//! The use cases, shared by every face: authorise, change, audit, commit, effects.
+//! The operations of AIMS, which the API, the console and the command line share. Each one checks the caller's
+//! authority, and each change commits together with its audit record.
+//!
+//! | module | operations |
+//! |---|---|
+//! | [`agents`] | agents, capabilities and delegates |
+//! | [`audit`] | the audit log: read, verify and archive |
+//! | [`bootstrap`] | the first agent with `admin:*`, and the recovery of access |
+//! | [`core`] | what all operations are built on |
+//! | [`credentials`] | API keys, public keys and federated identities |
+//! | [`overview`] | the numbers on the console's overview page |
+//! | [`people`] | administrators: setup, sign-in, sessions and second factors |
+//! | [`seed_import`] | the import of the predecessor's database |
+//! | [`tokens`] | access tokens, protected resources and signing keys |
 
 pub mod agents;
 pub mod audit;
@@ -19,59 +32,59 @@ pub use core::policy::Action;
 
 use crate::{
     clock::Environment,
-    crypto::{MasterKey, NonceKey, PasswordLine},
+    crypto::{MasterKey, NonceKey, PasswordQueue},
     domain::{PublicUrl, audit::RefusalBounds, token::SigningAlgorithm},
     store::Store,
 };
 
-/// What the use cases work with.
+/// What all operations need.
 #[derive(Clone)]
 pub struct Services {
     /// The database.
     pub store: Store,
-    /// The live view.
+    /// The live view of agents.
     pub principals: core::principals::Principals,
-    /// Tokens whose signature was checked.
+    /// The cache of verified tokens.
     pub verified_tokens: tokens::verified_tokens::VerifiedTokens,
-    /// The public keys of foreign issuers.
+    /// The cache of foreign issuers' public keys.
     pub foreign_keys: credentials::federation::foreign_keys::ForeignKeys,
-    /// Records of refusals, throttled.
+    /// The counts of refusals.
     pub refusals: core::refusals::Refusals,
     /// The keys that sign and verify tokens.
     pub keyring: tokens::signing_keys::CurrentKeyring,
-    /// Makes the nonces that proofs of possession carry.
+    /// The key for `DPoP` nonces.
     pub dpop_nonces: NonceKey,
     /// The queue for checking and hashing passwords.
-    pub passwords: PasswordLine,
-    /// Seals what is secret in the database, where there is one.
+    pub passwords: PasswordQueue,
+    /// The key that encrypts secrets in the database, if there is one.
     pub master_key: Option<MasterKey>,
-    /// What is known of the whole audit log.
+    /// The background verification of the audit log.
     pub checker: audit::Checker,
-    /// Whether the service is about to end: what waits for events must not hold it up.
+    /// True once the service shuts down, so that responses that wait for events end.
     pub ending: watch::Sender<bool>,
     /// Time and randomness.
     pub env: Environment,
-    /// What the operator chose.
+    /// The settings.
     pub settings: Arc<Settings>,
 }
 
-/// What the operator may choose about the use cases.
+/// The settings of the service layer.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The issuer, and the audience, of access tokens: the public URL.
+    /// The public URL: the issuer, and the default audience, of access tokens.
     pub issuer: PublicUrl,
-    /// What signs access tokens; `None` for a shared secret.
+    /// The algorithm that signs access tokens; `None` for a shared secret.
     pub signing: Option<SigningAlgorithm>,
-    /// How long a key signs; `None` for as long as nobody rotates it.
+    /// How long a key signs before it is rotated; `None` for no automatic rotation.
     pub signing_key_rotation: Option<Duration>,
-    /// Longest life of an access token.
+    /// Maximum life of an access token.
     pub token_life: Duration,
-    /// How many agents may act for a token's subject one after another (RFC 8693 §4.1).
+    /// Maximum number of actors in a delegation chain (RFC 8693 §4.1).
     pub delegation_depth: usize,
-    /// How long a rotated key works when the request does not say.
+    /// How long a rotated key works by default.
     pub rotation_grace: Duration,
-    /// Whether foreign issuers may be asked at private addresses, and over plain http.
+    /// Whether foreign issuers may have private addresses and use http.
     pub federation_allow_private: bool,
-    /// How many refusals are recorded one by one.
+    /// Limits on audit records of refusals.
     pub refusals: RefusalBounds,
 }

@@ -1,4 +1,4 @@
-//! What the console shows first: how the fleet is, what wants attention, and what is still to be set up.
+//! The overview page of the console: the state of all agents, what needs attention and which setup steps are left.
 
 use super::{
     Services,
@@ -15,78 +15,78 @@ use crate::{
     },
 };
 
-/// Counted no further: what wants attention wants it however many more there are.
-pub const MOST: i64 = 1_000;
+/// Maximum of the counts in [`Attention`].
+pub const COUNT_MAX: i64 = 1_000;
 /// Hours of activity that are shown.
 const HOURS: i64 = 24;
-/// Refusals in a day that are worth a look.
+/// Minimum number of refusals in a day that need attention.
 const MANY_REFUSALS: i64 = 10;
 
-/// How the fleet is.
+/// The state of all agents.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// Agents that may act.
+    /// Number of active agents.
     pub active: i64,
-    /// Agents that are suspended.
+    /// Number of suspended agents.
     pub suspended: i64,
-    /// Agents that were revoked.
+    /// Number of revoked agents.
     pub revoked: i64,
-    /// Authentications of the last 24 hours, oldest first.
+    /// Authentications in the last 24 hours, oldest first.
     pub hours: Vec<Hour>,
-    /// What wants attention.
+    /// What needs attention.
     pub attention: Attention,
-    /// The latest events.
+    /// The latest audit records.
     pub latest: Vec<audit::Record>,
-    /// What is still to be set up.
+    /// The setup steps.
     pub steps: Steps,
 }
 
-/// What wants attention, each counted no further than [`MOST`].
+/// What needs attention. Counts stop at [`COUNT_MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attention {
     /// Keys that expire within 7 days.
     pub expiring: i64,
-    /// Keys that were not used for 90 days.
+    /// Keys that have not been used for 90 days.
     pub idle: i64,
     /// Rotated keys that still work.
     pub in_grace: i64,
-    /// Agents that are suspended.
+    /// Suspended agents.
     pub suspended: i64,
-    /// Credentials refused within a day, where they are many.
+    /// Refused credentials within a day; 0 if there are only few.
     pub refused: i64,
 }
 
 impl Attention {
-    /// Whether anything does.
+    /// Returns true if anything needs attention.
     #[must_use]
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
 }
 
-/// What a new installation takes until an agent works with it; each is told from what there is.
+/// The setup steps of a new installation, and which of them are done.
 #[expect(clippy::struct_excessive_bools, reason = "a checklist")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// An agent was registered besides the one that AIMS makes itself.
+    /// An agent was registered, besides `admin`.
     pub agent: bool,
-    /// That agent, or another, has a key.
+    /// An API key was created, besides that of `admin`.
     pub key: bool,
-    /// An agent other than the first holds a capability.
+    /// An agent other than `admin` holds a capability.
     pub grant: bool,
     /// A token was issued.
     pub token: bool,
 }
 
 impl Steps {
-    /// Whether everything is done.
+    /// Returns true if all steps are done.
     #[must_use]
     pub const fn all(&self) -> bool {
         self.agent && self.key && self.grant && self.token
     }
 }
 
-/// Reads how the fleet is.
+/// Returns the overview.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`].
@@ -98,13 +98,13 @@ pub async fn read(services: &Services, caller: &Caller) -> Result<Overview> {
     let latest = log::list(&services.store, &everything, audit::Start::Before(i64::MAX), Limit::of(8)).await?;
     let mut read = services.store.read_usage().await?;
     let counts = agents::counts(read.conn()).await?;
-    let count = |wanted| counts.iter().find(|(status, _)| *status == wanted).map_or(0, |(_, agents)| *agents);
+    let count = |status| counts.iter().find(|(other, _)| *other == status).map_or(0, |(_, agents)| *agents);
     let hours = activity::recent(read.conn(), now, HOURS).await?;
     let refused: i64 = hours.iter().map(|hour| hour.refused).sum();
     let attention = Attention {
-        expiring: api_keys::count_fleet(read.conn(), Selection::Expiring, now, MOST).await?,
-        idle: api_keys::count_fleet(read.conn(), Selection::Idle, now, MOST).await?,
-        in_grace: api_keys::count_fleet(read.conn(), Selection::InGrace, now, MOST).await?,
+        expiring: api_keys::count_fleet(read.conn(), Selection::Expiring, now, COUNT_MAX).await?,
+        idle: api_keys::count_fleet(read.conn(), Selection::Idle, now, COUNT_MAX).await?,
+        in_grace: api_keys::count_fleet(read.conn(), Selection::InGrace, now, COUNT_MAX).await?,
         suspended: count(AgentStatus::Suspended),
         refused: if refused >= MANY_REFUSALS { refused } else { 0 },
     };

@@ -1,4 +1,4 @@
-//! Capabilities and who holds them, as stored.
+//! Capabilities and their grants.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,8 @@ use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
-    db::{Conn, on},
+    Tx,
+    db::{Conn, dispatch, execute},
     even_chunks, stored,
 };
 use crate::domain::{
@@ -36,101 +37,104 @@ impl TryFrom<Row> for Capability {
     }
 }
 
-/// Adds a capability; `false` when its name is taken.
+/// Inserts a capability. Returns false if its name is taken.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: Conn<'_>, capability: &Capability) -> Result<bool> {
+/// If the database fails.
+pub async fn insert(tx: &mut Tx, capability: &Capability) -> Result<bool> {
     const SQL: &str = "INSERT INTO capabilities (id, name, description, created_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (name) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
-        .bind(capability.id.0)
-        .bind(capability.name.as_str())
-        .bind(&capability.description)
-        .bind(capability.created_at.as_micros())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let inserted = execute!(
+        tx.conn(),
+        sqlx::query(SQL)
+            .bind(capability.id.0)
+            .bind(capability.name.as_str())
+            .bind(&capability.description)
+            .bind(capability.created_at.as_micros())
+    )?;
     Ok(inserted == 1)
 }
 
-/// The capability with this identifier.
+/// Returns the capability with this identifier.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn find(conn: Conn<'_>, id: CapabilityId) -> Result<Option<Capability>> {
     const SQL: &str = "SELECT * FROM capabilities WHERE id = $1";
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await)?;
     row.map(Capability::try_from).transpose()
 }
 
-/// The capability with this name.
+/// Returns the capability with this name.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn find_by_name(conn: Conn<'_>, name: &str) -> Result<Option<Capability>> {
     const SQL: &str = "SELECT * FROM capabilities WHERE name = $1";
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(name).fetch_optional(c).await?);
+    let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(name).fetch_optional(c).await)?;
     row.map(Capability::try_from).transpose()
 }
 
-/// The first of these names that is not registered.
+/// Returns the first of these names that is not registered.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn first_unregistered(mut conn: Conn<'_>, names: &CapabilitySet) -> Result<Option<String>> {
     let names: Vec<&str> = names.iter().collect();
     let mut registered = HashSet::with_capacity(names.len());
     for chunk in even_chunks(&names) {
-        let found: Vec<String> = on!(&mut conn, |c| {
+        let found: Vec<String> = dispatch!(&mut conn, |c| {
             let mut query = QueryBuilder::new("SELECT name FROM capabilities WHERE name IN (");
             let mut list = query.separated(", ");
             for name in chunk {
                 list.push_bind(*name);
             }
-            query.push(")").build_query_scalar().fetch_all(c).await?
-        });
+            query.push(")").build_query_scalar().fetch_all(c).await
+        })?;
         registered.extend(found);
     }
     Ok(names.into_iter().find(|name| !registered.contains(*name)).map(str::to_owned))
 }
 
-/// A page of capabilities in the order of registration, after `after`.
+/// Returns a page of capabilities after `after`, oldest first.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Result<Page<Capability, Position>> {
     const SQL: &str = "SELECT * FROM capabilities WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT +$3";
     let (created_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.as_micros(), id.0));
-    let rows: Vec<Row> = on!(conn, |c| {
-        sqlx::query_as(SQL).bind(created_at).bind(id).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
-    });
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL)
+        .bind(created_at)
+        .bind(id)
+        .bind(i64::from(limit.get()) + 1)
+        .fetch_all(c)
+        .await)?;
     let capabilities = rows.into_iter().map(Capability::try_from).collect::<Result<_>>()?;
     Ok(Page::cut(capabilities, limit, |capability: &Capability| (capability.created_at, capability.id)))
 }
 
-/// The capabilities that an agent holds, by name.
+/// Returns the capabilities that are granted to an agent, sorted by name.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn held_by(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Capability>> {
     const SQL: &str = "SELECT c.* FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
         WHERE g.agent_id = $1";
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await?);
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await)?;
     let mut held = rows.into_iter().map(Capability::try_from).collect::<Result<Vec<_>>>()?;
-    // Sorted here: the two databases would sort names by different rules.
+    // Sorted here, because the two databases sort names by different rules.
     held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(held)
 }
 
-/// The capabilities that any of these agents holds.
+/// Returns the capabilities that are granted to any of these agents.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn held_by_any(mut conn: Conn<'_>, agents: &[AgentId]) -> Result<CapabilitySet> {
     let mut held = HashSet::new();
     for chunk in even_chunks(agents) {
-        let names: Vec<String> = on!(&mut conn, |c| {
+        let names: Vec<String> = dispatch!(&mut conn, |c| {
             let mut query = QueryBuilder::new(
                 "SELECT DISTINCT c.name FROM agent_capabilities g JOIN capabilities c ON c.id = g.capability_id \
                  WHERE g.agent_id IN (",
@@ -139,31 +143,31 @@ pub async fn held_by_any(mut conn: Conn<'_>, agents: &[AgentId]) -> Result<Capab
             for agent in chunk {
                 list.push_bind(agent.0);
             }
-            query.push(")").build_query_scalar().fetch_all(c).await?
-        });
+            query.push(")").build_query_scalar().fetch_all(c).await
+        })?;
         held.extend(names);
     }
     held.iter().map(|name| stored("capability", CapabilityName::parse(name))).collect()
 }
 
-/// Describes a capability anew.
+/// Updates the description of a capability.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn describe(conn: Conn<'_>, id: CapabilityId, description: &str) -> Result<()> {
+/// If the database fails.
+pub async fn describe(tx: &mut Tx, id: CapabilityId, description: &str) -> Result<()> {
     const SQL: &str = "UPDATE capabilities SET description = $2 WHERE id = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(id.0).bind(description).execute(c).await.map(drop))?;
+    execute!(tx.conn(), sqlx::query(SQL).bind(id.0).bind(description))?;
     Ok(())
 }
 
-/// How many agents hold each of these capabilities, counted no further than `most`.
+/// Counts the agents that hold each of these capabilities, up to `most`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn count_holders(mut conn: Conn<'_>, ids: &[CapabilityId], most: i64) -> Result<HashMap<CapabilityId, i64>> {
     let mut counts = HashMap::with_capacity(ids.len());
     for chunk in even_chunks(ids) {
-        let rows: Vec<(Uuid, i64)> = on!(&mut conn, |c| {
+        let rows: Vec<(Uuid, i64)> = dispatch!(&mut conn, |c| {
             let mut query = QueryBuilder::new(
                 "SELECT c.id, (SELECT COUNT(*) FROM \
                  (SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = c.id LIMIT +",
@@ -173,26 +177,26 @@ pub async fn count_holders(mut conn: Conn<'_>, ids: &[CapabilityId], most: i64) 
             for id in chunk {
                 list.push_bind(id.0);
             }
-            query.push(")").build_query_as().fetch_all(c).await?
-        });
+            query.push(")").build_query_as().fetch_all(c).await
+        })?;
         counts.extend(rows.into_iter().map(|(id, count)| (CapabilityId(id), count)));
     }
     Ok(counts)
 }
 
-/// How many agents hold anything, counted no further than `most`.
+/// Counts the agents that hold any capability, up to `most`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn count_holding(conn: Conn<'_>, most: i64) -> Result<i64> {
     const SQL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT agent_id FROM agent_capabilities LIMIT +$1) AS holders";
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(most).fetch_one(c).await?))
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(most).fetch_one(c).await)?)
 }
 
-/// A page of the agents that hold a capability, by identifier.
+/// Returns a page of the agents that hold a capability, sorted by identifier.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn holders(
     mut conn: Conn<'_>,
     id: CapabilityId,
@@ -202,20 +206,23 @@ pub async fn holders(
     const SQL: &str = "SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 AND agent_id > $2 \
         ORDER BY agent_id LIMIT +$3";
     let after = after.map_or(Uuid::nil(), |id| id.0);
-    let ids: Vec<Uuid> = on!(&mut conn, |c| {
-        sqlx::query_scalar(SQL).bind(id.0).bind(after).bind(i64::from(limit.get()) + 1).fetch_all(c).await?
-    });
+    let ids: Vec<Uuid> = dispatch!(&mut conn, |c| sqlx::query_scalar(SQL)
+        .bind(id.0)
+        .bind(after)
+        .bind(i64::from(limit.get()) + 1)
+        .fetch_all(c)
+        .await)?;
     let ids: Vec<_> = ids.into_iter().map(AgentId).collect();
     let page = Page::cut(ids, limit, |id| *id);
     Ok(Page { items: super::agents::those(conn, &page.items).await?, next: page.next })
 }
 
-/// Grants a capability; `false` when the agent holds it already.
+/// Grants a capability to an agent. Returns false if the agent holds it already.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn grant(
-    conn: Conn<'_>,
+    tx: &mut Tx,
     agent: AgentId,
     capability: CapabilityId,
     granted_by: Option<ActorId>,
@@ -223,28 +230,27 @@ pub async fn grant(
 ) -> Result<bool> {
     const SQL: &str = "INSERT INTO agent_capabilities (agent_id, capability_id, granted_by, granted_at) \
         VALUES ($1, $2, $3, $4) ON CONFLICT (agent_id, capability_id) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
-        .bind(agent.0)
-        .bind(capability.0)
-        .bind(granted_by.map(|id| id.0))
-        .bind(at.as_micros())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let inserted = execute!(
+        tx.conn(),
+        sqlx::query(SQL).bind(agent.0).bind(capability.0).bind(granted_by.map(|id| id.0)).bind(at.as_micros())
+    )?;
+    tx.mark_changed(agent);
     Ok(inserted == 1)
 }
 
-/// Takes a capability from an agent; `false` when it did not hold it.
+/// Revokes the grant of a capability. Returns false if the agent did not hold it.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn ungrant(conn: Conn<'_>, agent: AgentId, capability: CapabilityId) -> Result<bool> {
+/// If the database fails.
+pub async fn ungrant(tx: &mut Tx, agent: AgentId, capability: CapabilityId) -> Result<bool> {
     const SQL: &str = "DELETE FROM agent_capabilities WHERE agent_id = $1 AND capability_id = $2";
-    Ok(on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(capability.0).execute(c).await?.rows_affected()) == 1)
+    let deleted = execute!(tx.conn(), sqlx::query(SQL).bind(agent.0).bind(capability.0))?;
+    tx.mark_changed(agent);
+    Ok(deleted == 1)
 }
 
-/// The agents that hold the capability `$1`, in the order of the index that finds them. PostgreSQL takes every capability to have
-/// about as many holders as any other, and would scan all agents.
+/// The agents that hold the capability `$1`, in the order of the index. Without this order PostgreSQL would scan all
+/// agents, because it assumes that every capability has about the same number of holders.
 macro_rules! holders_in_order {
     () => {
         "(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = (SELECT id FROM capabilities WHERE name = $1) \
@@ -253,21 +259,21 @@ macro_rules! holders_in_order {
 }
 pub(super) use holders_in_order;
 
-/// Whether any agent, in whatever status, holds `admin:*`: the mark of a database that was set up.
+/// Returns true if any agent holds `admin:*`, whatever its status. Then the database has been set up.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn has_administrator(conn: Conn<'_>) -> Result<bool> {
     const SQL: &str =
         concat!("SELECT COUNT(*) FROM (SELECT h.agent_id FROM ", holders_in_order!(), " LIMIT 1) AS any_holder");
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await?);
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_one(c).await)?;
     Ok(count > 0)
 }
 
-/// The active agent that holds `admin:*` and was registered first.
+/// Returns the oldest active agent that holds `admin:*`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn first_administrator(conn: Conn<'_>) -> Result<Option<AgentId>> {
     const SQL: &str = concat!(
         "SELECT h.agent_id FROM ",
@@ -275,6 +281,6 @@ pub async fn first_administrator(conn: Conn<'_>) -> Result<Option<AgentId>> {
         " WHERE (SELECT status FROM agents WHERE id = h.agent_id) = 'active' \
          ORDER BY (SELECT created_at FROM agents WHERE id = h.agent_id), h.agent_id LIMIT 1"
     );
-    let id: Option<Uuid> = on!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_optional(c).await?);
+    let id: Option<Uuid> = dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(builtin::ADMIN).fetch_optional(c).await)?;
     Ok(id.map(AgentId))
 }

@@ -1,6 +1,10 @@
-//! All SQL, and nothing but SQL: takes a connection, returns domain types. No policy, no clock.
+//! All SQL. Functions of this layer return domain types, and know neither policy nor the time.
 //!
-//! One SQL text serves SQLite and PostgreSQL; the macro `on!` runs it on whichever driver is at hand.
+//! One SQL text serves SQLite and PostgreSQL. The macro `db::dispatch!` runs it on the driver behind the connection.
+//!
+//! A function that only reads takes a [`Conn`]. A function that writes what the live view reads takes a [`Tx`] and
+//! marks the change in it, so that every node drops its cached copy at the commit. `tests/it/store/invalidation.rs`
+//! checks every such function.
 
 pub mod agents;
 pub mod audit;
@@ -12,8 +16,9 @@ pub mod people;
 pub mod principals;
 pub mod seed;
 pub mod tokens;
+mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
@@ -23,72 +28,71 @@ use crate::domain::{ApiKeyId, Error, Result, audit::Event};
 
 pub use db::changes::Changes;
 pub use db::sqlite_file::{FileReplaced, SqliteFiles};
-pub use db::writer::Tx;
 pub use db::{Conn, Db, Location, Mode, PooledConn};
+pub use writer::{OnCommit, Tx};
 
-/// How often an idle service checks the files of its database; each commit does, too.
-const FILES_EVERY: Duration = Duration::from_secs(1);
+/// How often the files of the database are checked. Each commit checks them as well.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The database, its one way in for changes, and its many for reads.
+/// The database: connections for reads, and the writer that all changes go through. Clones share them.
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    writer: db::writer::Writer,
+    writer: writer::Writer,
     commits: watch::Receiver<()>,
 }
 
-/// What is told of the changes of a commit, before any caller learns that it happened.
-pub type OnCommit = Arc<dyn Fn(&Changes) + Send + Sync>;
-
 impl Store {
-    /// Starts the writer over an open database.
+    /// Starts the writer of an open database. `on_commit` is called with the changes of each commit, before any caller
+    /// gets a response.
     #[must_use]
     pub fn start(db: Db, on_commit: OnCommit) -> Self {
         let (committed, commits) = watch::channel(());
-        Self { writer: db::writer::Writer::start(db.clone(), on_commit, committed), commits, db }
+        Self { writer: writer::Writer::start(db.clone(), on_commit, committed), commits, db }
     }
 
-    /// Tells of every commit of this process that added to the audit log, once its callers are answered.
+    /// Returns a channel that is notified of every commit of this process, after its callers got their responses.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<()> {
         self.commits.clone()
     }
 
-    /// A connection for reads.
+    /// Returns a connection for reads.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when none can be had.
+    /// [`Error::Unavailable`] if no connection is free in time.
     pub async fn read(&self) -> Result<PooledConn> {
         self.db.read().await
     }
 
-    /// A connection for reads that show how keys were used or how many tokens were issued, all that was answered included.
+    /// Returns a connection for reads of key usage and authentication counts, after writing the counts that were still
+    /// in memory.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when none can be had.
+    /// [`Error::Unavailable`] if no connection is free in time.
     pub async fn read_usage(&self) -> Result<PooledConn> {
         self.writer.save_usage().await?;
         self.db.read().await
     }
 
-    /// Runs `unit` in a transaction, together with the audit records it asks for, and returns once both are durable.
+    /// Runs `unit` in a transaction and returns once its changes and audit records are durable.
     ///
     /// # Errors
-    /// What `unit` returns, after everything it did was undone; [`Error::Unavailable`] when the commit did not succeed
-    /// or too much work is waiting.
+    /// The error of `unit`, after its changes were undone. [`Error::Unavailable`] if the commit fails or too
+    /// much work is waiting.
     pub async fn write<T, F>(&self, unit: F) -> Result<T>
     where
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        self.writer.write(unit, db::writer::LONGEST).await
+        self.writer.write(unit, writer::TRANSACTION_TIMEOUT).await
     }
 
-    /// As [`Store::write`], for what may take any time, while nobody else writes.
+    /// Like [`Store::write`], without a time limit. Nobody else can write in the meantime.
     ///
     /// # Errors
-    /// As for [`Store::write`].
-    pub async fn write_at_length<T, F>(&self, unit: F) -> Result<T>
+    /// See [`Store::write`].
+    pub async fn write_without_limit<T, F>(&self, unit: F) -> Result<T>
     where
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
         T: Send + 'static,
@@ -96,17 +100,17 @@ impl Store {
         self.writer.write(unit, Duration::MAX).await
     }
 
-    /// Appends an audit record, and notes that it tells of a use of the API key `used`.
+    /// Appends an audit record. If it records the use of an API key, counts that use.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] as for [`Store::write`].
+    /// [`Error::Unavailable`]; see [`Store::write`].
     pub async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
         self.writer.record(event, used).await
     }
 
-    /// Checks every second, and returns once the files of the database were deleted, moved or replaced.
+    /// Returns once a file of the database was deleted, moved or replaced. Checks every second.
     pub async fn files_replaced(&self) -> FileReplaced {
-        let mut ticks = interval(FILES_EVERY);
+        let mut ticks = interval(FILE_CHECK_INTERVAL);
         loop {
             ticks.tick().await;
             if let Ok(Some(replaced)) = self.db.replaced_file() {
@@ -115,18 +119,18 @@ impl Store {
         }
     }
 
-    /// Returns when nothing can be written any more: after [`Store::close`], or because of a defect.
+    /// Returns once the writer has stopped: after [`Store::close`], or because of a bug.
     pub async fn ended(&self) {
         self.writer.ended().await;
     }
 
-    /// Finishes the work that is waiting, then closes every connection.
+    /// Finishes the waiting work, then closes all connections.
     pub async fn close(self) {
         self.writer.finish().await;
         self.db.close().await;
     }
 
-    /// The database, for those who listen to it.
+    /// Returns the database, for its listener and its files.
     #[must_use]
     pub const fn db(&self) -> &Db {
         &self.db
@@ -140,37 +144,37 @@ impl std::fmt::Debug for Store {
 }
 
 impl From<sqlx::Error> for Error {
-    /// A database that fails to answer is an outage; an answer that cannot be understood is a defect, and so is a question that the
-    /// database will refuse however often it is asked.
+    /// Maps a database that does not respond to [`Error::Unavailable`], and everything that a retry cannot fix to
+    /// [`Error::Internal`].
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match error {
             E::ColumnDecode { .. } | E::ColumnNotFound(_) | E::Decode(_) | E::Encode(_) | E::TypeNotFound { .. } => {
                 Self::Internal(Box::new(error))
             }
-            E::Database(ref refusal) if is_final(refusal.as_ref()) => Self::Internal(Box::new(error)),
+            E::Database(ref rejection) if is_permanent(rejection.as_ref()) => Self::Internal(Box::new(error)),
             _ => Self::Unavailable(Some(Box::new(error))),
         }
     }
 }
 
-/// Whether the same question meets the same refusal again: it holds what cannot be stored (SQLSTATE class 22), breaks a
-/// constraint (23) or is wrong in itself (42).
-fn is_final(refusal: &dyn DatabaseError) -> bool {
-    /// SQLite's primary result code, which the lowest byte of the others repeats.
+/// Returns true if a retry would fail in the same way: a value cannot be stored (SQLSTATE class 22), a constraint is
+/// violated (23), or the statement is invalid (42).
+fn is_permanent(rejection: &dyn DatabaseError) -> bool {
+    /// SQLite's primary result code, the lowest byte of the extended codes.
     const CONSTRAINT: i32 = 19;
-    if let Some(refusal) = refusal.try_downcast_ref::<PgDatabaseError>() {
-        return ["22", "23", "42"].iter().any(|class| refusal.code().starts_with(class));
+    if let Some(rejection) = rejection.try_downcast_ref::<PgDatabaseError>() {
+        return ["22", "23", "42"].iter().any(|class| rejection.code().starts_with(class));
     }
-    refusal.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xFF == CONSTRAINT)
+    rejection.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xFF == CONSTRAINT)
 }
 
-/// Reads a stored word into its domain type.
+/// Converts the result of parsing a stored value. An invalid value is an internal error.
 fn stored<T, E>(what: &'static str, parsed: std::result::Result<T, E>) -> Result<T> {
     parsed.map_err(|_| Error::internal(format!("the database holds an unknown {what}")))
 }
 
-/// Cuts rows for multi-row statements into pieces of a few fixed sizes, so that each size's statement is prepared once.
+/// Splits rows into chunks of a few fixed sizes, so that few different multi-row statements need to be prepared.
 fn even_chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = [64, 16, 4, 1].into_iter().find(|&size| size <= rows.len())?;
@@ -183,7 +187,7 @@ fn even_chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn chunks_cover_all_rows_in_order() {
+    fn chunks_contain_all_rows_in_order() {
         let rows: Vec<_> = (0..150).collect();
         let chunks: Vec<_> = super::even_chunks(&rows).collect();
         assert_eq!(chunks.concat(), rows);

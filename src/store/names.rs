@@ -1,24 +1,26 @@
-//! Names that a reader may confuse.
+//! Names that are easily confused.
 
-use super::db::{Conn, on};
+use super::db::{Conn, dispatch};
 use crate::domain::Result;
 
-/// What has a unique name.
+/// The kinds of things with unique names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// Agents.
     Agent,
     /// Capabilities.
     Capability,
-    /// Administrators, by their usernames.
+    /// Administrators and their usernames.
     Administrator,
 }
 
-/// The shape of a name, which is equal for names that differ only in case or in characters that are easily confused. It covers
-/// the ASCII part of the confusables of UTS 39: `0` and `O`; `1`, `I`, `|` and `l`; a backquote and an apostrophe; `m` and `rn`.
-/// The indexes of migration 12 hold the same expression, word for word, or they would not be used. Administrators are few and need
-/// none.
-macro_rules! shape {
+/// The skeleton of a name (UTS 39). Names have the same skeleton if they differ only in case or in characters that look
+/// alike. It covers the ASCII characters: `0` and `O`; `1`, `I`, `|` and `l`; a backquote and an apostrophe; `m` and
+/// `rn`.
+///
+/// The expression must be the same as in the indexes of migration 12, or the indexes are not used. Administrators are
+/// few and need no index.
+macro_rules! skeleton {
     ($name:literal) => {
         concat!(
             "REPLACE(REPLACE(REPLACE(REPLACE(REPLACE(LOWER(REPLACE(",
@@ -28,22 +30,22 @@ macro_rules! shape {
     };
 }
 
-/// Two queries instead of one with OR: without statistics of the new indexes PostgreSQL would read the whole table.
+/// Two queries instead of one with OR, because PostgreSQL would read the whole table until the indexes have statistics.
 macro_rules! similar {
     ($table:literal, $name:literal) => {
         concat!(
             concat!("SELECT ", $name, " FROM ", $table, " WHERE LOWER(", $name, ") = $2 AND ", $name, " <> $1"),
             " UNION ALL ",
-            concat!("SELECT ", $name, " FROM ", $table, " WHERE ", shape!($name), " = ", shape!("$1")),
+            concat!("SELECT ", $name, " FROM ", $table, " WHERE ", skeleton!($name), " = ", skeleton!("$1")),
             concat!(" AND ", $name, " <> $1")
         )
     };
 }
 
-/// Another name in use that a reader may confuse with `name`: they differ only in case, or have the same shape.
+/// Returns another name in use that is easily confused with `name`: it differs only in case, or has the same skeleton.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn similar(conn: Conn<'_>, named: Named, name: &str) -> Result<Option<String>> {
     let sql = match named {
         Named::Agent => similar!("agents", "name"),
@@ -51,19 +53,19 @@ pub async fn similar(conn: Conn<'_>, named: Named, name: &str) -> Result<Option<
         Named::Administrator => similar!("administrators", "username"),
     };
     let lower = name.to_ascii_lowercase();
-    Ok(on!(conn, |c| sqlx::query_scalar(sql).bind(name).bind(lower).fetch_optional(c).await?))
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(sql).bind(name).bind(lower).fetch_optional(c).await)?)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_indexes_hold_the_expression_that_is_asked_for() {
+    fn indexes_contain_the_expression_of_the_query() {
         let migrations = [
             include_str!("../../migrations/sqlite/0012_names.sql"),
             include_str!("../../migrations/postgres/0012_names.sql"),
         ];
         for migration in migrations {
-            assert_eq!(migration.matches(shape!("name")).count(), 2);
+            assert_eq!(migration.matches(skeleton!("name")).count(), 2);
         }
     }
 }

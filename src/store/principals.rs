@@ -1,11 +1,10 @@
-//! What decides whether an agent may act: its status, keys and grants, loaded together.
+//! An agent's authority: its status, credentials, grants and delegations, loaded together.
 
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    credentials::api_keys::LimitsRow,
-    db::{Conn, on},
+    db::{Conn, dispatch},
     stored,
 };
 use crate::{
@@ -17,51 +16,51 @@ use crate::{
     },
 };
 
-/// An API key as far as it authenticates.
+/// The properties of an API key that decide whether it authenticates.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// The key.
     pub id: ApiKeyId,
-    /// Until when it authenticates.
+    /// Its status and end.
     pub validity: Validity,
-    /// What it may be used for; `uses_left` is as of when this was loaded.
+    /// Its limits. `uses_left` may be out of date: the transaction that spends a use checks it.
     pub limits: KeyLimits,
 }
 
-/// An agent as far as its authority goes.
+/// An agent's authority.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// The agent.
     pub id: AgentId,
-    /// Where it is in its life.
+    /// Its status.
     pub status: AgentStatus,
-    /// Which generation of its tokens is valid.
+    /// The epoch of its valid tokens. Tokens of earlier epochs are revoked.
     pub token_epoch: i64,
-    /// What it may do.
+    /// Its granted capabilities.
     pub capabilities: CapabilitySet,
-    /// The keys that authenticated it when this was loaded; they may have ended since.
+    /// The API keys that were valid when this was loaded. They may have expired since.
     pub keys: Box<[Key]>,
-    /// The public keys that authenticate it.
+    /// Its public keys.
     pub public_keys: Box<[PublicKeyId]>,
-    /// The foreign issuers that vouch for it.
+    /// Its federated identities.
     pub federated_identities: Box<[FederatedIdentityId]>,
-    /// The tokens that were revoked before their time, in order.
+    /// Its tokens that were revoked one by one, sorted.
     pub revoked: Box<[TokenId]>,
-    /// Who may act for it.
+    /// The agents that may act on its behalf, with the delegation that allows it.
     pub delegates: Box<[(AgentId, DelegationId)]>,
 }
 
 impl Principal {
-    /// One of the keys that authenticated the agent when this was loaded.
+    /// Returns an API key that was valid when this was loaded.
     #[must_use]
     pub fn key(&self, id: ApiKeyId) -> Option<&Key> {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// Whether a credential authenticates the agent at `now`.
+    /// Checks that a credential authenticates the agent at `now`.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not.
     pub fn check(&self, credential: Credential, now: Timestamp) -> Result<(), AuthFailure> {
         match credential {
             Credential::ApiKey(id) => self.key(id).ok_or(AuthFailure::KeyRevoked)?.validity.check(now),
@@ -71,26 +70,27 @@ impl Principal {
         }
     }
 
-    /// What lets another agent act for this one.
+    /// Returns the delegation that lets `delegate` act on behalf of this agent.
     #[must_use]
     pub fn delegation_to(&self, delegate: AgentId) -> Option<DelegationId> {
         self.delegates.iter().find(|(agent, _)| *agent == delegate).map(|(_, delegation)| *delegation)
     }
 
-    /// Whether one of the agent's tokens was revoked before its time.
+    /// Returns true if this token of the agent was revoked.
     #[must_use]
     pub fn has_revoked(&self, token: TokenId) -> bool {
         self.revoked.binary_search(&token).is_ok()
     }
 }
 
-/// One of the things that an agent's authority is made of.
+/// A part of an agent's authority.
 #[derive(FromRow)]
-struct StandingRow {
-    what: String,
+struct PartRow {
+    /// What the row is: `agent`, `key`, `capability`, …
+    kind: String,
     other: Uuid,
     number: i64,
-    /// A key; of anything else, its identifier, and in place of the status its own status or name.
+    /// The columns of a key. For other kinds, `id` is the identifier of the row and `status` its status or name.
     #[sqlx(flatten)]
     key: KeyRow,
 }
@@ -103,6 +103,30 @@ struct KeyRow {
     grace_ends_at: Option<i64>,
     #[sqlx(flatten)]
     limits: LimitsRow,
+}
+
+/// The columns with the limits of an API key.
+#[derive(FromRow)]
+pub(in crate::store) struct LimitsRow {
+    scope: Option<String>,
+    networks: Option<String>,
+    token_life: Option<i64>,
+    uses_left: Option<i64>,
+}
+
+impl TryFrom<LimitsRow> for KeyLimits {
+    type Error = Error;
+
+    fn try_from(row: LimitsRow) -> Result<Self> {
+        let capabilities = row.scope.as_deref().map(Self::parse_capabilities).transpose();
+        let life = row.token_life.map(u32::try_from).transpose();
+        Ok(Self {
+            capabilities: stored("scope of an API key", capabilities)?,
+            networks: stored("network", Self::parse_networks(row.networks.as_deref().unwrap_or_default()))?,
+            token_life: stored("token life", life)?,
+            uses_left: row.uses_left,
+        })
+    }
 }
 
 impl TryFrom<KeyRow> for Key {
@@ -118,13 +142,13 @@ impl TryFrom<KeyRow> for Key {
     }
 }
 
-/// All that an agent's authority is made of, as one statement: each is a round trip. `$agent` is whose, `$2` is now; `$with` and
-/// `$also` stand around it.
-macro_rules! standing {
-    ($with:literal, $agent:literal, $also:literal) => {
+/// The statement that reads all parts of an agent's authority in one round trip. `$agent` is an SQL expression for the
+/// agent, and `$2` the current time. `$before` and `$after` are added around it.
+macro_rules! authority {
+    ($before:literal, $agent:literal, $after:literal) => {
         concat!(
-            $with,
-            "SELECT 'agent' AS what, id AS other, token_epoch AS number, id, status, CAST(NULL AS BIGINT) AS expires_at, \
+            $before,
+            "SELECT 'agent' AS kind, id AS other, token_epoch AS number, id, status, CAST(NULL AS BIGINT) AS expires_at, \
             CAST(NULL AS BIGINT) AS grace_ends_at, CAST(NULL AS TEXT) AS scope, CAST(NULL AS TEXT) AS networks, \
             CAST(NULL AS BIGINT) AS token_life, CAST(NULL AS BIGINT) AS uses_left FROM agents WHERE id = ",
             $agent,
@@ -147,42 +171,43 @@ macro_rules! standing {
             " UNION ALL SELECT 'delegation', delegate_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
             FROM delegations WHERE agent_id = ",
             $agent,
-            $also
+            $after
         )
     };
 }
 
-/// Loads an agent's authority as of `now`.
+/// Loads an agent's authority at `now`. Returns `None` if there is no such agent.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn load(conn: Conn<'_>, id: AgentId, now: Timestamp) -> Result<Option<Principal>> {
-    const STANDING: &str = standing!("", "$1", "");
-    principal(on!(conn, |c| sqlx::query_as(STANDING).bind(id.0).bind(now.as_micros()).fetch_all(c).await?))
+    const SQL: &str = authority!("", "$1", "");
+    principal(dispatch!(conn, |c| sqlx::query_as(SQL).bind(id.0).bind(now.as_micros()).fetch_all(c).await)?)
 }
 
-/// The key with this hash, which may have ended, and the authority of its agent as of `now`. Whose a key is never changes.
+/// Loads the API key with this hash, whether valid or not, and the authority of its agent at `now`. A key never moves
+/// to another agent.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn load_by_key(conn: Conn<'_>, hash: &KeyHash, now: Timestamp) -> Result<Option<(ApiKeyId, Principal)>> {
-    const STANDING: &str = standing!(
+    const SQL: &str = authority!(
         "WITH presented AS MATERIALIZED (SELECT id, agent_id FROM api_keys WHERE key_hash = $1) ",
         "(SELECT agent_id FROM presented)",
         " UNION ALL SELECT 'presented', agent_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL FROM presented"
     );
-    let mut rows: Vec<StandingRow> =
-        on!(conn, |c| sqlx::query_as(STANDING).bind(hash.0.as_slice()).bind(now.as_micros()).fetch_all(c).await?);
-    let presented = rows.extract_if(.., |row| row.what == "presented").next().map(|row| ApiKeyId(row.key.id));
+    let mut rows: Vec<PartRow> =
+        dispatch!(conn, |c| sqlx::query_as(SQL).bind(hash.0.as_slice()).bind(now.as_micros()).fetch_all(c).await)?;
+    let presented = rows.extract_if(.., |row| row.kind == "presented").next().map(|row| ApiKeyId(row.key.id));
     Ok(presented.zip(principal(rows)?))
 }
 
-fn principal(rows: Vec<StandingRow>) -> Result<Option<Principal>> {
+fn principal(rows: Vec<PartRow>) -> Result<Option<Principal>> {
     let (mut agent, mut keys) = (None, Vec::new());
     let (mut capabilities, mut public_keys, mut federated_identities) = (Vec::new(), Vec::new(), Vec::new());
     let (mut revoked, mut delegates) = (Vec::new(), Vec::new());
-    for StandingRow { what, other, number, key: row } in rows {
-        match what.as_str() {
+    for PartRow { kind, other, number, key: row } in rows {
+        match kind.as_str() {
             "agent" => {
                 agent = Some((AgentId(row.id), stored("agent status", AgentStatus::parse(&row.status))?, number));
             }
@@ -209,12 +234,12 @@ fn principal(rows: Vec<StandingRow>) -> Result<Option<Principal>> {
     }))
 }
 
-/// A key, also when it has ended.
+/// Returns an API key, whether valid or not.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn key(conn: Conn<'_>, id: ApiKeyId) -> Result<Option<Key>> {
     const SQL: &str = "SELECT * FROM api_keys WHERE id = $1";
-    let row: Option<KeyRow> = on!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await?);
+    let row: Option<KeyRow> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await)?;
     row.map(Key::try_from).transpose()
 }

@@ -1,7 +1,6 @@
-//! The predecessor's SQLite file: read as it is, never written; and the mark that it was brought over.
+//! Reads the SQLite file of the predecessor, and marks it as imported. The file is never written to.
 //!
-//! Every value is read as text, or not at all where it is NULL: SQLite enforces no column types, so what a value means
-//! is decided by whoever parses it.
+//! Every value is read as text or NULL, because SQLite does not enforce column types. The importer parses the values.
 
 use std::{
     ffi::OsString,
@@ -13,42 +12,42 @@ use std::{
 
 use sqlx::{ConnectOptions, Connection, FromRow, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::db::{Conn, on};
+use super::{Tx, db::execute};
 use crate::domain::{Result, Timestamp};
 
-/// The mark in the table `imports`.
+/// The name of the predecessor in the table `imports`.
 const SOURCE: &str = "seed";
 
-/// Why the predecessor's file could not be read; every message is meant for the operator.
+/// Why the file could not be read. The messages are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such file, or it may not be read.
+    /// The file does not exist or is not readable.
     #[error("cannot read the file {0}: {1}")]
     File(PathBuf, #[source] io::Error),
-    /// It is no SQLite database, or is in use.
+    /// The file is not an SQLite database, or is in use.
     #[error("cannot read the database {0}: {1}")]
     Database(PathBuf, #[source] sqlx::Error),
-    /// It lacks tables or columns; each one is named.
+    /// Tables or columns are missing. The message lists all of them.
     #[error("{0} is not a database of the predecessor: {list}", list = .1.join("; "))]
     Schema(PathBuf, Vec<String>),
-    /// A table holds what cannot be read as text.
+    /// A table contains a value that cannot be read as text.
     #[error("cannot read the table {0}: {1}")]
     Table(&'static str, #[source] sqlx::Error),
 }
 
-/// A table of the predecessor as this module reads it.
+/// A table of the predecessor.
 struct Table {
     name: &'static str,
     columns: &'static [&'static str],
 }
 
-/// Declares a table once: the struct of its rows, the columns it must have and the statement that reads them.
+/// Declares a table: the struct of its rows, its required columns, and the statement that reads them.
 macro_rules! table {
     ($(#[$doc:meta])* $row:ident = $name:literal { $($column:ident),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, FromRow)]
         pub struct $row {
-            /// The place of the row in its table, from 1.
+            /// The number of the row in its table, from 1.
             pub row_number: i64,
             $(
                 #[doc = concat!("The column `", stringify!($column), "`.")]
@@ -57,7 +56,7 @@ macro_rules! table {
         }
 
         impl $row {
-            /// The table's name.
+            /// The name of the table.
             pub const TABLE: &'static str = $name;
 
             const DEFINITION: Table = Table { name: $name, columns: &[$(stringify!($column)),+] };
@@ -97,7 +96,7 @@ table! {
 }
 
 table! {
-    /// A capability's grant to an agent.
+    /// A grant of a capability to an agent.
     GrantRow = "agent_capabilities" { id, agent_id, capability_id, granted_by, granted_at }
 }
 
@@ -108,7 +107,7 @@ table! {
     }
 }
 
-/// Everything the predecessor keeps, each table in the order in which it was written.
+/// The contents of the predecessor's database. The rows of each table are in the order in which they were written.
 #[derive(Clone, Debug)]
 pub struct Contents {
     /// Agents.
@@ -123,7 +122,7 @@ pub struct Contents {
     pub audit: Vec<AuditRow>,
 }
 
-/// Reads the predecessor's file, as of one moment. The file is neither created nor changed.
+/// Reads a consistent snapshot of the file. The file is neither created nor changed.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -131,7 +130,7 @@ pub async fn read(path: &Path) -> Result<Contents, ReadError> {
     let database = |error| ReadError::Database(path.to_owned(), error);
     let options = options(path).map_err(|error| ReadError::File(path.to_owned(), error))?;
     let mut conn = options.connect().await.map_err(database)?;
-    // One transaction: a predecessor that still runs must not show a key without its agent.
+    // One transaction, because the predecessor may still be running: a key must not appear without its agent.
     let mut snapshot = conn.begin().await.map_err(database)?;
     let problems = missing(&mut snapshot).await.map_err(database)?;
     if !problems.is_empty() {
@@ -150,29 +149,29 @@ pub async fn read(path: &Path) -> Result<Contents, ReadError> {
 }
 
 fn options(path: &Path) -> io::Result<SqliteConnectOptions> {
-    // Absolute, because SQLite takes names such as `file:…` and `:memory:` for something else than a file.
+    // Absolute, because names such as `file:…` and `:memory:` have a special meaning in SQLite.
     let path = path.canonicalize()?;
-    let immutable = is_write_ahead(&path)? && !write_ahead_log(&path).try_exists()?;
+    let immutable = is_wal(&path)? && !wal_path(&path).try_exists()?;
     let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
-    // A file in write-ahead mode whose log is gone was closed by its last user. SQLite would create the log again even
-    // to read, and fail where it may not; told that nobody writes, it reads the file alone.
+    // A file in WAL mode without a WAL was closed cleanly. SQLite would create the WAL even to read, and fail in a
+    // read-only folder. With `immutable` it reads the file alone.
     Ok(options.immutable(immutable))
 }
 
-/// Whether a file says that it is an SQLite database in write-ahead mode: the byte at offset 19 is its read version.
-fn is_write_ahead(path: &Path) -> io::Result<bool> {
+/// Returns true if the file is an SQLite database in WAL mode. The byte at offset 19 is its read version.
+fn is_wal(path: &Path) -> io::Result<bool> {
     let mut header = Vec::with_capacity(20);
     File::open(path)?.take(20).read_to_end(&mut header)?;
     Ok(header.get(19) == Some(&2))
 }
 
-fn write_ahead_log(path: &Path) -> PathBuf {
+fn wal_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push("-wal");
     name.into()
 }
 
-/// Names every table and column that is not there.
+/// Returns a message for each missing table and column.
 async fn missing(conn: &mut SqliteConnection) -> sqlx::Result<Vec<String>> {
     const COLUMNS: &str = "SELECT LOWER(name) FROM pragma_table_info($1)";
     let tables = [
@@ -195,12 +194,14 @@ async fn missing(conn: &mut SqliteConnection) -> sqlx::Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Marks the predecessor as brought over; `false` when it was before.
+/// Marks the predecessor as imported. Returns false if it was imported before. Everything counts as changed, because an
+/// import may add any number of agents.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn mark_imported(conn: Conn<'_>, at: Timestamp) -> Result<bool> {
+/// If the database fails.
+pub async fn mark_imported(tx: &mut Tx, at: Timestamp) -> Result<bool> {
     const SQL: &str = "INSERT INTO imports (source, imported_at) VALUES ($1, $2) ON CONFLICT (source) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL).bind(SOURCE).bind(at.as_micros()).execute(c).await?.rows_affected());
+    let inserted = execute!(tx.conn(), sqlx::query(SQL).bind(SOURCE).bind(at.as_micros()))?;
+    tx.mark_everything_changed();
     Ok(inserted == 1)
 }

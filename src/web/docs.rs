@@ -1,4 +1,4 @@
-//! The API's description, and the page that shows it.
+//! The OpenAPI document and the page that displays it.
 
 use axum::{Router, body::Bytes, response::Response, routing::get};
 use http::{
@@ -8,44 +8,44 @@ use http::{
 use utoipa::{
     OpenApi,
     openapi::{
-        self,
+        self, Object, RefOr, Schema,
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    API_PREFIX,
-    api::error::{ErrorBody, ValidationErrorBody},
+    demand::API_PREFIX,
+    json_errors::{ErrorBody, ValidationErrorBody},
     routes,
-    server::patterns,
 };
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "AIMS",
-        description = "Agent Identity Management System: registers agents, issues API keys, exchanges a key for a \
-            short-lived access token, decides by capability what each agent may do, and keeps an audit log that can be \
-            proven.\n\nEvery path below `/api/v1` is also served without that prefix. Errors are `{\"detail\": …}`; with \
-            `Accept: application/problem+json` they are problem details (RFC 9457). Below `/oauth/` they are \
-            those of RFC 6749. Times are RFC 3339 in UTC. Every response carries `X-Request-Id` and `X-Request-Duration-Ms`.",
+        description = "Agent Identity Management System (AIMS): registers AI agents, issues their credentials, \
+            exchanges a credential for a short-lived access token, decides what each agent may do, and keeps a \
+            tamper-evident audit log.\n\nEvery path below `/api/v1` is also served without that prefix. Errors have \
+            the body `{\"detail\": …}`, or problem details (RFC 9457) if the request accepts \
+            `application/problem+json`. Errors below `/oauth/` have the body of RFC 6749. Times are RFC 3339 in UTC. \
+            Every response has the headers `X-Request-Id` and `X-Request-Duration-Ms`.",
     ),
     components(schemas(ErrorBody, ValidationErrorBody)),
     tags(
-        (name = "Tokens", description = "Access tokens and the keys that verify them."),
-        (name = "OAuth", description = "The token service as OAuth clients and resource servers know it."),
-        (name = "Resources", description = "What tokens can be for besides AIMS itself."),
-        (name = "Agents", description = "The identities that are managed."),
-        (name = "API keys", description = "Agents' long-lived credentials."),
-        (name = "Capabilities", description = "What agents may do."),
-        (name = "Audit", description = "What happened."),
-        (name = "Health", description = "Whether the service runs."),
+        (name = "Tokens", description = "Exchange API keys for access tokens, and get the keys that verify tokens."),
+        (name = "OAuth", description = "OAuth 2.0 endpoints and discovery documents."),
+        (name = "Resources", description = "Protected resources that access tokens can be issued for."),
+        (name = "Agents", description = "Agents, their tokens and their delegates."),
+        (name = "API keys", description = "Credentials of agents: API keys, public keys and federated identities."),
+        (name = "Capabilities", description = "Capabilities and their grants to agents."),
+        (name = "Audit", description = "The audit log."),
+        (name = "Health", description = "Health check."),
     )
 )]
 struct Description;
 
-/// The description of everything that is served.
+/// Returns the OpenAPI document.
 #[must_use]
 pub fn description() -> openapi::OpenApi {
     let mut description = Description::openapi();
@@ -57,7 +57,7 @@ pub fn description() -> openapi::OpenApi {
                 .scheme(HttpAuthScheme::Bearer)
                 .bearer_format("JWT")
                 .description(Some(
-                    "A token that is bound to a key is sent as `DPoP` instead, with a proof in the header `DPoP` (RFC 9449).",
+                    "A token that is bound to a key uses the scheme `DPoP` and a proof in the header `DPoP` (RFC 9449).",
                 ))
                 .build(),
         ),
@@ -66,15 +66,41 @@ pub fn description() -> openapi::OpenApi {
         .add_security_scheme("client", SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Basic).build()));
     components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
     let mut description = description.merge_from(routes::described(API_PREFIX));
-    patterns::expand(&mut description);
+    flatten_objects(&mut description);
     description
 }
 
-/// `/docs` and `/openapi.json`.
-#[expect(clippy::expect_used, reason = "the description is made of what every start makes it of")]
+/// Replaces schemas that combine several objects, such as a form and the client credentials in it, by a single object.
+/// Swagger UI shows input fields only for plain objects.
+fn flatten_objects(description: &mut openapi::OpenApi) {
+    let Some(components) = &mut description.components else { return };
+    let original = components.schemas.clone();
+    for schema in components.schemas.values_mut() {
+        let RefOr::T(Schema::AllOf(all)) = schema else { continue };
+        let mut merged = Object::new();
+        merged.description = all.description.take();
+        for part in &all.items {
+            let part = match part {
+                RefOr::Ref(reference) => reference.ref_location.rsplit('/').next().and_then(|name| original.get(name)),
+                part @ RefOr::T(_) => Some(part),
+            };
+            if let Some(RefOr::T(Schema::Object(part))) = part {
+                merged.properties.extend(part.properties.clone());
+                merged.required.extend(part.required.clone());
+                merged.description = merged.description.or_else(|| part.description.clone());
+            }
+        }
+        *schema = RefOr::T(Schema::Object(merged));
+    }
+    // Only ever a part of other schemas.
+    components.schemas.remove("ClientForm");
+}
+
+/// Builds the router of `/docs` and `/openapi.json`.
+#[expect(clippy::expect_used, reason = "the document does not depend on input, and tests build it")]
 pub(super) fn router() -> Router {
-    // As text it takes a tenth of the memory that it takes as a description.
-    let text = Bytes::from(description().to_json().expect("a description is JSON"));
+    // Kept as text, which takes a tenth of the memory.
+    let text = Bytes::from(description().to_json().expect("the document is valid JSON"));
     let json = move || async move { ([(CONTENT_TYPE, "application/json")], text) };
     Router::new()
         .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
@@ -82,7 +108,7 @@ pub(super) fn router() -> Router {
         .route_layer(axum::middleware::map_response(allow_own_scripts))
 }
 
-/// The page's own scripts and styles come from this server; nothing else may load or run.
+/// Allows the page to load its own scripts and styles from this server, and nothing else.
 async fn allow_own_scripts(mut response: Response) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

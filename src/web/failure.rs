@@ -1,4 +1,4 @@
-//! The one mapping from the house's error to HTTP. The faces write the bodies.
+//! Maps errors to HTTP status codes and headers. The API, the OAuth endpoints and the console add the bodies.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     service::tokens::dpop,
 };
 
-/// An error on its way out.
+/// An error to be returned as a response.
 #[derive(Debug)]
 pub struct Failure(pub Error);
 
@@ -48,7 +48,7 @@ impl From<AuthFailure> for Failure {
 }
 
 impl IntoResponse for Failure {
-    /// Sets what does not depend on the request; the face that was asked writes the body.
+    /// Sets the status and headers, and attaches the error for the layer that renders the body.
     fn into_response(self) -> Response {
         let mut response = status(&self.0).into_response();
         if let Some(challenge) = challenge(&self.0) {
@@ -67,7 +67,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// What tells a client how to do better (RFC 6750 §3).
+/// Returns the challenge in `WWW-Authenticate` (RFC 6750 §3).
 fn challenge(error: &Error) -> Option<HeaderValue> {
     match error {
         Error::Unauthenticated(AuthFailure::InvalidToken) => {
@@ -79,7 +79,7 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
         Error::Unauthenticated(AuthFailure::InvalidDpopProof(_)) => dpop_challenge("invalid_dpop_proof"),
         Error::Unauthenticated(AuthFailure::DpopNonceNeeded) => dpop_challenge("use_dpop_nonce"),
         Error::Unauthenticated(_) => Some(HeaderValue::from_static("Bearer")),
-        // A capability's name is a scope token, so it needs no escaping within quotes.
+        // Capability names are scope tokens, which need no escaping in quotes.
         Error::Denied(Denial::MissingCapability(name)) => {
             HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\", scope=\"{name}\"")).ok()
         }
@@ -87,14 +87,14 @@ fn challenge(error: &Error) -> Option<HeaderValue> {
     }
 }
 
-/// The same for proofs of possession (RFC 9449 §7.1).
+/// Returns a DPoP challenge (RFC 9449 §7.1).
 fn dpop_challenge(error: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("DPoP error=\"{error}\", algs=\"{}\"", dpop::ALGORITHMS.join(" "))).ok()
 }
 
-/// Logs what is never sent, and of which request.
+/// Logs errors whose causes are not sent to the client.
 pub(super) fn log(error: &Error, id: Option<&RequestId>, method: &Method, uri: &Uri) {
     let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
-    // The path alone: a query may hold what no log should.
+    // Without the query, which may contain secrets.
     tracing::error!(request_id = id.map(RequestId::as_str), %method, path = uri.path(), "{}", error.with_causes());
 }

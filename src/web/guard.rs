@@ -1,4 +1,4 @@
-//! Stands before every route: authenticates the caller and checks that it may ask, before any of the body is read.
+//! The layer around every route that authenticates and authorizes the caller before the handler reads the body.
 
 use std::{
     convert::Infallible,
@@ -15,16 +15,19 @@ use http::request::Parts;
 use tower::{Layer, Service};
 
 use super::{
+    demand::Demand,
     failure::Failure,
-    request::{client_ip::ClientIp, dpop},
-    routes::Demand,
+    request::{authorization::Authorization, client_ip::ClientIp, dpop},
 };
 use crate::{
     domain::{Error, RequestId, Result},
-    service::{Caller, Origin, Services, tokens},
+    service::{
+        Action, Caller, Origin, Services,
+        tokens::{self, PresentedToken},
+    },
 };
 
-/// The layer that guards one route.
+/// The layer, or the service it wraps around a route.
 #[derive(Clone)]
 pub struct Guard<S = ()> {
     services: Arc<Services>,
@@ -33,7 +36,7 @@ pub struct Guard<S = ()> {
 }
 
 impl Guard {
-    /// Guards a route that demands `demand`.
+    /// Returns the layer for a route with this demand.
     #[must_use]
     pub const fn layer(services: Arc<Services>, demand: Demand) -> Self {
         Self { services, demand, inner: () }
@@ -62,40 +65,55 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        // The service that was polled ready is the one to call; its clone takes its place.
+        // Only the service that was polled may be called, so a clone is left in its place.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (services, demand) = (self.services.clone(), self.demand);
         Box::pin(async move {
-            let proves = demand != Demand::Nothing && dpop::takes_part(request.headers());
-            let mut response = match admit(&services, demand, &mut request).await {
-                Ok(()) => inner.call(request).await?,
+            let headers = request.headers();
+            let authorization = Authorization::of(headers);
+            let uses_dpop = demand != Demand::Nothing && (authorization.is_dpop() || headers.contains_key(dpop::PROOF));
+            let authorized = match demand {
+                Demand::Action(action) => {
+                    let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
+                    let presented = authorization.token(&services, headers, request.method(), path);
+                    authorize(&services, action, origin(request.extensions()), presented).await.map(Some)
+                }
+                Demand::Nothing | Demand::ApiKey | Demand::Client | Demand::ClientOr(_) => Ok(None),
+            };
+            let mut response = match authorized {
+                Ok(caller) => {
+                    if let Some(caller) = caller {
+                        request.extensions_mut().insert(Authorized(caller));
+                    }
+                    inner.call(request).await?
+                }
                 Err(error) => Failure(error).into_response(),
             };
-            if proves {
-                dpop::answer(&services, response.headers_mut());
+            if uses_dpop {
+                dpop::add_headers(&services, response.headers_mut());
             }
             Ok(response)
         })
     }
 }
 
-async fn admit(services: &Services, demand: Demand, request: &mut Request) -> Result<()> {
-    if let Demand::Action(action) = demand {
-        let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path());
-        let presented = dpop::presented(services, request.headers(), request.method(), path)?;
-        let caller = tokens::authenticate(services, origin(request.extensions()), presented).await?;
-        services.permit(&caller, action).await?;
-        request.extensions_mut().insert(Authorized(caller));
-    }
-    Ok(())
+async fn authorize(
+    services: &Services,
+    action: Action,
+    origin: Origin,
+    presented: Result<PresentedToken<'_>>,
+) -> Result<Caller> {
+    let caller = tokens::authenticate(services, origin, presented?).await?;
+    services.permit(&caller, action).await?;
+    Ok(caller)
 }
 
 pub(super) fn origin(extensions: &http::Extensions) -> Origin {
     Origin { ip: extensions.get::<ClientIp>().map(|ip| ip.0), request_id: extensions.get::<RequestId>().cloned() }
 }
 
-/// A caller who may do what the route's row in the table demands. Only the guard makes one.
+/// A caller that meets the demand of the route. Only [`Guard`] creates one.
 #[derive(Clone)]
 pub struct Authorized(Caller);
 
@@ -111,7 +129,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Authorized {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let defect = || Failure(Error::internal("a route whose table row demands no capability asks for its caller"));
+        let defect = || Failure(Error::internal("the handler needs a caller, but its route demands no action"));
         parts.extensions.remove::<Self>().ok_or_else(defect)
     }
 }

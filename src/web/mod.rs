@@ -1,23 +1,25 @@
-//! The faces: the console, the JSON API, the OAuth endpoints and the documents, and how they are served.
+//! The web layer: the JSON API, the OAuth endpoints, the console, the API documentation, and the HTTP server.
 
 pub mod api;
 pub mod console;
+pub mod demand;
 pub mod docs;
 pub mod failure;
 pub mod guard;
+pub mod json_errors;
 pub mod oauth;
 pub mod request;
 pub mod routes;
 pub mod server;
 
-use std::{any::Any, convert::Infallible, sync::Arc, time::Instant};
+use std::{any::Any, convert::Infallible, sync::Arc};
 
 use crate::{
     clock::Environment,
     domain::{Error, Result},
     service::Services,
 };
-use api::{error::Asked, health};
+use api::health;
 use axum::{
     Router,
     body::Body,
@@ -25,10 +27,11 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
+pub use demand::API_PREFIX;
 use failure::Failure;
-use futures_util::future::OptionFuture;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_LENGTH};
 use hyper::body::Incoming;
+use json_errors::ErrorContext;
 use oauth::metadata;
 use request::{
     client_ip::{self, TrustedProxies},
@@ -36,129 +39,123 @@ use request::{
 };
 use routes::RateLimits;
 use server::{
-    admission::{Admission, TimeLimit},
+    admission::Admission,
     arrival::{self, Arrived},
-    connections::Attention,
     cors::Cors,
     host, security_headers,
-    serve::{Answers, Limits},
+    serve::{HttpService, Limits},
+    timeouts::RequestTimeout,
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// Where the API is mounted besides the root; the path that the documentation names.
-pub const API_PREFIX: &str = "/api/v1";
-
-/// Everything that is served.
+/// Builds the service that responds to all requests.
 pub fn service(
     services: &Arc<Services>,
-    limits: &RateLimits,
+    rate_limits: &RateLimits,
     proxies: TrustedProxies,
     origins: &[HeaderValue],
-    bounds: &Limits,
-) -> impl Answers {
-    let front = Arc::new(Front {
+    limits: &Limits,
+) -> impl HttpService {
+    let entry = Arc::new(Entry {
         env: services.env.clone(),
         proxies,
-        cors: Cors::new(origins),
-        admission: Admission::new(bounds.max_requests, health_paths()),
-        patience: TimeLimit(bounds.request_timeout),
-        router: router(services, limits, bounds),
+        cors: Cors::new(routes::list(), origins),
+        admission: Admission::new(limits.max_requests, health_paths()),
+        timeout: RequestTimeout(limits.request_timeout),
+        router: router(services, rate_limits, limits),
     });
     service_fn(move |request: Request<Incoming>| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request.map(Body::new)).await) }
+        let entry = entry.clone();
+        async move { Ok::<_, Infallible>(entry.respond(request.map(Body::new)).await) }
     })
 }
 
-/// The API's layers stand around its router as a whole: around each route they would be copied, one within the other, with every
-/// request.
-fn router(services: &Arc<Services>, limits: &RateLimits, bounds: &Limits) -> Router {
-    let api = routes::api_router(services, limits);
-    let oauth = oauth::with_the_rest(routes::oauth_router(services, limits));
+/// Builds the router. Layers common to all routes surround the router, because axum would clone layers of single routes
+/// for every request.
+fn router(services: &Arc<Services>, rate_limits: &RateLimits, limits: &Limits) -> Router {
+    let api = routes::api_router(services, rate_limits);
+    let oauth = oauth::with_fallbacks(routes::oauth_router(services, rate_limits));
     let api = Router::new().nest(API_PREFIX, api.clone()).merge(api).merge(oauth).merge(docs::router());
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
-    let hint: Arc<str> = services.settings.issuer.at(metadata::PROTECTED_RESOURCE).into();
-    let limit = TimeLimit(bounds.request_timeout);
-    let bounds = (
+    let metadata_url: Arc<str> = services.settings.issuer.at(metadata::PROTECTED_RESOURCE).into();
+    let timeout = RequestTimeout(limits.request_timeout);
+    let common = (
         CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
             Failure(Error::internal("a handler panicked")).into_response()
         }),
-        DefaultBodyLimit::max(bounds.body_bytes),
+        DefaultBodyLimit::max(limits.body_bytes),
     );
-    let api = (from_fn_with_state((hint, limit), api::error::render), bounds).layer(api);
-    console::router(services, limits).layer((from_fn_with_state(limit, console::finish), bounds)).fallback_service(api)
+    let api = (from_fn_with_state((metadata_url, timeout), json_errors::render), common).layer(api);
+    console::router(services, rate_limits)
+        .layer((from_fn_with_state(timeout, console::finish), common))
+        .fallback_service(api)
 }
 
-/// Where the service says that it runs: as often as the API is mounted.
+/// The paths of the health check under both mounts of the API.
 fn health_paths() -> Vec<String> {
     ["", API_PREFIX].map(|prefix| format!("{prefix}{}", health::PATH)).into()
 }
 
-/// What every request and every answer goes through.
-struct Front {
+/// The steps that every request and response passes through before and after the router.
+struct Entry {
     env: Environment,
     proxies: TrustedProxies,
     cors: Cors,
     admission: Admission,
     /// How long the body of a request may take to arrive.
-    patience: TimeLimit,
+    timeout: RequestTimeout,
     router: Router,
 }
 
-impl Front {
-    async fn answer(&self, mut request: Request) -> Response {
-        let attention = request.extensions_mut().remove::<Attention>();
+impl Entry {
+    async fn respond(&self, request: Request) -> Response {
         let is_head = request.method() == Method::HEAD;
-        let named = host::check(&request);
-        let (mut request, arrived) = match named {
-            Ok(()) => arrival::wait(request, self.patience).await,
-            // Its body is never read.
-            Err(_) => (request, Ok(Arrived::Begun)),
+        let host = host::check(&request);
+        let (mut request, arrived) = match host {
+            Ok(()) => arrival::wait(request, self.timeout).await,
+            // The request is rejected without its body.
+            Err(_) => (request, Ok(Arrived::Partial)),
         };
-        let at_work = OptionFuture::from(attention.map(Attention::take_up)).await;
-        client_ip::note(&self.proxies, &mut request);
-        let noted = request_id::note(&self.env, &mut request);
-        let started = noted.started();
-        let answered = async {
-            match named {
-                Ok(()) => self.cors.answer(request, |request| self.take_up(request, arrived, started)).await,
-                Err(error) => Asked::of(&request).describe(Failure(error).into_response()),
+        client_ip::record(&self.proxies, &mut request);
+        let tracked = request_id::track(&self.env, &mut request);
+        let response = async {
+            match host {
+                Ok(()) => self.cors.apply(request, |request| self.route(request, arrived)).await,
+                Err(error) => ErrorContext::of(&request).render(Failure(error).into_response()),
             }
         };
-        let mut response = noted.answer(answered).await;
+        let mut response = tracked.finish(response).await;
         security_headers::set(response.headers_mut());
-        leave_length_out(is_head, &mut response);
-        match at_work {
-            Some(at_work) => at_work.until_made(response),
-            None => response,
-        }
+        remove_zero_length(is_head, &mut response);
+        response
     }
 
-    /// Routes a request, or refuses it if no slot is free.
-    async fn take_up(&self, request: Request, arrived: Result<Arrived>, now: Instant) -> Response {
-        let place = arrived.and_then(|arrived| self.admission.place(request.uri(), arrived, now));
+    /// Routes a request, or rejects it if too many are in progress.
+    async fn route(&self, request: Request, arrived: Result<Arrived>) -> Response {
+        let place = arrived.and_then(|arrived| self.admission.admit(request.uri(), arrived));
         match place {
             Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
-            Err(error) => turn_away(request, error),
+            Err(error) => reject(request, error),
         }
     }
 }
 
-/// Removes a length of 0 from an answer to HEAD and from a 304, which may state only that of the answer to GET (RFC 9110 §8.6): the
-/// router may have measured the answer after it removed the body.
-fn leave_length_out(is_head: bool, response: &mut Response) {
-    let says_zero = response.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-    if says_zero && (is_head || response.status() == StatusCode::NOT_MODIFIED) {
+/// Removes `Content-Length: 0` from responses to HEAD and from 304 responses. The header may only state the length of
+/// the response to GET (RFC 9110 §8.6), but the router may compute it after removing the body.
+fn remove_zero_length(is_head: bool, response: &mut Response) {
+    let is_zero = response.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if is_zero && (is_head || response.status() == StatusCode::NOT_MODIFIED) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
 }
 
-/// Answers before the request has cost anything more: while there is too much to do, that is what most of it is.
-fn turn_away(request: Request, error: Error) -> Response {
+/// Returns the response to a request that is not routed. Under overload this is the most frequent response, so it is
+/// kept cheap.
+fn reject(request: Request, error: Error) -> Response {
     if console::owns(request.uri().path()) {
-        console::turn_away(&request.into_parts().0, error)
+        console::reject(&request.into_parts().0, error)
     } else {
-        Asked::of(&request).describe(Failure(error).into_response())
+        ErrorContext::of(&request).render(Failure(error).into_response())
     }
 }

@@ -1,7 +1,7 @@
-//! The one table of routes: what each demands of its caller, which rate limit counts it, and which other origins may read it.
+//! The table of all API and OAuth routes with their demands.
 //!
-//! The router, the security section of the OpenAPI document and the authorisation test are all made from it, so a route
-//! cannot be served without a decision.
+//! The router, the security section of the OpenAPI document, the CORS rules and the authorization tests are all derived
+//! from this table, so no route can be served without declaring its demands.
 
 use std::sync::Arc;
 
@@ -23,61 +23,25 @@ use super::{
         health, resources,
         tokens::{self, live_tokens},
     },
+    demand::{Demand, Limited, Listed, Origins},
     guard::Guard,
     oauth::{self, endpoints, jwks, metadata},
     server::rate_limit::RateLimit,
 };
 use crate::service::{Action, Services};
 
-/// What a route demands of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
-    /// Nothing: anybody may call it.
-    Nothing,
-    /// An API key in `X-API-Key`.
-    ApiKey,
-    /// A client that authenticates itself (RFC 6749 §2.3).
-    Client,
-    /// A client that authenticates itself and may do the act, or an access token that allows it.
-    ClientOr(Action),
-    /// An access token that allows the act.
-    Action(Action),
-}
-
-/// Which rate limit counts a route's requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
-    /// None.
-    Never,
-    /// The limit on authentications.
-    Auth,
-    /// The limit on everything else.
-    Api,
-}
-
-/// Whose scripts may read a route's answers in a browser, besides those of AIMS's own origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// Every origin's.
-    Any,
-    /// Those of the origins that the setting `CORS_ORIGINS` names.
-    Configured,
-    /// Nobody else's.
-    None,
-}
-
-/// The rate limits, each shared by all routes that it counts.
+/// The rate limits, each shared by all routes it applies to.
 #[derive(Clone)]
 pub struct RateLimits {
-    /// Counts authentications.
+    /// The limit on authentication.
     pub auth: RateLimit,
-    /// Counts everything else.
+    /// The limit on everything else.
     pub api: RateLimit,
 }
 
 type Entry = (Demand, Limited, Origins, UtoipaMethodRouter<Arc<Services>>);
 
-/// Every route of the JSON API; served at the root and under `/api/v1`.
+/// The routes of the JSON API, served at the root and below `/api/v1`.
 fn api() -> Vec<Entry> {
     use Demand::{ApiKey, Nothing};
     use Limited::{Auth, Never};
@@ -85,45 +49,45 @@ fn api() -> Vec<Entry> {
     vec![
         (Nothing, Never, Configured, routes!(health::health)),
         (ApiKey, Auth, Configured, routes!(tokens::exchange)),
-        demanding(Action::CreateAgent, routes!(agents::create)),
-        demanding(Action::ListAgents, routes!(agents::list)),
-        demanding(Action::ReadAgent, routes!(agents::get)),
-        demanding(Action::UpdateAgent, routes!(agents::update)),
-        demanding(Action::SuspendAgent, routes!(agents::suspend)),
-        demanding(Action::ReactivateAgent, routes!(agents::reactivate)),
-        demanding(Action::RevokeAgent, routes!(agents::revoke)),
-        demanding(Action::DeleteAgent, routes!(agents::delete)),
-        demanding(Action::ListTokens, routes!(live_tokens::list)),
-        demanding(Action::RevokeTokens, routes!(live_tokens::revoke)),
-        demanding(Action::CreateKey, routes!(api_keys::create)),
-        demanding(Action::ListKeys, routes!(api_keys::list)),
-        demanding(Action::RotateKey, routes!(api_keys::rotate)),
-        demanding(Action::RevokeKey, routes!(api_keys::revoke)),
-        demanding(Action::CreateKey, routes!(public_keys::register)),
-        demanding(Action::ListKeys, routes!(public_keys::list)),
-        demanding(Action::RevokeKey, routes!(public_keys::remove)),
-        demanding(Action::CreateKey, routes!(federated_identities::add)),
-        demanding(Action::ListKeys, routes!(federated_identities::list)),
-        demanding(Action::RevokeKey, routes!(federated_identities::remove)),
-        demanding(Action::AddDelegate, routes!(delegates::add)),
-        demanding(Action::ListDelegates, routes!(delegates::list)),
-        demanding(Action::RemoveDelegate, routes!(delegates::remove)),
-        demanding(Action::CreateCapability, routes!(capabilities::create)),
-        demanding(Action::ListCapabilities, routes!(capabilities::list)),
-        demanding(Action::ListGrants, routes!(capabilities::held_by)),
-        demanding(Action::GrantCapability, routes!(capabilities::grant)),
-        demanding(Action::UngrantCapability, routes!(capabilities::ungrant)),
-        demanding(Action::ManageResources, routes!(resources::create)),
-        demanding(Action::ListResources, routes!(resources::list)),
-        demanding(Action::ListResources, routes!(resources::get)),
-        demanding(Action::ManageResources, routes!(resources::update)),
-        demanding(Action::ManageResources, routes!(resources::delete)),
-        demanding(Action::ReadAudit, routes!(audit::list)),
-        demanding(Action::ReadAudit, routes!(audit::of_agent)),
+        guarded(Action::CreateAgent, routes!(agents::create)),
+        guarded(Action::ListAgents, routes!(agents::list)),
+        guarded(Action::ReadAgent, routes!(agents::get)),
+        guarded(Action::UpdateAgent, routes!(agents::update)),
+        guarded(Action::SuspendAgent, routes!(agents::suspend)),
+        guarded(Action::ReactivateAgent, routes!(agents::reactivate)),
+        guarded(Action::RevokeAgent, routes!(agents::revoke)),
+        guarded(Action::DeleteAgent, routes!(agents::delete)),
+        guarded(Action::ListTokens, routes!(live_tokens::list)),
+        guarded(Action::RevokeTokens, routes!(live_tokens::revoke)),
+        guarded(Action::CreateKey, routes!(api_keys::create)),
+        guarded(Action::ListKeys, routes!(api_keys::list)),
+        guarded(Action::RotateKey, routes!(api_keys::rotate)),
+        guarded(Action::RevokeKey, routes!(api_keys::revoke)),
+        guarded(Action::CreateKey, routes!(public_keys::register)),
+        guarded(Action::ListKeys, routes!(public_keys::list)),
+        guarded(Action::RevokeKey, routes!(public_keys::remove)),
+        guarded(Action::CreateKey, routes!(federated_identities::add)),
+        guarded(Action::ListKeys, routes!(federated_identities::list)),
+        guarded(Action::RevokeKey, routes!(federated_identities::remove)),
+        guarded(Action::AddDelegate, routes!(delegates::add)),
+        guarded(Action::ListDelegates, routes!(delegates::list)),
+        guarded(Action::RemoveDelegate, routes!(delegates::remove)),
+        guarded(Action::CreateCapability, routes!(capabilities::create)),
+        guarded(Action::ListCapabilities, routes!(capabilities::list)),
+        guarded(Action::ListGrants, routes!(capabilities::held_by)),
+        guarded(Action::GrantCapability, routes!(capabilities::grant)),
+        guarded(Action::UngrantCapability, routes!(capabilities::ungrant)),
+        guarded(Action::ManageResources, routes!(resources::create)),
+        guarded(Action::ListResources, routes!(resources::list)),
+        guarded(Action::ListResources, routes!(resources::get)),
+        guarded(Action::ManageResources, routes!(resources::update)),
+        guarded(Action::ManageResources, routes!(resources::delete)),
+        guarded(Action::ReadAudit, routes!(audit::list)),
+        guarded(Action::ReadAudit, routes!(audit::of_agent)),
     ]
 }
 
-/// The endpoints and documents of OAuth; served below the public URL only.
+/// The OAuth endpoints and discovery documents, served at the root only.
 fn oauth() -> Vec<Entry> {
     use Demand::{Client, ClientOr, Nothing};
     use Limited::{Api, Auth, Never};
@@ -131,9 +95,9 @@ fn oauth() -> Vec<Entry> {
     vec![
         (Client, Auth, Any, routes!(endpoints::token)),
         (Client, Auth, Any, routes!(endpoints::revoke)),
-        // A resource server asks with every request that it receives.
+        // Not rate-limited, because a resource server introspects a token for every request it receives.
         (ClientOr(Action::IntrospectToken), Never, Configured, routes!(endpoints::introspect)),
-        // A browser navigates to it; no script reads it.
+        // Browsers navigate here; scripts have no reason to read it.
         (Nothing, Api, Origins::None, routes!(endpoints::authorize)),
         (Nothing, Api, Any, routes!(jwks::jwks)),
         (Nothing, Api, Any, routes!(metadata::authorization_server)),
@@ -142,26 +106,11 @@ fn oauth() -> Vec<Entry> {
     ]
 }
 
-const fn demanding(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
+const fn guarded(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
     (Demand::Action(action), Limited::Api, Origins::Configured, router)
 }
 
-/// A route as the authorisation test sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The method.
-    pub method: Method,
-    /// The path, with `{placeholders}`.
-    pub path: String,
-    /// What it demands.
-    pub demand: Demand,
-    /// Whose scripts may read its answers.
-    pub origins: Origins,
-    /// Whether it is served below [`super::API_PREFIX`], and described there.
-    pub is_prefixed: bool,
-}
-
-/// Lists every route and what it demands.
+/// Returns every route.
 #[must_use]
 pub fn list() -> Vec<Listed> {
     let mut listed = Vec::new();
@@ -177,12 +126,12 @@ pub fn list() -> Vec<Listed> {
     listed
 }
 
-/// The JSON API as a router, guarded and limited route by route.
+/// Builds the router of the JSON API, with a guard and a rate limit around each route.
 pub(super) fn api_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
     assemble(api(), services, limits)
 }
 
-/// The endpoints and documents of OAuth as a router.
+/// Builds the router of the OAuth endpoints and discovery documents.
 pub(super) fn oauth_router(services: &Arc<Services>, limits: &RateLimits) -> Router {
     assemble(oauth(), services, limits)
 }
@@ -193,15 +142,15 @@ fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) 
             let methods = methods.layer(Guard::layer(services.clone(), demand));
             let methods = match limited {
                 Limited::Never => methods,
-                Limited::Auth => limits.auth.count(methods),
-                Limited::Api => limits.api.count(methods),
+                Limited::Auth => limits.auth.apply(methods),
+                Limited::Api => limits.api.apply(methods),
             };
             router.routes((schemas, paths, methods))
         });
     routes.split_for_parts().0.with_state(services.clone())
 }
 
-/// The routes as described: the API under `prefix`, and what OAuth has at the root.
+/// Returns the OpenAPI document of all routes, with the API below `prefix`.
 pub(super) fn described(prefix: &str) -> OpenApi {
     let described = |entries: Vec<Entry>| {
         entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, _, (schemas, mut paths, methods))| {
@@ -212,48 +161,55 @@ pub(super) fn described(prefix: &str) -> OpenApi {
     OpenApiRouter::new().nest(prefix, described(api())).merge(described(oauth())).into_openapi()
 }
 
-/// Writes into the description what the table decided.
+/// Adds the demands of a route and its common errors to its OpenAPI operations.
 fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
     for (path, item) in &mut paths.paths {
         for (_, operation) in operations(item) {
-            let refusals: &[(&str, &str)] = match demand {
+            let denied: &[(&str, &str)] = match demand {
                 Demand::Nothing => {
                     operation.security = Some(vec![]);
                     &[]
                 }
                 Demand::ApiKey => {
                     operation.security = Some(vec![SecurityRequirement::new::<_, _, &str>("apiKey", [])]);
-                    &[("401", "The key is unknown or has ended."), ("403", "The agent may not act.")]
+                    &[
+                        ("401", "The API key is invalid, expired or revoked."),
+                        ("403", "The agent is suspended or revoked."),
+                    ]
                 }
                 Demand::Client => {
-                    operation.security = Some(by_client().into());
+                    operation.security = Some(client_authentication().into());
                     &[]
                 }
                 Demand::ClientOr(action) => {
                     let bearer = SecurityRequirement::new("bearer", [action.demands()]);
-                    operation.security = Some([bearer].into_iter().chain(by_client()).collect());
+                    operation.security = Some([bearer].into_iter().chain(client_authentication()).collect());
                     &[]
                 }
                 Demand::Action(action) => {
                     operation.security = Some(vec![SecurityRequirement::new("bearer", [action.demands()])]);
                     &[
-                        ("401", "The access token is missing, or is not or no longer valid (RFC 6750 section 3)."),
+                        ("401", "The access token is missing, invalid or expired (RFC 6750 section 3)."),
                         (
                             "403",
-                            "The token lacks the required capability, or the caller lacks authority that the agent holds.",
+                            "The token lacks the required capability, or the agent holds a capability that the \
+                            caller lacks.",
                         ),
                     ]
                 }
             };
-            let limit = (limited != Limited::Never).then_some(("429", "Too many requests; see `Retry-After`."));
-            // Whoever asks whether the service runs is never turned away.
-            let busy = (!path.ends_with(health::PATH))
-                .then_some(("503", "Too much is under way, or the database fails; see `Retry-After`."));
+            let rate_limited = (limited != Limited::Never)
+                .then_some(("429", "The rate limit is exceeded. Retry after `Retry-After` seconds."));
+            // Health checks are never rejected.
+            let busy = (!path.ends_with(health::PATH)).then_some((
+                "503",
+                "The service is overloaded or the database is unavailable. Retry after `Retry-After` seconds.",
+            ));
             let body = operation.request_body.as_ref();
-            let large = body.map(|_| ("413", "The body is too large."));
+            let too_large = body.map(|_| ("413", "The body is too large."));
             let is_json = matches!(body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
-            let no_json = is_json.then_some(("415", "The body is described as something other than JSON."));
-            for &(status, text) in refusals.iter().chain(&large).chain(&no_json).chain(&limit).chain(&busy) {
+            let not_json = is_json.then_some(("415", "The media type of the body is not JSON."));
+            for &(status, text) in denied.iter().chain(&too_large).chain(&not_json).chain(&rate_limited).chain(&busy) {
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
             }
             describe_errors(operation, oauth::owns(path));
@@ -261,12 +217,12 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
     }
 }
 
-/// By HTTP Basic, or within the form, which no scheme describes.
-fn by_client() -> [SecurityRequirement; 2] {
+/// HTTP Basic, or parameters in the form, which OpenAPI cannot express as a security scheme.
+fn client_authentication() -> [SecurityRequirement; 2] {
     [SecurityRequirement::new::<_, _, &str>("client", []), SecurityRequirement::default()]
 }
 
-/// Every error has one of three bodies.
+/// Sets the schema of error bodies.
 fn describe_errors(operation: &mut Operation, is_oauth: bool) {
     for (status, response) in &mut operation.responses.responses {
         if let (true, RefOr::T(response)) = (status.starts_with(['4', '5']), response)

@@ -19,6 +19,8 @@ mod api;
 mod architecture;
 mod browser;
 mod console;
+mod documents;
+mod language;
 mod oauth;
 mod reliability;
 mod security;

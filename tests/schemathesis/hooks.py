@@ -1,13 +1,13 @@
-"""Adjusts generated requests to rules that the schema cannot express."""
+"""Adjusts generated requests to rules that the OpenAPI document cannot express."""
 
 import os
 
 import schemathesis
 
 ADMIN = os.environ["ADMIN_ID"]
-UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
-# Valid values for members with rules beyond the schema.
-VALID_VALUES = {
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+# Valid values for fields with rules beyond their schema. They replace generated values that are not null.
+MEANINGFUL = {
     "expires_at": "2999-01-01T00:00:00Z",
     "metadata_json": '{"team": "mail"}',
     "identifier": "https://resource.example/tools",
@@ -23,18 +23,18 @@ PUBLIC_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPa
 def before_call(context, case, kwargs):
     parameters = case.path_parameters or {}
     if parameters.get("id") == ADMIN and case.method != "GET":
-        # Revoking the keys or tokens of the administrator would make every later request fail with 401.
-        parameters["id"] = UNKNOWN_ID
+        # The token belongs to this agent; revoking its credentials or tokens would turn all later responses into 401.
+        parameters["id"] = UNKNOWN
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if is_valid and isinstance(case.body, dict) and case.media_type == "application/json":
         if case.path.endswith("/public-keys"):
             case.body = {"keys": [PUBLIC_KEY]} if "keys" in case.body else PUBLIC_KEY
         else:
-            valid = {name: VALID_VALUES[name] for name in VALID_VALUES if case.body.get(name) is not None}
-            case.body = case.body | valid
+            meaningful = {name: MEANINGFUL[name] for name in MEANINGFUL if case.body.get(name) is not None}
+            case.body = case.body | meaningful
 
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    # Ignore failures of requests whose target was replaced above.
-    return (case.path_parameters or {}).get("id") != UNKNOWN_ID
+    # Requests that were redirected to an unknown agent prove nothing.
+    return (case.path_parameters or {}).get("id") != UNKNOWN

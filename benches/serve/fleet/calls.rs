@@ -186,7 +186,7 @@ impl Bench {
         self.agents("list: active by name, anywhere", Sort::Name, |dice| (status(AgentStatus::Active), anywhere(dice)))
             .await?;
         let kind = || agent::Filter { agent_type: Some(AgentType::Tool), ..everything() };
-        self.agents("list: tools backwards by name, anywhere", Sort::NameBackwards, |dice| (kind(), anywhere(dice)))
+        self.agents("list: tools backwards by name, anywhere", Sort::NameDescending, |dice| (kind(), anywhere(dice)))
             .await?;
         let owner = |owner: &str| agent::Filter { owner: Some(owner.to_owned()), ..everything() };
         self.agents("list: owner of many, anywhere", Sort::Oldest, |dice| (owner("platform"), anywhere(dice))).await?;

@@ -18,16 +18,16 @@ const PATTERN: &str = r#"(?x)
   | (?<query>[?&\#][A-Za-z0-9_.~%\[\]-]+=) [^&\s"'\\\#]*
     # The Authorization header, and a URL that holds one.
   | (?<scheme>\b(?i:bearer|basic|dpop)(?:\s|%20|\+)+) [^\s"'\\,;&]{6,}
-    # The cookie of a session.
+    # The session cookie.
   | (?<cookie>\baims=) [A-Za-z0-9_%+/=-]{16,}
-    # What is named as a password or secret, first with and then without quotes around it.
+    # Values named password or secret, with and without quotes.
   | (?<quoted>(?i:password|passwd|secret)\w*["'\\]*\s*[:=]\s*(?:Some\()?\\?") (?:[^"\\]|\\[^"])*
   | (?<name>(?i:password|passwd|secret)\w*["'\\]*\s*[:=]\s*(?:Some\()?["'\\]*) [^\s"'\\&,;)]+
     # API keys, beyond the part that may be shown.
   | aims(?:_|%5[Ff])[A-Za-z0-9]{9,}
     # JWTs and parts of them.
   | eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*
-    # What may be random: setup links, signatures, master keys, and anything of these that is percent-encoded.
+    # Random values: setup links, signatures and master keys, also percent-encoded.
   | (?<random>[A-Za-z0-9_%-]{40,})
 "#;
 
@@ -134,7 +134,7 @@ mod tests {
             "request{id=019b7a3e-7b1c-7e43-9b1c-0242ac120002 method=GET path=/agents/019b7a3e-7b1c-7e43-9b1c-0242ac120002}",
             "cannot use the master key file /var/lib/aims/aims.master-key: Permission denied (os error 13)",
             "key aims_0aB1cD2e is shown by its first characters",
-            "MASTER_KEY or MASTER_KEY_FILE must be set with PostgreSQL; make one with: openssl rand -hex 32",
+            "MASTER_KEY or MASTER_KEY_FILE must be set with PostgreSQL; create one with: openssl rand -hex 32",
             "violates constraint \"a_constraint_of_a_table_with_a_rather_long_name_1\"",
             "http://[::1]:8000/agents",
         ] {

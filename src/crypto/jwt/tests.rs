@@ -48,7 +48,7 @@ fn verify(keyring: &Keyring, token: &str) -> Result<Claims, JwtError> {
     keyring.verify(token, ISSUER, NOW)
 }
 
-/// A token with any header and payload, signed by anything.
+/// Creates a token with any header, payload and signature.
 fn forge(header: &Value, payload: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let [header, payload] = [header, payload].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
     let signature = URL_SAFE_NO_PAD.encode(sign(format!("{header}.{payload}").as_bytes()));
@@ -71,7 +71,7 @@ fn every_algorithm_verifies_what_it_signed() {
 }
 
 #[test]
-fn a_client_verifies_with_the_published_key_alone() {
+fn a_client_can_verify_tokens_with_the_published_key() {
     for algorithm in [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Rs256] {
         let keyring = Keyring::asymmetric(key(algorithm), []);
         let jwks: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keyring.jwks().clone()).unwrap();
@@ -83,7 +83,7 @@ fn a_client_verifies_with_the_published_key_alone() {
 }
 
 #[test]
-fn after_a_rotation_the_former_key_still_verifies() {
+fn the_previous_key_still_verifies_after_a_rotation() {
     let former = key(SigningAlgorithm::Rs256);
     let der = former.to_pkcs8().unwrap();
     let before = Keyring::asymmetric(former, []);
@@ -100,7 +100,7 @@ fn after_a_rotation_the_former_key_still_verifies() {
 }
 
 #[test]
-fn a_shared_secret_is_long_enough_and_never_published() {
+fn a_short_shared_secret_is_rejected_and_no_secret_is_published() {
     assert_eq!(Keyring::shared_secret(&"a".repeat(31).into()).unwrap_err(), KeyError::ShortSecret);
     let keyring = shared();
     assert_eq!(*keyring.jwks(), json!({ "keys": [] }));
@@ -108,7 +108,7 @@ fn a_shared_secret_is_long_enough_and_never_published() {
 }
 
 #[test]
-fn the_type_must_be_that_of_an_access_token() {
+fn tokens_of_other_types_are_rejected() {
     let signer = key(SigningAlgorithm::EdDsa);
     let kid = signer.public().kid().to_owned();
     let typed = |typ: &Value| {
@@ -127,7 +127,7 @@ fn the_type_must_be_that_of_an_access_token() {
 }
 
 #[test]
-fn the_token_chooses_neither_algorithm_nor_key() {
+fn a_token_cannot_choose_its_algorithm_or_key() {
     let signer = key(SigningAlgorithm::Rs256);
     let stranger = key(SigningAlgorithm::Rs256);
     let kid = signer.public().kid().to_owned();
@@ -173,7 +173,7 @@ fn the_token_chooses_neither_algorithm_nor_key() {
 }
 
 #[test]
-fn an_altered_or_truncated_token_is_refused() {
+fn altered_and_truncated_tokens_are_rejected() {
     for keyring in keyrings() {
         let token = keyring.sign(&claims()).unwrap();
         let [header, _, signature]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -192,7 +192,7 @@ fn an_altered_or_truncated_token_is_refused() {
 }
 
 #[test]
-fn an_overlong_token_is_not_looked_at() {
+fn overlong_tokens_are_rejected() {
     let keyring = shared();
     let mut long = claims();
     long.aud = "a".repeat(TOKEN_MAX);
@@ -201,7 +201,7 @@ fn an_overlong_token_is_not_looked_at() {
 }
 
 #[test]
-fn a_token_without_all_claims_is_refused() {
+fn tokens_with_missing_claims_are_rejected() {
     let keyring = shared();
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let header = json!({ "typ": "at+jwt", "alg": "HS256", "kid": SHARED_KID });
@@ -214,7 +214,7 @@ fn a_token_without_all_claims_is_refused() {
 }
 
 #[test]
-fn the_claims_are_held_against_what_is_expected() {
+fn issuer_and_times_are_checked() {
     type Change = fn(&mut Claims);
     let keyring = shared();
     let cases: [(Change, Result<(), JwtError>); 10] = [
@@ -238,7 +238,7 @@ fn the_claims_are_held_against_what_is_expected() {
 }
 
 #[test]
-fn a_token_expires_with_the_clock_it_is_given() {
+fn a_token_expires_by_the_given_clock() {
     let keyring = shared();
     let token = keyring.sign(&claims()).unwrap();
     let after = |micros| keyring.verify(&token, ISSUER, NOW.plus(Duration::from_micros(micros)));

@@ -1,14 +1,14 @@
-//! The chain: how a record seals all that came before it, and how a walk over records finds the first that does not hold.
+//! The hash chain of audit records, and how it is verified.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{AuditAction, Record};
 
-/// A SHA-256 digest that closes a link of the chain.
+/// The SHA-256 hash of an audit record.
 pub type ChainHash = [u8; 32];
 
-/// A digest in lower-case hexadecimal digits.
+/// Formats a hash as lowercase hexadecimal digits.
 #[must_use]
 pub fn hex(digest: &ChainHash) -> String {
     use std::fmt::Write;
@@ -18,11 +18,11 @@ pub fn hex(digest: &ChainHash) -> String {
     })
 }
 
-/// What the first record names as its predecessor.
+/// The previous hash of the first record.
 pub const GENESIS: ChainHash = [0; 32];
 
 impl Record {
-    /// What a record says of an archive that ends with `last`.
+    /// Returns the details of the record of an archive that contains `first_seq` to `last`.
     #[must_use]
     pub fn archive_details(first_seq: i64, last: Head) -> Value {
         serde_json::json!({ "first_seq": first_seq, "last_seq": last.seq, "last_hash": hex(&last.hash) })
@@ -32,16 +32,17 @@ impl Record {
         if self.action != AuditAction::AuditArchived.as_str() {
             return false;
         }
-        let said = serde_json::from_str::<Value>(&self.details).unwrap_or_default();
-        let first_seq = said.get("first_seq").and_then(Value::as_i64).unwrap_or_default();
-        said == Self::archive_details(first_seq, last)
+        let details = serde_json::from_str::<Value>(&self.details).unwrap_or_default();
+        let first_seq = details.get("first_seq").and_then(Value::as_i64).unwrap_or_default();
+        details == Self::archive_details(first_seq, last)
     }
 
-    /// The hash this record must carry: SHA-256 over its canonical form and its predecessor's hash.
+    /// Computes the hash of this record: SHA-256 over its canonical form followed by the previous hash.
     ///
-    /// The canonical form is the fields in the order of [`Record`], each as one byte that tells whether it is
-    /// present, and if so its length in bytes (32 bits, big-endian) and the bytes: integers as 64 bits big-endian,
-    /// UUIDs as their 16 bytes, texts in UTF-8, `success` as one byte. No two records share a canonical form.
+    /// The canonical form contains the fields in the order of [`Record`]. Each field is a byte that is 1 if the field
+    /// is present and 0 if not; a present field continues with its length in bytes (32 bits, big-endian) and its bytes.
+    /// Integers are 64 bits, big-endian; UUIDs are 16 bytes; text is UTF-8; `success` is one byte. No two records have
+    /// the same canonical form.
     #[must_use]
     pub fn expected_hash(&self) -> ChainHash {
         let mut canonical = Canonical(Sha256::new());
@@ -73,12 +74,12 @@ impl Canonical {
     }
 }
 
-/// Where the chain ends.
+/// The end of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Position of the last record; 0 when there is none.
+    /// Position of the last record; 0 for an empty chain.
     pub seq: i64,
-    /// Its hash.
+    /// Hash of the last record.
     pub hash: ChainHash,
 }
 
@@ -86,7 +87,7 @@ impl Head {
     /// The head of an empty chain.
     pub const EMPTY: Self = Self { seq: 0, hash: GENESIS };
 
-    /// Gives each record its place and its hashes; returns where the chain ends with them.
+    /// Assigns positions and hashes to records, in order. Returns the new head.
     #[must_use]
     pub fn append(self, records: &mut [Record]) -> Self {
         records.iter_mut().fold(self, |head, record| {
@@ -97,17 +98,17 @@ impl Head {
         })
     }
 
-    /// Checks that `record` continues the chain that ends here, and moves on to it.
+    /// Checks that `record` follows this head, and advances to it.
     ///
     /// # Errors
-    /// Names the first position that does not fit and why.
+    /// If the record does not follow, with the position and the reason.
     pub fn check(&mut self, record: &Record) -> Result<(), Break> {
         let broken = |reason| Err(Break { seq: self.seq + 1, reason });
         if record.seq != self.seq + 1 {
             return broken("the record is missing or out of order");
         }
         if record.prev_hash != self.hash {
-            return broken("the record does not continue the one before it");
+            return broken("the record does not follow the one before it");
         }
         if record.hash != record.expected_hash() {
             return broken("the record was altered");
@@ -117,34 +118,34 @@ impl Head {
     }
 }
 
-/// A walk over the records that are stored, whose chain begins where an archive ends.
+/// Verifies the stored records in order. The chain in the database starts where the last archive ends.
 #[derive(Debug)]
-pub struct Walk {
+pub struct ChainVerifier {
     /// The last record that was archived.
     start: Head,
-    /// The last record that holds; `None` before the first.
+    /// The last verified record; `None` before the first.
     head: Option<Head>,
-    /// Whether a record was met that says what `start` is.
+    /// True once a verified record states that the records up to `start` were archived.
     is_start_recorded: bool,
 }
 
-impl Walk {
-    /// Begins a walk over a chain that begins after `start`. Records of the archive may still be there.
+impl ChainVerifier {
+    /// Starts verifying a chain that begins after `start`. Archived records may still be present.
     #[must_use]
     pub const fn from(start: Head) -> Self {
         Self { start, head: None, is_start_recorded: start.seq == 0 }
     }
 
-    /// The last record that holds.
+    /// Returns the position and hash of the last verified record.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head.unwrap_or(self.start)
     }
 
-    /// Checks that `record` is the next, and moves on to it.
+    /// Checks that `record` is the next in the chain, and advances to it.
     ///
     /// # Errors
-    /// Names the first position that does not fit and why.
+    /// If the record is not the next, with the position and the reason.
     pub fn check(&mut self, record: &Record) -> Result<(), Break> {
         let is_archived = (1..=self.start.seq).contains(&record.seq);
         let before_archived = || Head { seq: record.seq - 1, hash: record.prev_hash };
@@ -162,23 +163,23 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks that the log itself says why it begins where it does.
+    /// Checks that the log itself records the archiving of everything before its start. Call it after the last record.
     ///
     /// # Errors
-    /// When no record says that what came before was archived.
+    /// If no verified record states that the earlier records were archived.
     pub const fn check_start(&self) -> Result<(), Break> {
         if self.is_start_recorded {
             return Ok(());
         }
-        Err(Break { seq: self.start.seq + 1, reason: "no record says that those before it were archived" })
+        Err(Break { seq: self.start.seq + 1, reason: "no record states that the earlier records were archived" })
     }
 }
 
-/// The first place where the chain does not hold.
+/// The first position at which the chain is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
     /// The position.
     pub seq: i64,
-    /// What is wrong there.
+    /// What is wrong.
     pub reason: &'static str,
 }

@@ -1,4 +1,4 @@
-//! What an edit changed, as its audit record shows it.
+//! The changes of an edit, as its audit record shows them.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -6,20 +6,20 @@ use sha2::{Digest, Sha256};
 
 use super::hex;
 
-/// Longest value that a record shows in full, in characters.
+/// Maximum length of a value that is shown in full, in characters.
 const SHOWN: usize = 1_000;
-/// How much of the text in front of the first difference is shown, in characters.
+/// Length of the text shown before the first difference, in characters.
 const CONTEXT: usize = 100;
 
 /// The fields that an edit changed, each with its value before and after.
 ///
-/// If either value is long, both are cut around the first difference, and the record adds a SHA-256 of each whole value. Two
-/// different values never look the same.
+/// If either value is long, both are truncated around the first difference, and the record adds the SHA-256 of each
+/// full value. Two different values never look the same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes(Vec<(&'static str, Value)>);
 
 impl Changes {
-    /// Compares fields, each given as its name and its value before and after. Fields that did not change are left out.
+    /// Compares fields, each given as its name and its value before and after. Unchanged fields are omitted.
     #[must_use]
     pub fn of<'v>(fields: impl IntoIterator<Item = (&'static str, &'v str, &'v str)>) -> Self {
         let changed = fields.into_iter().filter(|(_, from, to)| from != to);
@@ -60,7 +60,7 @@ fn is_short(text: &str) -> bool {
     text.chars().nth(SHOWN).is_none()
 }
 
-/// The part of a text from the character `start`, with an ellipsis wherever text is left out.
+/// Returns up to [`SHOWN`] characters from `start`, with an ellipsis at each end where text is omitted.
 fn cut(text: &str, start: usize) -> String {
     let mut rest = text.chars().skip(start);
     let shown: String = rest.by_ref().take(SHOWN).collect();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn short_values_are_shown_whole_and_equal_ones_not_at_all() {
+    fn short_values_are_shown_in_full_and_unchanged_fields_are_omitted() {
         let changes = Changes::of([("owner", "a", "b"), ("name", "same", "same"), ("note", "", "é")]);
         assert_eq!(changes.fields(), ["owner", "note"]);
         let expected = json!({ "owner": { "from": "a", "to": "b" }, "note": { "from": "", "to": "é" } });
@@ -102,14 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_became_short_is_told_by_its_hash_as_well() {
+    fn both_values_are_hashed_if_only_one_is_long() {
         let change = change(&"x".repeat(1_001), "x");
         assert_eq!((side(&change, "from"), side(&change, "to")), (format!("{}…", "x".repeat(1_000)).as_str(), "x"));
         assert_eq!(side(&change, "to_sha256"), sha256("x"));
     }
 
     proptest! {
-        /// The record distinguishes any two values, however much they share and wherever they are cut.
         #[test]
         fn different_values_never_look_the_same(
             shared in "[a…]{0,3}", times in 0_usize..900, from in "[a…]{0,1200}", to in "[a…]{0,1200}",

@@ -1,107 +1,108 @@
-//! API keys: an agent's long-lived credential, of which only a hash is kept.
+//! API keys: long-lived secrets of agents. Only a hash of each is stored.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::key_limits::KeyLimits;
 use crate::domain::{
-    agent::words,
-    error::{AuthFailure, Invalid},
+    error::AuthFailure,
     ids::{AgentId, ApiKeyId},
+    invalid::Invalid,
+    string_enum::string_enum,
     text,
     timestamp::Timestamp,
 };
 
-/// What is kept of an API key. The secret is not among it.
+/// The record of an API key, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Identifier.
+    /// Unique identifier.
     pub id: ApiKeyId,
-    /// Whose credential it is.
+    /// Agent that the key belongs to.
     pub agent_id: AgentId,
-    /// The first characters of the secret, to tell keys apart.
+    /// The first characters of the secret, to distinguish keys.
     pub key_prefix: String,
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// Where it is in its life.
+    /// Lifecycle status.
     pub status: ApiKeyStatus,
-    /// What it may be used for at most.
+    /// Limits on its use.
     pub limits: KeyLimits,
-    /// When it stops to work by itself.
+    /// Time of expiry.
     pub expires_at: Option<Timestamp>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was rotated.
+    /// Time of rotation.
     pub rotated_at: Option<Timestamp>,
-    /// Until when it works although rotated.
+    /// End of the grace period, during which a rotated key still works.
     pub grace_ends_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of revocation.
     pub revoked_at: Option<Timestamp>,
-    /// When a token was last issued for it.
+    /// Time a token was last issued for it.
     pub last_used_at: Option<Timestamp>,
-    /// From which address that was.
+    /// IP address of the client that obtained that token.
     pub last_used_ip: Option<String>,
 }
 
-/// That a key was used.
+/// The use of a key since its record was last updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// When last.
+    /// Time of the last use.
     pub at: Timestamp,
-    /// From which address.
+    /// IP address of the last use.
     pub ip: Option<IpAddr>,
-    /// How often.
+    /// Number of uses.
     pub times: i64,
 }
 
 impl Use {
-    /// Adds what happened later.
+    /// Adds later use.
     pub fn absorb(&mut self, later: Self) {
         *self = Self { times: self.times + later.times, ..later };
     }
 }
 
-/// Which keys of the fleet a listing shows.
+/// Selects keys of all agents for a listing, and their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Selection {
-    /// All, newest first.
+    /// All keys, newest first.
     All,
-    /// Those that work and expire within [`Selection::SOON`], the first to expire first.
+    /// Valid keys that expire within [`Selection::EXPIRING_WITHIN`], the next to expire first.
     Expiring,
-    /// Those that work and were neither used nor made within [`Selection::LONG`], the longest idle first.
+    /// Valid keys that were neither used nor created within [`Selection::IDLE_AFTER`], the longest idle first.
     Idle,
-    /// Those that were rotated and still work, the first to end first.
+    /// Rotated keys in their grace period, the next to end first.
     InGrace,
 }
 
 impl Selection {
-    /// How near an expiry is that wants attention.
-    pub const SOON: Duration = Duration::from_hours(7 * 24);
-    /// How long a key is idle that wants attention.
-    pub const LONG: Duration = Duration::from_hours(90 * 24);
+    /// How soon a key must expire to be selected as expiring.
+    pub const EXPIRING_WITHIN: Duration = Duration::from_hours(7 * 24);
+    /// How long a key must be unused to be selected as idle.
+    pub const IDLE_AFTER: Duration = Duration::from_hours(90 * 24);
 }
 
-/// The place of a key in a listing of the fleet: the moment it is ordered by, and what decides between equals.
+/// The position of a key in a listing: the time it is ordered by, then its identifier.
 pub type Position = (Timestamp, ApiKeyId);
 
-words! {
-    /// Where an API key is in its life.
+string_enum! {
+    /// The lifecycle status of an API key.
     ApiKeyStatus {
-        /// Works until it expires.
+        /// The key works until it expires.
         Active = "active",
-        /// Replaced by another; works until its grace period ends.
+        /// The key was replaced by a new one and works until its grace period ends.
         Rotated = "rotated",
-        /// Does not work.
+        /// The key does not work.
         Revoked = "revoked",
     }
 }
 
 impl ApiKey {
-    /// Longest name, in characters.
+    /// Maximum length of a name, in characters.
     pub const NAME_MAX: usize = 128;
-    /// Most keys of an agent that work: all of them are looked through when it authenticates.
+    /// Maximum number of valid keys of an agent. The live view of an agent holds all of them.
     pub const MAX_PER_AGENT: usize = 1_000;
 
-    /// Checks a key's name: one line of 1 to 128 characters.
+    /// Validates a key's name: one line of 1 to 128 characters.
     ///
     /// # Errors
     /// See [`text::name`].
@@ -109,29 +110,29 @@ impl ApiKey {
         text::name(text, Self::NAME_MAX)
     }
 
-    /// The part of the key that decides how long it authenticates.
+    /// Returns the fields that decide whether the key works.
     #[must_use]
     pub const fn validity(&self) -> Validity {
         Validity { status: self.status, expires_at: self.expires_at, grace_ends_at: self.grace_ends_at }
     }
 }
 
-/// How long a key authenticates: the part of an [`ApiKey`] that decides.
+/// The fields of an [`ApiKey`] that decide whether it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// Where the key is in its life.
+    /// Lifecycle status.
     pub status: ApiKeyStatus,
-    /// When it stops to work by itself.
+    /// Time of expiry.
     pub expires_at: Option<Timestamp>,
-    /// Until when it works although rotated.
+    /// End of the grace period of a rotated key.
     pub grace_ends_at: Option<Timestamp>,
 }
 
 impl Validity {
-    /// Whether the key authenticates at `now`.
+    /// Checks that the key works at `now`.
     ///
     /// # Errors
-    /// Says why it does not.
+    /// If the key is revoked, has expired, or was rotated and its grace period has ended.
     pub fn check(&self, now: Timestamp) -> Result<(), AuthFailure> {
         match self.status {
             ApiKeyStatus::Revoked => return Err(AuthFailure::KeyRevoked),
@@ -146,7 +147,7 @@ impl Validity {
         Ok(())
     }
 
-    /// When the key stops to authenticate as things stand: no token made from it lives longer.
+    /// Returns the time at which the key stops working, if known. A token issued for the key expires no later.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
         let grace = self.grace_ends_at.filter(|_| self.status == ApiKeyStatus::Rotated);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_works_until_the_first_of_its_ends() {
+    fn a_key_works_until_it_expires_or_its_grace_period_ends() {
         let mut key = Validity { status: ApiKeyStatus::Active, expires_at: None, grace_ends_at: None };
         assert_eq!(key.check(at(9)), Ok(()));
         key.expires_at = Some(at(10));

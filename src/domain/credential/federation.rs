@@ -1,4 +1,4 @@
-//! Workloads that another issuer vouches for: whose tokens authenticate which agent.
+//! Federated identities: tokens of external issuers that authenticate agents.
 
 use std::collections::BTreeMap;
 
@@ -6,125 +6,128 @@ use http::Uri;
 use serde_json::Value;
 
 use crate::domain::{
-    error::Invalid,
     ids::{AgentId, FederatedIdentityId},
+    invalid::Invalid,
     text,
     timestamp::Timestamp,
 };
 
-/// That tokens of a foreign issuer authenticate an agent, if they are for the audience and say what they must.
+/// A federated identity: tokens of an external issuer authenticate an agent if their audience and claims match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FederatedIdentity {
-    /// Identifier.
+    /// Unique identifier.
     pub id: FederatedIdentityId,
     /// The agent.
     pub agent: AgentId,
-    /// What is trusted.
+    /// The tokens that are trusted.
     pub trust: Trust,
-    /// When it was registered.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// What is trusted of a foreign issuer.
+/// The tokens of an external issuer that are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
-    /// Its name: the `iss` of its tokens, compared byte by byte.
+    /// Issuer: the `iss` claim of its tokens, compared byte by byte.
     pub issuer: String,
-    /// Where its keys are; where its discovery document says, when `None`.
+    /// URL of the issuer's key set; taken from its discovery document if `None`.
     pub jwks_uri: Option<String>,
-    /// Whom its tokens must be for: one of their `aud`.
+    /// Audience that the tokens must have: one value of their `aud` claim.
     pub audience: String,
-    /// What they must say besides, to the letter; never nothing, for an issuer vouches for more than one.
+    /// Other claims that the tokens must have, with their exact values. Never empty, because an issuer has more than
+    /// one subject.
     pub claims: BTreeMap<String, String>,
 }
 
 impl FederatedIdentity {
-    /// Most of them for one agent.
+    /// Maximum number of federated identities of an agent.
     pub const MAX_PER_AGENT: usize = 20;
 }
 
 impl Trust {
-    /// Longest issuer, address, audience and value of a claim, in characters.
+    /// Maximum length of an issuer, a URL, an audience and a claim value, in characters.
     pub const TEXT_MAX: usize = 2_048;
-    /// Most claims that are compared.
+    /// Maximum number of required claims.
     pub const CLAIMS_MAX: usize = 20;
 
-    /// Checks an issuer: one line, as it stands in tokens.
+    /// Validates an issuer: the `iss` claim as a single line.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds control characters.
+    /// See [`text::line()`].
     pub fn parse_issuer(text: &str) -> Result<String, Invalid> {
         text::line(text, 1, Self::TEXT_MAX)
     }
 
-    /// Checks the address of a key set.
+    /// Validates the URL of a key set.
     ///
     /// # Errors
-    /// Unless it is an absolute http or https URL without credentials.
+    /// If the text is not an absolute http or https URL without credentials.
     pub fn parse_jwks_uri(text: &str) -> Result<String, Invalid> {
         let text = text::line(text, 1, Self::TEXT_MAX)?;
-        if is_fetchable(&text) { Ok(text) } else { Err(Invalid::new("url", "Input should be an https URL")) }
+        if is_fetchable(&text) { Ok(text) } else { Err(Invalid::HttpsUrl) }
     }
 
-    /// Checks an audience.
+    /// Validates an audience: the `aud` claim as a single line.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds control characters.
+    /// See [`text::line()`].
     pub fn parse_audience(text: &str) -> Result<String, Invalid> {
         text::line(text, 1, Self::TEXT_MAX)
     }
 
-    /// Checks what tokens must say: a JSON object of texts, with one member at least.
+    /// Validates the required claims: a JSON object with 1 to 20 string members.
     ///
     /// # Errors
-    /// When it is none, or names a claim that is compared anyway.
+    /// If the value is not such an object, or contains a claim that AIMS checks itself, such as `iss` or `aud`.
     pub fn parse_claims(value: &Value) -> Result<BTreeMap<String, String>, Invalid> {
         let invalid = |message: &'static str| Invalid::new("claims", message);
         let members =
             value.as_object().ok_or_else(|| invalid("Input should be an object of claims and their values"))?;
         if members.is_empty() || members.len() > Self::CLAIMS_MAX {
-            return Err(invalid("Name 1 to 20 claims: an issuer vouches for more than one workload"));
+            return Err(invalid("Name 1 to 20 claims that identify the workload"));
         }
         members
             .iter()
             .map(|(name, value)| {
                 if ["iss", "aud", "exp", "nbf", "iat", "jti"].contains(&name.as_str()) {
-                    return Err(invalid("Compare claims that say who it is, such as sub"));
+                    return Err(invalid("Use claims that identify the workload, such as sub"));
                 }
-                let value = value.as_str().ok_or_else(|| invalid("The value of a claim should be a text"))?;
+                let value = value.as_str().ok_or_else(|| invalid("The value of a claim should be a string"))?;
                 Ok((text::line(name, 1, 128)?, text::line(value, 1, Self::TEXT_MAX)?))
             })
             .collect()
     }
 
-    /// The `sub` of a token, where anybody can ask for such a one.
+    /// Returns the `sub` claim of a token, if it can be a required claim.
     #[must_use]
     pub fn subject_of(claims: &serde_json::Map<String, Value>) -> Option<&str> {
         claims.get("sub")?.as_str().filter(|subject| text::line(subject, 1, Self::TEXT_MAX).is_ok())
     }
 
-    /// Returns true if one token could satisfy both this trust and another of the same issuer that demands `claims`: they do not
-    /// demand different values for any claim. A token may have several audiences.
+    /// Returns true if a single token could match both this and another trust of the same issuer that requires
+    /// `claims`, because they do not require different values for any claim. Audiences are ignored, because a token can
+    /// have several.
     #[must_use]
     pub fn overlaps(&self, claims: &BTreeMap<String, String>) -> bool {
-        claims.iter().all(|(name, value)| self.claims.get(name).is_none_or(|demanded| demanded == value))
+        claims.iter().all(|(name, value)| self.claims.get(name).is_none_or(|required| required == value))
     }
 
-    /// Whether claims are for the audience, and say what they must.
+    /// Returns true if a token with these claims has the audience and all required claims.
     #[must_use]
     pub fn matches(&self, claims: &serde_json::Map<String, Value>) -> bool {
-        let is_for = |audience: &Value| audience.as_str() == Some(self.audience.as_str());
-        let is_for_us = match claims.get("aud") {
-            Some(Value::Array(several)) => several.iter().any(is_for),
-            Some(one) => is_for(one),
+        let is_audience = |audience: &Value| audience.as_str() == Some(self.audience.as_str());
+        let has_audience = match claims.get("aud") {
+            Some(Value::Array(several)) => several.iter().any(is_audience),
+            Some(one) => is_audience(one),
             None => false,
         };
-        let says = |(name, value): (&String, &String)| claims.get(name).and_then(Value::as_str) == Some(value.as_str());
-        is_for_us && !self.claims.is_empty() && self.claims.iter().all(says)
+        let has_claim =
+            |(name, value): (&String, &String)| claims.get(name).and_then(Value::as_str) == Some(value.as_str());
+        has_audience && !self.claims.is_empty() && self.claims.iter().all(has_claim)
     }
 }
 
-/// Whether a text is an absolute http or https URL without credentials.
+/// Returns true if the text is an absolute http or https URL without credentials.
 #[must_use]
 pub fn is_fetchable(text: &str) -> bool {
     text.parse::<Uri>().is_ok_and(|url| {
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_token_can_satisfy_overlaps() {
+    fn trusts_overlap_unless_a_claim_differs() {
         let trust = |pairs| Trust {
             issuer: "https://issuer.example".to_owned(),
             jwks_uri: None,

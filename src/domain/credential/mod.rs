@@ -1,4 +1,4 @@
-//! Credentials of agents and their limits.
+//! Credentials of agents, and their limits.
 
 pub mod api_key;
 pub mod federation;

@@ -1,10 +1,11 @@
-//! Addresses as limits see them.
+//! IP addresses and networks.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The unit that limits apply to: an IPv4 address itself, but all of an IPv6 /64, which is what one host is given.
+/// Returns the address that limits per client apply to: an IPv4 address itself, or the start of the /64 network of an
+/// IPv6 address, because a host usually controls a whole /64.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
@@ -16,18 +17,19 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The network of this width that contains an address. An IPv4-mapped IPv6 address counts as IPv4.
+/// Returns the network with this prefix length that contains an address. An IPv4-mapped IPv6 address is treated as
+/// IPv4.
 #[must_use]
-pub fn around(ip: IpAddr, width: u8) -> IpNet {
+pub fn network_of(ip: IpAddr, prefix_len: u8) -> IpNet {
     let ip = ip.to_canonical();
-    IpNet::new(ip, width).map_or_else(|_| ip.into(), |network| network.trunc())
+    IpNet::new(ip, prefix_len).map_or_else(|_| ip.into(), |network| network.trunc())
 }
 
-/// Reads networks and addresses, separated by spaces or commas. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is read as the
-/// IPv4 address that it is, as the addresses of clients are.
+/// Parses networks and addresses separated by spaces or commas. IPv4-mapped IPv6 addresses (`::ffff:192.0.2.1`) become
+/// IPv4, as they do for clients.
 ///
 /// # Errors
-/// The first part that is neither.
+/// Returns the first part that is neither.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     let parse = |part: &str| {
         let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
@@ -49,8 +51,8 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// Whether an address belongs to a host of the public internet: not to this one, its network, or anything special (IANA's registries
-/// for IPv4 and IPv6, RFC 6890).
+/// Returns true if an address is globally routable: not loopback, private, link-local or otherwise special-purpose
+/// (IANA registries for IPv4 and IPv6, RFC 6890).
 #[must_use]
 pub fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
@@ -68,7 +70,7 @@ pub fn is_public(ip: IpAddr) -> bool {
             !special
         }
         IpAddr::V6(v6) => {
-            // Of all that is, only 2000::/3 is given to hosts, and within it some is documentation or leads to IPv4 again.
+            // Only 2000::/3 is global unicast, and parts of it are for documentation or for tunnels to IPv4.
             let [a, b, ..] = v6.segments();
             let special = (a == 0x2001 && (b < 0x200 || b == 0xdb8)) || a == 0x2002 || (a == 0x3fff && b < 0x1000);
             a & 0xe000 == 0x2000 && !special
@@ -81,7 +83,7 @@ mod tests {
     use super::{is_public, parse_networks};
 
     #[test]
-    fn an_ipv4_address_is_the_same_within_ipv6() {
+    fn ipv4_mapped_networks_are_parsed_as_ipv4() {
         for (written, read) in [
             ("10.0.0.1", "10.0.0.1/32"),
             ("10.0.0.0/8", "10.0.0.0/8"),
@@ -89,7 +91,7 @@ mod tests {
             ("::FFFF:0a00:0001", "10.0.0.1/32"),
             ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
             ("::ffff:0:0/96", "0.0.0.0/0"),
-            // These hold more than IPv4 addresses, and client addresses within them are IPv6.
+            // These contain more than IPv4 addresses. Client addresses in them are IPv6.
             ("::ffff:0:0/95", "::ffff:0.0.0.0/95"),
             ("::/0", "::/0"),
             ("::1", "::1/128"),
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_of_the_internet_are_public() {
+    fn special_purpose_addresses_are_not_public() {
         for public in
             ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"]
         {

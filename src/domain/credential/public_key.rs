@@ -1,4 +1,4 @@
-//! Agents' own public keys: a key pair whose private half never leaves the agent.
+//! Public keys of agents. The private key never leaves the agent.
 
 use serde_json::Value;
 
@@ -7,24 +7,24 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// A public key as registered.
+/// The record of an agent's public key.
 #[derive(Clone, Debug)]
 pub struct PublicKey {
-    /// Identifier of the record.
+    /// Unique identifier of the record.
     pub id: PublicKeyId,
-    /// Whose it is.
+    /// Agent that the key belongs to.
     pub agent: AgentId,
-    /// What the agent calls it, or its thumbprint.
+    /// Key ID in the JWK (`kid`), or the thumbprint if the JWK has none.
     pub kid: String,
-    /// Its SHA-256 thumbprint (RFC 7638).
+    /// SHA-256 thumbprint (RFC 7638).
     pub thumbprint: String,
-    /// The key (RFC 7517), its public members alone.
+    /// JSON Web Key (RFC 7517) with its public members only.
     pub jwk: Value,
-    /// When it was registered.
+    /// Time of registration.
     pub created_at: Timestamp,
 }
 
 impl PublicKey {
-    /// Most public keys of one agent.
+    /// Maximum number of public keys of an agent.
     pub const MAX_PER_AGENT: usize = 20;
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::domain::{
-    agent::words,
-    error::Invalid,
     ids::{AdministratorId, PasskeyId, SessionId},
+    invalid::Invalid,
+    string_enum::string_enum,
     text,
     timestamp::Timestamp,
 };
@@ -13,33 +13,33 @@ use crate::domain::{
 /// A person who may sign in to the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Administrator {
-    /// Identifier.
+    /// Unique identifier.
     pub id: AdministratorId,
-    /// Unique name to sign in with.
+    /// Unique username.
     pub username: Username,
-    /// What the console calls them.
+    /// Name shown in the console.
     pub display_name: String,
-    /// What they may do.
+    /// Role.
     pub role: Role,
-    /// When they were added.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When one of the fields here last changed.
+    /// Time of the last change to any field here.
     pub updated_at: Timestamp,
-    /// Since when they may not sign in.
+    /// Time the account was disabled; `None` unless it is disabled.
     pub disabled_at: Option<Timestamp>,
-    /// When they last signed in.
+    /// Time of the last sign-in.
     pub last_sign_in_at: Option<Timestamp>,
-    /// When their password was last set.
+    /// Time the password was last changed.
     pub password_changed_at: Timestamp,
-    /// Since when they need a code from their authenticator.
+    /// Time the authenticator app was enabled; `None` unless sign-in requires a code from one.
     pub totp_enabled_at: Option<Timestamp>,
 }
 
 impl Administrator {
-    /// Longest display name, in characters.
+    /// Maximum length of a display name, in characters.
     pub const DISPLAY_NAME_MAX: usize = 128;
 
-    /// Checks a display name: one line of 1 to 128 characters.
+    /// Validates a display name: one line of 1 to 128 characters.
     ///
     /// # Errors
     /// See [`text::name`].
@@ -47,22 +47,22 @@ impl Administrator {
         text::name(text.trim(), Self::DISPLAY_NAME_MAX)
     }
 
-    /// Whether they may sign in.
+    /// Returns true if the administrator can sign in.
     #[must_use]
     pub const fn is_enabled(&self) -> bool {
         self.disabled_at.is_none()
     }
 }
 
-words! {
-    /// What an administrator may do; each role may do all that the ones before it may.
+string_enum! {
+    /// The role of an administrator. Each role includes everything that the roles before it can do.
     #[derive(PartialOrd, Ord)]
     Role {
-        /// Reads.
+        /// Can view everything except other administrators, and change nothing but the own account.
         Viewer = "viewer",
-        /// Manages agents, keys and every grant but `admin:*`.
+        /// Can also manage agents, their credentials and delegates, and grants other than `admin:*`.
         Operator = "operator",
-        /// Everything.
+        /// Can do everything.
         Owner = "owner",
     }
 }
@@ -73,37 +73,37 @@ impl fmt::Display for Role {
     }
 }
 
-/// An administrator's unique name: 1 to 64 characters of `[a-z0-9._@+-]`, read without regard to case.
+/// An administrator's unique name: 1 to 64 characters of `[a-z0-9._@+-]`. Case-insensitive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Username(String);
 
 impl Username {
-    /// Longest name, in characters.
+    /// Maximum length, in characters.
     pub const MAX_LEN: usize = 64;
 
-    /// Checks a name, and folds it to lower case.
+    /// Validates a name, after trimming it and converting it to lowercase.
     ///
     /// # Errors
-    /// When it is empty, over-long or holds another character.
+    /// If the name is empty, longer than [`Self::MAX_LEN`], or contains any other character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let text = text.trim().to_ascii_lowercase();
         if text.is_empty() {
-            return Err(Invalid::too_short(1));
+            return Err(Invalid::TooShort(1));
         }
         if text.chars().count() > Self::MAX_LEN {
-            return Err(Invalid::too_long(Self::MAX_LEN));
+            return Err(Invalid::TooLong(Self::MAX_LEN));
         }
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._@+-".contains(&b);
         if !text.bytes().all(allowed) {
             return Err(Invalid::new(
                 "string_pattern_mismatch",
-                "Use letters, digits and the characters . _ @ + - only",
+                "Use only letters, digits and the characters . _ @ + -",
             ));
         }
         Ok(Self(text))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -116,22 +116,22 @@ impl fmt::Display for Username {
     }
 }
 
-/// A session of an administrator.
+/// A console session of an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Identifier of the record; the cookie's value is another, and secret.
+    /// Identifier of the record. The cookie contains a separate secret.
     pub id: SessionId,
-    /// Whose it is.
+    /// Administrator who signed in.
     pub administrator: AdministratorId,
-    /// When they signed in.
+    /// Time of sign-in.
     pub signed_in_at: Timestamp,
-    /// When it was last used, to the minute.
+    /// Time of last use, accurate to a minute.
     pub last_seen_at: Timestamp,
-    /// When they last proved who they are: at sign-in, or since.
+    /// Time the administrator last authenticated: at sign-in or when asked to confirm their identity.
     pub proved_at: Timestamp,
-    /// The address it was last used from.
+    /// IP address of the last use.
     pub ip: Option<String>,
-    /// What the browser called itself when they signed in.
+    /// `User-Agent` of the browser at sign-in.
     pub user_agent: Option<String>,
 }
 
@@ -140,18 +140,18 @@ pub struct Session {
 pub struct Passkey {
     /// Identifier of the record.
     pub id: PasskeyId,
-    /// Whose it is.
+    /// Administrator who registered it.
     pub administrator: AdministratorId,
-    /// What they call it.
+    /// Name chosen by the administrator.
     pub name: String,
-    /// When it was registered.
+    /// Time of registration.
     pub created_at: Timestamp,
-    /// When it last signed them in.
+    /// Time of the last sign-in with it.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl Passkey {
-    /// Checks a passkey's name: one line of 1 to 64 characters.
+    /// Validates a passkey's name: one line of 1 to 64 characters.
     ///
     /// # Errors
     /// See [`text::name`].
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usernames_are_one_case_and_plain() {
+    fn usernames_are_lowercase_ascii() {
         assert_eq!(Username::parse(" Zoe@Example.org ").unwrap().as_str(), "zoe@example.org");
         for bad in ["", " ", "a b", "a/b", "é", "<x>", "a\u{202E}b", &"a".repeat(65)] {
             assert!(Username::parse(bad).is_err(), "{bad:?}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_in_order() {
+    fn roles_are_ordered_by_authority() {
         assert!(Role::Owner > Role::Operator && Role::Operator > Role::Viewer);
     }
 }

@@ -1,34 +1,35 @@
-//! Passwords of administrators: long, not composed by rules, not among those everybody tries (NIST SP 800-63B §3.1.1.2).
+//! Passwords of administrators: a minimum length, no composition rules, and a check for common passwords
+//! (NIST SP 800-63B §3.1.1.2).
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::administrator::Username;
-use crate::domain::error::Invalid;
+use crate::domain::invalid::Invalid;
 
-/// Fewest characters.
+/// Minimum length, in characters.
 pub const MIN_LEN: usize = 15;
-/// Most characters.
+/// Maximum length, in characters.
 pub const MAX_LEN: usize = 128;
 
-/// Words that the most common passwords are made of. None of them alone is long enough, so what is refused is a password
-/// that holds little else.
+/// The words in the most common passwords. Almost all are shorter than [`MIN_LEN`], so a password is rejected if it
+/// contains little besides such words.
 const COMMON: &str = include_str!("common_words.txt");
 
-/// A password that may be set.
+/// A new password that meets the rules.
 #[derive(Clone, Debug)]
 pub struct NewPassword(SecretString);
 
 impl NewPassword {
-    /// Checks a password that `username` wants to have. Every character counts, spaces too.
+    /// Validates a new password for `username`. Spaces are kept.
     ///
     /// # Errors
-    /// When it is too short, too long, too common, or the username.
+    /// If the password is too short, too long, too common, or little more than the username.
     pub fn parse(text: &str, username: &Username) -> Result<Self, Invalid> {
         let length = text.chars().count();
         if length < MIN_LEN {
             return Err(Invalid::new(
                 "string_too_short",
-                format!("Use at least {MIN_LEN} characters; a sentence does"),
+                format!("Use at least {MIN_LEN} characters, for example a short sentence"),
             ));
         }
         if length > MAX_LEN {
@@ -37,41 +38,40 @@ impl NewPassword {
         let folded = text.to_lowercase();
         let name = username.as_str();
         if folded == name || folded.replace(name, "").chars().count() < 4 {
-            return Err(Invalid::new("password_is_username", "The password must not be the username"));
+            return Err(Invalid::new("password_is_username", "The password must be different from the username"));
         }
         if is_common(&folded) {
-            return Err(Invalid::new(
-                "password_common",
-                "This is one of the passwords that are tried first; use another",
-            ));
+            return Err(Invalid::new("password_common", "This password is too common. Choose a different one"));
         }
         Ok(Self(text.into()))
     }
 
-    /// The password, for hashing.
+    /// Returns the password, for hashing.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// Whether little is left once common words, digits in a row and repetitions are taken away.
+/// Returns true if the password is a repetition or a sequence, or is short without its common words, digits and
+/// punctuation.
 fn is_common(folded: &str) -> bool {
     let plain: String = folded.chars().map(unleet).filter(|c| c.is_alphanumeric()).collect();
     is_repetition(folded)
-        || is_run(folded)
-        || is_run(&plain)
-        || [plain, folded.to_owned()].into_iter().any(|text| remainder(text) < 4)
+        || is_sequence(folded)
+        || is_sequence(&plain)
+        || [plain, folded.to_owned()].into_iter().any(|text| length_without_common(text) < 4)
 }
 
-/// One to five characters over and over.
+/// Returns true if the text repeats a group of one to five characters.
 fn is_repetition(text: &str) -> bool {
     let characters: Vec<char> = text.chars().collect();
     (1..=5).any(|period| characters.iter().skip(period).zip(&characters).all(|(a, b)| a == b))
 }
 
-/// Characters that follow each other in the alphabet or on a keyboard, either way, such as `abcdefghijklmno`.
-fn is_run(text: &str) -> bool {
+/// Returns true if the text is a sequence of the alphabet or the keyboard in either direction, such as
+/// `abcdefghijklmno`.
+fn is_sequence(text: &str) -> bool {
     const ROWS: [&str; 6] = [
         "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
         "01234567890123456789012345678901234567890123456789",
@@ -84,7 +84,7 @@ fn is_run(text: &str) -> bool {
     text.len() >= 4 && ROWS.iter().any(|row| row.contains(text) || row.contains(&backwards))
 }
 
-fn remainder(mut text: String) -> usize {
+fn length_without_common(mut text: String) -> usize {
     for word in COMMON.lines().filter(|word| !word.is_empty()) {
         text = text.replace(word, "");
     }
@@ -92,7 +92,7 @@ fn remainder(mut text: String) -> usize {
     text.chars().count()
 }
 
-/// The letter that a digit or sign often stands for.
+/// Returns the letter that a digit or punctuation mark often replaces.
 const fn unleet(c: char) -> char {
     match c {
         '0' => 'o',
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sentence_is_taken_and_what_everybody_tries_is_not() {
+    fn sentences_are_accepted_and_common_passwords_are_rejected() {
         let username = Username::parse("zoe.admin").unwrap();
         for good in [
             "a quiet river at dawn",

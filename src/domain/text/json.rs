@@ -1,4 +1,4 @@
-//! Untrusted JSON documents. Duplicate object members are refused, because parsers disagree on which of them counts.
+//! Parsing of untrusted JSON. Duplicate object members are rejected, because parsers disagree about which one to use.
 
 use std::fmt;
 
@@ -8,24 +8,25 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::domain::error::Invalid;
+use crate::domain::invalid::Invalid;
 
-/// Reads a document.
+/// Parses a document.
 ///
 /// # Errors
-/// If the document is not JSON, is nested deeper than 127 levels, repeats a member at any depth, or does not hold a `T`.
+/// If the document is not JSON, is nested deeper than 127 levels, repeats a member at any depth, or does not match `T`.
 pub fn read<T: DeserializeOwned>(document: &[u8]) -> serde_json::Result<T> {
     let Unambiguous(value) = serde_json::from_slice(document)?;
     serde_json::from_value(value)
 }
 
-/// Explains why [`read`] failed: the document repeats a member, or else is `malformed`.
+/// Converts an error of [`read`]: a repeated member has its own message; every other error gets the message
+/// `malformed`.
 #[must_use]
 pub fn invalid(error: &serde_json::Error, malformed: &'static str) -> Invalid {
     if error.is_data() {
         Invalid::new("duplicate", "JSON objects should not repeat a member")
     } else {
-        Invalid::new("json_invalid", malformed)
+        Invalid::NotJson(malformed)
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_read_as_any_other_reader_does() {
+    fn valid_documents_are_parsed_as_by_serde_json() {
         for document in [
             "null",
             "true",
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_given_twice_is_refused_at_any_depth() {
+    fn repeated_members_are_rejected_at_any_depth() {
         for document in [
             r#"{"a": 1, "a": 1}"#,
             r#"{"a": 1, "b": 2, "\u0061": 3}"#,
@@ -128,16 +129,16 @@ mod tests {
             r#"{"": 1, "": 2}"#,
         ] {
             let error = read::<Value>(document.as_bytes()).unwrap_err();
-            assert_eq!(invalid(&error, "").kind, "duplicate", "{document}");
+            assert_eq!(invalid(&error, "").kind(), "duplicate", "{document}");
         }
     }
 
     #[test]
-    fn what_is_not_json_is_malformed() {
+    fn invalid_json_is_malformed() {
         let deep = "[".repeat(100_000);
         for document in ["", "{", "[1,]", "{\"a\": 1} x", "1e999", "\"\\ud800\"", "{1: 2}", "\u{feff}{}", &deep] {
             let error = read::<Value>(document.as_bytes()).unwrap_err();
-            assert_eq!(invalid(&error, "").kind, "json_invalid", "{document:.20}");
+            assert_eq!(invalid(&error, "").kind(), "json_invalid", "{document:.20}");
         }
     }
 }

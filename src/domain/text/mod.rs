@@ -1,26 +1,26 @@
-//! Text that people type: bounded in length, free of characters that deceive a reader or a terminal.
+//! Validation of text that people enter: length limits, and no characters that can deceive a reader or a terminal.
 
 pub mod json;
 pub mod public_url;
 pub mod uri;
 
-use super::error::Invalid;
+use super::invalid::Invalid;
 
-/// Ranges of characters, both ends included.
+/// Inclusive ranges of characters.
 type Ranges = &'static [(char, char)];
 
-/// Control characters (category Cc): none is allowed in a line.
+/// Control characters (category Cc). A line contains none.
 const CONTROLS: Ranges = &[('\0', '\u{1F}'), ('\u{7F}', '\u{9F}')];
 
-/// Control characters that are not allowed in a paragraph: all but tab, line feed and carriage return.
+/// Control characters that a paragraph cannot contain: all except tab, line feed and carriage return.
 const CONTROLS_WITHIN_LINES: Ranges = &[('\0', '\u{8}'), ('\u{B}', '\u{C}'), ('\u{E}', '\u{1F}'), ('\u{7F}', '\u{9F}')];
 
-/// The other ones.
+/// Control characters that a paragraph can contain.
 const BREAKS: Ranges = &[('\t', '\n'), ('\r', '\r')];
 
-/// Characters that deceive a reader: bidirectional controls, line and paragraph separators, and characters without a shape, such
-/// as soft hyphens, fillers and tags.
-const DECEIVING: Ranges = &[
+/// Characters that can deceive a reader: bidirectional controls, line and paragraph separators, and invisible
+/// characters such as soft hyphens, fillers and tags.
+const DECEPTIVE: Ranges = &[
     ('\u{AD}', '\u{AD}'),
     ('\u{34F}', '\u{34F}'),
     ('\u{61C}', '\u{61C}'),
@@ -40,8 +40,8 @@ const DECEIVING: Ranges = &[
     ('\u{E01F0}', '\u{E0FFF}'),
 ];
 
-/// Characters that are allowed and show nothing by themselves: spaces, variation selectors, the blank Braille pattern and the
-/// empty note head.
+/// Characters that are allowed but invisible by themselves: spaces, variation selectors, the blank Braille pattern and
+/// the null notehead.
 const BLANK: Ranges = &[
     (' ', ' '),
     ('\u{A0}', '\u{A0}'),
@@ -61,25 +61,26 @@ fn is_in(ranges: Ranges, c: char) -> bool {
     ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
 }
 
-/// The texts that [`line()`] reads, whatever their length, as a regular expression (ECMA-262 with the flag `u`).
+/// Returns a regular expression (ECMA-262, flag `u`) for the text that [`line()`] accepts, ignoring its length.
 #[must_use]
 pub fn line_pattern() -> String {
-    format!("^[^{}]*$", class(&[CONTROLS, DECEIVING]))
+    format!("^[^{}]*$", class(&[CONTROLS, DECEPTIVE]))
 }
 
-/// The texts that [`name()`] reads, whatever their length, as a regular expression.
+/// Returns a regular expression (ECMA-262, flag `u`) for the text that [`name()`] accepts, ignoring its length.
 #[must_use]
 pub fn name_pattern() -> String {
-    format!("^(?![{}]*$)[^{}]*$", class(&[BLANK]), class(&[CONTROLS, DECEIVING]))
+    format!("^(?![{}]*$)[^{}]*$", class(&[BLANK]), class(&[CONTROLS, DECEPTIVE]))
 }
 
-/// The texts that [`paragraph()`] reads, whatever their length, as a regular expression.
+/// Returns a regular expression (ECMA-262, flag `u`) for the text that [`paragraph()`] accepts, ignoring its length.
 #[must_use]
 pub fn paragraph_pattern() -> String {
-    format!("^(?![{}]+$)[^{}]*$", class(&[BREAKS, BLANK]), class(&[CONTROLS_WITHIN_LINES, DECEIVING]))
+    format!("^(?![{}]+$)[^{}]*$", class(&[BREAKS, BLANK]), class(&[CONTROLS_WITHIN_LINES, DECEPTIVE]))
 }
 
-/// The inside of a character class. Characters beyond U+FFFF are not escaped, because engines differ in how they escape them.
+/// Returns the contents of a character class. Characters above U+FFFF are not escaped, because engines differ in the
+/// syntax.
 fn class(tables: &[Ranges]) -> String {
     let escaped = |c: char| if c <= '\u{FFFF}' { format!("\\u{:04X}", u32::from(c)) } else { c.to_string() };
     let range = |&(first, last): &(char, char)| {
@@ -88,26 +89,27 @@ fn class(tables: &[Ranges]) -> String {
     tables.iter().flat_map(|ranges| ranges.iter()).map(range).collect()
 }
 
-/// One line of text of `min` to `max` characters: no control, bidirectional or invisible characters.
+/// Validates a line of `min` to `max` characters without control, bidirectional or invisible characters.
 ///
 /// # Errors
-/// Says which bound or character class the text breaks.
+/// If the text is too short or too long, or contains such a character.
 pub fn line(text: &str, min: usize, max: usize) -> Result<String, Invalid> {
     check(text, min, max, CONTROLS)
 }
 
-/// A name: one line of 1 to `max` characters, at least one of them visible.
+/// Validates a name: a line of 1 to `max` characters, at least one of them visible.
 ///
 /// # Errors
-/// As [`line()`], and when the text is blank.
+/// As for [`line()`], or if no character is visible.
 pub fn name(text: &str, max: usize) -> Result<String, Invalid> {
     visible(line(text, 1, max)?)
 }
 
-/// Text of up to `max` characters that may hold line breaks and tabs. Unless empty, it holds a visible character.
+/// Validates text of up to `max` characters, which can contain line breaks and tabs. It is empty or contains a visible
+/// character.
 ///
 /// # Errors
-/// As [`name()`].
+/// As for [`name()`].
 pub fn paragraph(text: &str, max: usize) -> Result<String, Invalid> {
     let text = check(text, 0, max, CONTROLS_WITHIN_LINES)?;
     if text.is_empty() { Ok(text) } else { visible(text) }
@@ -115,7 +117,7 @@ pub fn paragraph(text: &str, max: usize) -> Result<String, Invalid> {
 
 fn visible(text: String) -> Result<String, Invalid> {
     if text.chars().all(|c| is_in(BLANK, c) || is_in(CONTROLS, c)) {
-        return Err(Invalid::new("string_blank", "String should contain a visible character"));
+        return Err(Invalid::Blank);
     }
     Ok(text)
 }
@@ -123,27 +125,24 @@ fn visible(text: String) -> Result<String, Invalid> {
 fn check(text: &str, min: usize, max: usize, controls: Ranges) -> Result<String, Invalid> {
     let length = text.chars().count();
     if length < min {
-        return Err(Invalid::too_short(min));
+        return Err(Invalid::TooShort(min));
     }
     if length > max {
-        return Err(Invalid::too_long(max));
+        return Err(Invalid::TooLong(max));
     }
-    if text.chars().any(|c| is_in(controls, c) || is_in(DECEIVING, c)) {
-        return Err(Invalid::new(
-            "string_characters",
-            "String should not contain control, bidirectional or invisible characters",
-        ));
+    if text.chars().any(|c| is_in(controls, c) || is_in(DECEPTIVE, c)) {
+        return Err(Invalid::ForbiddenCharacters);
     }
     Ok(text.to_owned())
 }
 
-/// A JSON document of at most `max` bytes, kept as the text it came in.
+/// Validates a JSON document of up to `max` bytes. Returns it unchanged.
 ///
 /// # Errors
-/// When the text is too long, or [`json::read`] refuses it.
+/// If the text is too long, or [`json::read`] rejects it.
 pub fn json(text: &str, max: usize) -> Result<String, Invalid> {
     if text.len() > max {
-        return Err(Invalid::too_long(max));
+        return Err(Invalid::TooLong(max));
     }
     match json::read::<serde_json::Value>(text.as_bytes()) {
         Ok(_) => Ok(text.to_owned()),
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deceptive_text_is_refused_and_foreign_scripts_are_not() {
+    fn deceptive_characters_are_rejected_and_all_scripts_are_accepted() {
         for good in ["Zoë", "команда", "運用", "a b", "❤\u{FE0F}", "葛\u{E0100}城", "한글", "e\u{0301}"]
         {
             assert_eq!(name(good, 128).unwrap(), good);
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_shows_something_and_a_paragraph_shows_something_or_is_empty() {
+    fn blank_text_is_rejected_except_an_empty_paragraph() {
         for blank in [
             " ",
             "\u{A0}",
@@ -216,15 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn every_space_and_every_control_is_known() {
+    fn the_tables_contain_every_space_and_control_character() {
         for c in '\0'..=char::MAX {
             assert_eq!(c.is_control(), is_in(CONTROLS, c), "{c:?}");
-            assert!(!c.is_whitespace() || [BLANK, CONTROLS, DECEIVING].iter().any(|&ranges| is_in(ranges, c)), "{c:?}");
+            assert!(!c.is_whitespace() || [BLANK, CONTROLS, DECEPTIVE].iter().any(|&ranges| is_in(ranges, c)), "{c:?}");
         }
     }
 
     #[test]
-    fn length_is_counted_in_characters() {
+    fn lengths_count_characters_not_bytes() {
         assert!(line(&"é".repeat(128), 1, 128).is_ok());
         assert!(line(&"é".repeat(129), 1, 128).is_err());
     }

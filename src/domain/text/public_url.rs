@@ -1,58 +1,58 @@
-//! The URL that clients use.
+//! The public URL of the service.
 
 use url::Url;
 
 use super::uri::{are_equivalent, normal_form};
 
-/// The URL that clients use: the issuer and the audience of access tokens. Kept byte for byte as the operator writes it, with or
-/// without a trailing slash, because clients compare issuers that way (RFC 8414 §3.3, RFC 9207 §2.4).
+/// The URL that clients use, which is also the issuer and an audience of access tokens. Stored exactly as configured,
+/// with or without a trailing slash, because clients compare issuers as plain text (RFC 8414 §3.3, RFC 9207 §2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Parses a URL that has a scheme, a host and optionally a port.
+    /// Parses an http or https URL with a host and an optional port.
     ///
     /// # Errors
-    /// Describes the problem, in words that follow the name of the setting.
+    /// If the text is anything else. The message continues a sentence that starts with the name of the setting.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const ALLOWED: &str = "must be an http or https URL without user, query and fragment";
+        const ALLOWED: &str = "must be an http or https URL without credentials, query or fragment";
         let url = normal_form(text).and_then(|normal| Url::parse(&normal).ok()).ok_or(ALLOWED)?;
         let (_, rest) = text.split_once("://").ok_or(ALLOWED)?;
         if !matches!(url.scheme(), "http" | "https") || rest.contains(['@', '?', '#']) {
             return Err(ALLOWED);
         }
         if rest.strip_suffix('/').unwrap_or(rest).contains('/') {
-            return Err("must have no path: AIMS serves at the root of its own host name");
+            return Err("must have no path: AIMS must be served at the root of a host name");
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The URL as the operator writes it.
+    /// Returns the URL as configured.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The URL without a trailing slash.
+    /// Returns the URL without a trailing slash.
     #[must_use]
     pub fn without_slash(&self) -> &str {
         self.0.strip_suffix('/').unwrap_or(&self.0)
     }
 
-    /// The URL of a path that begins with a slash.
+    /// Returns the URL of a path, which must start with a slash.
     #[must_use]
     pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.without_slash())
     }
 
-    /// Returns true if clients use TLS.
+    /// Returns true if clients connect with TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
     }
 
-    /// Returns true if `audience` is this URL, with or without a slash at its end. Nothing else is equal to it: audiences of
-    /// assertions are compared as plain text (RFC 7523 §3).
+    /// Returns true if `audience` is this URL, with or without a trailing slash. Other equivalent URLs do not match,
+    /// because audiences of assertions are compared as plain text (RFC 7523 §3).
     #[must_use]
     pub fn is_audience(&self, audience: &str) -> bool {
         audience.strip_suffix('/').unwrap_or(audience) == self.without_slash()
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_url_is_kept_as_it_is_written() {
+    fn a_public_url_is_stored_as_configured() {
         for (text, token_endpoint) in [
             ("https://aims.example", "https://aims.example/oauth/token"),
             ("https://aims.example/", "https://aims.example/oauth/token"),
@@ -85,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn a_public_url_has_no_path() {
+    fn a_public_url_with_a_path_is_rejected() {
         for text in ["https://aims.example/aims", "https://aims.example//", "https://aims.example/.", "https://h/a/"] {
             assert!(PublicUrl::parse(text).unwrap_err().contains("no path"), "{text}");
         }
     }
 
     #[test]
-    fn other_text_is_no_public_url() {
+    fn anything_but_a_plain_http_url_is_rejected() {
         for text in [
             "",
             "aims.example",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_compared_as_text() {
+    fn audiences_are_compared_as_plain_text() {
         for written in ["https://aims.example", "https://aims.example/"] {
             let url = PublicUrl::parse(written).unwrap();
             for same in ["https://aims.example", "https://aims.example/"] {

@@ -1,11 +1,11 @@
-//! URIs and their equivalence.
+//! Normalization and equivalence of URIs.
 
 use std::fmt::Write;
 
 use url::Url;
 
-/// The normal form of an absolute URI: equivalent URIs have the same one (RFC 3986 §6.2.2 and §6.2.3; RFC 8141 §3.1 for `urn`).
-/// `None` if the text is not an absolute URI.
+/// Returns the normal form of an absolute URI; `None` for anything else. Equivalent URIs have the same normal form (RFC
+/// 3986 §6.2.2 and §6.2.3; RFC 8141 §3.1 for `urn`).
 #[must_use]
 pub fn normal_form(text: &str) -> Option<String> {
     let text = normal_encoding(text)?;
@@ -17,7 +17,7 @@ pub fn normal_form(text: &str) -> Option<String> {
         if !after_scheme.starts_with("//") || after_scheme.starts_with("///") {
             return None;
         }
-        // `Url` does both for well-known schemes only.
+        // `Url` normalizes the host and the empty path for well-known schemes only.
         let host = url.host_str().map(str::to_ascii_lowercase);
         url.set_host(host.as_deref()).ok()?;
         if url.path().is_empty() {
@@ -37,8 +37,8 @@ pub fn are_equivalent(one: &str, other: &str) -> bool {
     one == other || normal_form(one).is_some_and(|one| Some(one) == normal_form(other))
 }
 
-/// Decodes what needs no encoding and writes the rest in upper case (RFC 3986 §6.2.2). `None` if a character is not allowed
-/// in a URI.
+/// Decodes percent-encoded unreserved characters and writes all other escapes in uppercase (RFC 3986 §6.2.2). Returns
+/// `None` if the text contains a character that a URI cannot contain.
 fn normal_encoding(text: &str) -> Option<String> {
     let mut normal = String::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn other_uris_are_not_equivalent() {
+    fn different_uris_are_not_equivalent() {
         for (one, other) in [
             ("https://mcp.example", "http://mcp.example"),
             ("https://mcp.example", "https://mcp.example:80"),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_a_browser_would_repair_is_no_uri() {
+    fn malformed_uris_that_browsers_repair_are_rejected() {
         for text in [
             "",
             "mcp.example",

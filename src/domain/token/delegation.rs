@@ -1,26 +1,26 @@
-//! That one agent may act for another.
+//! Delegations, which allow one agent to act on behalf of another.
 
 use crate::domain::{
     ids::{AgentId, DelegationId},
     timestamp::Timestamp,
 };
 
-/// Lets one agent act for another.
+/// Allows one agent to act on behalf of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delegation {
-    /// Identifier.
+    /// Unique identifier.
     pub id: DelegationId,
-    /// For whom.
+    /// The agent that is acted for.
     pub agent: AgentId,
-    /// Who may.
+    /// The agent that can act on its behalf.
     pub delegate: AgentId,
-    /// What the delegate is called.
+    /// Name of the delegate.
     pub delegate_name: String,
-    /// Since when.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 impl Delegation {
-    /// Most delegates of an agent: all of them are part of its live view.
+    /// Maximum number of delegates of an agent. The live view of an agent holds all of them.
     pub const MAX_PER_AGENT: usize = 1_000;
 }

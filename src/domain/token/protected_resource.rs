@@ -1,4 +1,4 @@
-//! Protected resources: what access tokens can be for (RFC 8707).
+//! Protected resources: the services that accept access tokens (RFC 8707).
 
 use std::fmt;
 
@@ -7,39 +7,39 @@ use url::Url;
 
 use crate::domain::{
     capability::{CapabilityName, CapabilitySet},
-    error::Invalid,
     ids::ProtectedResourceId,
+    invalid::Invalid,
     text::{self, uri},
     timestamp::Timestamp,
 };
 
-/// A protected resource as registered.
+/// A service for which clients can request access tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtectedResource {
-    /// Identifier of the record.
+    /// Unique identifier of the record.
     pub id: ProtectedResourceId,
-    /// What clients name it by, and the audience of its tokens.
+    /// The `resource` parameter of token requests, and the audience of the resource's tokens.
     pub identifier: ResourceUri,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// What its tokens may carry; never more than their agents hold.
+    /// Capabilities that its tokens can carry. A token never carries more than its agent holds.
     pub capabilities: CapabilitySet,
-    /// When it was registered.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When one of the fields here last changed.
+    /// Time of the last change to any field here.
     pub updated_at: Timestamp,
 }
 
-/// The place of a resource in the order of registration.
+/// The position of a resource in the order of creation.
 pub type Position = (Timestamp, ProtectedResourceId);
 
 impl ProtectedResource {
-    /// Longest name, in characters.
+    /// Maximum length of a name, in characters.
     pub const NAME_MAX: usize = 128;
-    /// Most capabilities of one resource.
+    /// Maximum number of capabilities of a resource.
     pub const CAPABILITIES_MAX: usize = 100;
 
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
     /// See [`text::name`].
@@ -47,49 +47,46 @@ impl ProtectedResource {
         text::name(text, Self::NAME_MAX)
     }
 
-    /// Reads capabilities separated by spaces, as in the parameter `scope` (RFC 6749 §3.3).
+    /// Parses capabilities separated by spaces, as in the `scope` parameter (RFC 6749 §3.3).
     ///
     /// # Errors
-    /// When one is no name of a capability, or there are more than [`Self::CAPABILITIES_MAX`].
+    /// If a name is not valid for a capability, or there are more than [`Self::CAPABILITIES_MAX`].
     pub fn parse_capabilities(text: &str) -> Result<CapabilitySet, Invalid> {
-        CapabilityName::parse_several(text, Self::CAPABILITIES_MAX)
+        CapabilityName::parse_set(text, Self::CAPABILITIES_MAX)
     }
 }
 
-/// The identifier of a protected resource: an absolute URI without a fragment (RFC 8707 §2). It is the audience of the resource's
-/// tokens as it was registered, and clients may name the resource by any equivalent URI (RFC 3986 §6.2).
+/// The identifier of a protected resource: an absolute URI without a fragment (RFC 8707 §2). Tokens carry it as their
+/// audience exactly as registered. Clients can request it by any equivalent URI (RFC 3986 §6.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceUri(String);
 
 impl ResourceUri {
-    /// Longest identifier, in bytes.
+    /// Maximum length, in characters. The URI is ASCII.
     pub const MAX_LEN: usize = 2_048;
 
-    /// Checks an identifier.
+    /// Validates an identifier.
     ///
     /// # Errors
-    /// When it is no absolute URI, has a fragment or credentials, or is over-long.
+    /// If the text is not an absolute URI with a host or of the scheme `urn`, has a fragment or credentials, or is
+    /// longer than [`Self::MAX_LEN`].
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let text = text::line(text, 1, Self::MAX_LEN)?;
         let url = Url::parse(&text).ok().filter(|url| {
             url.fragment().is_none() && url.username().is_empty() && url.password().is_none() && text.is_ascii()
         });
-        // A colon within a word is no URI: `mailto:x` is, `a b:c` and `localhost:80` are not meant.
+        // Excludes text that parses as a URI by accident, such as `localhost:80` and `a b:c`.
         let absolute = url.is_some_and(|url| url.has_host() || url.scheme() == "urn") && !text.contains(' ');
-        if absolute {
-            Ok(Self(text))
-        } else {
-            Err(Invalid::new("uri", "String should be an absolute URI without fragment (RFC 8707 section 2)"))
-        }
+        if absolute { Ok(Self(text)) } else { Err(Invalid::Uri) }
     }
 
-    /// The same for all equivalent identifiers.
+    /// Returns the normal form, which is the same for all equivalent identifiers.
     #[must_use]
     pub fn normal_form(&self) -> String {
         uri::normal_form(&self.0).unwrap_or_else(|| self.0.clone())
     }
 
-    /// The identifier as text.
+    /// Returns the identifier as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identifier_is_an_absolute_uri() {
+    fn identifiers_are_absolute_uris() {
         for good in
             ["https://mcp.example/tools", "http://127.0.0.1:9000", "urn:example:billing", "https://a.example/?x=1"]
         {
@@ -135,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_read_as_a_scope() {
+    fn capabilities_are_parsed_as_a_scope() {
         let set = ProtectedResource::parse_capabilities("b:c a:b  a:b").unwrap();
         assert_eq!(set.iter().collect::<Vec<_>>(), ["a:b", "b:c"]);
         assert!(ProtectedResource::parse_capabilities("a:\"b").is_err());

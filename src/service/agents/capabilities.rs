@@ -1,4 +1,4 @@
-//! Capabilities: registering them, granting them, taking them back.
+//! Capabilities: register and describe them, grant them to agents and revoke grants.
 
 use std::collections::HashMap;
 
@@ -11,24 +11,25 @@ use crate::{
         capability::{Position, builtin},
     },
     service::{
-        Services, agents,
+        Services,
         core::{
             act::Act,
+            agent,
             caller::Caller,
+            last_administrator::require_other_administrator,
             policy::{Action, not_oneself},
             power,
         },
-        credentials::ways_in::keep_an_administrator,
     },
     store::{capabilities, names::Named},
 };
 
-/// What is needed to register a capability.
+/// A new capability.
 #[derive(Clone, Debug)]
 pub struct NewCapability {
-    /// Unique name.
+    /// The unique name.
     pub name: CapabilityName,
-    /// What it allows.
+    /// A description of what it allows.
     pub description: String,
 }
 
@@ -38,7 +39,7 @@ const OWN: &str = "Cannot modify your own capabilities";
 /// Registers a capability.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the name is taken, or looks like one that is.
+/// [`Error::Conflict`] if the name is taken or too similar to one that is.
 pub async fn create(services: &Services, caller: &Caller, new: NewCapability) -> Result<Capability> {
     let id = CapabilityId(services.env.uuid());
     services
@@ -58,14 +59,14 @@ pub(in crate::service) async fn register(
     new: NewCapability,
 ) -> Result<Capability> {
     let capability = Capability { id, name: new.name, description: new.description, created_at: act.now };
-    if !capabilities::insert(act.conn(), &capability).await? {
+    if !capabilities::insert(act.tx, &capability).await? {
         return Err(Error::Conflict("Capability name already exists".into()));
     }
     act.audit(AuditAction::CapabilityCreated, Resource::Capability(id), None, details(&capability));
     Ok(capability)
 }
 
-/// A page of capabilities in the order of registration.
+/// Returns a page of capabilities in the order of registration.
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -79,7 +80,7 @@ pub async fn list(
     capabilities::list(services.store.read().await?.conn(), after, limit).await
 }
 
-/// One capability.
+/// Returns a capability.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -88,7 +89,7 @@ pub async fn get(services: &Services, caller: &Caller, id: CapabilityId) -> Resu
     capabilities::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// How many agents hold each of these capabilities, counted no further than `most`.
+/// Counts the agents that hold each of these capabilities, up to `max` for each.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -96,13 +97,13 @@ pub async fn count_holders(
     services: &Services,
     caller: &Caller,
     ids: &[CapabilityId],
-    most: i64,
+    max: i64,
 ) -> Result<HashMap<CapabilityId, i64>> {
     services.permit(caller, Action::ListGrants).await?;
-    capabilities::count_holders(services.store.read().await?.conn(), ids, most).await
+    capabilities::count_holders(services.store.read().await?.conn(), ids, max).await
 }
 
-/// A page of the agents that hold a capability.
+/// Returns a page of the agents that hold a capability.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -117,7 +118,7 @@ pub async fn holders(
     capabilities::holders(services.store.read().await?.conn(), id, after, limit).await
 }
 
-/// Describes a capability anew.
+/// Changes the description of a capability.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -129,7 +130,7 @@ pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, de
                 if capability.description == description {
                     return Ok(());
                 }
-                capabilities::describe(act.conn(), id, &description).await?;
+                capabilities::describe(act.tx, id, &description).await?;
                 let mut details = details(&capability);
                 if let Some(members) = details.as_object_mut() {
                     let changes = Changes::of([("description", capability.description.as_str(), description.as_str())]);
@@ -142,22 +143,23 @@ pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, de
         .await
 }
 
-/// The capabilities that an agent holds, by name.
+/// Returns the capabilities that an agent holds, sorted by name.
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown agent.
 pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<Capability>> {
     services.permit(caller, Action::ListGrants).await?;
     let mut read = services.store.read().await?;
-    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    agent::find(read.conn(), agent).await?;
     capabilities::held_by(read.conn(), agent).await
 }
 
 /// Grants a capability to an agent.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself; [`Error::NotFound`]; [`Error::Conflict`] when it is held already, and when the agent would hold
-/// more than a token can carry; [`Error::Denied`] when the caller lacks it, or lacks authority that the agent holds.
+/// [`Error::Refused`] if the agent is the caller; [`Error::NotFound`]; [`Error::Conflict`] if the agent already holds
+/// the capability, and if the agent's capabilities would no longer fit in a token; [`Error::Denied`] if the caller
+/// lacks the capability, or one that the agent holds.
 pub async fn grant(
     services: &Services,
     caller: &Caller,
@@ -168,7 +170,7 @@ pub async fn grant(
         .change(caller, Action::GrantCapability, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, agent, OWN)?;
-                agents::find(act, agent).await?;
+                agent::find(act.conn(), agent).await?;
                 power::require(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 act.authority.require_held(&capability.name)?;
@@ -181,43 +183,41 @@ pub async fn grant(
 
 pub(in crate::service) async fn give(act: &mut Act<'_>, agent: AgentId, capability: &Capability) -> Result<()> {
     let (granted_by, now) = (act.caller.actor(), act.now);
-    if !capabilities::grant(act.conn(), agent, capability.id, granted_by, now).await? {
+    if !capabilities::grant(act.tx, agent, capability.id, granted_by, now).await? {
         return Err(Error::Conflict("Capability already granted".into()));
     }
-    if !agents::held(act, agent).await?.fits_a_token() {
+    if !agent::held(act.conn(), agent).await?.fits_a_token() {
         return Err(Error::Conflict(
             format!(
-                "The names of what an agent holds may have {} characters together; grant what covers several",
+                "The names of an agent's capabilities can have {} characters in total. Grant a wildcard instead",
                 CapabilitySet::TOKEN_MAX
             )
             .into(),
         ));
     }
-    act.tx.changed(agent);
     act.audit(AuditAction::CapabilityGranted, Resource::Agent(agent), Some(agent), details(capability));
     Ok(())
 }
 
-/// Takes a capability from an agent; its tokens lose it at once.
+/// Revokes a capability from an agent. The agent's tokens lose it at once.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, and for `admin:*` of the last active agent that holds it and can authenticate;
-/// [`Error::NotFound`]; [`Error::Denied`] when the agent holds authority that the caller lacks.
+/// [`Error::Refused`] if the agent is the caller, and for `admin:*` of the last active agent that holds it and can
+/// authenticate; [`Error::NotFound`]; [`Error::Denied`] if the agent holds a capability that the caller lacks.
 pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capability: CapabilityId) -> Result<()> {
     services
         .change(caller, Action::UngrantCapability, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, agent, OWN)?;
-                agents::find(act, agent).await?;
+                agent::find(act.conn(), agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 power::require(act, agent).await?;
                 if capability.name.as_str() == builtin::ADMIN {
-                    keep_an_administrator(act, agent).await?;
+                    require_other_administrator(act, agent).await?;
                 }
-                if !capabilities::ungrant(act.conn(), agent, capability.id).await? {
+                if !capabilities::ungrant(act.tx, agent, capability.id).await? {
                     return Err(Error::NotFound("Capability grant"));
                 }
-                act.tx.changed(agent);
                 act.audit(AuditAction::CapabilityRevoked, Resource::Agent(agent), Some(agent), details(&capability));
                 Ok(())
             })

@@ -1,4 +1,4 @@
-//! Which agents may act for which (RFC 8693): nobody for anybody, unless it is said here.
+//! Delegates: the agents that may act for another agent (RFC 8693). By default, no agent may.
 
 use serde_json::json;
 
@@ -9,38 +9,38 @@ use crate::{
         token::delegation::Delegation,
     },
     service::{
-        Services, agents,
-        core::{caller::Caller, policy::Action, power},
+        Services,
+        core::{agent, caller::Caller, policy::Action, power},
     },
-    store::{self, agents::delegations},
+    store::agents::delegations,
 };
 
-/// Lets `delegate` act for an agent: with no more than either of them holds.
+/// Allows `delegate` to act for an agent, with the capabilities that both of them hold.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::Refused`] for an
-/// agent and itself; [`Error::Conflict`] when it may already, and beyond [`Delegation::MAX_PER_AGENT`].
+/// [`Error::NotFound`]; [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::Refused`] if
+/// the two are the same agent; [`Error::Conflict`] if it is already a delegate, and beyond
+/// [`Delegation::MAX_PER_AGENT`].
 pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate: AgentId) -> Result<Delegation> {
     let id = DelegationId(services.env.uuid());
     services
         .change(caller, Action::AddDelegate, move |act| {
             Box::pin(async move {
-                agents::find(act, agent).await?;
+                agent::find(act.conn(), agent).await?;
                 power::require(act, agent).await?;
                 if agent == delegate {
-                    return Err(Error::Refused("An agent needs nobody's leave to act for itself"));
+                    return Err(Error::Refused("An agent cannot be its own delegate"));
                 }
-                let delegate_name = agents::find(act, delegate).await?.name.to_string();
+                let delegate_name = agent::find(act.conn(), delegate).await?.name.to_string();
                 if delegations::of_agent(act.conn(), agent).await?.len() >= Delegation::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} delegates", Delegation::MAX_PER_AGENT).into(),
                     ));
                 }
                 let delegation = Delegation { id, agent, delegate, delegate_name, created_at: act.now };
-                if !delegations::insert(act.conn(), &delegation).await? {
-                    return Err(Error::Conflict("The agent may act for this one already".into()));
+                if !delegations::insert(act.tx, &delegation).await? {
+                    return Err(Error::Conflict("The agent is already a delegate".into()));
                 }
-                act.tx.changed(agent);
                 let details = json!({ "target_agent": agent, "delegate": delegate });
                 act.audit(AuditAction::DelegateAdded, Resource::Agent(delegate), Some(agent), details);
                 Ok(delegation)
@@ -49,18 +49,18 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate:
         .await
 }
 
-/// Who may act for an agent.
+/// Returns the delegates of an agent.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
 pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<Delegation>> {
     services.permit(caller, Action::ListDelegates).await?;
     let mut read = services.store.read().await?;
-    store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    agent::find(read.conn(), agent).await?;
     delegations::of_agent(read.conn(), agent).await
 }
 
-/// Forbids `delegate` to act for an agent; tokens by which it does so end at once, and all that descend from them.
+/// Removes a delegate of an agent. Tokens with which it acts for the agent end at once, and so do their descendants.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
@@ -68,12 +68,11 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, delega
     services
         .change(caller, Action::RemoveDelegate, move |act| {
             Box::pin(async move {
-                agents::find(act, agent).await?;
+                agent::find(act.conn(), agent).await?;
                 power::require(act, agent).await?;
-                if !delegations::delete(act.conn(), agent, delegate).await? {
+                if !delegations::delete(act.tx, agent, delegate).await? {
                     return Err(Error::NotFound("Delegate"));
                 }
-                act.tx.changed(agent);
                 let details = json!({ "target_agent": agent, "delegate": delegate });
                 act.audit(AuditAction::DelegateRemoved, Resource::Agent(delegate), Some(agent), details);
                 Ok(())

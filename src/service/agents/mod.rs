@@ -1,4 +1,4 @@
-//! Agents: registering, reading, editing, and the three ways to stop one.
+//! Agents: register, read, edit, suspend, reactivate, revoke and delete.
 
 pub mod capabilities;
 pub mod delegates;
@@ -12,37 +12,38 @@ use super::{
     Services,
     core::{
         act::Act,
+        agent::{self, NOT_FOUND},
         caller::Caller,
+        last_administrator::require_other_administrator,
         policy::{Action, not_oneself},
         power,
     },
-    credentials::ways_in::keep_an_administrator,
 };
 use crate::{
     domain::{
-        Agent, AgentId, AgentName, AgentStatus, AgentType, CapabilitySet, Error, Limit, Page, Result, Timestamp,
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
         agent::{Filter, Position, Sort},
         audit::{AuditAction, Changes, Resource},
     },
-    store::{agents, capabilities as grants, credentials::api_keys, names::Named},
+    store::{agents, credentials::api_keys, names::Named},
 };
 
-/// What is needed to register an agent.
+/// A new agent.
 #[derive(Clone, Debug)]
 pub struct NewAgent {
-    /// Unique name.
+    /// The unique name.
     pub name: AgentName,
-    /// Who answers for it.
+    /// The person or team that is responsible for the agent.
     pub owner: String,
-    /// What it is for.
+    /// The purpose of the agent.
     pub description: String,
-    /// What sort of agent it is.
+    /// The type of the agent.
     pub agent_type: AgentType,
-    /// The registrant's own data.
+    /// Any JSON, which AIMS stores but does not interpret.
     pub metadata_json: String,
 }
 
-/// Fields to edit; the others stay.
+/// Changes to an agent. Fields that are `None` stay unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct AgentEdit {
     /// New description.
@@ -51,18 +52,16 @@ pub struct AgentEdit {
     pub owner: Option<String>,
     /// New type.
     pub agent_type: Option<AgentType>,
-    /// New data.
+    /// New metadata.
     pub metadata_json: Option<String>,
-    /// The agent is edited only if it was last changed then: what the editor looked at.
+    /// If set, the edit fails unless the agent was last changed at this time.
     pub unchanged_since: Option<Timestamp>,
 }
 
-pub(super) const NOT_FOUND: Error = Error::NotFound("Agent");
-
-/// Registers an agent. It holds nothing yet.
+/// Registers an agent, without any capabilities.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the name is taken, or looks like one that is.
+/// [`Error::Conflict`] if the name is taken or too similar to one that is.
 pub async fn create(services: &Services, caller: &Caller, new: NewAgent) -> Result<Agent> {
     let id = AgentId(services.env.uuid());
     services
@@ -99,7 +98,8 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
     Ok(agent)
 }
 
-/// A page of agents. It may hold fewer than `limit` and still lead on: see [`agents::list`].
+/// Returns a page of agents. A page may have fewer than `limit` agents although there are more pages: see
+/// [`agents::list`].
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -115,7 +115,7 @@ pub async fn list(
     agents::list(services.store.read().await?.conn(), filter, sort, after, limit).await
 }
 
-/// One agent.
+/// Returns an agent.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -125,7 +125,7 @@ pub async fn get(services: &Services, caller: &Caller, id: AgentId) -> Result<Ag
     known.map(Arc::unwrap_or_clone).ok_or(NOT_FOUND)
 }
 
-/// The names of those of these agents that there are.
+/// Returns the names of these agents. Agents that do not exist are left out.
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -134,7 +134,7 @@ pub async fn names(services: &Services, caller: &Caller, ids: &[AgentId]) -> Res
     Ok(agents::names(services.store.read().await?.conn(), ids).await?.into_iter().collect())
 }
 
-/// The agent with this name.
+/// Returns the agent with this name.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -143,17 +143,17 @@ pub async fn by_name(services: &Services, caller: &Caller, name: &AgentName) -> 
     agents::find_by_name(services.store.read().await?.conn(), name).await?.ok_or(NOT_FOUND)
 }
 
-/// Edits an agent. An edit that changes nothing leaves no record.
+/// Edits an agent. An edit that changes nothing is not recorded.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Conflict`] when somebody else changed it since the editor looked.
+/// [`Error::NotFound`]; [`Error::Conflict`] if the agent was changed after [`AgentEdit::unchanged_since`].
 pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: AgentEdit) -> Result<Agent> {
     services
         .change(caller, Action::UpdateAgent, move |act| {
             Box::pin(async move {
-                let mut agent = find(act, id).await?;
+                let mut agent = agent::find(act.conn(), id).await?;
                 if edit.unchanged_since.is_some_and(|seen| seen != agent.updated_at) {
-                    return Err(Error::Conflict("Somebody else changed this agent meanwhile".into()));
+                    return Err(Error::Conflict("Somebody else changed this agent in the meantime".into()));
                 }
                 let before = agent.clone();
                 agent.description = edit.description.unwrap_or(agent.description);
@@ -165,10 +165,9 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
                     return Ok(agent);
                 }
                 agent.updated_at = act.now;
-                if !agents::update_details(act.conn(), &agent).await? {
+                if !agents::update_details(act.tx, &agent).await? {
                     return Err(NOT_FOUND);
                 }
-                act.tx.changed(id);
                 let details = json!({ "updated_fields": changes.fields(), "changes": changes });
                 act.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
                 Ok(agent)
@@ -186,24 +185,25 @@ fn changes(before: &Agent, after: &Agent) -> Changes {
     ])
 }
 
-/// Stops an agent until it is reactivated: its keys are refused and its tokens end, for good. Suspending a suspended
-/// agent changes nothing.
+/// Suspends an agent. Its credentials stop working until it is reactivated, and its tokens end permanently. Suspending
+/// a suspended agent changes nothing.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.
+/// [`Error::Refused`] for the caller, a revoked agent, and the last active agent that holds `admin:*` and can
+/// authenticate.
 pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
     services
         .change(caller, Action::SuspendAgent, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot suspend yourself")?;
-                let agent = find(act, id).await?;
+                let agent = agent::find(act.conn(), id).await?;
                 match agent.status {
                     AgentStatus::Active => {}
                     AgentStatus::Suspended => return Ok(agent),
                     AgentStatus::Revoked => return Err(Error::Refused("Cannot suspend a revoked agent")),
                 }
                 power::require(act, id).await?;
-                keep_an_administrator(act, id).await?;
+                require_other_administrator(act, id).await?;
                 let now = act.now;
                 let agent = transition(act, agent, |agent| {
                     agent.status = AgentStatus::Suspended;
@@ -218,7 +218,7 @@ pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: 
         .await
 }
 
-/// Ends a suspension. Tokens from before it stay ended.
+/// Reactivates a suspended agent. Tokens from before the suspension stay invalid.
 ///
 /// # Errors
 /// [`Error::Refused`] unless the agent is suspended.
@@ -226,7 +226,7 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
     services
         .change(caller, Action::ReactivateAgent, move |act| {
             Box::pin(async move {
-                let agent = find(act, id).await?;
+                let agent = agent::find(act.conn(), id).await?;
                 if agent.status != AgentStatus::Suspended {
                     return Err(Error::Refused("Only suspended agents can be reactivated"));
                 }
@@ -243,21 +243,22 @@ pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Re
         .await
 }
 
-/// Revokes an agent permanently, and every key of it that has not expired.
+/// Revokes an agent permanently, with all of its keys that have not expired.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, a revoked agent, and the last active agent that holds `admin:*` and can authenticate.
+/// [`Error::Refused`] for the caller, a revoked agent, and the last active agent that holds `admin:*` and can
+/// authenticate.
 pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
     services
         .change(caller, Action::RevokeAgent, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot revoke yourself")?;
-                let agent = find(act, id).await?;
+                let agent = agent::find(act.conn(), id).await?;
                 if agent.status == AgentStatus::Revoked {
                     return Err(Error::Refused("Agent is already revoked"));
                 }
                 power::require(act, id).await?;
-                keep_an_administrator(act, id).await?;
+                require_other_administrator(act, id).await?;
                 let now = act.now;
                 let agent = transition(act, agent, |agent| {
                     agent.status = AgentStatus::Revoked;
@@ -265,7 +266,7 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
                     agent.token_epoch += 1;
                 })
                 .await?;
-                api_keys::revoke_all(act.conn(), id, now).await?;
+                api_keys::revoke_all(act.tx, id, now).await?;
                 act.audit(AuditAction::AgentRevoked, Resource::Agent(id), Some(id), json!({ "reason": reason }));
                 Ok(agent)
             })
@@ -273,22 +274,21 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
         .await
 }
 
-/// Removes an agent with its keys and grants. Audit records stay.
+/// Deletes an agent with its credentials and grants. Audit records stay.
 ///
 /// # Errors
-/// [`Error::Refused`] for oneself, and for the last active agent that holds `admin:*` and can authenticate.
+/// [`Error::Refused`] for the caller, and for the last active agent that holds `admin:*` and can authenticate.
 pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result<()> {
     services
         .change(caller, Action::DeleteAgent, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot delete yourself")?;
-                let agent = find(act, id).await?;
+                let agent = agent::find(act.conn(), id).await?;
                 power::require(act, id).await?;
-                keep_an_administrator(act, id).await?;
+                require_other_administrator(act, id).await?;
                 if !agents::delete(act.tx, id).await? {
                     return Err(NOT_FOUND);
                 }
-                act.tx.changed(id);
                 let details = json!({ "name": agent.name.as_str() });
                 act.audit(AuditAction::AgentDeleted, Resource::Agent(id), Some(id), details);
                 Ok(())
@@ -297,28 +297,17 @@ pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result
         .await
 }
 
-/// What an agent holds.
-pub(super) async fn held(act: &mut Act<'_>, id: AgentId) -> Result<CapabilitySet> {
-    let held = grants::held_by(act.conn(), id).await?;
-    Ok(held.into_iter().map(|capability| capability.name).collect())
-}
-
-pub(super) async fn find(act: &mut Act<'_>, id: AgentId) -> Result<Agent> {
-    agents::find(act.conn(), id).await?.ok_or(NOT_FOUND)
-}
-
 pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl FnOnce(&mut Agent)) -> Result<Agent> {
     let from = agent.status;
     apply(&mut agent);
     agent.updated_at = act.now;
     if !agents::transition(act.tx, &agent, from).await? {
-        return Err(Error::Conflict("The agent was changed by somebody else".into()));
+        return Err(Error::Conflict("Somebody else changed this agent in the meantime".into()));
     }
-    act.tx.changed(agent.id);
     Ok(agent)
 }
 
-/// An act upon many agents at once.
+/// An operation on many agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bulk {
     /// See [`suspend`].
@@ -327,22 +316,23 @@ pub enum Bulk {
     Reactivate,
 }
 
-/// What an act upon many agents led to.
+/// The outcome of an operation on many agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Agents that were changed, or were as wanted already.
+    /// Agents that now have the requested status.
     pub done: usize,
-    /// Agents that refused.
+    /// Agents for which the operation was refused.
     pub refused: usize,
 }
 
-/// Most agents that are changed at once.
-pub const BULK_MOST: usize = 5_000;
+/// Maximum number of agents in a bulk operation.
+pub const BULK_MAX: usize = 5_000;
 
-/// Does `bulk` to each of these agents, each on its own record. What refuses one agent does not keep the others.
+/// Runs an operation on each of these agents, with an audit record for each. A refusal for one agent does not affect
+/// the others.
 ///
 /// # Errors
-/// [`Error::Denied`]; when the database fails, after some were changed.
+/// [`Error::Denied`]; when the database fails, possibly after some agents were changed.
 pub async fn bulk(
     services: &Arc<Services>,
     caller: &Caller,
@@ -350,14 +340,14 @@ pub async fn bulk(
     ids: Vec<AgentId>,
     reason: Option<String>,
 ) -> Result<Tally> {
-    /// Enough for the writer to make full batches of them.
-    const AT_A_TIME: usize = 128;
+    /// Enough for full batches in the writer.
+    const CONCURRENCY: usize = 128;
     let action = match bulk {
         Bulk::Suspend => Action::SuspendAgent,
         Bulk::Reactivate => Action::ReactivateAgent,
     };
     services.permit(caller, action).await?;
-    let mut outcomes = stream::iter(ids.into_iter().take(BULK_MOST))
+    let mut outcomes = stream::iter(ids.into_iter().take(BULK_MAX))
         .map(|id| {
             let (services, caller, reason) = (services.clone(), caller.clone(), reason.clone());
             async move {
@@ -367,7 +357,7 @@ pub async fn bulk(
                 }
             }
         })
-        .buffer_unordered(AT_A_TIME);
+        .buffer_unordered(CONCURRENCY);
     let mut tally = Tally::default();
     while let Some(outcome) = outcomes.next().await {
         match outcome {
@@ -379,7 +369,7 @@ pub async fn bulk(
     Ok(tally)
 }
 
-/// The agents that a filter shows, at most [`BULK_MOST`] of them.
+/// Returns the agents that match a filter, at most [`BULK_MAX`].
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.
@@ -390,8 +380,8 @@ pub async fn matching(services: &Services, caller: &Caller, filter: &Filter) -> 
         let page = list(services, caller, filter, Sort::Oldest, after, Limit::of(Limit::MAX)).await?;
         found.extend(page.items.iter().map(|agent| agent.id));
         after = page.next;
-        if after.is_none() || found.len() >= BULK_MOST {
-            found.truncate(BULK_MOST);
+        if after.is_none() || found.len() >= BULK_MAX {
+            found.truncate(BULK_MAX);
             return Ok(found);
         }
     }

@@ -1,4 +1,5 @@
-//! Retention: old records of the audit log move to a file that still proves them, and the log goes on from its end.
+//! Retention: moves old audit records to a file that can still be verified. The chain continues from the last archived
+//! record.
 
 use std::{io, path::Path, time::Duration};
 
@@ -17,42 +18,42 @@ use crate::{
     },
 };
 
-/// Records that stay in any case: what tokens may still be live is read from them.
+/// Minimum age of archived records, because active tokens are read from younger ones.
 pub const KEPT: Duration = Duration::from_hours(48);
-/// Records read, and removed, at a time.
-const STRIDE: i64 = 1_000;
+/// Records per read and per removal.
+const BATCH: i64 = 1_000;
 
-/// What an archive holds.
+/// The contents of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// Position of its first record.
+    /// The position of the first record.
     pub first_seq: i64,
-    /// Its last record.
+    /// The last record.
     pub last: Head,
 }
 
 /// Why nothing was archived.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// Too young.
+    /// The date is too recent.
     #[error("records of the last 48 hours stay in the database; choose an earlier date")]
     TooRecent,
-    /// The file cannot be used.
+    /// The file cannot be written or read.
     #[error("cannot use the archive: {0}")]
     File(#[from] io::Error),
-    /// The log does not hold, and an archive would hide it.
-    #[error("the audit log does not hold at seq {}: {}", .0.seq, .0.reason)]
+    /// The chain is broken, which an archive would hide.
+    #[error("the audit log is broken at seq {}: {}", .0.seq, .0.reason)]
     Broken(Break),
-    /// The database failed, or somebody else was quicker.
+    /// The database failed, or records were archived concurrently.
     #[error("{0}")]
     Store(#[from] Error),
 }
 
-/// Moves the records from before `before` to a new file at `path`, up to the first that is younger; `None` when there are none.
-/// What it says of it in the log is durable before a record is removed, and the file before that.
+/// Moves records to a new file at `path`, up to the first one that is not older than `before`. Returns `None` if there
+/// are none. First the file becomes durable, then the audit record of the archive, and only then are records removed.
 ///
 /// # Errors
-/// See [`ArchiveError`]; the log is as before then.
+/// See [`ArchiveError`]. The audit log is unchanged then.
 pub async fn archive(
     services: &Services,
     caller: &Caller,
@@ -63,23 +64,23 @@ pub async fn archive(
     if before > services.env.now().minus(KEPT) {
         return Err(ArchiveError::TooRecent);
     }
-    // An earlier archive may have been interrupted before all was removed.
+    // An earlier run may have been interrupted before all records were removed.
     remove_archived(services).await?;
     let start = audit::start(services.store.read().await?.conn()).await?;
     let last = write(services, start, before, path).await?;
     if last == start {
         return Ok(None);
     }
-    // What is on the disk now is all that there will be.
+    // The file will soon be the only copy, so it is read back.
     let archived = read(path, Some(start))?;
     if archived != Ok(Archive { first_seq: start.seq + 1, last }) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not read as it was written").into());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file does not contain what was written").into());
     }
     services
         .change(caller, Action::ArchiveAudit, move |act| {
             Box::pin(async move {
                 if !audit::move_start(act.conn(), start, last).await? {
-                    return Err(Error::Conflict("Somebody else archived the log meanwhile".into()));
+                    return Err(Error::Conflict("Somebody else archived records in the meantime".into()));
                 }
                 act.audit(AuditAction::AuditArchived, None, None, Record::archive_details(start.seq + 1, last));
                 Ok(())
@@ -95,7 +96,7 @@ async fn write(services: &Services, start: Head, before: Timestamp, path: &Path)
     let mut writer = Writer::create(path)?;
     let mut head = start;
     'log: loop {
-        let records = audit::chain(read.conn(), head.seq + 1, STRIDE).await?;
+        let records = audit::chain(read.conn(), head.seq + 1, BATCH).await?;
         if records.is_empty() {
             break;
         }
@@ -115,11 +116,11 @@ async fn write(services: &Services, start: Head, before: Timestamp, path: &Path)
     Ok(head)
 }
 
-/// Removes what an archive holds, a little at a time, so that nobody waits long for the database.
+/// Removes the archived records in small transactions, so that other writes do not wait long.
 async fn remove_archived(services: &Services) -> Result<()> {
     loop {
         let removed =
-            services.store.write(|tx| Box::pin(async move { audit::remove_archived(tx.conn(), STRIDE).await })).await?;
+            services.store.write(|tx| Box::pin(async move { audit::remove_archived(tx.conn(), BATCH).await })).await?;
         if removed == 0 {
             break;
         }
@@ -127,10 +128,11 @@ async fn remove_archived(services: &Services) -> Result<()> {
     audit::index::forget_archived(&services.store).await
 }
 
-/// Reads an archive, and checks that its records are a part of one chain, that goes on from `after` where it is known; the inner error says where they are not.
+/// Reads an archive and verifies that its records are consecutive parts of one chain, which continues from `after` if
+/// it is given. The inner error is the first invalid record.
 ///
 /// # Errors
-/// When it cannot be read at all.
+/// When the file cannot be read.
 pub fn read(path: &Path, after: Option<Head>) -> io::Result<Result<Archive, Break>> {
     let mut archive = after.map(|last| Archive { first_seq: last.seq + 1, last });
     for record in Reader::open(path)? {
@@ -145,5 +147,5 @@ pub fn read(path: &Path, after: Option<Head>) -> io::Result<Result<Archive, Brea
     archive
         .filter(|archive| archive.last.seq >= archive.first_seq)
         .map(Ok)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no record"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file has no records"))
 }

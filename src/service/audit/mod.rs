@@ -1,4 +1,4 @@
-//! The audit log: read in pages, and proven.
+//! The audit log: reading it, verifying it and keeping its index up to date.
 
 pub mod archive;
 
@@ -8,27 +8,28 @@ use tokio::{sync::watch, time};
 
 use super::{
     Services,
-    core::{caller::Caller, policy::Action},
+    core::{agent, caller::Caller, policy::Action},
 };
 use crate::{
     domain::{
         ActorId, AgentId, Error, Limit, Page, Result, Timestamp,
-        audit::{Break, Filter, Head, Record, Start, Walk},
+        audit::{Break, ChainVerifier, Filter, Head, Record, Start},
     },
     store::{Db, PooledConn, Store, agents, audit, people::administrators},
 };
 
-/// Records read at a time while the chain is walked.
-const STRIDE: i64 = 1_000;
-/// How long an attempt to index the log may take: a database that falls silent must not end it for good.
-const INDEX_LONGEST: Duration = Duration::from_mins(2);
-/// How long it waits for more records, and between two runs of records when many wait.
-const INDEX_EVERY: Duration = Duration::from_secs(1);
+/// Records per read during a verification.
+const BATCH: i64 = 1_000;
+/// Maximum time of an attempt to index records, so that a database that no longer responds does not block it forever.
+const INDEX_TIMEOUT: Duration = Duration::from_mins(2);
+/// Maximum time to wait for more records.
+const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two batches.
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
-/// How long it waits after a failure.
+/// Pause after a failure.
 const INDEX_RETRY: Duration = Duration::from_secs(10);
 
-/// A page of records, newest first.
+/// Returns a page of records, newest first.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `audit:read`.
@@ -43,11 +44,10 @@ pub async fn list(
     audit::list(&services.store, filter, start, limit).await
 }
 
-/// What an agent did and what happened to it, newest first. Records outlive their agent; an identifier that neither
-/// exists nor left a record is unknown.
+/// Returns a page of the records that have the agent as actor or subject, newest first. Works for deleted agents too.
 ///
 /// # Errors
-/// [`crate::domain::Error::NotFound`].
+/// [`crate::domain::Error::NotFound`] for an agent that does not exist and has no records.
 pub async fn of_agent(
     services: &Services,
     caller: &Caller,
@@ -59,23 +59,23 @@ pub async fn of_agent(
     let filter = Filter { involving: Some(agent), ..Filter::default() };
     let page = audit::list(&services.store, &filter, start, limit).await?;
     if page.items.is_empty() {
-        agents::find(services.store.read().await?.conn(), agent).await?.ok_or(super::agents::NOT_FOUND)?;
+        agent::find(services.store.read().await?.conn(), agent).await?;
     }
     Ok(page)
 }
 
-/// What a walk over the whole chain found.
+/// The result of a verification of the whole chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The last record that was archived, and is not looked at here.
+    /// The last archived record, where the verification starts.
     pub start: Head,
-    /// The last record that holds.
+    /// The last valid record.
     pub head: Head,
-    /// The first place that does not.
+    /// The first invalid record.
     pub broken: Option<Break>,
 }
 
-/// Walks the whole chain from where its last archive ends, and compares its end with the recorded head.
+/// Verifies the whole chain from the end of the last archive to the recorded head.
 ///
 /// # Errors
 /// When the database fails.
@@ -83,29 +83,28 @@ pub async fn verify(db: &Db) -> Result<Verification> {
     let mut read = db.read().await?;
     loop {
         let start = audit::start(read.conn()).await?;
-        // Read second: it lies beyond the record of the archive that moved the start, and before what is appended meanwhile.
+        // Read after the start, so that it includes the record of the archive that moved the start.
         let recorded = audit::head(read.conn()).await?;
-        let mut walk = Walk::from(start);
-        let outcome = walk_to(&mut walk, recorded, &mut read).await?;
+        let mut walk = ChainVerifier::from(start);
+        let outcome = verify_to(&mut walk, recorded, &mut read).await?;
         let broken = outcome.and_then(|()| walk.check_start()).err();
-        // What was archived meanwhile is not there to be met.
+        // If the start has moved, missing records may have been archived in the meantime.
         if broken.is_none() || audit::start(read.conn()).await? == start {
             return Ok(Verification { start, head: walk.head(), broken });
         }
     }
 }
 
-async fn walk_to(walk: &mut Walk, recorded: Head, read: &mut PooledConn) -> Result<Result<(), Break>> {
-    // From the very first row: one that was slipped in below the first position must not go unseen.
+async fn verify_to(walk: &mut ChainVerifier, recorded: Head, read: &mut PooledConn) -> Result<Result<(), Break>> {
+    // From the lowest possible position, so that rows inserted before the first record are found.
     let mut from = i64::MIN;
     while walk.head().seq < recorded.seq || from == i64::MIN {
-        let records = audit::chain(read.conn(), from, STRIDE).await?;
+        let records = audit::chain(read.conn(), from, BATCH).await?;
         let records =
             records.iter().take_while(|record| record.as_ref().is_none_or(|record| record.seq <= recorded.seq));
         let before = walk.head();
         for record in records {
-            let unreadable =
-                Break { seq: walk.head().seq + 1, reason: "the record was altered until it cannot be read" };
+            let unreadable = Break { seq: walk.head().seq + 1, reason: "the record was changed and cannot be read" };
             if let Err(broken) = record.as_ref().ok_or(unreadable).and_then(|record| walk.check(record)) {
                 return Ok(Err(broken));
             }
@@ -117,16 +116,16 @@ async fn walk_to(walk: &mut Walk, recorded: Head, read: &mut PooledConn) -> Resu
     }
     let head = walk.head();
     if head.hash != recorded.hash {
-        return Ok(Err(Break { seq: head.seq, reason: "the chain does not end in the recorded head" }));
+        return Ok(Err(Break { seq: head.seq, reason: "the chain does not end with the recorded head" }));
     }
     let beyond = audit::chain(read.conn(), recorded.seq.saturating_add(1), 1).await?;
     if !beyond.is_empty() && audit::head(read.conn()).await? == recorded {
-        return Ok(Err(Break { seq: recorded.seq + 1, reason: "the record lies beyond the recorded head" }));
+        return Ok(Err(Break { seq: recorded.seq + 1, reason: "the record is after the recorded head" }));
     }
     Ok(Ok(()))
 }
 
-/// The record at a place in the chain.
+/// Returns the record at a position in the chain.
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`].
@@ -136,7 +135,7 @@ pub async fn get(services: &Services, caller: &Caller, seq: i64) -> Result<Recor
     found.ok_or(crate::domain::Error::NotFound("Audit record"))
 }
 
-/// Records that a filter shows beyond a place in the chain, oldest first: what a live view has not shown yet.
+/// Returns the records after a position in the chain that match a filter, oldest first.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `audit:read`.
@@ -151,7 +150,7 @@ pub async fn after(
     audit::after(&services.store, filter, seq, limit).await
 }
 
-/// Where the chain ends.
+/// Returns the last record's position and hash.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `audit:read`.
@@ -160,7 +159,7 @@ pub async fn head(services: &Services, caller: &Caller) -> Result<Head> {
     audit::head(services.store.read().await?.conn()).await
 }
 
-/// The names of those who acted or were acted upon, as far as they still exist.
+/// Returns the names of these agents and administrators. Those that no longer exist are left out.
 ///
 /// # Errors
 /// When the database fails.
@@ -170,8 +169,8 @@ pub async fn names(services: &Services, caller: &Caller, actors: &[ActorId]) -> 
     let mut sorted = actors.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let agents_asked: Vec<_> = sorted.iter().map(|id| AgentId(id.0)).collect();
-    let found = agents::names(read.conn(), &agents_asked).await?;
+    let ids: Vec<_> = sorted.iter().map(|id| AgentId(id.0)).collect();
+    let found = agents::names(read.conn(), &ids).await?;
     let mut names: HashMap<_, _> = found.into_iter().map(|(id, name)| (id.into(), name.to_string())).collect();
     if sorted.iter().any(|id| !names.contains_key(id)) {
         let people = administrators::list(read.conn()).await?;
@@ -180,32 +179,32 @@ pub async fn names(services: &Services, caller: &Caller, actors: &[ActorId]) -> 
     Ok(names)
 }
 
-/// What is known of the whole chain in this process.
+/// The state of the background verification in this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Check {
-    /// Nobody asked yet.
+    /// None was started yet.
     #[default]
     Never,
-    /// A walk is under way.
+    /// A verification is running.
     Running {
-        /// Since when.
+        /// When it started.
         since: Timestamp,
     },
-    /// A walk came to its end.
+    /// The last verification is complete.
     Done {
-        /// When.
+        /// When it ended.
         at: Timestamp,
-        /// What it found.
+        /// The result.
         verification: Verification,
     },
-    /// A walk was given up because the database failed.
+    /// The last verification failed because of the database.
     Failed {
-        /// When.
+        /// When it failed.
         at: Timestamp,
     },
 }
 
-/// Walks the whole chain in the background, one walk at a time. All clones are one.
+/// Verifies the whole chain in the background, one verification at a time. All clones share the state.
 #[derive(Clone, Debug)]
 pub struct Checker(Arc<watch::Sender<Check>>);
 
@@ -216,40 +215,40 @@ impl Default for Checker {
 }
 
 impl Checker {
-    /// What is known now.
+    /// Returns the current state.
     #[must_use]
     pub fn state(&self) -> Check {
         *self.0.borrow()
     }
 }
 
-/// Begins to walk the whole chain, unless a walk is under way.
+/// Starts a background verification, unless one is running.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `audit:read`.
 pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()> {
     services.permit(caller, Action::VerifyAudit).await?;
     let since = services.env.now();
-    let begun = services.checker.0.send_if_modified(|state| {
-        let idle = !matches!(state, Check::Running { .. });
-        if idle {
+    let has_started = services.checker.0.send_if_modified(|state| {
+        let is_idle = !matches!(state, Check::Running { .. });
+        if is_idle {
             *state = Check::Running { since };
         }
-        idle
+        is_idle
     });
-    if begun {
+    if has_started {
         let services = services.clone();
         tokio::spawn(async move {
-            let mut ending = services.ending.subscribe();
-            let found = tokio::select! {
-                found = verify(services.store.db()) => found,
-                _ = ending.wait_for(|ending| *ending) => return,
+            let mut shutdown = services.ending.subscribe();
+            let result = tokio::select! {
+                result = verify(services.store.db()) => result,
+                _ = shutdown.wait_for(|is_ending| *is_ending) => return,
             };
             let at = services.env.now();
-            services.checker.0.send_replace(match found {
+            services.checker.0.send_replace(match result {
                 Ok(verification) => Check::Done { at, verification },
                 Err(error) => {
-                    tracing::warn!(error = error.with_causes(), "the audit log could not be read to its end");
+                    tracing::warn!(error = error.with_causes(), "cannot read the whole audit log to verify it");
                     Check::Failed { at }
                 }
             });
@@ -258,22 +257,22 @@ pub async fn begin_check(services: &Arc<Services>, caller: &Caller) -> Result<()
     Ok(())
 }
 
-/// Keeps the index of the log up to date, for ever. Until it is, filters read more and show the same. Of a time in which it cannot
-/// be kept up to date, the beginning and the end are logged.
+/// Keeps the index of the audit log up to date. Does not return. Filters read more records while the index is behind,
+/// but return the same. Logs the first of several failures in a row, and the next success.
 pub async fn keep_indexed(store: Store) {
     let mut has_failed = false;
     loop {
-        let filled = time::timeout(INDEX_LONGEST, audit::index::fill(&store)).await;
+        let filled = time::timeout(INDEX_TIMEOUT, audit::index::fill(&store)).await;
         let filled = filled.unwrap_or_else(|elapsed| Err(Error::Unavailable(Some(elapsed.into()))));
         if filled.is_ok() && std::mem::take(&mut has_failed) {
-            tracing::info!("records are indexed again");
+            tracing::info!("indexing audit records again");
         }
         match filled {
             Ok(true) => time::sleep(INDEX_PAUSE).await,
-            Ok(false) => time::sleep(INDEX_EVERY).await,
+            Ok(false) => time::sleep(INDEX_INTERVAL).await,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
-                    tracing::warn!(error = error.with_causes(), "records could not be indexed");
+                    tracing::warn!(error = error.with_causes(), "cannot index audit records");
                 }
                 time::sleep(INDEX_RETRY).await;
             }

@@ -1,5 +1,4 @@
-//! The frame of every change: the caller's authority is read again inside the transaction, and what was done is
-//! recorded in it.
+//! The write path. Inside the transaction, every change re-reads the caller's authority and adds its audit record.
 
 use std::sync::Arc;
 
@@ -7,6 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
+    agent::check_status,
     caller::{AgentCaller, Caller, Principal},
     policy::{Action, Authority},
 };
@@ -25,30 +25,30 @@ use crate::{
     },
 };
 
-/// A change under way: the transaction, who makes it, and what they may do at this moment.
+/// A change in progress: the transaction, the caller and the caller's authority as of this transaction.
 pub struct Act<'t> {
     /// The transaction.
     pub tx: &'t mut Tx,
-    /// Who makes the change.
+    /// The caller that makes the change.
     pub caller: Caller,
-    /// What the caller may do, as of this transaction.
+    /// The caller's authority as of this transaction.
     pub authority: Authority,
-    /// The moment of the change.
+    /// The time of the change.
     pub now: Timestamp,
     env: Environment,
 }
 
 impl Act<'_> {
-    /// Lends the connection to a store function.
+    /// Returns the connection for a store function.
     pub fn conn(&mut self) -> Conn<'_> {
         self.tx.conn()
     }
 
-    /// Refuses a name that was just taken if a reader may confuse it with another name. No other transaction can take such a name
-    /// in the meantime: write transactions run one after another, across all nodes.
+    /// Rejects a name that this transaction just took if readers could confuse it with another name. No other
+    /// transaction can take such a name in the meantime: write transactions run one after another, across all nodes.
     ///
     /// # Errors
-    /// [`Error::Conflict`], with the other name.
+    /// [`Error::Conflict`], which contains the other name.
     pub(in crate::service) async fn require_distinct(&mut self, named: Named, name: &str) -> Result<()> {
         match names::similar(self.conn(), named, name).await? {
             Some(other) => Err(Error::Conflict(format!("This name is too similar to one in use: {other}").into())),
@@ -56,7 +56,7 @@ impl Act<'_> {
         }
     }
 
-    /// Records what was done. `subject` is the agent it was done to.
+    /// Adds an audit record. `subject` is the agent that the change affects.
     pub fn audit(
         &mut self,
         action: AuditAction,
@@ -83,27 +83,27 @@ impl Act<'_> {
 }
 
 impl Services {
-    /// Makes a change: checks that `caller` may do `action` as things stand inside the transaction, runs `change`, and
-    /// returns when it and its audit records are durable. A denial is recorded.
+    /// Runs `change` in a transaction if the caller is allowed to do `action` as of that transaction. Returns once the
+    /// change and its audit records are durable. A denial is recorded.
     ///
     /// # Errors
-    /// What `change` returns; [`Error::Unauthenticated`] when the caller's credential ended since it was checked;
-    /// [`Error::Denied`] when its authority did; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too
-    /// old for `action`.
+    /// The errors of `change`; [`Error::Unauthenticated`] if the caller's credential has ended since it was checked;
+    /// [`Error::Denied`] if the caller lacks authority; [`Error::ProofNeeded`] if an administrator's last proof of
+    /// identity is too old for `action`.
     pub(in crate::service) async fn change<T, F>(&self, caller: &Caller, action: Action, change: F) -> Result<T>
     where
         F: for<'a, 't> FnOnce(&'a mut Act<'t>) -> BoxFuture<'a, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        let (acting, env) = (caller.clone(), self.env.clone());
+        let (current, env) = (caller.clone(), self.env.clone());
         let outcome = self
             .store
             .write(move |tx| {
                 Box::pin(async move {
                     let now = env.now();
-                    let authority = current_authority(tx, &acting, now).await?;
+                    let authority = current_authority(tx, &current, now).await?;
                     authority.require(action, now)?;
-                    change(&mut Act { tx, caller: acting, authority, now, env }).await
+                    change(&mut Act { tx, caller: current, authority, now, env }).await
                 })
             })
             .await;
@@ -117,10 +117,10 @@ impl Services {
         outcome
     }
 
-    /// Returns an error unless `caller` may do `action`, outside of a transaction. A denial is recorded.
+    /// Checks that the caller is allowed to do `action`, for operations without a transaction. A denial is recorded.
     ///
     /// # Errors
-    /// [`Error::Denied`]; [`Error::ProofNeeded`] from an administrator whose last proof of identity is too old.
+    /// [`Error::Denied`]; [`Error::ProofNeeded`] if an administrator's last proof of identity is too old.
     pub async fn permit(&self, caller: &Caller, action: Action) -> Result<()> {
         let outcome = Authority::of(caller).require(action, self.env.now());
         if let Err(Error::Denied(denial)) = &outcome {
@@ -133,7 +133,7 @@ impl Services {
 async fn current_authority(tx: &mut Tx, caller: &Caller, now: Timestamp) -> Result<Authority> {
     match &caller.principal {
         Principal::System => Ok(Authority::Unlimited),
-        Principal::Agent(agent) => Ok(Authority::Limited(standing_in(tx, agent, now).await??)),
+        Principal::Agent(agent) => Ok(Authority::Limited(effective_authority_in(tx, agent, now).await??)),
         Principal::Administrator(person) => {
             let signed_in = sessions::signed_in(tx.conn(), person.session, sessions::Oldest::at(now)).await?;
             let signed_in = signed_in.ok_or(AuthFailure::NoSession)?;
@@ -143,11 +143,11 @@ async fn current_authority(tx: &mut Tx, caller: &Caller, now: Timestamp) -> Resu
 }
 
 impl Services {
-    /// What is left of a token's authority by the live view.
+    /// Returns the part of a token's authority that every agent of its chain still holds, according to the live view.
     ///
     /// # Errors
-    /// The outer one when the database fails; the inner one says why nothing is left.
-    pub(in crate::service) async fn standing(
+    /// The outer error when the database fails; the inner error says why the token is no longer valid.
+    pub(in crate::service) async fn effective_authority(
         &self,
         token: &AgentCaller,
         now: Timestamp,
@@ -159,12 +159,12 @@ impl Services {
                 None => return Ok(Err(AuthFailure::InvalidToken)),
             }
         }
-        Ok(standing(token, &chain, now))
+        Ok(evaluate(token, &chain, now))
     }
 }
 
-/// The same as a transaction sees it.
-pub(in crate::service) async fn standing_in(
+/// Does the same as [`Services::effective_authority`], as of a transaction.
+pub(in crate::service) async fn effective_authority_in(
     tx: &mut Tx,
     token: &AgentCaller,
     now: Timestamp,
@@ -176,11 +176,10 @@ pub(in crate::service) async fn standing_in(
             None => return Ok(Err(AuthFailure::InvalidToken)),
         }
     }
-    Ok(standing(token, &chain, now))
+    Ok(evaluate(token, &chain, now))
 }
 
-/// What is left of a token's authority, given what the agents of its chain are now: no more than each of them holds.
-fn standing(
+fn evaluate(
     token: &AgentCaller,
     chain: &[Arc<principals::Principal>],
     now: Timestamp,
@@ -188,7 +187,7 @@ fn standing(
     let subject = chain.first().ok_or(AuthFailure::InvalidToken)?;
     let mut authority = token.authority.clone();
     for (link, principal) in token.links().zip(chain) {
-        crate::service::tokens::check_status(principal.status)?;
+        check_status(principal.status)?;
         let obtained = link.acting.map(|acting| acting.obtained);
         let allowed = link.acting.is_none_or(|acting| subject.delegation_to(link.agent) == Some(acting.delegation));
         let revoked = [link.presented, obtained].into_iter().flatten().any(|token| principal.has_revoked(token));

@@ -1,4 +1,4 @@
-//! Who asks, with what authority, from where.
+//! The caller of an operation: its identity, its authority and the origin of its request.
 
 use std::{iter, net::IpAddr, sync::Arc};
 
@@ -7,85 +7,86 @@ use crate::domain::{
     token::{Credential, Link},
 };
 
-/// Where a request came from, known before who sent it is.
+/// The origin of a request, known before the sender is authenticated.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The client's address; `None` for work that no request asked for.
+    /// The client's IP address; `None` for work that no request started.
     pub ip: Option<IpAddr>,
-    /// The request.
+    /// The ID of the request.
     pub request_id: Option<RequestId>,
 }
 
-/// An authenticated caller. Made only by [`crate::service::tokens::authenticate`], [`crate::service::tokens::clients::authenticate`],
-/// [`crate::service::people::sessions::authenticate`] and by commands on the host.
+/// An authenticated caller. Only [`crate::service::tokens::authenticate`],
+/// [`crate::service::tokens::clients::authenticate`], [`crate::service::people::sessions::authenticate`] and commands
+/// on the host create one.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(in crate::service) principal: Principal,
-    /// Where the request came from.
+    /// The origin of the request.
     pub origin: Origin,
 }
 
 #[derive(Clone, Debug)]
 pub(in crate::service) enum Principal {
-    /// AIMS itself, at the word of whoever controls the host.
+    /// AIMS itself, on behalf of the operator of the host.
     System,
     Agent(AgentCaller),
     Administrator(AdministratorCaller),
 }
 
-/// An agent that presented an access token, or its key.
+/// An agent that presented an access token or another credential.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct AgentCaller {
-    /// What the token allows and its agents still held when it was checked.
+    /// The capabilities that the token allows and that its agents held when it was checked.
     pub(in crate::service) authority: CapabilitySet,
-    /// Whose authority it is.
+    /// The agent that the authority belongs to.
     pub(in crate::service) subject: Link,
-    /// Who acts for the subject, the present one last.
+    /// The agents that act for the subject, the current actor last.
     pub(in crate::service) actors: Arc<[Link]>,
 }
 
 impl AgentCaller {
-    /// The bearer of a token with this chain, the subject first; `None` for a chain without links.
-    pub(in crate::service) fn of_chain(authority: CapabilitySet, links: Vec<Link>) -> Option<Self> {
+    /// Creates the caller of a token with this chain, the subject first. Returns `None` for an empty chain.
+    pub(in crate::service) fn from_chain(authority: CapabilitySet, links: Vec<Link>) -> Option<Self> {
         let mut links = links.into_iter();
         Some(Self { authority, subject: links.next()?, actors: links.collect() })
     }
 
-    /// The agent that acts: the subject, where nobody does so for it.
-    pub(in crate::service) fn acting(&self) -> &Link {
+    /// Returns the current actor: the subject itself if no other agent acts for it.
+    pub(in crate::service) fn actor(&self) -> &Link {
         self.actors.last().unwrap_or(&self.subject)
     }
 
-    /// Every agent of the chain, the subject first.
+    /// Returns every agent of the chain, the subject first.
     pub(in crate::service) fn links(&self) -> impl Iterator<Item = &Link> {
         iter::once(&self.subject).chain(self.actors.iter())
     }
 }
 
-/// An administrator with a session of the console.
+/// An administrator who is signed in to the console.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct AdministratorCaller {
     pub(in crate::service) id: AdministratorId,
     pub(in crate::service) session: SessionId,
     pub(in crate::service) role: Role,
-    /// When they last proved who they are.
+    /// When the administrator last proved their identity.
     pub(in crate::service) proved_at: Timestamp,
 }
 
 impl Caller {
-    /// AIMS itself: bootstrap and commands of the host's operator.
+    /// AIMS itself, for bootstrap and for commands on the host.
     #[must_use]
     pub fn system() -> Self {
         Self { principal: Principal::System, origin: Origin::default() }
     }
 
-    /// AIMS itself, at the word of a request whose sender proved to control the host.
+    /// AIMS itself, for a request whose sender proved that they control the host.
     #[must_use]
     pub(in crate::service) const fn host(origin: Origin) -> Self {
         Self { principal: Principal::System, origin }
     }
 
-    /// The agent whose authority the caller has, if it is an agent's.
+    /// Returns the agent whose authority the caller uses; `None` unless the caller is an agent.
     #[must_use]
     pub const fn subject(&self) -> Option<AgentId> {
         match &self.principal {
@@ -94,24 +95,24 @@ impl Caller {
         }
     }
 
-    /// The agent that another acts for in this call, if one does.
+    /// Returns the subject if another agent acts for it.
     #[must_use]
     pub fn on_behalf_of(&self) -> Option<AgentId> {
         self.subject().filter(|&subject| self.actor() != Some(subject.into()))
     }
 
-    /// Whether an agent calls, or another acts for it or through it.
+    /// Returns true if the agent is the subject or one of the actors of this call.
     #[must_use]
     pub fn involves(&self, id: AgentId) -> bool {
         matches!(&self.principal, Principal::Agent(agent) if agent.links().any(|link| link.agent == id))
     }
 
-    /// Returns true if the caller is this agent, and no other agent acts for it.
-    pub(in crate::service) fn is(&self, id: AgentId) -> bool {
+    /// Returns true if the caller is this agent and no other agent acts for it.
+    pub(in crate::service) fn is_agent(&self, id: AgentId) -> bool {
         matches!(&self.principal, Principal::Agent(agent) if agent.subject.agent == id && agent.actors.is_empty())
     }
 
-    /// The API key by which the caller has this agent's authority, if it has it by one.
+    /// Returns the API key through which the caller has this agent's authority, if any.
     pub(in crate::service) fn key_of(&self, id: AgentId) -> Option<ApiKeyId> {
         let Principal::Agent(agent) = &self.principal else { return None };
         agent.links().filter(|link| link.agent == id).find_map(|link| match link.credential {
@@ -120,7 +121,7 @@ impl Caller {
         })
     }
 
-    /// The administrator who calls, if it is one.
+    /// Returns the administrator, if the caller is one.
     #[must_use]
     pub const fn administrator(&self) -> Option<AdministratorId> {
         match &self.principal {
@@ -129,7 +130,7 @@ impl Caller {
         }
     }
 
-    /// The session that the administrator who calls uses.
+    /// Returns the session of the administrator, if the caller is one.
     #[must_use]
     pub const fn session(&self) -> Option<SessionId> {
         match &self.principal {
@@ -138,12 +139,12 @@ impl Caller {
         }
     }
 
-    /// What records name as the one who acted; `None` for the system.
+    /// Returns the actor for audit records; `None` for the system.
     #[must_use]
     pub fn actor(&self) -> Option<ActorId> {
         match &self.principal {
             Principal::System => None,
-            Principal::Agent(agent) => Some(agent.acting().agent.into()),
+            Principal::Agent(agent) => Some(agent.actor().agent.into()),
             Principal::Administrator(person) => Some(person.id.into()),
         }
     }

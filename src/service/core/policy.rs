@@ -1,4 +1,4 @@
-//! Who may do what. Pure: decides on what it is given, and everything that decides is here.
+//! The policy: every action, and the capability, role and proof of identity that it requires. It has no side effects.
 
 use std::time::Duration;
 
@@ -8,44 +8,45 @@ use crate::domain::{
 
 use super::caller::{Caller, Principal};
 
-/// How long a proof of identity counts as recent.
+/// How long a proof of identity is recent.
 pub const PROOF_LIFE: Duration = Duration::from_mins(10);
 
-/// How old the last proof of an administrator's identity may be when they ask for an act.
+/// The maximum age of an administrator's last proof of identity for an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProofAge {
-    /// As old as the session. For acts that read, that remove access and can be undone, or that do not affect access.
+    /// Any age, up to the life of the session. For actions that read, that remove access and can be undone, or that do
+    /// not affect access.
     Any,
-    /// Younger than [`PROOF_LIFE`]: a browser that was left open must not be enough. For acts that issue a credential,
-    /// widen authority or cannot be undone.
+    /// Younger than [`PROOF_LIFE`], because an unattended browser must not be enough. For actions that issue a
+    /// credential, widen authority or cannot be undone.
     Recent,
 }
 
-/// Declares every act a caller can ask for: the capability it demands of an agent, and the role and the proof it demands of
-/// an administrator. There is no default, so every new act must declare each.
+/// Declares every action with the capability that it requires of an agent, and the role and proof of identity that it
+/// requires of an administrator. There is no default, so a new action must declare all three.
 macro_rules! actions {
     ($($(#[$doc:meta])* $action:ident => $capability:expr, $role:ident, $proof:ident);+ $(;)?) => {
-        /// Every act a caller can ask for.
+        /// An action that a caller can request.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Action { $($(#[$doc])* $action),+ }
 
         impl Action {
-            /// Every act.
+            /// Every action.
             pub const ALL: &'static [Self] = &[$(Self::$action),+];
 
-            /// The capability that the act demands of an agent.
+            /// Returns the capability that an agent needs.
             #[must_use]
             pub const fn demands(self) -> &'static str {
                 match self { $(Self::$action => $capability),+ }
             }
 
-            /// The role that the act demands of an administrator.
+            /// Returns the role that an administrator needs.
             #[must_use]
             pub const fn demands_role(self) -> Role {
                 match self { $(Self::$action => Role::$role),+ }
             }
 
-            /// How old the last proof of identity of an administrator may be.
+            /// Returns the maximum age of an administrator's last proof of identity.
             #[must_use]
             pub const fn proof_age(self) -> ProofAge {
                 match self { $(Self::$action => ProofAge::$proof),+ }
@@ -57,94 +58,94 @@ macro_rules! actions {
 actions! {
     /// Register an agent.
     CreateAgent => builtin::AGENTS_WRITE, Operator, Any;
-    /// Page through agents.
+    /// List agents.
     ListAgents => builtin::AGENTS_READ, Viewer, Any;
     /// Read one agent.
     ReadAgent => builtin::AGENTS_READ, Viewer, Any;
     /// Edit an agent.
     UpdateAgent => builtin::AGENTS_WRITE, Operator, Any;
-    /// Stop an agent until it is reactivated.
+    /// Suspend an agent.
     SuspendAgent => builtin::ADMIN, Operator, Any;
-    /// End a suspension.
+    /// Reactivate a suspended agent.
     ReactivateAgent => builtin::ADMIN, Operator, Recent;
-    /// Stop an agent for ever.
+    /// Revoke an agent permanently.
     RevokeAgent => builtin::ADMIN, Operator, Recent;
-    /// Remove an agent.
+    /// Delete an agent.
     DeleteAgent => builtin::ADMIN, Operator, Recent;
-    /// Make an API key.
+    /// Create a credential.
     CreateKey => builtin::KEYS_MANAGE, Operator, Recent;
-    /// See API keys.
+    /// List credentials.
     ListKeys => builtin::KEYS_MANAGE, Viewer, Any;
-    /// Replace an API key.
+    /// Rotate an API key.
     RotateKey => builtin::KEYS_MANAGE, Operator, Recent;
-    /// End an API key.
+    /// Revoke a credential.
     RevokeKey => builtin::KEYS_MANAGE, Operator, Recent;
-    /// See the access tokens of an agent that count.
+    /// List the active access tokens of an agent.
     ListTokens => builtin::KEYS_MANAGE, Viewer, Any;
-    /// End all access tokens of an agent.
+    /// Revoke all access tokens of an agent.
     RevokeTokens => builtin::ADMIN, Operator, Any;
-    /// Ask whether somebody's access token is active.
+    /// Introspect an access token.
     IntrospectToken => builtin::TOKENS_INTROSPECT, Owner, Any;
-    /// See who may act for an agent.
+    /// List the delegates of an agent.
     ListDelegates => builtin::AGENTS_READ, Viewer, Any;
-    /// Let an agent act for another.
+    /// Add a delegate to an agent.
     AddDelegate => builtin::ADMIN, Operator, Recent;
-    /// Forbid an agent to act for another.
+    /// Remove a delegate from an agent.
     RemoveDelegate => builtin::ADMIN, Operator, Any;
-    /// See the protected resources.
+    /// List protected resources.
     ListResources => builtin::AGENTS_READ, Viewer, Any;
-    /// Register, edit and remove protected resources.
+    /// Register, edit and delete protected resources.
     ManageResources => builtin::ADMIN, Owner, Recent;
     /// Register a capability.
     CreateCapability => builtin::ADMIN, Owner, Any;
-    /// Describe a capability.
+    /// Edit a capability.
     UpdateCapability => builtin::ADMIN, Owner, Any;
-    /// See the capabilities there are.
+    /// List capabilities.
     ListCapabilities => builtin::AGENTS_READ, Viewer, Any;
-    /// See who holds which capability.
+    /// List which agents hold which capabilities.
     ListGrants => builtin::AGENTS_READ, Viewer, Any;
     /// Grant a capability to an agent.
     GrantCapability => builtin::ADMIN, Operator, Recent;
-    /// Take a capability from an agent.
+    /// Revoke a capability from an agent.
     UngrantCapability => builtin::ADMIN, Operator, Any;
     /// Read the audit log.
     ReadAudit => builtin::AUDIT_READ, Viewer, Any;
-    /// Walk the whole audit log and check every link.
+    /// Verify the hash chain of the whole audit log.
     VerifyAudit => builtin::AUDIT_READ, Viewer, Any;
-    /// Move old records of the audit log to an archive.
+    /// Move old audit records to an archive.
     ArchiveAudit => builtin::ADMIN, Owner, Recent;
-    /// See the token signing keys.
+    /// List the token signing keys.
     ListSigningKeys => builtin::ADMIN, Viewer, Any;
-    /// Have the next token signing key sign.
+    /// Rotate the token signing key.
     RotateSigningKey => builtin::ADMIN, Owner, Recent;
-    /// See the administrators.
+    /// List administrators.
     ListAdministrators => builtin::ADMIN, Owner, Any;
-    /// Add, change and disable administrators.
+    /// Create, edit and disable administrators.
     ManageAdministrators => builtin::ADMIN, Owner, Recent;
-    /// Use one's own account: sessions and the password. A password change asks for the current password itself.
+    /// Manage one's own sessions and password. A password change asks for the current password itself.
     ManageAccount => builtin::ADMIN, Viewer, Any;
-    /// Change one's own authenticator, recovery codes and passkeys.
+    /// Manage one's own authenticator app, recovery codes and passkeys.
     ManageFactors => builtin::ADMIN, Viewer, Recent;
 }
 
-/// What a caller may do now.
+/// The authority of a caller.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// Everything: AIMS itself.
+    /// Everything, for AIMS itself.
     Unlimited,
-    /// What these capabilities cover: an agent.
+    /// Everything that these capabilities cover, for an agent.
     Limited(CapabilitySet),
-    /// What a role allows: an administrator.
+    /// Everything that a role allows, for an administrator.
     Role {
         /// The role.
         role: Role,
-        /// When the administrator last proved who they are.
+        /// When the administrator last proved their identity.
         proved_at: Timestamp,
     },
 }
 
 impl Authority {
-    /// The authority of a caller as its credential was checked.
+    /// Returns the authority that the caller had when its credential was checked.
     #[must_use]
     pub fn of(caller: &Caller) -> Self {
         match &caller.principal {
@@ -154,11 +155,11 @@ impl Authority {
         }
     }
 
-    /// Returns an error unless this authority allows `action` at `now`.
+    /// Checks that this authority allows `action` at `now`.
     ///
     /// # Errors
-    /// [`Denial::MissingCapability`], [`Denial::MissingRole`]; [`Error::ProofNeeded`] from an administrator whose last proof of
-    /// identity is too old.
+    /// [`Denial::MissingCapability`], [`Denial::MissingRole`]; [`Error::ProofNeeded`] if an administrator's last proof
+    /// of identity is too old.
     pub fn require(&self, action: Action, now: Timestamp) -> Result<()> {
         match self {
             Self::Unlimited => Ok(()),
@@ -174,7 +175,7 @@ impl Authority {
         }
     }
 
-    /// The first of these capabilities that the caller lacks. Every role but the owner's is short of `admin:*`.
+    /// Returns the first of these capabilities that the caller lacks. Of the roles, only owner includes `admin:*`.
     #[must_use]
     pub fn lacks<'o>(&self, others: &'o CapabilitySet) -> Option<&'o str> {
         match self {
@@ -184,15 +185,15 @@ impl Authority {
         }
     }
 
-    /// Demands all of these capabilities.
+    /// Checks that the caller holds all of these capabilities.
     ///
     /// # Errors
-    /// [`Denial::MoreAuthority`], naming a capability that the caller lacks.
+    /// [`Denial::MoreAuthority`] with a capability that the caller lacks.
     pub fn require_all(&self, others: &CapabilitySet) -> Result<()> {
         self.lacks(others).map_or(Ok(()), |lacking| Err(Denial::MoreAuthority(lacking.to_owned()).into()))
     }
 
-    /// Demands the capability that is about to be given away.
+    /// Checks that the caller holds the capability that it grants.
     ///
     /// # Errors
     /// [`Denial::MoreAuthority`].
@@ -205,7 +206,7 @@ fn is_admin(name: &&str) -> bool {
     *name == builtin::ADMIN
 }
 
-/// Refuses an act upon oneself, in the words of `refusal`.
+/// Rejects an action that an agent requests on itself, with `refusal` as the message.
 ///
 /// # Errors
 /// [`Error::Refused`].

@@ -1,39 +1,40 @@
-//! Power over an agent: the caller holds all that the agent holds.
+//! Power over an agent: the caller holds every capability that the agent holds.
 //!
-//! Every act that stops or starts an agent, or adds or removes its credentials, delegates, capabilities or tokens, checks this
-//! first. So a caller can neither gain authority nor take any from an agent that holds more than the caller does.
+//! Every operation that changes an agent's status, credentials, delegates, capabilities or tokens checks this first. So
+//! a caller can neither gain authority nor take it from an agent that holds more.
 
 use super::{
     act::Act,
+    agent,
     caller::Caller,
     policy::{Action, Authority},
 };
 use crate::{
-    domain::{AgentId, AgentStatus, ApiKeyId, CapabilitySet, Error, Result},
-    service::{Services, agents},
+    domain::{AgentId, AgentStatus, ApiKeyId, Error, Result},
+    service::Services,
 };
 
-/// Demands power over an agent; returns what the agent holds.
+/// Checks that the caller has power over an agent.
 ///
 /// # Errors
 /// [`crate::domain::Denial::MoreAuthority`].
-pub(in crate::service) async fn require(act: &mut Act<'_>, agent: AgentId) -> Result<CapabilitySet> {
-    let held = agents::held(act, agent).await?;
-    act.authority.require_all(&held)?;
-    Ok(held)
+pub(in crate::service) async fn require(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+    let held = agent::held(act.conn(), agent).await?;
+    act.authority.require_all(&held)
 }
 
-/// Checks that the caller may issue a credential for an agent: the holder of the credential can act as the agent. A caller that has
-/// the agent's authority through a limited key cannot create a credential without limits; the key `replaced` passes on its limits.
+/// Checks that the caller may issue a credential for an agent, because whoever holds the credential can act as the
+/// agent. A caller that has the agent's authority through a limited key may only rotate that key (`replaced`), which
+/// keeps the limits.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`]; [`Error::Refused`] for a limited key and a revoked agent.
+/// [`Error::NotFound`], [`Error::Denied`]; [`Error::Refused`] for a limited key or a revoked agent.
 pub(in crate::service) async fn require_to_issue(
     act: &mut Act<'_>,
     agent: AgentId,
     replaced: Option<ApiKeyId>,
 ) -> Result<()> {
-    let target = agents::find(act, agent).await?;
+    let target = agent::find(act.conn(), agent).await?;
     require(act, agent).await?;
     if let Some(key) = act.caller.key_of(agent).filter(|key| replaced != Some(*key))
         && let Some(principal) = act.tx.principal(agent, act.now).await?
@@ -47,21 +48,21 @@ pub(in crate::service) async fn require_to_issue(
     Ok(())
 }
 
-/// Checks that the caller may revoke a credential of an agent. An agent may always revoke its own, even with a token that carries
-/// less than the agent holds.
+/// Checks that the caller may revoke a credential of an agent. An agent may always revoke its own credentials, even
+/// with a token that has fewer capabilities than the agent.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
-pub(in crate::service) async fn require_to_withdraw(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
-    agents::find(act, agent).await?;
-    if !act.caller.is(agent) {
+pub(in crate::service) async fn require_to_revoke(act: &mut Act<'_>, agent: AgentId) -> Result<()> {
+    agent::find(act.conn(), agent).await?;
+    if !act.caller.is_agent(agent) {
         require(act, agent).await?;
     }
     Ok(())
 }
 
-/// Returns the first capability of an agent that the caller currently lacks, so that a page offers no act
-/// that would be refused.
+/// Returns the first capability of an agent that the caller currently lacks, so that a page can hide actions that would
+/// be denied.
 ///
 /// # Errors
 /// [`Error::Denied`] without `agents:read`.

@@ -1,14 +1,13 @@
-//! The live view: what every agent is and may do now, in memory, true the moment a change is answered.
+//! The live view: the current authority and description of each agent, cached in memory.
 //!
-//! A commit forgets what it changed before its caller is answered. A load that raced with a commit answers its own
-//! request and is not kept. On a shared database other nodes' commits arrive as notifications; while none can arrive,
-//! nothing is kept at all.
+//! A commit invalidates what it changed before its caller gets a response. A load that races with a commit serves its
+//! own request and is not cached: see the module `cache`. On a shared database, other nodes' commits arrive as
+//! notifications. While notifications cannot arrive, the view is bypassed and every request reads the database.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +15,7 @@ use std::{
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Notify;
 
+use super::cache::get_or_load;
 use crate::{
     crypto::KeyHash,
     domain::{Agent, AgentId, ApiKeyId, Result, Timestamp},
@@ -25,35 +25,28 @@ use crate::{
     },
 };
 
-/// Most memory for what agents are described by: bytes for each agent that may be held.
+/// Memory for descriptions, in bytes for each agent of the capacity.
 const DETAILS_BYTES: usize = 256;
-/// How many counters tell loads that they raced; more of them mean fewer false alarms.
-const STRIPES: usize = 64;
-/// How long to wait before listening again after the connection was lost.
+/// Time to wait before listening again after the connection was lost.
 const RELISTEN: Duration = Duration::from_millis(250);
 
-/// The live view. Cheap to clone; all clones are one.
+/// The live view. All clones share one view.
 #[derive(Clone)]
 pub struct Principals(Arc<Inner>);
 
 struct Inner {
     agents: Cache<AgentId, Arc<Principal>>,
     details: Cache<AgentId, Arc<Agent>, Bytes>,
-    /// Which agent a key hash belongs to never changes, so these need no invalidation: a key that was revoked or
+    /// The agent of each key. It never changes, so these entries need no invalidation: a key that was revoked or
     /// deleted is no longer among its agent's keys.
     owners: Cache<KeyHash, (ApiKeyId, AgentId)>,
-    /// Counts invalidations; held while an entry is kept or forgotten, so that neither can overtake the other.
-    generations: [Mutex<u64>; STRIPES],
-    hasher: RandomState,
-    /// Counts invalidations for loads that do not know whom they load. It is first to change.
-    forgotten: AtomicU64,
     bypassed: AtomicBool,
-    /// Told when another node may have changed anything.
+    /// Notified when another node may have changed anything.
     everything_changed: Notify,
 }
 
 impl Principals {
-    /// A view of at most `capacity` agents, and as many keys; those used least are loaded again when needed.
+    /// A view of at most `capacity` agents and as many keys. It evicts those that are used least.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let details = u64::try_from(capacity.saturating_mul(DETAILS_BYTES)).unwrap_or(u64::MAX);
@@ -61,53 +54,38 @@ impl Principals {
             agents: Cache::new(capacity),
             details: Cache::with_weighter(capacity, details, Bytes),
             owners: Cache::new(capacity),
-            generations: std::array::from_fn(|_| Mutex::new(0)),
-            hasher: RandomState::new(),
-            forgotten: AtomicU64::new(0),
             bypassed: AtomicBool::new(false),
             everything_changed: Notify::new(),
         }))
     }
 
-    /// An agent's authority, from memory where it is known.
+    /// Returns an agent's authority, or `None` if the agent does not exist.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn agent(&self, store: &Store, id: AgentId, now: Timestamp) -> Result<Option<Arc<Principal>>> {
-        self.known(&self.0.agents, id, async { principals::load(store.read().await?.conn(), id, now).await }).await
+        self.cached(&self.0.agents, id, async { principals::load(store.read().await?.conn(), id, now).await }).await
     }
 
-    /// An agent's description, from memory where it is known.
+    /// Returns an agent's description, or `None` if the agent does not exist.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn details(&self, store: &Store, id: AgentId) -> Result<Option<Arc<Agent>>> {
-        self.known(&self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
+        self.cached(&self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
     }
 
-    async fn known<T: Send + Sync + 'static, W: Weighter<AgentId, Arc<T>> + Clone>(
+    async fn cached<T, W: Weighter<AgentId, Arc<T>> + Clone>(
         &self,
         cache: &Cache<AgentId, Arc<T>, W>,
         id: AgentId,
         load: impl Future<Output = Result<Option<T>>>,
     ) -> Result<Option<Arc<T>>> {
-        if !self.is_bypassed()
-            && let Some(known) = cache.get(&id)
-        {
-            return Ok(Some(known));
-        }
-        let generation = *self.generation(id);
-        let Some(loaded) = load.await? else { return Ok(None) };
-        let loaded = Arc::new(loaded);
-        let current = self.generation(id);
-        if *current == generation && !self.is_bypassed() {
-            cache.insert(id, loaded.clone());
-        }
-        drop(current);
-        Ok(Some(loaded))
+        let load = async { Ok(load.await?.map(Arc::new)) };
+        if self.is_bypassed() { load.await } else { get_or_load(cache, &id, load).await }
     }
 
-    /// The key with this hash, which may have ended, and the authority of its agent.
+    /// Returns the key with this hash, even if it has ended, and the authority of its agent.
     ///
     /// # Errors
     /// When the database fails.
@@ -120,63 +98,48 @@ impl Principals {
         if let Some((key, agent)) = self.0.owners.get(hash) {
             return Ok(self.agent(store, agent, now).await?.map(|principal| (key, principal)));
         }
-        let forgotten = self.0.forgotten.load(Ordering::SeqCst);
         let loaded = principals::load_by_key(store.read().await?.conn(), hash, now).await?;
-        // Unknown keys are not remembered: whoever guesses must not fill the memory.
+        // Unknown keys are not cached: guesses must not fill the memory.
         let Some((key, principal)) = loaded else { return Ok(None) };
-        let principal = Arc::new(principal);
         self.0.owners.insert(*hash, (key, principal.id));
-        let keeping = self.generation(principal.id);
-        if self.0.forgotten.load(Ordering::SeqCst) == forgotten && !self.is_bypassed() {
-            self.0.agents.insert(principal.id, principal.clone());
-        }
-        drop(keeping);
-        Ok(Some((key, principal)))
+        // The authority is cached on the next use: it cannot be reserved before the agent is known.
+        Ok(Some((key, Arc::new(principal))))
     }
 
-    /// Forgets what `changes` made untrue.
+    /// Invalidates what `changes` changed.
     pub fn forget(&self, changes: &Changes) {
         let Some(agents) = changes.agents() else { return self.forget_everything() };
-        if !agents.is_empty() {
-            self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        }
-        for &id in agents {
-            let mut generation = self.generation(id);
-            *generation += 1;
-            self.0.agents.remove(&id);
-            self.0.details.remove(&id);
+        for id in agents {
+            self.0.agents.remove(id);
+            self.0.details.remove(id);
         }
     }
 
     fn forget_everything(&self) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        for stripe in &self.0.generations {
-            *lock(stripe) += 1;
-        }
         self.0.agents.clear();
         self.0.details.clear();
     }
 
-    /// Follows other nodes' changes for as long as it is polled; returns at once where there can be no other node.
+    /// Follows other nodes' changes for as long as it is polled. Returns at once if the database cannot be shared.
     pub async fn follow(&self, store: &Store) {
-        let mut is_deaf = false;
+        let mut has_failed = false;
         while store.db().is_shared() {
-            if let Err(error) = self.hear(store, &mut is_deaf).await
-                && !is_deaf
+            if let Err(error) = self.listen(store, &mut has_failed).await
+                && !has_failed
             {
-                is_deaf = true;
+                has_failed = true;
                 let error = error.with_causes();
-                tracing::warn!(%error, "not hearing other nodes: reading the database for every request");
+                tracing::warn!(%error, "cannot receive changes from other nodes; every request reads the database");
             }
             tokio::time::sleep(RELISTEN).await;
         }
     }
 
-    async fn hear(&self, store: &Store, is_deaf: &mut bool) -> Result<()> {
-        let _deaf_again = Bypass(self);
+    async fn listen(&self, store: &Store, has_failed: &mut bool) -> Result<()> {
+        let _bypass = BypassOnDrop(self);
         let Some(mut listener) = store.db().listen().await? else { return Ok(()) };
-        if std::mem::take(is_deaf) {
-            tracing::info!("hearing other nodes again");
+        if std::mem::take(has_failed) {
+            tracing::info!("receiving changes from other nodes again");
         }
         self.forget_everything();
         self.0.everything_changed.notify_one();
@@ -190,12 +153,12 @@ impl Principals {
         }
     }
 
-    /// Returns when another node has said that anything may have changed, and so what is not agents, too.
+    /// Waits until another node may have changed anything, including what is not an agent.
     pub async fn everything_changed(&self) {
         self.0.everything_changed.notified().await;
     }
 
-    /// Keeps nothing until [`Principals::follow`] hears the other nodes.
+    /// Makes every request read the database until [`Principals::follow`] receives other nodes' changes.
     pub fn bypass(&self) {
         self.0.bypassed.store(true, Ordering::SeqCst);
     }
@@ -203,24 +166,18 @@ impl Principals {
     fn is_bypassed(&self) -> bool {
         self.0.bypassed.load(Ordering::SeqCst)
     }
-
-    fn generation(&self, id: AgentId) -> MutexGuard<'_, u64> {
-        let stripe = usize::try_from(self.0.hasher.hash_one(id) % STRIPES as u64).unwrap_or_default();
-        #[expect(clippy::indexing_slicing, reason = "a remainder by the array's own length")]
-        lock(&self.0.generations[stripe])
-    }
 }
 
-/// Has nothing kept from its end on, however that comes.
-struct Bypass<'p>(&'p Principals);
+/// Bypasses the view when the listener ends, for whatever reason.
+struct BypassOnDrop<'p>(&'p Principals);
 
-impl Drop for Bypass<'_> {
+impl Drop for BypassOnDrop<'_> {
     fn drop(&mut self) {
         self.0.bypass();
     }
 }
 
-/// Weighs agents by about how much memory they take.
+/// Weighs agents by their approximate size in memory.
 #[derive(Clone)]
 struct Bytes;
 
@@ -230,11 +187,6 @@ impl Weighter<AgentId, Arc<Agent>> for Bytes {
         let bytes = texts.map(str::len).iter().sum::<usize>() + size_of::<Agent>();
         bytes.try_into().unwrap_or(u64::MAX)
     }
-}
-
-/// A counter is never left half-changed, so a panic elsewhere does not spoil it.
-fn lock(counter: &Mutex<u64>) -> MutexGuard<'_, u64> {
-    counter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -262,24 +214,37 @@ mod tests {
         }
     }
 
-    /// Whether an agent is kept that was loaded while `meanwhile` happened.
-    async fn is_kept(meanwhile: impl FnOnce(&Principals)) -> bool {
-        let (view, agent) = (Principals::new(16), agent());
+    /// Loads an agent into `view` while `meanwhile` happens. Returns true if the agent is cached afterwards.
+    async fn is_cached(view: &Principals, meanwhile: impl FnOnce(&Principals)) -> bool {
+        let agent = agent();
         let id = agent.id;
         let load = async {
-            meanwhile(&view);
+            meanwhile(view);
             Ok(Some(agent))
         };
-        let loaded = view.known(&view.0.details, id, load).await.unwrap();
-        assert!(loaded.is_some(), "whoever asked is answered");
+        let loaded = view.cached(&view.0.details, id, load).await.unwrap();
+        assert!(loaded.is_some(), "the caller gets what it loaded");
         view.0.details.get(&id).is_some()
     }
 
     #[tokio::test]
-    async fn what_raced_with_a_change_is_not_kept() {
-        assert!(is_kept(|_| {}).await);
-        assert!(!is_kept(|view| view.forget(&Changes::from_message(&agent().id.to_string()))).await);
-        assert!(!is_kept(|view| view.forget(&Changes::EVERYTHING)).await);
-        assert!(!is_kept(Principals::bypass).await);
+    async fn a_load_that_races_with_a_change_is_not_cached() {
+        let one = |id: u128| Changes::from_message(&Uuid::from_u128(id).to_string());
+        assert!(is_cached(&Principals::new(16), |_| {}).await);
+        assert!(is_cached(&Principals::new(16), |view| view.forget(&one(2))).await);
+        assert!(!is_cached(&Principals::new(16), |view| view.forget(&one(1))).await);
+        assert!(!is_cached(&Principals::new(16), |view| view.forget(&Changes::EVERYTHING)).await);
+    }
+
+    #[tokio::test]
+    async fn a_bypassed_view_neither_caches_nor_serves_what_is_cached() {
+        let view = Principals::new(16);
+        view.bypass();
+        assert!(!is_cached(&view, |_| {}).await);
+
+        let view = Principals::new(16);
+        assert!(is_cached(&view, Principals::bypass).await);
+        let loaded = view.cached(&view.0.details, agent().id, async { Ok(None) }).await.unwrap();
+        assert!(loaded.is_none(), "the database is read");
     }
 }

@@ -1,4 +1,4 @@
-//! When it is worth to look again: for whoever shows what happens as it happens.
+//! Notifications for pages that update while they are open.
 
 use std::time::Duration;
 
@@ -9,52 +9,51 @@ use tokio::{
 
 use crate::service::Services;
 
-/// How long to wait for another node's commits, which this process does not hear of.
-const POLL: Duration = Duration::from_secs(1);
-/// How long to wait at most where every commit is heard of, so that a session that ended is noticed.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Maximum time between two updates on a shared database, because this process is not notified of other nodes' commits.
+const SHARED_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum time between two updates otherwise, so that the end of a session is noticed.
+const IDLE_INTERVAL: Duration = Duration::from_secs(15);
+/// Minimum time between two updates, because each of them costs reads and sometimes a write.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long one look is enough where commits come one after another: each look costs some reads, and some looks a write.
-const PACE: Duration = Duration::from_millis(250);
-
-/// Tells when something may have happened.
+/// Signals that data may have changed.
 pub struct Updates {
     commits: watch::Receiver<()>,
-    ending: watch::Receiver<bool>,
-    patience: Duration,
-    /// When it is worth to look next.
-    next: Instant,
+    shutdown: watch::Receiver<bool>,
+    max_interval: Duration,
+    /// Earliest time of the next update.
+    earliest: Instant,
 }
 
 impl Updates {
-    /// From now on.
+    /// Starts to watch for changes.
     #[must_use]
     pub fn of(services: &Services) -> Self {
         let mut commits = services.store.commits();
         commits.mark_unchanged();
-        let patience = if services.store.db().is_shared() { POLL } else { PATIENCE };
-        Self { commits, ending: services.ending.subscribe(), patience, next: Instant::now() }
+        let max_interval = if services.store.db().is_shared() { SHARED_INTERVAL } else { IDLE_INTERVAL };
+        Self { commits, shutdown: services.ending.subscribe(), max_interval, earliest: Instant::now() }
     }
 
-    /// Waits until something may have happened; `false` when the service is about to end.
+    /// Waits until data may have changed. Returns false when the service shuts down.
     pub async fn next(&mut self) -> bool {
-        if *self.ending.borrow() {
+        if *self.shutdown.borrow() {
             return false;
         }
         let commits = &mut self.commits;
-        let (next, patience) = (self.next, self.patience);
-        let something = async {
-            sleep_until(next).await;
+        let (earliest, max_interval) = (self.earliest, self.max_interval);
+        let change = async {
+            sleep_until(earliest).await;
             tokio::select! {
                 committed = commits.changed() => committed.is_ok(),
-                () = sleep(patience) => true,
+                () = sleep(max_interval) => true,
             }
         };
-        let is_worth_it = tokio::select! {
-            is_worth_it = something => is_worth_it,
-            _ = self.ending.changed() => false,
+        let may_have_changed = tokio::select! {
+            may_have_changed = change => may_have_changed,
+            _ = self.shutdown.changed() => false,
         };
-        self.next = Instant::now() + PACE;
-        is_worth_it
+        self.earliest = Instant::now() + MIN_INTERVAL;
+        may_have_changed
     }
 }

@@ -1,10 +1,9 @@
-//! API keys: created, rotated, revoked. The secret leaves here once, with the answer that made it.
+//! API keys: create, rotate and revoke. The secret is returned once, when the key is created.
 
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::ways_in::keep_a_way_in;
 use crate::{
     crypto::RawApiKey,
     domain::{
@@ -15,37 +14,37 @@ use crate::{
         token::Credential,
     },
     service::{
-        Services, agents,
-        core::{act::Act, caller::Caller, policy::Action, power},
+        Services,
+        core::{act::Act, agent, caller::Caller, last_administrator::require_other_credential, policy::Action, power},
         tokens::resources::require_registered,
     },
     store::credentials::api_keys,
 };
 
-/// What is needed to make a key.
+/// A new API key.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
-    /// What it is called.
+    /// The display name.
     pub name: String,
-    /// When it stops to work by itself.
+    /// When the key expires.
     pub expires_at: Option<Timestamp>,
-    /// What it may be used for at most.
+    /// The limits of the key.
     pub limits: KeyLimits,
 }
 
-/// A key that was just made, and its secret.
+/// An API key that was just created.
 pub struct CreatedApiKey {
     /// The key.
     pub key: ApiKey,
-    /// Its secret, which nothing keeps.
+    /// The secret, which is not stored.
     pub raw_key: RawApiKey,
 }
 
-/// What a rotation did.
+/// The result of a rotation.
 pub struct Rotation {
     /// The key that was replaced.
     pub old: ApiKeyId,
-    /// Its replacement.
+    /// The new key.
     pub new: CreatedApiKey,
     /// How long the old key still works.
     pub grace: Duration,
@@ -53,22 +52,21 @@ pub struct Rotation {
 
 const NOT_FOUND: Error = Error::NotFound("API key");
 
-/// Makes a key for an agent.
+/// Creates an API key for an agent.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for a
-/// revoked agent; [`Error::Invalid`] for an expiry that is not in the future, or a scope that names a capability which is not
-/// registered, or more than a token carries; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
+/// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for
+/// a revoked agent; [`Error::Invalid`] for an expiry that is not in the future, and for a scope that has an
+/// unregistered capability or does not fit in a token; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
 pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
-    create_as(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
+    create_with_id(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
 }
 
-/// Makes a key under an identifier that was chosen before: whoever asks twice, as a browser does with a form that is sent
-/// again, gets one key.
+/// Creates an API key with a given ID, so that a form that is submitted twice creates one key.
 ///
 /// # Errors
-/// As [`create`]; [`Error::Conflict`] when the key was made already.
-pub async fn create_as(
+/// As [`create`]; [`Error::Conflict`] if the key already exists.
+pub async fn create_with_id(
     services: &Services,
     caller: &Caller,
     agent: AgentId,
@@ -76,8 +74,7 @@ pub async fn create_as(
     new: NewApiKey,
 ) -> Result<CreatedApiKey> {
     if new.expires_at.is_some_and(|end| end <= services.env.now()) {
-        let invalid = Invalid::new("datetime_future", "Input should be in the future");
-        return Err(Error::field(&["body", "expires_at"], invalid));
+        return Err(Error::field(&["body", "expires_at"], Invalid::NotInFuture));
     }
     let raw_key = RawApiKey::generate(&services.env);
     services
@@ -85,17 +82,16 @@ pub async fn create_as(
             Box::pin(async move {
                 if api_keys::find(act.conn(), id).await?.is_some() {
                     return Err(Error::Conflict(
-                        "This key was made already, and its secret was shown then; make another if it was not kept"
-                            .into(),
+                        "This key already exists. Create another one if you did not save its secret".into(),
                     ));
                 }
-                make(act, agent, id, raw_key, new).await
+                add(act, agent, id, raw_key, new).await
             })
         })
         .await
 }
 
-pub(in crate::service) async fn make(
+pub(in crate::service) async fn add(
     act: &mut Act<'_>,
     agent: AgentId,
     id: ApiKeyId,
@@ -112,8 +108,8 @@ pub(in crate::service) async fn make(
             other => other,
         })?;
         if !scope.fits_a_token() {
-            let told = format!("The names may have {} characters together", CapabilitySet::TOKEN_MAX);
-            return Err(Error::field(&["body", "scope"], Invalid::new("too_long", told)));
+            let message = format!("The scope can have at most {} characters in total", CapabilitySet::TOKEN_MAX);
+            return Err(Error::field(&["body", "scope"], Invalid::new("too_long", message)));
         }
     }
     let created = insert(act, agent, id, raw_key, new).await?;
@@ -134,18 +130,18 @@ fn described(limits: &KeyLimits) -> Value {
     })
 }
 
-/// The keys of an agent, oldest first.
+/// Returns the API keys of an agent, oldest first.
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown agent.
 pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<ApiKey>> {
     services.permit(caller, Action::ListKeys).await?;
     let mut read = services.store.read_usage().await?;
-    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    agent::find(read.conn(), agent).await?;
     api_keys::list(read.conn(), agent).await
 }
 
-/// How often each key of an agent was used in the last 30 days; keys that were not are left out.
+/// Returns how often each key of an agent was used in the last 30 days. Unused keys are left out.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -155,7 +151,7 @@ pub async fn uses(services: &Services, caller: &Caller, agent: AgentId) -> Resul
     Ok(uses.into_iter().collect())
 }
 
-/// One key of an agent.
+/// Returns an API key of an agent.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -165,7 +161,7 @@ pub async fn get(services: &Services, caller: &Caller, agent: AgentId, id: ApiKe
     found.filter(|key| key.agent_id == agent).ok_or(NOT_FOUND)
 }
 
-/// A page of the fleet's keys.
+/// Returns a page of the API keys of all agents.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -181,12 +177,12 @@ pub async fn fleet(
     api_keys::fleet(services.store.read_usage().await?.conn(), selection, now, after, limit).await
 }
 
-/// Replaces an active key by a new one of the same name, expiry and limits. The old one works until `grace` is over, unless its
-/// uses are counted: what is left of them is the new one's.
+/// Replaces an active key with a new one of the same name, expiry and limits. The old key works until `grace` is over.
+/// If its uses are limited, the new key gets the remaining uses, and the old key stops working at once.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] unless
-/// the key is active and unexpired.
+/// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Refused`]
+/// unless the key is active and unexpired.
 pub async fn rotate(
     services: &Services,
     caller: &Caller,
@@ -206,16 +202,16 @@ pub async fn rotate(
                     return Err(Error::Refused("Only active keys can be rotated"));
                 }
                 if key.validity().check(now).is_err() {
-                    return Err(Error::Refused("The key has expired; create a new one"));
+                    return Err(Error::Refused("The key has expired. Create a new one"));
                 }
                 key.status = ApiKeyStatus::Rotated;
                 key.rotated_at = Some(now);
                 key.grace_ends_at = Some(now.plus(grace));
-                if !api_keys::transition(act.conn(), &key, ApiKeyStatus::Active).await? {
+                if !api_keys::transition(act.tx, &key, ApiKeyStatus::Active).await? {
                     return Err(Error::Refused("Only active keys can be rotated"));
                 }
-                // What is left of its uses goes over, so that the two together have no more than the one had.
-                api_keys::use_up(act.conn(), old).await?;
+                // The remaining uses go to the new key, so that both keys together have no more than before.
+                api_keys::use_up(act.tx, old).await?;
                 let new = NewApiKey { name: key.name, expires_at: key.expires_at, limits: key.limits };
                 let new = insert(act, agent, id, raw_key, new).await?;
                 let details = json!({ "old_key_id": old, "new_key_id": id });
@@ -226,29 +222,28 @@ pub async fn rotate(
         .await
 }
 
-/// Ends a key at once, and every token that was issued for it.
+/// Revokes a key. Tokens that were issued for it end at once.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks, unless the caller is the agent; [`Error::NotFound`];
-/// [`Error::ProofNeeded`]; [`Error::Refused`] when it is revoked already, or is the last credential, or the last that lasts, by
-/// which an active agent that holds `admin:*` can come in.
+/// [`Error::Denied`] if the agent holds a capability that the caller lacks, unless the caller is the agent;
+/// [`Error::NotFound`]; [`Error::ProofNeeded`]; [`Error::Refused`] if the key is already revoked, or if no lasting
+/// credential of an active agent that holds `admin:*` would be left.
 pub async fn revoke(services: &Services, caller: &Caller, agent: AgentId, id: ApiKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                power::require_to_withdraw(act, agent).await?;
+                power::require_to_revoke(act, agent).await?;
                 let mut key = find(act, agent, id).await?;
                 if key.status == ApiKeyStatus::Revoked {
                     return Err(Error::Refused("Key already revoked"));
                 }
-                keep_a_way_in(act, agent, Credential::ApiKey(id)).await?;
+                require_other_credential(act, agent, Credential::ApiKey(id)).await?;
                 let from = key.status;
                 key.status = ApiKeyStatus::Revoked;
                 key.revoked_at = Some(act.now);
-                if !api_keys::transition(act.conn(), &key, from).await? {
+                if !api_keys::transition(act.tx, &key, from).await? {
                     return Err(Error::Refused("Key already revoked"));
                 }
-                act.tx.changed(agent);
                 let details = json!({ "target_agent": agent, "key_name": key.name });
                 act.audit(AuditAction::KeyRevoked, Resource::ApiKey(id), Some(agent), details);
                 Ok(())
@@ -285,12 +280,11 @@ async fn insert(
     };
     let principal = act.tx.principal(agent, act.now).await?;
     if principal.is_some_and(|principal| principal.keys.len() >= ApiKey::MAX_PER_AGENT) {
-        let most = ApiKey::MAX_PER_AGENT;
-        return Err(Error::Conflict(format!("An agent has at most {most} keys that work; revoke some first").into()));
+        let max = ApiKey::MAX_PER_AGENT;
+        return Err(Error::Conflict(format!("An agent can have at most {max} working keys. Revoke some first").into()));
     }
-    if !api_keys::insert(act.conn(), &key, &raw_key.hash()).await? {
-        return Err(Error::internal("a generated API key exists already"));
+    if !api_keys::insert(act.tx, &key, &raw_key.hash()).await? {
+        return Err(Error::internal("a generated API key already exists"));
     }
-    act.tx.changed(agent);
     Ok(CreatedApiKey { key, raw_key })
 }

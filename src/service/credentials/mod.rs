@@ -1,6 +1,5 @@
-//! Credentials of agents: API keys, public keys and federated identities.
+//! The credentials of agents: API keys, public keys and federated identities.
 
 pub mod api_keys;
 pub mod federation;
 pub mod public_keys;
-pub(super) mod ways_in;

@@ -1,8 +1,7 @@
-//! Agents' public keys: registered, listed and removed under the rules of API keys, but without expiry and limits.
+//! Public keys of agents. The rules are those of API keys, without expiry and limits.
 
 use serde_json::{Value, json};
 
-use super::ways_in::keep_a_way_in;
 use crate::{
     domain::{
         AgentId, Error, Invalid, PublicKeyId, Result,
@@ -11,18 +10,18 @@ use crate::{
         token::Credential,
     },
     service::{
-        Services, agents,
-        core::{act::Act, caller::Caller, policy::Action, power},
+        Services,
+        core::{act::Act, agent, caller::Caller, last_administrator::require_other_credential, policy::Action, power},
     },
     store::credentials::public_keys,
 };
 
 pub use crate::crypto::AssertionKey;
 
-/// The public keys of a JSON Web Key, or of a set of them (RFC 7517 §5), all valid.
+/// Parses a JSON Web Key or a JWK set (RFC 7517 §5).
 ///
 /// # Errors
-/// [`Error::Invalid`], saying what is wrong with the first that is not.
+/// [`Error::Invalid`] for the first key that is not valid.
 pub fn parse(value: &Value) -> Result<Vec<AssertionKey>> {
     let invalid = |invalid| Error::field(&["body"], invalid);
     let keys = match value.get("keys") {
@@ -36,8 +35,8 @@ pub fn parse(value: &Value) -> Result<Vec<AssertionKey>> {
 /// Registers public keys of an agent: all of them, or none.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks; [`Error::NotFound`]; [`Error::Conflict`] for a key
-/// that the agent has already, and beyond [`PublicKey::MAX_PER_AGENT`].
+/// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Conflict`]
+/// for a key that the agent already has, and beyond [`PublicKey::MAX_PER_AGENT`].
 pub async fn register(
     services: &Services,
     caller: &Caller,
@@ -58,7 +57,6 @@ pub async fn register(
                 for key in keys {
                     registered.push(add(act, agent, PublicKeyId(env.uuid()), &key).await?);
                 }
-                act.tx.changed(agent);
                 Ok(registered)
             })
         })
@@ -74,41 +72,40 @@ async fn add(act: &mut Act<'_>, agent: AgentId, id: PublicKeyId, key: &Assertion
         jwk: key.jwk().clone(),
         created_at: act.now,
     };
-    if !public_keys::insert(act.conn(), &key).await? {
-        return Err(Error::Conflict("The agent has this public key already".into()));
+    if !public_keys::insert(act.tx, &key).await? {
+        return Err(Error::Conflict("The agent already has this public key".into()));
     }
     let details = json!({ "target_agent": agent, "kid": key.kid, "thumbprint": key.thumbprint });
     act.audit(AuditAction::PublicKeyRegistered, Resource::PublicKey(id), Some(agent), details);
     Ok(key)
 }
 
-/// The public keys of an agent.
+/// Returns the public keys of an agent.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
 pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<PublicKey>> {
     services.permit(caller, Action::ListKeys).await?;
     let mut read = services.store.read().await?;
-    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    agent::find(read.conn(), agent).await?;
     public_keys::of_agent(read.conn(), agent).await
 }
 
-/// Removes a public key; tokens that were issued for it end at once.
+/// Removes a public key. Tokens that were issued for it end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last credential, and for the last
-/// that lasts, by which an active agent that holds `admin:*` can come in.
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] if no lasting credential of an
+/// active agent that holds `admin:*` would be left.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: PublicKeyId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                power::require_to_withdraw(act, agent).await?;
-                keep_a_way_in(act, agent, Credential::PublicKey(id)).await?;
-                let removed = public_keys::delete(act.conn(), agent, id).await?;
+                power::require_to_revoke(act, agent).await?;
+                require_other_credential(act, agent, Credential::PublicKey(id)).await?;
+                let removed = public_keys::delete(act.tx, agent, id).await?;
                 let key = removed.ok_or(Error::NotFound("Public key"))?;
                 let details = json!({ "target_agent": agent, "kid": key.kid, "thumbprint": key.thumbprint });
                 act.audit(AuditAction::PublicKeyRemoved, Resource::PublicKey(id), Some(agent), details);
-                act.tx.changed(agent);
                 Ok(())
             })
         })

@@ -1,4 +1,4 @@
-//! One's own account: the password.
+//! An administrator's own password.
 
 use serde_json::json;
 
@@ -17,18 +17,18 @@ use crate::{
     store::people::administrators,
 };
 
-/// Sets the own password, for whoever knows the present one. Every session ends, this one too.
+/// Changes the caller's own password and ends all of the caller's sessions, including this one.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`] when `present` is not the password.
+/// [`AuthFailure::WrongCredentials`] if `current` is not the password.
 pub async fn change_password(
     services: &Services,
     caller: &Caller,
-    present: String,
+    current: String,
     password: NewPassword,
 ) -> Result<sign_in::Proof> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
-    let proof = sign_in::again_with_password(services, caller, present).await?;
+    let proof = sign_in::confirm_with_password(services, caller, current).await?;
     let hash = PasswordHash::of(&services.passwords, &services.env, password).await?;
     let password_set_at = services
         .change(caller, Action::ManageAccount, move |act| {
@@ -36,7 +36,7 @@ pub async fn change_password(
                 let person = find(act, id).await?;
                 let now = act.now;
                 administrators::set_password(act.conn(), id, &hash, now).await?;
-                sign_in::end_all(act, id).await?;
+                sign_in::end_all_sessions(act, id).await?;
                 let details = json!({ "username": person.username.as_str() });
                 act.audit(AuditAction::PasswordChanged, Resource::Administrator(id), None, details);
                 Ok(now)

@@ -1,8 +1,9 @@
-//! Administrators: added, changed, disabled. The last owner who may sign in stays.
+//! Administrators: create, edit, disable and enable. The last owner who can sign in cannot be disabled or given another
+//! role.
 
 use serde_json::json;
 
-use super::sign_in::end_all;
+use super::{sign_in::end_all_sessions, throttle};
 use crate::{
     crypto::{OpaqueSecret, PasswordHash},
     domain::{
@@ -12,7 +13,7 @@ use crate::{
     },
     service::{
         Services,
-        core::{act::Act, caller::Caller, policy::Action, throttle},
+        core::{act::Act, caller::Caller, policy::Action},
     },
     store::{
         names::Named,
@@ -20,26 +21,27 @@ use crate::{
     },
 };
 
-/// What is needed to add an administrator.
+/// A new administrator.
 #[derive(Clone, Debug)]
 pub struct NewAdministrator {
-    /// Unique name to sign in with.
+    /// The unique username.
     pub username: Username,
-    /// What the console calls them.
+    /// The name that the console shows.
     pub display_name: String,
-    /// What they may do.
+    /// The role.
     pub role: Role,
-    /// What they sign in with.
+    /// The password.
     pub password: NewPassword,
 }
 
 pub(in crate::service) const NOT_FOUND: Error = Error::NotFound("Administrator");
-const LAST_OWNER: Error = Error::Refused("This is the last owner who can sign in; make somebody else an owner first");
+const LAST_OWNER: Error =
+    Error::Refused("This is the last owner who can sign in. Give another administrator the owner role first");
 
-/// Adds an administrator.
+/// Creates an administrator.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the username is taken; [`Error::ProofNeeded`].
+/// [`Error::Conflict`] if the username is taken; [`Error::ProofNeeded`].
 pub async fn create(services: &Services, caller: &Caller, new: NewAdministrator) -> Result<AdministratorId> {
     services.permit(caller, Action::ManageAdministrators).await?;
     let password = PasswordHash::of(&services.passwords, &services.env, new.password).await?;
@@ -85,13 +87,13 @@ pub(in crate::service) async fn add(
     Ok(())
 }
 
-/// Makes up a password that nobody guesses.
+/// Generates a random password.
 #[must_use]
 pub fn generate_password(services: &Services) -> OpaqueSecret {
     OpaqueSecret::for_people(&services.env)
 }
 
-/// Every administrator, by username.
+/// Returns all administrators, sorted by username.
 ///
 /// # Errors
 /// [`Error::Denied`] unless the caller is an owner.
@@ -100,7 +102,7 @@ pub async fn list(services: &Services, caller: &Caller) -> Result<Vec<Administra
     administrators::list(services.store.read().await?.conn()).await
 }
 
-/// One administrator.
+/// Returns an administrator.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -109,7 +111,7 @@ pub async fn get(services: &Services, caller: &Caller, id: AdministratorId) -> R
     administrators::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// The administrator with this username.
+/// Returns the administrator with this username.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -119,7 +121,7 @@ pub async fn by_username(services: &Services, caller: &Caller, username: &Userna
     found.map(|(person, _)| person).ok_or(NOT_FOUND)
 }
 
-/// Who has this username; for whoever reads the audit log, which names administrators too.
+/// Returns the ID of the administrator with this username, for readers of the audit log.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -129,7 +131,7 @@ pub async fn id_of(services: &Services, caller: &Caller, username: &Username) ->
     Ok(found.map(|(person, _)| person.id))
 }
 
-/// Changes what an administrator is called and may do. A change of role bites on their next request.
+/// Edits an administrator. A new role takes effect on the administrator's next request.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Refused`] for the last owner; [`Error::ProofNeeded`].
@@ -148,7 +150,7 @@ pub async fn update(
                     return Ok(());
                 }
                 if role != Role::Owner {
-                    keep_an_owner(act, &person).await?;
+                    require_other_owner(act, &person).await?;
                 }
                 let changes = Changes::of([
                     ("display_name", person.display_name.as_str(), display_name.as_str()),
@@ -164,10 +166,10 @@ pub async fn update(
         .await
 }
 
-/// Keeps an administrator from signing in, and ends their sessions.
+/// Disables an administrator and ends their sessions.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Refused`] for oneself and the last owner; [`Error::ProofNeeded`].
+/// [`Error::NotFound`]; [`Error::Refused`] for the caller and for the last owner; [`Error::ProofNeeded`].
 pub async fn disable(services: &Services, caller: &Caller, id: AdministratorId) -> Result<()> {
     services
         .change(caller, Action::ManageAdministrators, move |act| {
@@ -179,10 +181,10 @@ pub async fn disable(services: &Services, caller: &Caller, id: AdministratorId) 
                 if !person.is_enabled() {
                     return Ok(());
                 }
-                keep_an_owner(act, &person).await?;
+                require_other_owner(act, &person).await?;
                 (person.disabled_at, person.updated_at) = (Some(act.now), act.now);
                 administrators::update(act.conn(), &person).await?;
-                end_all(act, id).await?;
+                end_all_sessions(act, id).await?;
                 let details = json!({ "username": person.username.as_str() });
                 act.audit(AuditAction::AdministratorDisabled, Resource::Administrator(id), None, details);
                 Ok(())
@@ -191,7 +193,7 @@ pub async fn disable(services: &Services, caller: &Caller, id: AdministratorId) 
         .await
 }
 
-/// Lets an administrator sign in again.
+/// Enables a disabled administrator.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::ProofNeeded`].
@@ -213,8 +215,9 @@ pub async fn enable(services: &Services, caller: &Caller, id: AdministratorId) -
         .await
 }
 
-/// Sets another administrator's password, ends their sessions, and clears the wrong tries that make the account wait. With
-/// `every_factor`, also removes their other factors, so that somebody who lost one can sign in again.
+/// Sets another administrator's password, ends their sessions, and clears their failed sign-in attempts. With
+/// `every_factor`, also removes their second factors and passkeys, so that an administrator who lost them can sign in
+/// again.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::ProofNeeded`].
@@ -242,7 +245,7 @@ pub async fn reset_password(
                     (person.totp_enabled_at, person.updated_at) = (None, now);
                     administrators::update(act.conn(), &person).await?;
                 }
-                end_all(act, id).await?;
+                end_all_sessions(act, id).await?;
                 let details =
                     json!({ "username": person.username.as_str(), "reset": true, "factors_removed": every_factor });
                 act.audit(AuditAction::PasswordChanged, Resource::Administrator(id), None, details);
@@ -256,8 +259,8 @@ pub(in crate::service) async fn find(act: &mut Act<'_>, id: AdministratorId) -> 
     administrators::find(act.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// Refuses to take away the last owner who may sign in: nobody could manage administrators again.
-async fn keep_an_owner(act: &mut Act<'_>, person: &Administrator) -> Result<()> {
+/// Rejects a change that would leave no owner who can sign in, because nobody could manage administrators then.
+async fn require_other_owner(act: &mut Act<'_>, person: &Administrator) -> Result<()> {
     let is_owner = person.role == Role::Owner && person.is_enabled();
     if is_owner && !administrators::has_other_owner(act.conn(), person.id).await? {
         return Err(LAST_OWNER);

@@ -1,4 +1,4 @@
-//! Second factors: an authenticator app, and recovery codes for when it is lost.
+//! Second factors: an authenticator app, and recovery codes in case it is lost.
 
 use serde_json::json;
 
@@ -7,6 +7,7 @@ pub use crate::crypto::TotpSecret;
 use super::{
     administrators::find,
     sign_in::{Pending, Proof},
+    throttle::{Throttle, run_to_completion},
 };
 use crate::{
     crypto::{MasterKey, OpaqueSecret},
@@ -19,7 +20,6 @@ use crate::{
         core::{
             caller::{Caller, Origin},
             policy::Action,
-            throttle::{Throttle, to_the_end},
         },
     },
     store::people::{
@@ -28,21 +28,21 @@ use crate::{
     },
 };
 
-/// How many recovery codes there are at first.
+/// Number of recovery codes in a new set.
 pub const RECOVERY_CODES: usize = 10;
 
 const NO_MASTER_KEY: Error = Error::Refused("Authenticator apps need MASTER_KEY or MASTER_KEY_FILE to be set");
 
-/// How the administrator who asks proves who they are besides the password.
+/// The second factors of an administrator.
 #[derive(Clone, Copy, Debug)]
 pub struct Overview {
-    /// Whether an authenticator app is asked for a code.
+    /// Whether an authenticator app is set up.
     pub totp: bool,
-    /// Recovery codes that were not used yet.
+    /// Number of unused recovery codes.
     pub recovery_codes_left: i64,
 }
 
-/// What the administrator who asks has.
+/// Returns the caller's own second factors.
 ///
 /// # Errors
 /// When the database fails.
@@ -54,16 +54,16 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
     Ok(Overview { totp, recovery_codes_left: factors::recovery_codes_left(read.conn(), id).await? })
 }
 
-/// Checks a code of the authenticator, or a recovery code, of somebody who gave the right password.
+/// Checks an authenticator code or a recovery code after a correct password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+/// [`AuthFailure::WrongCredentials`], which is recorded; [`Error::RateLimited`] after too many failures.
 pub async fn check_code(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
     let (services, origin, pending, code) = (services.clone(), origin.clone(), *pending, code.to_owned());
-    to_the_end(async move { judge(&services, &origin, &pending, &code).await }).await
+    run_to_completion(async move { check(&services, &origin, &pending, &code).await }).await
 }
 
-async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
+async fn check(services: &Services, origin: &Origin, pending: &Pending, code: &str) -> Result<Proof> {
     let id = pending.administrator();
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.filter(crate::domain::Administrator::is_enabled);
@@ -71,7 +71,7 @@ async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &s
     let totp = factors::totp(read.conn(), id).await?;
     drop(read);
     let throttle = Throttle::of(origin, Some(&person.username));
-    let counted = throttle.count(services, Some(id)).await?;
+    let attempt = throttle.count(services, Some(id)).await?;
     let secret = match (&services.master_key, totp) {
         (Some(master), Some(totp)) => Some(open(master, id, &totp)?),
         _ => None,
@@ -79,20 +79,20 @@ async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &s
     let now = services.env.now();
     let step = secret.and_then(|secret| secret.step_of(code, now));
     let recovery = OpaqueSecret::typed(code).hash();
-    let (env, from) = (services.env.clone(), origin.clone());
+    let (env, sender) = (services.env.clone(), origin.clone());
     let method = services
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let (method, fresh) = match step {
+                let (method, is_valid) = match step {
                     Some(step) => ("authenticator", factors::use_totp_step(tx.conn(), id, step).await?),
                     None => ("recovery code", factors::use_recovery_code(tx.conn(), id, recovery, now).await?),
                 };
-                if fresh {
-                    counted.forgive(tx).await?;
+                if is_valid {
+                    attempt.forgive(tx).await?;
                 }
-                if fresh && step.is_none() {
-                    // Whether or not a session begins: a code that is gone has a record that tells where it went.
+                if is_valid && step.is_none() {
+                    // A used code gets a record even if no session begins.
                     let left = factors::recovery_codes_left(tx.conn(), id).await?;
                     tx.audit(Event {
                         id: env.uuid(),
@@ -102,12 +102,12 @@ async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &s
                         action: AuditAction::FactorChanged,
                         resource: Some(Resource::Administrator(id)),
                         details: json!({ "factor": "recovery codes", "change": "used", "left": left }),
-                        ip: from.ip,
+                        ip: sender.ip,
                         success: true,
-                        request_id: from.request_id,
+                        request_id: sender.request_id,
                     });
                 }
-                Ok(fresh.then_some(method))
+                Ok(is_valid.then_some(method))
             })
         })
         .await?;
@@ -117,11 +117,11 @@ async fn judge(services: &Services, origin: &Origin, pending: &Pending, code: &s
     }
 }
 
-/// Begins with a new authenticator: makes its secret, which counts once [`enable_totp`] was given a code of it. Until then the
-/// session keeps it, sealed for the administrator who asks.
+/// Generates the secret of a new authenticator, and the same secret sealed for the caller's session. It takes effect
+/// once [`enable_totp`] has checked a code.
 ///
 /// # Errors
-/// [`Error::Refused`] where nothing can seal it; [`Error::ProofNeeded`].
+/// [`Error::Refused`] without a master key; [`Error::ProofNeeded`].
 pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecret, Vec<u8>)> {
     services.permit(caller, Action::ManageFactors).await?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
@@ -130,14 +130,15 @@ pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecre
     Ok((secret, sealed))
 }
 
-/// Opens what [`new_totp`] sealed; `None` when it was sealed for somebody else, or under another key.
+/// Opens a secret that [`new_totp`] sealed. Returns `None` if it was sealed for another administrator or under another
+/// key.
 #[must_use]
 pub fn open_new_totp(services: &Services, caller: &Caller, sealed: &[u8]) -> Option<TotpSecret> {
     let (master, id) = (services.master_key.as_ref()?, caller.administrator()?);
     TotpSecret::open(master, &id.to_string(), sealed).ok()
 }
 
-/// Takes an authenticator in use that gave a right code; returns fresh recovery codes.
+/// Sets up an authenticator whose code is correct. Returns new recovery codes.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a wrong code; [`Error::ProofNeeded`].
@@ -148,8 +149,12 @@ pub async fn enable_totp(
     code: &str,
 ) -> Result<Vec<OpaqueSecret>> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
-    let wrong =
-        || Error::field(&["code"], Invalid::new("code_wrong", "This is not the app's present code; try the next"));
+    let wrong = || {
+        Error::field(
+            &["code"],
+            Invalid::new("code_wrong", "The code is not correct. Enter the code that the app shows now"),
+        )
+    };
     let last_step = secret.step_of(code, services.env.now()).ok_or_else(wrong)?;
     let sealed_secret = seal(services, id, secret)?;
     let codes = new_codes(services);
@@ -171,7 +176,7 @@ pub async fn enable_totp(
     Ok(codes)
 }
 
-/// Makes recovery codes in place of those there are.
+/// Replaces the caller's recovery codes with new ones.
 ///
 /// # Errors
 /// [`Error::Refused`] without an authenticator; [`Error::ProofNeeded`].
@@ -183,7 +188,7 @@ pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Resul
         .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
                 if factors::totp(act.conn(), id).await?.is_none() {
-                    return Err(Error::Refused("Recovery codes stand in for an authenticator app; add one first"));
+                    return Err(Error::Refused("Recovery codes replace an authenticator app. Add an app first"));
                 }
                 factors::put_recovery_codes(act.conn(), id, &hashes).await?;
                 let details = json!({ "factor": "recovery codes", "change": "renewed" });
@@ -195,7 +200,7 @@ pub async fn renew_recovery_codes(services: &Services, caller: &Caller) -> Resul
     Ok(codes)
 }
 
-/// Stops to ask for codes.
+/// Removes the caller's authenticator.
 ///
 /// # Errors
 /// [`Error::ProofNeeded`].

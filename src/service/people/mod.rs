@@ -7,3 +7,4 @@ pub mod passkeys;
 pub mod sessions;
 pub mod setup;
 pub mod sign_in;
+pub(super) mod throttle;

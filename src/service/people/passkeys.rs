@@ -1,7 +1,7 @@
-//! Passkeys (W3C Web Authentication Level 3): alone they sign in, as whoever holds one also unlocked it; and they prove
-//! again who somebody is.
+//! Passkeys (W3C Web Authentication Level 3). A passkey signs in without a second factor, because its holder must
+//! unlock it. It can also confirm the identity of an administrator who is signed in.
 //!
-//! A ceremony has two halves. The state between them is for the session and for nobody else, and counts once.
+//! A ceremony has two steps. The state between them belongs in the session, and is valid once.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -10,7 +10,11 @@ use webauthn_rs::prelude::{
     PasskeyRegistration, PublicKeyCredential, RegisterPublicKeyCredential, Webauthn, WebauthnBuilder,
 };
 
-use super::{administrators::find, sign_in::Proof};
+use super::{
+    administrators::find,
+    sign_in::Proof,
+    throttle::{Attempt, Throttle, run_to_completion},
+};
 use crate::{
     domain::{
         Administrator, AdministratorId, AuthFailure, Error, Invalid, PasskeyId, Result,
@@ -22,23 +26,23 @@ use crate::{
         core::{
             caller::{Caller, Origin},
             policy::Action,
-            throttle::{Throttle, to_the_end},
         },
     },
     store::people::{administrators, factors},
 };
 
-const UNAVAILABLE: Error = Error::Refused("Passkeys need a PUBLIC_URL with a host name, by https or on localhost");
+const UNAVAILABLE: Error =
+    Error::Refused("Passkeys need a PUBLIC_URL with a host name that uses https or is localhost");
 
-/// The first half of a ceremony: what the browser is asked, and what the session keeps until it answers.
+/// A ceremony that has begun.
 pub struct Begun {
-    /// For `navigator.credentials`.
+    /// The options for `navigator.credentials`.
     pub options: Value,
-    /// For the session.
+    /// The state for the session.
     pub state: String,
 }
 
-/// Whether browsers offer passkeys for the public URL: not for an address in place of a name.
+/// Returns true if browsers support passkeys for the public URL. They do not for an IP address.
 #[must_use]
 pub fn are_available(services: &Services) -> bool {
     webauthn(services).is_ok()
@@ -51,11 +55,11 @@ fn webauthn(services: &Services) -> Result<Webauthn> {
         return Err(UNAVAILABLE);
     }
     let builder = WebauthnBuilder::new(host, &url).map_err(|_| UNAVAILABLE)?;
-    // A forwarded port is still this machine.
+    // Any port, because localhost may be a forwarded port.
     builder.rp_name("AIMS").allow_any_port(host == "localhost").build().map_err(|_| UNAVAILABLE)
 }
 
-/// The passkeys of the administrator who asks.
+/// Returns the caller's own passkeys.
 ///
 /// # Errors
 /// When the database fails.
@@ -66,10 +70,10 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Vec<Passkey>> {
     Ok(found.into_iter().map(|(passkey, _)| passkey).collect())
 }
 
-/// Begins to register a passkey.
+/// Begins the registration of a passkey.
 ///
 /// # Errors
-/// [`Error::ProofNeeded`]; [`Error::Refused`] where there can be none.
+/// [`Error::ProofNeeded`]; [`Error::Refused`] if passkeys are not available.
 pub async fn begin_registration(services: &Services, caller: &Caller) -> Result<Begun> {
     services.permit(caller, Action::ManageFactors).await?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
@@ -81,7 +85,7 @@ pub async fn begin_registration(services: &Services, caller: &Caller) -> Result<
     let begun = webauthn(services)?.start_passkey_registration(id.0, username, name, Some(exclude));
     let (options, state): (CreationChallengeResponse, _) = begun.map_err(defect)?;
     let mut options = json!(options);
-    // Only a passkey that the device can find by itself signs in without a username.
+    // Only a discoverable passkey can sign in without a username.
     if let Some(selection) = options.pointer_mut("/publicKey/authenticatorSelection").and_then(Value::as_object_mut) {
         selection.insert("residentKey".to_owned(), json!("required"));
         selection.insert("requireResidentKey".to_owned(), json!(true));
@@ -89,24 +93,24 @@ pub async fn begin_registration(services: &Services, caller: &Caller) -> Result<
     Ok(Begun { options, state: serde_json::to_string(&state).map_err(defect)? })
 }
 
-/// Registers the passkey that the browser made.
+/// Registers the passkey that the browser created.
 ///
 /// # Errors
-/// [`Error::Invalid`] for an answer that does not fit; [`Error::Conflict`] when it is registered already;
+/// [`Error::Invalid`] for an invalid response; [`Error::Conflict`] if the passkey is already registered;
 /// [`Error::ProofNeeded`].
 pub async fn finish_registration(
     services: &Services,
     caller: &Caller,
     state: &str,
     name: String,
-    answer: &str,
+    response: &str,
 ) -> Result<()> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
-    let unfit =
-        || Error::field(&["credential"], Invalid::new("credential", "The passkey could not be read; try again"));
-    let state: PasskeyRegistration = serde_json::from_str(state).map_err(|_| unfit())?;
-    let answer: RegisterPublicKeyCredential = serde_json::from_str(answer).map_err(|_| unfit())?;
-    let credential = webauthn(services)?.finish_passkey_registration(&answer, &state).map_err(|_| unfit())?;
+    let invalid =
+        || Error::field(&["credential"], Invalid::new("credential", "The passkey could not be read. Try again"));
+    let state: PasskeyRegistration = serde_json::from_str(state).map_err(|_| invalid())?;
+    let response: RegisterPublicKeyCredential = serde_json::from_str(response).map_err(|_| invalid())?;
+    let credential = webauthn(services)?.finish_passkey_registration(&response, &state).map_err(|_| invalid())?;
     let text = serde_json::to_string(&credential).map_err(defect)?;
     let passkey_id = PasskeyId(services.env.uuid());
     services
@@ -117,7 +121,7 @@ pub async fn finish_registration(
                 let passkey =
                     Passkey { id: passkey_id, administrator: id, name, created_at: act.now, last_used_at: None };
                 if !factors::insert_passkey(act.conn(), &passkey, credential.cred_id().as_ref(), &text).await? {
-                    return Err(Error::Conflict("This passkey is registered already".into()));
+                    return Err(Error::Conflict("This passkey is already registered".into()));
                 }
                 act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
                 Ok(())
@@ -126,7 +130,7 @@ pub async fn finish_registration(
         .await
 }
 
-/// Removes a passkey of the administrator who asks.
+/// Removes one of the caller's own passkeys.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::ProofNeeded`].
@@ -146,62 +150,74 @@ pub async fn remove(services: &Services, caller: &Caller, passkey: PasskeyId) ->
         .await
 }
 
-/// Begins to ask for a passkey of whoever it may be.
+/// Begins a sign-in with a passkey.
 ///
 /// # Errors
-/// [`Error::Refused`] where there can be none.
+/// [`Error::Refused`] if passkeys are not available.
 pub fn begin_sign_in(services: &Services) -> Result<Begun> {
     let (options, state) = webauthn(services)?.start_discoverable_authentication().map_err(defect)?;
     let mut options = json!(options);
-    // The page asks when its button is pressed, not while a name is typed.
+    // The page asks when its button is pressed, not while a username is typed.
     if let Some(members) = options.as_object_mut() {
         members.remove("mediation");
     }
     Ok(Begun { options, state: serde_json::to_string(&state).map_err(defect)? })
 }
 
-/// Checks the passkey of whoever it may be.
+/// Checks the passkey of a sign-in.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
-pub async fn finish_sign_in(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
-    let (services, origin, state, answer) = (services.clone(), origin.clone(), state.to_owned(), answer.to_owned());
-    to_the_end(async move { judge_any(&services, &origin, &state, &answer).await }).await
+/// [`AuthFailure::WrongCredentials`], which is recorded; [`Error::RateLimited`] after too many failures.
+pub async fn finish_sign_in(services: &Services, origin: &Origin, state: &str, response: &str) -> Result<Proof> {
+    let (services, origin) = (services.clone(), origin.clone());
+    let (state, response) = (state.to_owned(), response.to_owned());
+    run_to_completion(async move {
+        let throttle = Throttle::of(&origin, None);
+        let attempt = throttle.count(&services, None).await?;
+        let proof = check_discoverable(&services, &state, &response).await?;
+        conclude(&services, &origin, &throttle, attempt, None, proof).await
+    })
+    .await
 }
 
-async fn judge_any(services: &Services, origin: &Origin, state: &str, answer: &str) -> Result<Proof> {
-    let throttle = Throttle::of(origin, None);
-    let counted = throttle.count(services, None).await?;
-    match check_any(services, state, answer).await? {
+async fn conclude(
+    services: &Services,
+    origin: &Origin,
+    throttle: &Throttle,
+    attempt: Attempt,
+    person: Option<AdministratorId>,
+    proof: Option<Proof>,
+) -> Result<Proof> {
+    match proof {
         Some(proof) => {
-            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
+            services.store.write(|tx| Box::pin(attempt.take_back(tx))).await?;
             Ok(proof)
         }
-        None => throttle.refuse(services, origin, None, "passkey").await,
+        None => throttle.refuse(services, origin, person, "passkey").await,
     }
 }
 
-async fn check_any(services: &Services, state: &str, answer: &str) -> Result<Option<Proof>> {
+async fn check_discoverable(services: &Services, state: &str, response: &str) -> Result<Option<Proof>> {
     let webauthn = webauthn(services)?;
     let Ok(state) = serde_json::from_str::<DiscoverableAuthentication>(state) else { return Ok(None) };
-    let Ok(answer) = serde_json::from_str::<PublicKeyCredential>(answer) else { return Ok(None) };
-    let Ok((person, credential)) = webauthn.identify_discoverable_authentication(&answer) else { return Ok(None) };
+    let Ok(response) = serde_json::from_str::<PublicKeyCredential>(response) else { return Ok(None) };
+    let Ok((person, credential)) = webauthn.identify_discoverable_authentication(&response) else { return Ok(None) };
     let found = factors::passkey_by_credential(services.store.read().await?.conn(), credential).await?;
     let Some((passkey, stored)) = found.filter(|(passkey, _)| passkey.administrator.0 == person) else {
         return Ok(None);
     };
     let mut credential: Credential = serde_json::from_str(&stored).map_err(defect)?;
-    let Ok(result) = webauthn.finish_discoverable_authentication_v2(&answer, state, &credential) else {
+    let Ok(result) = webauthn.finish_discoverable_authentication_v2(&response, state, &credential) else {
         return Ok(None);
     };
     credential.update_credential(&result);
-    used(services, &passkey, &credential).await
+    record_use(services, &passkey, &credential).await
 }
 
-/// Begins to ask for a passkey of one administrator.
+/// Begins to confirm the identity of an administrator with a passkey.
 ///
 /// # Errors
-/// [`Error::Refused`] when they have none.
+/// [`Error::Refused`] if the administrator has no passkey.
 pub async fn begin_proof(services: &Services, id: AdministratorId) -> Result<Begun> {
     let present = credentials(&factors::passkeys(services.store.read().await?.conn(), id).await?)?;
     if present.is_empty() {
@@ -211,67 +227,56 @@ pub async fn begin_proof(services: &Services, id: AdministratorId) -> Result<Beg
     Ok(Begun { options: json!(options), state: serde_json::to_string(&state).map_err(defect)? })
 }
 
-/// Checks the passkey of one administrator.
+/// Checks the passkey of an administrator.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many.
+/// [`AuthFailure::WrongCredentials`], which is recorded; [`Error::RateLimited`] after too many failures.
 pub async fn finish_proof(
     services: &Services,
     origin: &Origin,
     id: AdministratorId,
     state: &str,
-    answer: &str,
+    response: &str,
 ) -> Result<Proof> {
-    let (services, origin, state, answer) = (services.clone(), origin.clone(), state.to_owned(), answer.to_owned());
-    to_the_end(async move { judge_of(&services, &origin, id, &state, &answer).await }).await
+    let (services, origin) = (services.clone(), origin.clone());
+    let (state, response) = (state.to_owned(), response.to_owned());
+    run_to_completion(async move {
+        let found = administrators::find(services.store.read().await?.conn(), id).await?;
+        let person = found.ok_or(AuthFailure::WrongCredentials)?;
+        let throttle = Throttle::of(&origin, Some(&person.username));
+        let attempt = throttle.count(&services, Some(id)).await?;
+        let proof = check_of(&services, id, &state, &response).await?;
+        conclude(&services, &origin, &throttle, attempt, Some(id), proof).await
+    })
+    .await
 }
 
-async fn judge_of(
-    services: &Services,
-    origin: &Origin,
-    id: AdministratorId,
-    state: &str,
-    answer: &str,
-) -> Result<Proof> {
-    let found = administrators::find(services.store.read().await?.conn(), id).await?;
-    let person = found.ok_or(AuthFailure::WrongCredentials)?;
-    let throttle = Throttle::of(origin, Some(&person.username));
-    let counted = throttle.count(services, Some(id)).await?;
-    match check_of(services, id, state, answer).await? {
-        Some(proof) => {
-            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
-            Ok(proof)
-        }
-        None => throttle.refuse(services, origin, Some(id), "passkey").await,
-    }
-}
-
-async fn check_of(services: &Services, id: AdministratorId, state: &str, answer: &str) -> Result<Option<Proof>> {
+async fn check_of(services: &Services, id: AdministratorId, state: &str, response: &str) -> Result<Option<Proof>> {
     let Ok(state) = serde_json::from_str::<PasskeyAuthentication>(state) else { return Ok(None) };
-    let Ok(answer) = serde_json::from_str::<PublicKeyCredential>(answer) else { return Ok(None) };
-    let Ok(result) = webauthn(services)?.finish_passkey_authentication(&answer, &state) else { return Ok(None) };
+    let Ok(response) = serde_json::from_str::<PublicKeyCredential>(response) else { return Ok(None) };
+    let Ok(result) = webauthn(services)?.finish_passkey_authentication(&response, &state) else { return Ok(None) };
     let found = factors::passkey_by_credential(services.store.read().await?.conn(), result.cred_id().as_ref()).await?;
     let Some((passkey, stored)) = found.filter(|(passkey, _)| passkey.administrator == id) else { return Ok(None) };
     let mut credential: Credential = serde_json::from_str(&stored).map_err(defect)?;
-    // The state holds the counter as it was when the ceremony began; another may have ended meanwhile.
+    // The state has the counter from the beginning of the ceremony. Another ceremony may have ended since.
     if result.counter() > 0 && !counts_up(&stored, result.counter()) {
         return Ok(None);
     }
     credential.update_credential(&result);
-    used(services, &passkey, &credential).await
+    record_use(services, &passkey, &credential).await
 }
 
-/// Whether a counter is beyond the one that is stored: one that is not may be that of a copy.
+/// Returns true if the counter is higher than the stored one. Otherwise, the passkey may have been cloned.
 fn counts_up(stored: &str, counter: u32) -> bool {
     let stored: Value = serde_json::from_str(stored).unwrap_or_default();
     stored.pointer("/cred/counter").and_then(Value::as_u64).is_some_and(|before| u64::from(counter) > before)
 }
 
-/// Writes down that a passkey was used, by somebody who may sign in.
-async fn used(services: &Services, passkey: &Passkey, credential: &Credential) -> Result<Option<Proof>> {
+/// Stores the use of a passkey. Returns `None` if the administrator is disabled.
+async fn record_use(services: &Services, passkey: &Passkey, credential: &Credential) -> Result<Option<Proof>> {
     let (id, person, now) = (passkey.id, passkey.administrator, services.env.now());
     let text = serde_json::to_string(credential).map_err(defect)?;
-    let may = services
+    let is_enabled = services
         .store
         .write(move |tx| {
             Box::pin(async move {
@@ -284,7 +289,7 @@ async fn used(services: &Services, passkey: &Passkey, credential: &Credential) -
             })
         })
         .await?;
-    Ok(may.then_some(Proof { administrator: person, method: "passkey", password_set_at: None }))
+    Ok(is_enabled.then_some(Proof { administrator: person, method: "passkey", password_set_at: None }))
 }
 
 fn credentials(stored: &[(Passkey, String)]) -> Result<Vec<Credential>> {

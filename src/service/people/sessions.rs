@@ -1,9 +1,10 @@
-//! Sessions of the console: begun by signing in, ended by signing out, by time, or by whoever they belong to.
+//! Console sessions. They begin at sign-in and end at sign-out, by timeout, or when the administrator revokes them.
 
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::throttle::FORGET_AFTER;
 use crate::{
     domain::{
         Administrator, AdministratorId, AuthFailure, Error, Result, SessionId,
@@ -15,9 +16,8 @@ use crate::{
         core::{
             caller::{AdministratorCaller, Caller, Origin, Principal},
             policy::Action,
-            throttle::FORGIVES,
         },
-        tokens::dpop::KEPT_LONGER,
+        tokens::dpop::CLOCK_SKEW_MARGIN,
     },
     store::{
         credentials::{api_keys, public_keys},
@@ -28,25 +28,27 @@ use crate::{
 
 pub use crate::store::people::sessions::Ending;
 
-/// The hash of what a session's cookie holds.
+/// The hash of the value of a session cookie.
 pub type KeyHash = [u8; 32];
 
-/// How exactly the last use of a session is kept: writing it down with every request would make every read a write.
+/// Minimum time between two updates of a session's last use. An update for every request would turn every read into a
+/// write.
 const TOUCH_EVERY: Duration = Duration::from_mins(1);
 
-/// How many rows of each kind are removed at once. What a savepoint may have to undo is kept in memory.
-const SWEPT_AT_ONCE: i64 = 500;
+/// Maximum number of rows of each kind that one transaction removes. Savepoints keep what they may have to undo in
+/// memory.
+const SWEEP_MAX: i64 = 500;
 
-/// Whoever is signed in with a session.
+/// An administrator who is signed in.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
-    /// As the one who acts.
+    /// The administrator as the caller of operations.
     pub caller: Caller,
-    /// As a person.
+    /// The administrator's account.
     pub administrator: Administrator,
 }
 
-/// Keeps a session of nobody yet; `false` when the key is taken.
+/// Creates a session without an administrator. Returns false if the key is taken.
 ///
 /// # Errors
 /// When the database fails.
@@ -58,7 +60,7 @@ pub async fn create(services: &Services, key: KeyHash, data: String) -> Result<b
         .await
 }
 
-/// Keeps what a session carries.
+/// Saves the data of a session.
 ///
 /// # Errors
 /// When the database fails.
@@ -66,7 +68,7 @@ pub async fn save(services: &Services, key: KeyHash, data: String) -> Result<()>
     services.store.write(move |tx| Box::pin(async move { sessions::save(tx.conn(), key, &data).await })).await
 }
 
-/// What a session carries that has not ended.
+/// Returns the data of a session, or `None` if it has ended.
 ///
 /// # Errors
 /// When the database fails.
@@ -75,7 +77,7 @@ pub async fn load(services: &Services, key: KeyHash) -> Result<Option<String>> {
     sessions::load(services.store.read().await?.conn(), key, oldest).await
 }
 
-/// Forgets a session that nobody signed in with.
+/// Removes a session without an administrator.
 ///
 /// # Errors
 /// When the database fails.
@@ -83,10 +85,10 @@ pub async fn remove(services: &Services, key: KeyHash) -> Result<()> {
     services.store.write(move |tx| Box::pin(async move { sessions::remove(tx.conn(), key).await })).await
 }
 
-/// Who is signed in with a session.
+/// Authenticates an administrator by their session.
 ///
 /// # Errors
-/// [`AuthFailure::NoSession`] when nobody is, or no longer.
+/// [`AuthFailure::NoSession`] if the session has ended or nobody is signed in with it.
 pub async fn authenticate(services: &Services, origin: Origin, key: KeyHash) -> Result<SignedIn> {
     let now = services.env.now();
     let found = sessions::by_key(services.store.read().await?.conn(), key, Oldest::at(now)).await?;
@@ -107,19 +109,19 @@ pub async fn authenticate(services: &Services, origin: Origin, key: KeyHash) -> 
     Ok(SignedIn { caller: Caller { principal: Principal::Administrator(person), origin }, administrator })
 }
 
-/// Whether the session of the administrator who asks still counts, and allows `action`: for whoever is answered bit by
-/// bit, over a long time.
+/// Returns true if the caller's session is still valid and its role allows `action`. For responses that stream over a
+/// long time.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn is_alive(services: &Services, caller: &Caller, action: Action) -> Result<bool> {
+pub async fn is_valid(services: &Services, caller: &Caller, action: Action) -> Result<bool> {
     let Some(session) = caller.session() else { return Ok(false) };
     let oldest = Oldest::at(services.env.now());
     let found = sessions::signed_in(services.store.read().await?.conn(), session, oldest).await?;
     Ok(found.is_some_and(|found| found.administrator.role >= action.demands_role()))
 }
 
-/// The sessions of the administrator who asks, last used first.
+/// Returns the caller's own sessions, most recently used first.
 ///
 /// # Errors
 /// When the database fails.
@@ -129,7 +131,7 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Vec<Session>> {
     sessions::of(services.store.read().await?.conn(), person, Oldest::at(services.env.now())).await
 }
 
-/// Ends sessions of the administrator who asks; tells how many.
+/// Ends some of the caller's own sessions. Returns how many.
 ///
 /// # Errors
 /// When the database fails.
@@ -150,7 +152,7 @@ pub async fn end_own(services: &Services, caller: &Caller, ending: Ending) -> Re
         .await
 }
 
-/// How many sessions of an administrator there are.
+/// Returns the number of sessions of an administrator.
 ///
 /// # Errors
 /// When the database fails.
@@ -160,23 +162,23 @@ pub async fn count_of(services: &Services, caller: &Caller, person: Administrato
     Ok(sessions::of(services.store.read().await?.conn(), person, oldest).await?.len())
 }
 
-/// Removes what has ended, and counts that are no longer shown, a little at a time, so that nobody waits long for the database.
-/// For the background.
+/// Removes sessions, failures, usage counts and tokens that have expired, in small transactions so that other writes do
+/// not wait long. For a background task.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn sweep(services: &Services) -> Result<()> {
     let now = services.env.now();
-    let (oldest, forgiven) = (Oldest::at(now), now.minus(FORGIVES));
-    let expired = now.minus(KEPT_LONGER);
+    let (oldest, forgotten) = (Oldest::at(now), now.minus(FORGET_AFTER));
+    let expired = now.minus(CLOCK_SKEW_MARGIN);
     loop {
         let removing = services.store.write(move |tx| {
             Box::pin(async move {
-                let mut removed = sessions::sweep(tx.conn(), oldest, forgiven, SWEPT_AT_ONCE).await?;
-                removed += api_keys::forget_old_uses(tx.conn(), now, SWEPT_AT_ONCE).await?;
-                removed += public_keys::forget_spent(tx.conn(), expired, SWEPT_AT_ONCE).await?;
-                removed += revoked_tokens::forget_expired(tx.conn(), expired, SWEPT_AT_ONCE).await?;
-                Ok(removed + delegated_tokens::forget_expired(tx.conn(), expired, SWEPT_AT_ONCE).await?)
+                let mut removed = sessions::sweep(tx.conn(), oldest, forgotten, SWEEP_MAX).await?;
+                removed += api_keys::forget_old_uses(tx.conn(), now, SWEEP_MAX).await?;
+                removed += public_keys::forget_spent(tx.conn(), expired, SWEEP_MAX).await?;
+                removed += revoked_tokens::forget_expired(tx, expired, SWEEP_MAX).await?;
+                Ok(removed + delegated_tokens::forget_expired(tx.conn(), expired, SWEEP_MAX).await?)
             })
         });
         if removing.await? == 0 {

@@ -1,4 +1,4 @@
-//! The first owner: made once, by whoever holds the setup link that the host's operator was given.
+//! Setup of the first owner, with a link that only the operator of the host gets.
 
 use std::time::Duration;
 
@@ -16,18 +16,19 @@ use crate::{
         core::{
             caller::{Caller, Origin},
             policy::Action,
-            refusals::By,
+            refusals::Refused,
         },
     },
     store::people::administrators,
 };
 
-/// How long a setup link counts.
+/// How long a setup link is valid.
 pub const LINK_LIFE: Duration = Duration::from_hours(1);
 
 const GONE: Error = Error::NotFound("Setup link");
 
-/// Makes a setup link's token while there is no administrator; one that was made before no longer counts.
+/// Creates the token of a setup link, which replaces any earlier one. Returns `None` if there is already an
+/// administrator.
 ///
 /// # Errors
 /// When the database fails.
@@ -50,7 +51,7 @@ pub async fn make_token(services: &Services) -> Result<Option<OpaqueSecret>> {
     Ok(made.then_some(secret))
 }
 
-/// Whether there is an administrator already.
+/// Returns true if there is an administrator.
 ///
 /// # Errors
 /// When the database fails.
@@ -58,10 +59,10 @@ pub async fn is_done(services: &Services) -> Result<bool> {
     administrators::any(services.store.read().await?.conn()).await
 }
 
-/// Whether a setup link counts. One that does not is refused on the record.
+/// Checks that a setup link is valid. A refusal is recorded.
 ///
 /// # Errors
-/// [`Error::Denied`] for a token that was never given out or has expired; [`Error::NotFound`] once it was used.
+/// [`Error::Denied`] for an unknown or expired token; [`Error::NotFound`] once setup is complete.
 pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<()> {
     let mut read = services.store.read().await?;
     let found = administrators::setup_token(read.conn(), OpaqueSecret::hash_of(token)).await?;
@@ -72,11 +73,11 @@ pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<
         _ => drop(read),
     }
     let details = json!({ "reason": "invalid_setup_link" });
-    services.record_refusal(AuditAction::AuthFailed, origin, By::NOBODY, None, details).await?;
+    services.record_refusal(AuditAction::AuthFailed, origin, Refused::UNKNOWN, None, details).await?;
     Err(Denial::SetupLink.into())
 }
 
-/// Makes the first owner, and uses up the link.
+/// Creates the first owner. The setup link cannot be used again.
 ///
 /// # Errors
 /// As [`check`].

@@ -1,18 +1,20 @@
-//! Signing in to the console, and proving again who one is: with a password, and a second factor where there is one.
+//! Sign-in to the console with a password and, if one is set up, a second factor. Also asks an administrator who is
+//! signed in to confirm their identity.
 //!
-//! Nobody is told whether a username exists: the answer, its time and its limits are the same.
+//! The response does not reveal whether a username exists: its content, its time and its limits are the same.
 //!
-//! This also holds when the password line is full. Tries from a network that some administrator signed in from then get a reserved
-//! place, whatever the username. All other tries are held back and answered "unavailable" after `HELD_BACK_FOR`; only a right
-//! password is answered sooner, with success. While a try is held back, the password of an existing account is checked in the
-//! separate lane, so strangers who try made-up names do not lock its owner out while [`crate::crypto::PasswordLine`] has places for tries that are
-//! held back. This does not reveal which accounts exist:
+//! This is also true when the password line is full. Then attempts from a network that some administrator has signed in
+//! from get a reserved place, whatever the username. All other attempts are held back and get the response
+//! "unavailable" after `HELD_BACK_FOR`; only a correct password gets its response sooner. While an attempt is held
+//! back, the password of an existing account is checked in the separate lane. So strangers who try unknown names do not
+//! lock out the owner of an account while [`crate::crypto::PasswordQueue`] has places for attempts that are held back.
+//! This does not reveal which accounts exist:
 //!
-//! - A wrong password for an account and any password for a made-up name get the same answer at the same moment.
-//! - Both are counted alike, before anything is checked, so both have to wait after as many tries.
-//! - The lane checks a made-up name whenever it would be idle, so it is as busy with such names as with accounts, and one check in
-//!   it slows down nothing that a stranger could measure.
-//! - Whether a place is left depends on how many tries there are, not on their names.
+//! - A wrong password for an account and any password for an unknown name get the same response at the same time.
+//! - Both are counted alike, before anything is checked, so both have to wait after the same number of attempts.
+//! - The lane checks an unknown name whenever it would be idle. So it is as busy with such names as with accounts, and
+//!   a single check slows down nothing that a stranger could measure.
+//! - Whether a place is left depends on the number of attempts, not on their names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +23,10 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
-use super::sessions::KeyHash;
+use super::{
+    sessions::KeyHash,
+    throttle::{Attempt, Throttle, is_known_network, run_to_completion},
+};
 use crate::{
     crypto::{PasswordHash, PasswordPlace},
     domain::{
@@ -36,7 +41,6 @@ use crate::{
             act::Act,
             caller::{Caller, Origin},
             policy::Action,
-            throttle::{Throttle, Try, is_known_network, to_the_end},
         },
     },
     store::people::{
@@ -45,28 +49,28 @@ use crate::{
     },
 };
 
-/// How long a right password waits for its second factor.
+/// Time between a correct password and its second factor.
 const SECOND_FACTOR_WITHIN: Duration = Duration::from_mins(5);
 
-/// Time from the arrival of a held-back try to its answer. Longer than a few checks take.
+/// Time from the arrival of an attempt that is held back to its response. Longer than a few checks take.
 const HELD_BACK_FOR: Duration = Duration::from_secs(3);
 
-/// What a right password led to.
+/// The outcome of a correct password.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Nothing more is needed.
+    /// The identity is proved.
     Proved(Proof),
     /// A second factor is needed.
     SecondFactor(Pending),
 }
 
-/// Somebody gave the right password and still owes the second factor: for the session, and for nobody else.
+/// A sign-in whose password was correct and whose second factor is missing. Belongs in the session and nowhere else.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Pending {
     administrator: Uuid,
-    /// When the password that was given was set, in microseconds since the epoch: another one than that counts for nothing.
+    /// When the password was set, in microseconds since the epoch.
     password_set_at: i64,
-    /// When it was given, in microseconds since the epoch.
+    /// When the password was checked, in microseconds since the epoch.
     given_at: i64,
 }
 
@@ -76,22 +80,22 @@ impl Pending {
         Self { administrator: person.id.0, password_set_at, given_at }
     }
 
-    /// Who gave the password.
+    /// Returns the administrator who signs in.
     #[must_use]
     pub const fn administrator(&self) -> AdministratorId {
         AdministratorId(self.administrator)
     }
 
-    /// When the password that was given was set.
+    /// Returns when the password was set.
     pub(in crate::service) const fn password_set_at(&self) -> Timestamp {
         Timestamp::from_micros(self.password_set_at)
     }
 
-    /// Whether it still counts: the password was given at most 5 minutes ago, and is still the same.
+    /// Returns true if the password was checked at most 5 minutes ago and has not been changed since.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn counts(&self, services: &Services) -> Result<bool> {
+    pub async fn is_valid(&self, services: &Services) -> Result<bool> {
         let given_at = Timestamp::from_micros(self.given_at);
         if services.env.now() > given_at.plus(SECOND_FACTOR_WITHIN) {
             return Ok(false);
@@ -101,12 +105,13 @@ impl Pending {
     }
 }
 
-/// Somebody proved who they are. Made only here and by the other factors.
+/// A proof of an administrator's identity. Only this module, [`super::factors`], [`super::passkeys`] and
+/// [`super::setup`] create one.
 #[derive(Debug)]
 pub struct Proof {
     pub(in crate::service) administrator: AdministratorId,
     pub(in crate::service) method: &'static str,
-    /// When the password was set that this rests on; `None` where it rests on none.
+    /// When the password that was used was set; `None` without a password.
     pub(in crate::service) password_set_at: Option<Timestamp>,
 }
 
@@ -120,8 +125,8 @@ impl Proof {
 /// Checks a username and a password.
 ///
 /// # Errors
-/// [`AuthFailure::WrongCredentials`], on the record; [`Error::RateLimited`] after too many; [`Error::Unavailable`] if too many
-/// others sign in.
+/// [`AuthFailure::WrongCredentials`], which is recorded; [`Error::RateLimited`] after too many failures;
+/// [`Error::Unavailable`] if too many others sign in.
 pub async fn with_password(services: &Services, origin: &Origin, username: &str, password: String) -> Result<Outcome> {
     let (services, origin, username) = (services.clone(), origin.clone(), Username::parse(username).ok());
     let place = match services.passwords.place() {
@@ -130,13 +135,13 @@ pub async fn with_password(services: &Services, origin: &Origin, username: &str,
     };
     match place {
         Some(place) => {
-            to_the_end(async move { judge(&services, &origin, username.as_ref(), password, place).await }).await
+            run_to_completion(async move { check(&services, &origin, username.as_ref(), password, place).await }).await
         }
         None => hold_back(services, origin, username, password).await,
     }
 }
 
-async fn judge(
+async fn check(
     services: &Services,
     origin: &Origin,
     username: Option<&Username>,
@@ -146,36 +151,36 @@ async fn judge(
     let (person, hash) = find(services, username).await?;
     let id = person.as_ref().map(|person| person.id);
     let throttle = Throttle::of(origin, username);
-    throttle.admit(services, id).await?;
     let turn = place.turn().await?;
-    let counted = throttle.count(services, id).await?;
-    let right = hash.matches(password, turn).await?;
-    conclude(services, origin, &throttle, counted, person, right).await
+    let attempt = throttle.count(services, id).await?;
+    let is_correct = hash.matches(password, turn).await?;
+    conclude(services, origin, &throttle, attempt, person, is_correct).await
 }
 
-/// Answers a try when the line is full: see the module documentation.
+/// Handles an attempt when the line is full: see the module documentation.
 async fn hold_back(
     services: Services,
     origin: Origin,
     username: Option<Username>,
     password: String,
 ) -> Result<Outcome> {
-    // Kept by both: a client that hangs up must not make room for further work, and one that waits takes a place.
+    // Both the check and the response keep the place: a client that disconnects must not make room for more work, and a
+    // client that waits for its response still takes a place.
     let place = Arc::new(services.passwords.place_held_back().ok_or(Error::Unavailable(None))?);
-    let answer_at = Instant::now() + HELD_BACK_FOR;
+    let respond_at = Instant::now() + HELD_BACK_FOR;
     let kept = place.clone();
-    let judging =
-        to_the_end(async move { judge_held_back(&services, &origin, username.as_ref(), password, &kept).await });
-    let error = match time::timeout_at(answer_at, judging).await {
+    let checking =
+        run_to_completion(async move { check_held_back(&services, &origin, username.as_ref(), password, &kept).await });
+    let error = match time::timeout_at(respond_at, checking).await {
         Ok(Ok(outcome)) => return Ok(outcome),
         Ok(Err(error)) if !matches!(error, Error::Unauthenticated(_)) => error,
         _ => Error::Unavailable(None),
     };
-    time::sleep_until(answer_at).await;
+    time::sleep_until(respond_at).await;
     Err(error)
 }
 
-async fn judge_held_back(
+async fn check_held_back(
     services: &Services,
     origin: &Origin,
     username: Option<&Username>,
@@ -185,91 +190,91 @@ async fn judge_held_back(
     let (person, hash) = find(services, username).await?;
     let id = person.as_ref().map(|person| person.id);
     let throttle = Throttle::of(origin, username);
-    let counted = throttle.count(services, id).await?;
+    let attempt = throttle.count(services, id).await?;
     let turn = match &person {
         Some(person) if person.is_enabled() => Some(place.turn().await?),
         _ => place.turn_at_once(),
     };
-    let right = match turn {
+    let is_correct = match turn {
         Some(turn) => hash.matches(password, turn).await?,
         None => false,
     };
-    conclude(services, origin, &throttle, counted, person, right).await
+    conclude(services, origin, &throttle, attempt, person, is_correct).await
 }
 
-/// The account of this name, and the hash that a password for the name is checked against.
+/// Returns the account of a username, and the hash to check its password against. An unknown name gets a hash that no
+/// password matches.
 async fn find(services: &Services, username: Option<&Username>) -> Result<(Option<Administrator>, PasswordHash)> {
     let found = match username {
         Some(username) => administrators::find_by_username(services.store.read().await?.conn(), username).await?,
         None => None,
     };
-    Ok(found.map_or((None, PasswordHash::nobodys()), |(person, hash)| (Some(person), hash)))
+    Ok(found.map_or((None, PasswordHash::dummy()), |(person, hash)| (Some(person), hash)))
 }
 
 async fn conclude(
     services: &Services,
     origin: &Origin,
     throttle: &Throttle,
-    counted: Try,
+    attempt: Attempt,
     person: Option<Administrator>,
-    right: bool,
+    is_correct: bool,
 ) -> Result<Outcome> {
     let id = person.as_ref().map(|person| person.id);
-    match person.filter(|person| right && person.is_enabled()) {
+    match person.filter(|person| is_correct && person.is_enabled()) {
         Some(person) if person.totp_enabled_at.is_some() => {
-            services.store.write(|tx| Box::pin(counted.take_back(tx))).await?;
+            services.store.write(|tx| Box::pin(attempt.take_back(tx))).await?;
             Ok(Outcome::SecondFactor(Pending::of(&person, services.env.now())))
         }
         Some(person) => {
-            services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;
+            services.store.write(|tx| Box::pin(attempt.forgive(tx))).await?;
             Ok(Outcome::Proved(Proof::by_password(&person)))
         }
         None => throttle.refuse(services, origin, id, "password").await,
     }
 }
 
-/// Checks the password of the administrator who asks, who is signed in already.
+/// Checks the password of the caller, who is already signed in.
 ///
 /// # Errors
 /// As [`with_password`].
-pub async fn again_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
+pub async fn confirm_with_password(services: &Services, caller: &Caller, password: String) -> Result<Proof> {
     let place = services.passwords.reserved_place().ok_or(Error::Unavailable(None))?;
     let (services, caller) = (services.clone(), caller.clone());
-    to_the_end(async move { judge_again(&services, &caller, password, place).await }).await
+    run_to_completion(async move { check_own(&services, &caller, password, place).await }).await
 }
 
-async fn judge_again(services: &Services, caller: &Caller, password: String, place: PasswordPlace) -> Result<Proof> {
+async fn check_own(services: &Services, caller: &Caller, password: String, place: PasswordPlace) -> Result<Proof> {
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let mut read = services.store.read().await?;
     let person = administrators::find(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     let hash = administrators::password(read.conn(), id).await?.ok_or(AuthFailure::NoSession)?;
     drop(read);
     let throttle = Throttle::of(&caller.origin, Some(&person.username));
-    throttle.admit(services, Some(id)).await?;
     let turn = place.turn().await?;
-    let counted = throttle.count(services, Some(id)).await?;
+    let attempt = throttle.count(services, Some(id)).await?;
     if hash.matches(password, turn).await? {
-        services.store.write(|tx| Box::pin(counted.forgive(tx))).await?;
+        services.store.write(|tx| Box::pin(attempt.forgive(tx))).await?;
         Ok(Proof::by_password(&person))
     } else {
         throttle.refuse(services, &caller.origin, Some(id), "password").await
     }
 }
 
-/// The cookie of a session that takes the place of others.
+/// The cookies of a session that replaces others.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// Those that the browser presented before: they end.
+    /// The cookies that the browser sent; their sessions end.
     pub old: Vec<KeyHash>,
-    /// The one from now on.
+    /// The new cookie.
     pub new: KeyHash,
 }
 
-/// Makes a session that of whoever proved who they are.
+/// Signs an administrator in with a session.
 ///
 /// # Errors
-/// [`AuthFailure::NoSession`] when the session is gone; [`AuthFailure::WrongCredentials`] when they may no longer sign
-/// in, or not with the password that they gave.
+/// [`AuthFailure::NoSession`] if the session has ended; [`AuthFailure::WrongCredentials`] if the administrator has been
+/// disabled, or the password has been changed, since the proof.
 pub async fn begin(
     services: &Services,
     origin: &Origin,
@@ -326,10 +331,10 @@ pub async fn begin(
         .await
 }
 
-/// Replaces the session of the administrator who asks by another, freshly proved.
+/// Replaces the caller's session after the caller confirmed their identity.
 ///
 /// # Errors
-/// [`AuthFailure::NoSession`] when either is gone.
+/// [`AuthFailure::NoSession`] if either session has ended.
 pub async fn renew(services: &Services, caller: &Caller, keys: Keys, proof: Proof) -> Result<()> {
     let (Some(id), Some(old)) = (caller.administrator(), caller.session()) else {
         return Err(AuthFailure::NoSession.into());
@@ -356,7 +361,7 @@ pub async fn renew(services: &Services, caller: &Caller, keys: Keys, proof: Proo
         .await
 }
 
-/// Ends the session of the administrator who asks.
+/// Ends the caller's session.
 ///
 /// # Errors
 /// When the database fails.
@@ -373,7 +378,7 @@ pub async fn end(services: &Services, caller: &Caller) -> Result<()> {
         .await
 }
 
-/// Ends every session of an administrator inside a change that makes them lose their way in.
-pub(in crate::service) async fn end_all(act: &mut Act<'_>, person: AdministratorId) -> Result<()> {
+/// Ends all sessions of an administrator.
+pub(in crate::service) async fn end_all_sessions(act: &mut Act<'_>, person: AdministratorId) -> Result<()> {
     sessions::end(act.conn(), person, Ending::All).await.map(drop)
 }

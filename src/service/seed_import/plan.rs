@@ -1,4 +1,4 @@
-//! What an import will write: the predecessor's rows, parsed, with their references resolved.
+//! The plan of an import: the predecessor's rows, parsed and with resolved references.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,13 +23,13 @@ use crate::{
 
 type Result<T> = std::result::Result<T, BadRow>;
 
-/// The predecessor's contents as the field's types. No two entries share what must be unique.
+/// The rows as domain types. Values that must be unique are unique.
 pub(super) struct Plan {
     pub(super) agents: Vec<Agent>,
     pub(super) api_keys: Vec<(ApiKey, KeyHash)>,
     pub(super) capabilities: Vec<Capability>,
     pub(super) grants: Vec<Grant>,
-    /// In the order in which things happened.
+    /// Sorted by time.
     pub(super) audit: Vec<Record>,
 }
 
@@ -41,12 +41,11 @@ pub(super) struct Grant {
 }
 
 impl Plan {
-    /// Parses everything. The predecessor computes when a rotated key ends whenever the key is used; here that moment
-    /// is fixed as `grace` after the rotation.
+    /// Parses all rows. A rotated key works until `grace` after its rotation.
     ///
     /// # Errors
-    /// Names the first row that cannot be brought over.
-    pub(super) fn make(contents: Contents, grace: Duration) -> Result<Self> {
+    /// The first row that cannot be imported.
+    pub(super) fn parse(contents: Contents, grace: Duration) -> Result<Self> {
         let agents = agents(contents.agents)?;
         let known = agents.iter().map(|agent| agent.id).collect();
         let mut api_keys = api_keys(contents.api_keys, &known, grace)?;
@@ -63,7 +62,7 @@ impl Plan {
 fn agents(rows: Vec<AgentRow>) -> Result<Vec<Agent>> {
     let (mut ids, mut names) = (Unique::default(), Unique::default());
     let agent = |row: AgentRow| {
-        let at = Place::of(AgentRow::TABLE, row.row_number, row.id.as_deref());
+        let at = RowPosition::of(AgentRow::TABLE, row.row_number, row.id.as_deref());
         let id = agent_id(&at.filled("id", row.id)?);
         ids.add(id, &at, "id")?;
         let name = at.parsed("name", row.name, AgentName::parse)?;
@@ -90,12 +89,12 @@ fn agents(rows: Vec<AgentRow>) -> Result<Vec<Agent>> {
 fn api_keys(rows: Vec<ApiKeyRow>, known: &HashSet<AgentId>, grace: Duration) -> Result<Vec<(ApiKey, KeyHash)>> {
     let (mut ids, mut hashes) = (Unique::default(), Unique::default());
     let api_key = |row: ApiKeyRow| {
-        let at = Place::of(ApiKeyRow::TABLE, row.row_number, row.id.as_deref());
+        let at = RowPosition::of(ApiKeyRow::TABLE, row.row_number, row.id.as_deref());
         let id = key_id(&at.filled("id", row.id)?);
         ids.add(id, &at, "id")?;
-        // Not quoted when it is wrong: whoever put a raw key here would find it in a log.
+        // The error does not quote the value, which may be a raw key.
         let hash = KeyHash::from_hex(&at.filled("key_hash", row.key_hash)?);
-        let hash = hash.ok_or_else(|| at.wrong("key_hash", "it should hold 64 hexadecimal digits"))?;
+        let hash = hash.ok_or_else(|| at.wrong("key_hash", "it must have 64 hexadecimal digits"))?;
         hashes.add(hash, &at, "key_hash")?;
         let rotated_at = at.optional_time("rotated_at", row.rotated_at)?;
         let key = ApiKey {
@@ -118,7 +117,7 @@ fn api_keys(rows: Vec<ApiKeyRow>, known: &HashSet<AgentId>, grace: Duration) -> 
     rows.into_iter().map(api_key).collect()
 }
 
-/// Revokes every key of a revoked agent that had not expired by then: the predecessor left rotated keys as they were.
+/// Revokes all keys of a revoked agent that had not expired by then. The predecessor did not revoke rotated keys.
 fn revoke_with_agents(keys: &mut [(ApiKey, KeyHash)], agents: &[Agent]) {
     let revoked = agents.iter().filter(|agent| agent.status == AgentStatus::Revoked);
     let revoked: HashMap<_, _> =
@@ -135,7 +134,7 @@ fn revoke_with_agents(keys: &mut [(ApiKey, KeyHash)], agents: &[Agent]) {
 fn capabilities(rows: Vec<CapabilityRow>) -> Result<Vec<Capability>> {
     let (mut ids, mut names) = (Unique::default(), Unique::default());
     let capability = |row: CapabilityRow| {
-        let at = Place::of(CapabilityRow::TABLE, row.row_number, row.id.as_deref());
+        let at = RowPosition::of(CapabilityRow::TABLE, row.row_number, row.id.as_deref());
         let id = capability_id(&at.filled("id", row.id)?);
         ids.add(id, &at, "id")?;
         let name = at.parsed("name", row.name, CapabilityName::parse)?;
@@ -153,11 +152,11 @@ fn capabilities(rows: Vec<CapabilityRow>) -> Result<Vec<Capability>> {
 fn grants(rows: Vec<GrantRow>, agents: &HashSet<AgentId>, registered: &HashSet<CapabilityId>) -> Result<Vec<Grant>> {
     let mut pairs = Unique::default();
     let grant = |row: GrantRow| {
-        let at = Place::of(GrantRow::TABLE, row.row_number, row.id.as_deref());
+        let at = RowPosition::of(GrantRow::TABLE, row.row_number, row.id.as_deref());
         let agent = at.known("agent_id", row.agent_id, agent_id, agents, "agent")?;
         let capability = at.known("capability_id", row.capability_id, capability_id, registered, "capability")?;
         pairs.add((agent, capability), &at, "capability_id")?;
-        // The granter may be gone, or never have been an agent; a grant stands without it.
+        // The grant is valid even if the granter was deleted or never was an agent.
         let granted_by = row.granted_by.as_deref().map(agent_id).filter(|id| agents.contains(id));
         Ok(Grant { agent, capability, granted_by, at: at.time("granted_at", row.granted_at)? })
     };
@@ -166,10 +165,10 @@ fn grants(rows: Vec<GrantRow>, agents: &HashSet<AgentId>, registered: &HashSet<C
 
 fn audit(rows: Vec<AuditRow>, owners: &HashMap<ApiKeyId, AgentId>) -> Result<Vec<Record>> {
     let record = |row: AuditRow| {
-        let at = Place::of(AuditRow::TABLE, row.row_number, row.id.as_deref());
+        let at = RowPosition::of(AuditRow::TABLE, row.row_number, row.id.as_deref());
         let resource_type = at.text("resource_type", row.resource_type)?;
         let resource_id = at.text("resource_id", row.resource_id)?;
-        // The predecessor does not note to whom a thing happened; without it an agent's page would lack its history.
+        // The predecessor does not store the subject. Without it, an agent's page would lack its history.
         let subject = match (resource_type.as_deref(), resource_id.as_deref()) {
             (Some("agent"), Some(id)) if !id.is_empty() => Some(agent_id(id)),
             (Some("api_key"), Some(id)) => owners.get(&key_id(id)).copied(),
@@ -179,7 +178,7 @@ fn audit(rows: Vec<AuditRow>, owners: &HashMap<ApiKeyId, AgentId>) -> Result<Vec
             seq: 0,
             id: uuid("audit", &at.filled("id", row.id)?),
             at: at.time("timestamp", row.timestamp)?,
-            // Also when that agent is gone: its records still tell of one and the same actor.
+            // Kept for deleted agents too, so that their records have the same actor.
             actor: at.text("agent_id", row.agent_id)?.filter(|id| !id.is_empty()).map(|id| agent_id(&id).into()),
             subject,
             action: at.filled("action", row.action)?,
@@ -194,7 +193,7 @@ fn audit(rows: Vec<AuditRow>, owners: &HashMap<ApiKeyId, AgentId>) -> Result<Vec
         })
     };
     let mut records = rows.into_iter().map(record).collect::<Result<Vec<_>>>()?;
-    // A stable sort: what happened at the same moment stays in the order in which it was written.
+    // A stable sort keeps the order of records with the same time.
     records.sort_by_key(|record| record.at);
     Ok(records)
 }
@@ -215,8 +214,8 @@ fn capability_id(text: &str) -> CapabilityId {
     CapabilityId(uuid("capability", text))
 }
 
-/// The identifier itself where it is a UUID; otherwise a `UUIDv8` (RFC 9562 §5.8) made of the hash of what it
-/// identifies and its text, so that every reference to it ends at the same place.
+/// Returns the ID itself if it is a UUID. Otherwise, returns a `UUIDv8` (RFC 9562 §5.8) from the hash of its kind and
+/// text, so that all references to it stay consistent.
 fn uuid(kind: &str, text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_else(|_| {
         let digest: [u8; 32] = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize().into();
@@ -225,8 +224,7 @@ fn uuid(kind: &str, text: &str) -> Uuid {
     })
 }
 
-/// Values that may occur once: the predecessor's file is not relied upon to have constraints, and two spellings of one
-/// UUID pass them.
+/// Values that must be unique. The predecessor's file may lack constraints, and two spellings of one UUID satisfy them.
 struct Unique<T>(HashSet<T>);
 
 impl<T> Default for Unique<T> {
@@ -236,19 +234,19 @@ impl<T> Default for Unique<T> {
 }
 
 impl<T: Eq + Hash> Unique<T> {
-    fn add(&mut self, value: T, at: &Place, field: &'static str) -> Result<()> {
-        if self.0.insert(value) { Ok(()) } else { Err(at.wrong(field, "an earlier row holds the same")) }
+    fn add(&mut self, value: T, at: &RowPosition, field: &'static str) -> Result<()> {
+        if self.0.insert(value) { Ok(()) } else { Err(at.wrong(field, "an earlier row has the same value")) }
     }
 }
 
-/// A row under the eyes of the parser, as its error messages name it.
-struct Place {
+/// The position of a row, for error messages.
+struct RowPosition {
     table: &'static str,
     row: i64,
     id: String,
 }
 
-impl Place {
+impl RowPosition {
     fn of(table: &'static str, row: i64, id: Option<&str>) -> Self {
         Self { table, row, id: id.map_or_else(|| "NULL".to_owned(), quoted) }
     }
@@ -257,11 +255,10 @@ impl Place {
         BadRow { table: self.table, row: self.row, id: self.id.clone(), field, problem: problem.to_string() }
     }
 
-    /// Text as it is, or nothing.
     fn text(&self, field: &'static str, value: Option<String>) -> Result<Option<String>> {
-        // PostgreSQL cannot hold it, and would say so only when everything is written.
+        // PostgreSQL cannot store it, and would only report it when everything is written.
         if value.as_ref().is_some_and(|value| value.contains('\0')) {
-            return Err(self.wrong(field, "it holds a NUL character"));
+            return Err(self.wrong(field, "it contains a NUL character"));
         }
         Ok(value)
     }
@@ -279,7 +276,7 @@ impl Place {
     ) -> Result<T> {
         let value = self.filled(field, value)?;
         parse(&value)
-            .map_err(|invalid| self.wrong(field, format!("{} is not valid: {}", quoted(&value), invalid.message)))
+            .map_err(|invalid| self.wrong(field, format!("{} is not valid: {}", quoted(&value), invalid.message())))
     }
 
     fn optional_time(&self, field: &'static str, value: Option<String>) -> Result<Option<Timestamp>> {
@@ -301,7 +298,7 @@ impl Place {
         }
     }
 
-    /// A reference to what was read before.
+    /// Resolves a reference to a row that was read before.
     fn known<T: Eq + Hash>(
         &self,
         field: &'static str,
@@ -320,7 +317,7 @@ impl Place {
     }
 }
 
-/// A value as a message shows it: on one line, and not without end.
+/// Quotes a value for a message, on one line and truncated.
 fn quoted(value: &str) -> String {
     const SHOWN: usize = 80;
     match value.char_indices().nth(SHOWN).and_then(|(end, _)| value.get(..end)) {

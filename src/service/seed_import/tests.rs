@@ -44,7 +44,7 @@ const SLEEPER: &str = "22222222-2222-4222-8222-222222222222";
 const ADMIN_KEY: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaa1";
 const ROTATED_KEY: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaa4";
 
-/// A raw key as the predecessor makes it, told apart by one digit.
+/// Returns a raw key in the predecessor's format, made of one digit.
 fn raw_key(digit: char) -> String {
     format!("aims_{}", digit.to_string().repeat(64))
 }
@@ -54,7 +54,7 @@ fn hash_of(digit: char) -> String {
     crate::domain::audit::hex(&digest)
 }
 
-/// Three agents, one of whose identifiers is no UUID; two capabilities; and records that are not in order of time.
+/// Three agents, one of them with an ID that is not a UUID, two capabilities, and records that are not sorted by time.
 fn rows() -> String {
     let (k1, k2, k3, k4, k5) = (hash_of('1'), hash_of('2'), hash_of('3'), hash_of('4'), hash_of('5'));
     format!(
@@ -90,12 +90,12 @@ fn rows() -> String {
     )
 }
 
-struct House {
+struct Fixture {
     dir: TempDir,
     services: Services,
 }
 
-impl House {
+impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&Location::Sqlite(dir.path().join("aims.db")), Mode::Write).await.unwrap();
@@ -108,7 +108,7 @@ impl House {
             verified_tokens: crate::service::tokens::verified_tokens::VerifiedTokens::new(1_024),
             foreign_keys: crate::service::credentials::federation::foreign_keys::ForeignKeys::default(),
             refusals: Refusals::default(),
-            passwords: crate::crypto::PasswordLine::default(),
+            passwords: crate::crypto::PasswordQueue::default(),
             master_key: None,
             checker: crate::service::audit::Checker::default(),
             ending: tokio::sync::watch::Sender::new(false),
@@ -131,7 +131,7 @@ impl House {
         Self { dir, services }
     }
 
-    /// Writes a file of the predecessor.
+    /// Writes a database of the predecessor.
     async fn file(&self, name: &str, sql: &[&str]) -> PathBuf {
         let path = self.dir.path().join(name);
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
@@ -147,8 +147,8 @@ impl House {
         self.file("seed.db", &[TABLES, &rows()]).await
     }
 
-    /// What an import of the usual rows, changed by `change`, is refused with; nothing may be left of it.
-    async fn refusal(&self, change: &str) -> String {
+    /// Imports the usual rows after `change`, which must fail and leave nothing behind. Returns the error.
+    async fn failed_import(&self, change: &str) -> String {
         let name = format!("{}.db", Uuid::from_bytes(self.services.env.random()));
         let path = self.file(&name, &[TABLES, &rows(), change]).await;
         let (before, head) = (self.names().await, self.head().await);
@@ -170,7 +170,7 @@ impl House {
         audit::head(self.services.store.read().await.unwrap().conn()).await.unwrap()
     }
 
-    /// The whole log, oldest first.
+    /// Returns all audit records, oldest first.
     async fn log(&self) -> Vec<Record> {
         let chain = audit::chain(self.services.store.read().await.unwrap().conn(), 0, 1_000_000).await.unwrap();
         chain.into_iter().map(|record| record.unwrap()).collect()
@@ -189,7 +189,7 @@ impl House {
         page.items.iter().find(|agent| agent.name.as_str() == name).unwrap().id
     }
 
-    async fn assert_chain_holds(&self) {
+    async fn assert_valid_chain(&self) {
         assert_eq!(verify(self.services.store.db()).await.unwrap().broken, None);
     }
 }
@@ -199,21 +199,21 @@ fn time(text: &str) -> Timestamp {
 }
 
 #[tokio::test]
-async fn everything_is_brought_over_and_keys_keep_working() {
-    let house = House::new().await;
-    let path = house.seed().await;
+async fn everything_is_imported_and_keys_keep_working() {
+    let fixture = Fixture::new().await;
+    let path = fixture.seed().await;
     let before = fs::read(&path).unwrap();
-    let counts = run(&house.services, &path).await.unwrap();
+    let counts = run(&fixture.services, &path).await.unwrap();
     let expected =
         Counts { agents: 3, api_keys: 5, capabilities: 2, capabilities_matched: 0, grants: 3, audit_records: 3 };
     assert_eq!(counts, expected);
     assert_eq!(
         counts.to_string(),
-        "agents: 3, API keys: 5, capabilities: 2 new and 0 that existed already, grants: 3, audit records: 3"
+        "agents: 3, API keys: 5, capabilities: 2 new and 0 existing, grants: 3, audit records: 3"
     );
-    assert_eq!(fs::read(&path).unwrap(), before, "the file stays as it was");
+    assert_eq!(fs::read(&path).unwrap(), before, "the file is unchanged");
 
-    let mut read = house.services.store.read().await.unwrap();
+    let mut read = fixture.services.store.read().await.unwrap();
     let admin = agents::find(read.conn(), AgentId::parse(ADMIN).unwrap()).await.unwrap().unwrap();
     assert_eq!(admin.created_at, time("2025-01-01T10:00:00.000001Z"));
     assert_eq!(admin.metadata_json, "{\"a\": 1}");
@@ -227,29 +227,30 @@ async fn everything_is_brought_over_and_keys_keep_working() {
     assert_eq!(rotated.key_prefix, "aims_444");
     drop(read);
 
-    house.exchange('1').await.unwrap();
-    house.exchange('3').await.unwrap();
+    fixture.exchange('1').await.unwrap();
+    fixture.exchange('3').await.unwrap();
     for (digit, why) in [
         ('2', AuthFailure::AgentSuspended),
         ('4', AuthFailure::RotatedKeyExpired),
         ('5', AuthFailure::KeyRevoked),
         ('6', AuthFailure::InvalidKey),
     ] {
-        let refusal = house.exchange(digit).await.unwrap_err();
+        let refusal = fixture.exchange(digit).await.unwrap_err();
         assert!(matches!(refusal, Error::Unauthenticated(failure) if failure == why), "{digit}: {refusal}");
     }
-    house.assert_chain_holds().await;
+    fixture.assert_valid_chain().await;
 }
 
 #[tokio::test]
 async fn keys_of_a_revoked_agent_are_revoked_unless_they_had_expired() {
-    let house = House::new().await;
+    let fixture = Fixture::new().await;
     let change = "UPDATE agents SET status = 'revoked', revoked_at = '2025-01-05 12:00:00' WHERE id = 'worker-7';
-        UPDATE api_keys SET status = 'active', revoked_at = NULL, expires_at = '2025-01-05 11:00:00' WHERE id = 'key-5'";
-    let path = house.file("revoked.db", &[TABLES, &rows(), change]).await;
-    run(&house.services, &path).await.unwrap();
-    let worker = house.agent_named("worker").await;
-    let mut read = house.services.store.read().await.unwrap();
+        UPDATE api_keys SET status = 'active', revoked_at = NULL, expires_at = '2025-01-05 11:00:00'
+        WHERE id = 'key-5'";
+    let path = fixture.file("revoked.db", &[TABLES, &rows(), change]).await;
+    run(&fixture.services, &path).await.unwrap();
+    let worker = fixture.agent_named("worker").await;
+    let mut read = fixture.services.store.read().await.unwrap();
     let mut keys: Vec<_> = api_keys::list(read.conn(), worker)
         .await
         .unwrap()
@@ -263,90 +264,90 @@ async fn keys_of_a_revoked_agent_are_revoked_unless_they_had_expired() {
 }
 
 #[tokio::test]
-async fn identifiers_that_are_no_uuids_stay_consistent() {
-    let house = House::new().await;
-    run(&house.services, &house.seed().await).await.unwrap();
-    let worker = house.agent_named("worker").await;
+async fn ids_that_are_not_uuids_stay_consistent() {
+    let fixture = Fixture::new().await;
+    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    let worker = fixture.agent_named("worker").await;
     assert_eq!(worker.0.get_version_num(), 8);
-    let mut read = house.services.store.read().await.unwrap();
+    let mut read = fixture.services.store.read().await.unwrap();
     assert_eq!(api_keys::list(read.conn(), worker).await.unwrap().len(), 3);
     let held = capabilities::held_by(read.conn(), worker).await.unwrap();
     assert_eq!(held[0].name.as_str(), "deploy:run");
     let filter = crate::domain::audit::Filter { involving: Some(worker), ..Default::default() };
-    let page = audit::list(&house.services.store, &filter, crate::domain::audit::Start::Offset(0), Limit::of(500))
+    let page = audit::list(&fixture.services.store, &filter, crate::domain::audit::Start::Offset(0), Limit::of(500))
         .await
         .unwrap();
-    assert_eq!(page.items.len(), 2, "what it did, and what was done to it");
+    assert_eq!(page.items.len(), 2, "one record as actor and one as subject");
 }
 
 #[tokio::test]
-async fn records_join_the_chain_in_order_of_time_and_keep_their_text() {
-    let house = House::new().await;
-    run(&house.services, &house.seed().await).await.unwrap();
-    let log = house.log().await;
+async fn records_are_chained_in_order_of_time_with_their_text_unchanged() {
+    let fixture = Fixture::new().await;
+    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    let log = fixture.log().await;
     let actions: Vec<_> = log.iter().map(|record| record.action.as_str()).collect();
     assert_eq!(actions, ["auth.failed", "agent.created", "auth.token_issued", "seed.imported"]);
     assert_eq!((log[0].details.as_str(), log[0].ip.as_deref(), log[0].success), ("{}", Some("testclient"), false));
     assert_eq!(log[1].id.to_string(), "d0000000-0000-4000-8000-000000000001");
     assert_eq!(log[1].details, "{\"name\":  \"worker\"}");
     assert_eq!(log[1].actor, ActorId::parse(ADMIN));
-    assert_eq!(log[1].resource_id.as_deref(), Some("worker-7"), "as it was, for what refers to it elsewhere");
+    assert_eq!(log[1].resource_id.as_deref(), Some("worker-7"), "unchanged, for references from elsewhere");
     assert!(log[2].success);
     assert!(log[3].details.contains("\"audit_records\":3"), "{}", log[3].details);
-    house.assert_chain_holds().await;
+    fixture.assert_valid_chain().await;
 }
 
 #[tokio::test]
 async fn a_second_import_is_refused_and_changes_nothing() {
-    let house = House::new().await;
-    let path = house.seed().await;
-    run(&house.services, &path).await.unwrap();
-    let (names, head) = (house.names().await, house.head().await);
-    let other = house.file("other.db", &[TABLES]).await;
+    let fixture = Fixture::new().await;
+    let path = fixture.seed().await;
+    run(&fixture.services, &path).await.unwrap();
+    let (names, head) = (fixture.names().await, fixture.head().await);
+    let other = fixture.file("other.db", &[TABLES]).await;
     for path in [path, other] {
-        let message = run(&house.services, &path).await.unwrap_err().to_string();
-        assert_eq!(message, "nothing was imported: a database of the predecessor was imported before");
+        let message = run(&fixture.services, &path).await.unwrap_err().to_string();
+        assert_eq!(message, "nothing was imported: a database of the predecessor was already imported");
     }
-    assert_eq!((house.names().await, house.head().await), (names, head));
-    house.exchange('1').await.unwrap();
+    assert_eq!((fixture.names().await, fixture.head().await), (names, head));
+    fixture.exchange('1').await.unwrap();
 }
 
 #[tokio::test]
-async fn two_imports_at_once_are_one() {
-    let house = House::new().await;
-    let path = house.seed().await;
-    let (one, other) = tokio::join!(run(&house.services, &path), run(&house.services, &path));
+async fn of_two_concurrent_imports_one_succeeds() {
+    let fixture = Fixture::new().await;
+    let path = fixture.seed().await;
+    let (one, other) = tokio::join!(run(&fixture.services, &path), run(&fixture.services, &path));
     assert!(one.is_ok() != other.is_ok());
-    assert_eq!(house.names().await.len(), 3);
-    house.assert_chain_holds().await;
+    assert_eq!(fixture.names().await.len(), 3);
+    fixture.assert_valid_chain().await;
 }
 
 #[tokio::test]
-async fn a_clash_refuses_the_whole_import() {
-    let house = House::new().await;
-    bootstrap::run(&house.services).await.unwrap().unwrap();
-    let message = house.refusal("").await;
-    assert!(message.contains("an agent named admin exists already"), "{message}");
-    assert_eq!(house.names().await, ["admin"]);
+async fn a_conflict_fails_the_whole_import() {
+    let fixture = Fixture::new().await;
+    bootstrap::run(&fixture.services).await.unwrap().unwrap();
+    let message = fixture.failed_import("").await;
+    assert!(message.contains("an agent named admin already exists"), "{message}");
+    assert_eq!(fixture.names().await, ["admin"]);
 
-    // Nothing of the refused import is in the way of the next: not even its mark.
+    // The failed import does not affect the next one: not even its mark is left.
     let rename = "UPDATE agents SET name = 'boss' WHERE name = 'admin'";
-    let path = house.file("renamed.db", &[TABLES, &rows(), rename]).await;
-    let counts = run(&house.services, &path).await.unwrap();
+    let path = fixture.file("renamed.db", &[TABLES, &rows(), rename]).await;
+    let counts = run(&fixture.services, &path).await.unwrap();
     assert_eq!((counts.capabilities, counts.capabilities_matched), (1, 1));
-    let mut read = house.services.store.read().await.unwrap();
+    let mut read = fixture.services.store.read().await.unwrap();
     let held = capabilities::held_by(read.conn(), AgentId::parse(ADMIN).unwrap()).await.unwrap();
     let present = capabilities::find_by_name(read.conn(), "admin:*").await.unwrap().unwrap();
-    assert_eq!(held, [present], "granted of the capability that existed");
-    house.assert_chain_holds().await;
+    assert_eq!(held, [present], "the grant refers to the existing capability");
+    fixture.assert_valid_chain().await;
 }
 
 #[tokio::test]
-async fn a_clash_of_identifiers_or_hashes_is_named() {
-    let house = House::new().await;
-    run(&house.services, &house.seed().await).await.unwrap();
-    // The mark gone, the next import meets what the first one left.
-    let unmarked = house.services.store.write(|tx| {
+async fn the_error_names_a_conflict_of_ids_or_hashes() {
+    let fixture = Fixture::new().await;
+    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    // Without the mark, the next import conflicts with the data of the first one.
+    let unmarked = fixture.services.store.write(|tx| {
         Box::pin(async move {
             let Conn::Sqlite(mut conn) = tx.conn() else { return Err(Error::Unavailable(None)) };
             sqlx::raw_sql("DELETE FROM imports").execute(conn.begin()).await?;
@@ -358,25 +359,25 @@ async fn a_clash_of_identifiers_or_hashes_is_named() {
     let moved = "UPDATE agents SET id = 'new-' || id; UPDATE api_keys SET agent_id = 'new-' || agent_id;
         UPDATE agent_capabilities SET agent_id = 'new-' || agent_id";
     for (change, expected) in [
-        (renamed.to_owned(), format!("an agent with the id {ADMIN} exists already")),
-        (format!("{renamed}; {moved}"), format!("an API key with the id {ADMIN_KEY} exists already")),
+        (renamed.to_owned(), format!("an agent with the id {ADMIN} already exists")),
+        (format!("{renamed}; {moved}"), format!("an API key with the id {ADMIN_KEY} already exists")),
         (
             format!("{renamed}; {moved}; UPDATE api_keys SET id = 'new-' || id"),
-            "(\"admin-bootstrap\") exists already".to_owned(),
+            "(\"admin-bootstrap\") already exists".to_owned(),
         ),
         (
             format!("{renamed}; {moved}; DELETE FROM api_keys; UPDATE capabilities SET name = 'new-' || name"),
-            "of the capability new-admin:* exists already, as admin:*".to_owned(),
+            "of the capability new-admin:* already exists, for admin:*".to_owned(),
         ),
     ] {
-        let message = house.refusal(&change).await;
+        let message = fixture.failed_import(&change).await;
         assert!(message.contains(&expected), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_bad_row_refuses_the_whole_import_and_is_named() {
-    let house = House::new().await;
+async fn an_invalid_row_fails_the_whole_import_with_an_error_that_names_it() {
+    let fixture = Fixture::new().await;
     for (change, expected) in [
         (
             "UPDATE agents SET status = 'asleep' WHERE name = 'sleeper'".to_owned(),
@@ -388,14 +389,14 @@ async fn a_bad_row_refuses_the_whole_import_and_is_named() {
         ("UPDATE agents SET name = 'same'".to_owned(), "row 2".to_owned()),
         ("UPDATE agents SET agent_type = NULL".to_owned(), "agent_type: it is missing".to_owned()),
         ("UPDATE agents SET created_at = 'soon'".to_owned(), "created_at: \"soon\" is not an ISO 8601 time".to_owned()),
-        ("UPDATE agents SET owner = 'a' || char(0)".to_owned(), "owner: it holds a NUL character".to_owned()),
+        ("UPDATE agents SET owner = 'a' || char(0)".to_owned(), "owner: it contains a NUL character".to_owned()),
         (
             "UPDATE api_keys SET key_hash = 'aims_xyz' WHERE id = 'key-3'".to_owned(),
-            "the table api_keys, row 3 (id \"key-3\"), key_hash: it should hold 64 hexadecimal digits".to_owned(),
+            "the table api_keys, row 3 (id \"key-3\"), key_hash: it must have 64 hexadecimal digits".to_owned(),
         ),
         (
             format!("UPDATE api_keys SET key_hash = upper('{}')", hash_of('1')),
-            "row 2 (id \"key-2\"), key_hash: an earlier row holds the same".to_owned(),
+            "row 2 (id \"key-2\"), key_hash: an earlier row has the same value".to_owned(),
         ),
         ("UPDATE api_keys SET agent_id = 'x'".to_owned(), "agent_id: there is no agent \"x\"".to_owned()),
         ("UPDATE capabilities SET name = 'a b'".to_owned(), "capabilities, row 1".to_owned()),
@@ -407,7 +408,7 @@ async fn a_bad_row_refuses_the_whole_import_and_is_named() {
             "INSERT INTO agent_capabilities SELECT 'g4', agent_id, capability_id, NULL, granted_at \
                 FROM agent_capabilities WHERE id = 'g2'"
                 .to_owned(),
-            "row 4 (id \"g4\"), capability_id: an earlier row holds the same".to_owned(),
+            "row 4 (id \"g4\"), capability_id: an earlier row has the same value".to_owned(),
         ),
         (
             "UPDATE audit_logs SET success = 'perhaps' WHERE id = 'a2'".to_owned(),
@@ -415,18 +416,18 @@ async fn a_bad_row_refuses_the_whole_import_and_is_named() {
         ),
         ("UPDATE audit_logs SET timestamp = NULL".to_owned(), "timestamp: it is missing".to_owned()),
     ] {
-        let message = house.refusal(&change).await;
+        let message = fixture.failed_import(&change).await;
         assert!(message.contains(&expected), "{change}: {message}");
     }
-    assert_eq!(house.head().await, Head::EMPTY);
+    assert_eq!(fixture.head().await, Head::EMPTY);
 }
 
 #[tokio::test]
-async fn every_missing_table_and_column_is_named() {
-    let house = House::new().await;
+async fn the_error_names_every_missing_table_and_column() {
+    let fixture = Fixture::new().await;
     let change = "ALTER TABLE api_keys DROP COLUMN key_hash; ALTER TABLE agents DROP COLUMN owner;
         DROP TABLE audit_logs";
-    let message = house.refusal(change).await;
+    let message = fixture.failed_import(change).await;
     for expected in [
         "the table api_keys lacks the column key_hash",
         "agents lacks the column owner",
@@ -438,42 +439,41 @@ async fn every_missing_table_and_column_is_named() {
 }
 
 #[tokio::test]
-async fn only_a_database_that_is_there_is_read() {
-    let house = House::new().await;
-    let absent = house.dir.path().join("absent.db");
-    let message = run(&house.services, &absent).await.unwrap_err().to_string();
+async fn files_that_are_not_databases_are_rejected_and_unchanged() {
+    let fixture = Fixture::new().await;
+    let absent = fixture.dir.path().join("absent.db");
+    let message = run(&fixture.services, &absent).await.unwrap_err().to_string();
     assert!(message.starts_with("cannot read the file"), "{message}");
     assert!(!absent.exists());
-    for (name, content) in [("text.db", "no database, but text that is long enough to hold a header"), ("empty.db", "")]
-    {
-        let path = house.dir.path().join(name);
+    for (name, content) in [("text.db", "not a database, but text that is longer than the header"), ("empty.db", "")] {
+        let path = fixture.dir.path().join(name);
         fs::write(&path, content).unwrap();
-        assert!(run(&house.services, &path).await.is_err());
+        assert!(run(&fixture.services, &path).await.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
-    let message = run(&house.services, house.dir.path()).await.unwrap_err().to_string();
+    let message = run(&fixture.services, fixture.dir.path()).await.unwrap_err().to_string();
     assert!(message.starts_with("cannot read"), "{message}");
 }
 
 #[tokio::test]
-async fn a_file_in_write_ahead_mode_is_read_closed_or_open() {
-    let house = House::new().await;
-    let path = house.file("seed.db", &["PRAGMA journal_mode = WAL", TABLES, &rows()]).await;
+async fn a_database_in_wal_mode_is_read_whether_it_is_open_or_closed() {
+    let fixture = Fixture::new().await;
+    let path = fixture.file("seed.db", &["PRAGMA journal_mode = WAL", TABLES, &rows()]).await;
     let closed = super::seed::read(&path).await.unwrap();
     assert_eq!(closed.agents.len(), 3);
-    let log = house.dir.path().join("seed.db-wal");
+    let log = fixture.dir.path().join("seed.db-wal");
     assert!(!log.exists(), "reading leaves nothing behind");
 
-    // Somebody has it open, and the newest row is only in the log.
+    // Another connection has it open, and the newest row is only in the WAL.
     let mut conn = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
     let add = "INSERT INTO capabilities VALUES ('new', 'new:one', '', '2025-01-01')";
     sqlx::raw_sql(add).execute(&mut conn).await.unwrap();
     let main = fs::read(&path).unwrap();
     assert_eq!(super::seed::read(&path).await.unwrap().capabilities.len(), 3);
-    // What a copy of the two files gives, after a crash.
-    let copy = house.dir.path().join("copy.db");
+    // A copy of both files, as after a crash.
+    let copy = fixture.dir.path().join("copy.db");
     fs::copy(&path, &copy).unwrap();
-    fs::copy(&log, house.dir.path().join("copy.db-wal")).unwrap();
+    fs::copy(&log, fixture.dir.path().join("copy.db-wal")).unwrap();
     assert_eq!(super::seed::read(&copy).await.unwrap().capabilities.len(), 3);
     assert_eq!(fs::read(&copy).unwrap(), main);
     conn.close().await.unwrap();
@@ -481,32 +481,32 @@ async fn a_file_in_write_ahead_mode_is_read_closed_or_open() {
 
 #[tokio::test]
 async fn the_imported_administrator_stays_the_only_one() {
-    let house = House::new().await;
-    run(&house.services, &house.seed().await).await.unwrap();
-    assert!(bootstrap::run(&house.services).await.unwrap().is_none());
-    assert_eq!(house.names().await, ["admin", "sleeper", "worker"]);
+    let fixture = Fixture::new().await;
+    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    assert!(bootstrap::run(&fixture.services).await.unwrap().is_none());
+    assert_eq!(fixture.names().await, ["admin", "sleeper", "worker"]);
 }
 
 #[tokio::test]
-async fn names_that_look_alike_and_blank_owners_are_brought_over() {
-    let house = House::new().await;
+async fn similar_names_and_blank_owners_are_imported() {
+    let fixture = Fixture::new().await;
     let twins = "INSERT INTO agents VALUES
         ('t1', 'Worker', ' ', '\u{3164}', 'active', 'tool', '{}', '2025-01-01 12:00:00', NULL, NULL, NULL),
         ('t2', 'w0rker', '', '', 'active', 'tool', '{\"a\": 1, \"a\": 2}', '2025-01-01 12:00:00', NULL, NULL, NULL)";
-    let path = house.file("seed.db", &[TABLES, &rows(), twins]).await;
-    assert_eq!(run(&house.services, &path).await.unwrap().agents, 5);
-    let mut names = house.names().await;
+    let path = fixture.file("seed.db", &[TABLES, &rows(), twins]).await;
+    assert_eq!(run(&fixture.services, &path).await.unwrap().agents, 5);
+    let mut names = fixture.names().await;
     names.sort_unstable();
     assert_eq!(names, ["Worker", "admin", "sleeper", "w0rker", "worker"]);
 }
 
 #[tokio::test]
-async fn a_long_history_is_brought_over() {
-    let house = House::new().await;
+async fn a_long_history_is_imported() {
+    let fixture = Fixture::new().await;
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
         INSERT INTO audit_logs SELECT 'many-' || i, '2025-01-03 00:00:00', 'worker-7', 'auth.token_issued', 'api_key',
         'key-3', '{}', '10.0.0.1', 1 FROM n";
-    let path = house.file("seed.db", &[TABLES, &rows(), many]).await;
-    assert_eq!(run(&house.services, &path).await.unwrap().audit_records, 20_003);
-    house.assert_chain_holds().await;
+    let path = fixture.file("seed.db", &[TABLES, &rows(), many]).await;
+    assert_eq!(run(&fixture.services, &path).await.unwrap().audit_records, 20_003);
+    fixture.assert_valid_chain().await;
 }

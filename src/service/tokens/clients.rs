@@ -1,12 +1,11 @@
-//! OAuth clients: every agent is one. Its secret is any of its API keys (RFC 6749 §2.3), or it signs an assertion with a key
-//! pair of its own (RFC 7523).
+//! OAuth client authentication. Every agent is a client. It authenticates with one of its API keys as the client secret
+//! (RFC 6749 §2.3), or with an assertion that it signs with one of its key pairs (RFC 7523).
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::check_status;
 use crate::{
     crypto::{AssertionKey, RawApiKey, UnverifiedAssertion, assertion::AssertionClaims, public_key},
     domain::{
@@ -17,32 +16,34 @@ use crate::{
     service::{
         Services,
         core::{
+            agent::check_status,
             caller::{AgentCaller, Caller, Origin, Principal},
-            refusals::By,
+            refusals::Refused,
         },
     },
     store::{credentials::public_keys, principals},
 };
 
-/// The algorithms that assertions may be signed with.
+/// The supported signature algorithms of assertions.
 pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
-/// Longest identifier of an assertion, in bytes.
+/// Maximum length of an assertion's `jti`, in bytes.
 const JTI_MAX: usize = 256;
 
-/// An agent that proved itself.
+/// A client that has authenticated.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(in crate::service) principal: Arc<principals::Principal>,
     pub(in crate::service) credential: Credential,
-    /// When the credential ends by itself.
-    pub(in crate::service) ends_at: Option<Timestamp>,
+    /// When the credential expires.
+    pub(in crate::service) expires_at: Option<Timestamp>,
     pub(in crate::service) limits: KeyLimits,
 }
 
-/// Authenticates an agent by one of its API keys. Whoever also says who they are must be right about it.
+/// Authenticates an agent by one of its API keys. If the request has a `client_id`, it must be the agent's ID.
 ///
 /// # Errors
-/// [`AuthFailure`] for a key that is unknown or has ended, and for an agent that may not act; each is recorded.
+/// [`AuthFailure`] for a key that is unknown, expired or revoked, and for an agent that is not active. Each is
+/// recorded.
 pub async fn authenticate(
     services: &Services,
     origin: &Origin,
@@ -51,14 +52,14 @@ pub async fn authenticate(
 ) -> Result<Client> {
     let now = services.env.now();
     let Some(hash) = RawApiKey::parse(secret).map(|key| key.hash()) else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
+        return services.refuse_key(origin, None, None, AuthFailure::InvalidKey).await;
     };
     let Some((key, principal)) = services.principals.by_key(&services.store, &hash, now).await? else {
-        return services.refuse(origin, None, None, AuthFailure::InvalidKey).await;
+        return services.refuse_key(origin, None, None, AuthFailure::InvalidKey).await;
     };
     let agent = principal.id;
     if client_id.is_some_and(|id| AgentId::parse(id) != Some(agent)) {
-        return services.refuse(origin, Some(agent), Some(key), AuthFailure::InvalidKey).await;
+        return services.refuse_key(origin, Some(agent), Some(key), AuthFailure::InvalidKey).await;
     }
     let known = match principal.key(key) {
         Some(known) => Some(known.clone()),
@@ -73,19 +74,19 @@ pub async fn authenticate(
         Ok(known) => Ok(Client {
             principal,
             credential: Credential::ApiKey(key),
-            ends_at: known.validity.ends_at(),
+            expires_at: known.validity.ends_at(),
             limits: known.limits,
         }),
-        Err(failure) => services.refuse(origin, Some(agent), Some(key), failure).await,
+        Err(failure) => services.refuse_key(origin, Some(agent), Some(key), failure).await,
     }
 }
 
-/// Authenticates an agent by an assertion that it signed with one of its key pairs (RFC 7523 §2.2 and §3). An assertion works
-/// once, on whatever node. Without `client_id` the client is the assertion's subject.
+/// Authenticates an agent by an assertion that it signed with one of its key pairs (RFC 7523 §2.2 and §3). An assertion
+/// is valid once, across all nodes. Without a `client_id`, the client is the assertion's subject.
 ///
 /// # Errors
-/// [`AuthFailure::AssertionLivesTooLong`]; [`AuthFailure::InvalidAssertion`] for any other fault; [`AuthFailure`] for an
-/// agent that may not act. Each is recorded with its reason.
+/// [`AuthFailure::AssertionLivesTooLong`]; [`AuthFailure::InvalidAssertion`] for any other invalid assertion;
+/// [`AuthFailure`] for an agent that is not active. Each is recorded with its reason.
 pub async fn authenticate_assertion(
     services: &Services,
     origin: &Origin,
@@ -94,7 +95,7 @@ pub async fn authenticate_assertion(
 ) -> Result<Client> {
     let now = services.env.now();
     let refuse =
-        |agent, reason| services.refuse_assertion(origin, By::agent(agent), AuthFailure::InvalidAssertion(reason));
+        |agent, reason| services.refuse_assertion(origin, Refused::agent(agent), AuthFailure::InvalidAssertion(reason));
     let Some(unverified) = UnverifiedAssertion::parse(assertion) else {
         return refuse(None, "assertion_malformed").await;
     };
@@ -106,13 +107,14 @@ pub async fn authenticate_assertion(
     let Some(key) = signer(services, agent, &unverified, assertion).await? else {
         return refuse(None, "assertion_signature").await;
     };
-    // From here on it is known that the agent's key made it.
+    // From here on, the assertion is known to be the agent's.
     let checked = check(services, claims, agent, client_id, now).and_then(|()| check_status(principal.status));
     if let Err(failure) = checked {
-        return services.refuse_assertion(origin, By::agent(Some(agent)), failure).await;
+        return services.refuse_assertion(origin, Refused::agent(Some(agent)), failure).await;
     }
     let hash = Sha256::digest([agent.0.as_bytes().as_slice(), claims.jti.as_bytes()].concat()).into();
-    // As long as `check` takes the assertion. The sweep keeps it a little longer, for nodes whose clocks are behind.
+    // The time until which `check` accepts the assertion. The sweep keeps it a little longer, for nodes whose clocks
+    // are behind.
     let until = Timestamp::from_secs(claims.exp.saturating_add(CLOCK_SKEW));
     let is_first = services
         .store
@@ -121,20 +123,21 @@ pub async fn authenticate_assertion(
     if !is_first {
         return refuse(Some(agent), "assertion_replayed").await;
     }
-    Ok(Client { principal, credential: Credential::PublicKey(key), ends_at: None, limits: KeyLimits::default() })
+    Ok(Client { principal, credential: Credential::PublicKey(key), expires_at: None, limits: KeyLimits::default() })
 }
 
-/// Records that a request did not say clearly which credential it shows.
+/// Records a request that was refused because its client credentials were missing, malformed or ambiguous.
 ///
 /// # Errors
 /// When the record cannot be written.
-pub async fn record_unclear(services: &Services, origin: &Origin) -> Result<()> {
+pub async fn record_invalid_client(services: &Services, origin: &Origin) -> Result<()> {
     let details = json!({ "reason": AuthFailure::InvalidClient.reason() });
-    services.record_refusal(AuditAction::AuthFailed, origin, By::NOBODY, None, details).await?;
+    services.record_refusal(AuditAction::AuthFailed, origin, Refused::UNKNOWN, None, details).await?;
     Ok(())
 }
 
-/// Which of the agent's keys made the signature: one of those that the assertion names, where it names any.
+/// Returns the agent's key that signed the assertion. If the assertion has a `kid`, only keys with that ID or
+/// thumbprint are tried.
 async fn signer(
     services: &Services,
     agent: AgentId,
@@ -142,9 +145,9 @@ async fn signer(
     assertion: &str,
 ) -> Result<Option<PublicKeyId>> {
     let keys = public_keys::of_agent(services.store.read().await?.conn(), agent).await?;
-    let named =
+    let candidates =
         keys.iter().filter(|key| unverified.kid.as_ref().is_none_or(|kid| key.kid == *kid || key.thumbprint == *kid));
-    for key in named {
+    for key in candidates {
         let invalid = |invalid| crate::domain::Error::internal(format!("a stored key is not valid: {invalid:?}"));
         if AssertionKey::from_jwk(&key.jwk).map_err(invalid)?.has_signed(assertion) {
             return Ok(Some(key.id));
@@ -164,7 +167,7 @@ fn check(
     if claims.iss != claims.sub || client_id.is_some_and(|id| AgentId::parse(id) != Some(agent)) {
         return invalid("assertion_other_client");
     }
-    if !is_for_us(services, &claims.aud) {
+    if !is_own_audience(services, &claims.aud) {
         return invalid("assertion_audience");
     }
     let now = now.as_secs();
@@ -183,9 +186,9 @@ fn check(
     Ok(())
 }
 
-/// Returns true if the audience is only this issuer or one of its endpoints. With several recipients, one could pass the assertion
-/// on to another. An assertion works once across all endpoints, so any of them may be named.
-fn is_for_us(services: &Services, audience: &Value) -> bool {
+/// Returns true if the audience consists only of this issuer and its endpoints. With other recipients, one of them
+/// could pass the assertion on. An assertion is valid once across all endpoints, so it may name any of them.
+fn is_own_audience(services: &Services, audience: &Value) -> bool {
     let issuer = &services.settings.issuer;
     let is_ours = |audience: &Value| {
         let audience = audience.as_str().unwrap_or_default();
@@ -203,13 +206,14 @@ fn secs(duration: Duration) -> i64 {
 }
 
 impl Client {
-    /// The agent.
+    /// Returns the agent's ID, which is also the `client_id`.
     #[must_use]
     pub fn id(&self) -> AgentId {
         self.principal.id
     }
 
-    /// The API key that it authenticated with, if it did, and whether its uses are counted.
+    /// Returns the API key that the client authenticated with, if it was one, and true if the uses of the key are
+    /// limited.
     pub(in crate::service) const fn key(&self) -> Option<(ApiKeyId, bool)> {
         match self.credential {
             Credential::ApiKey(id) => Some((id, self.limits.uses_left.is_some())),
@@ -217,18 +221,18 @@ impl Client {
         }
     }
 
-    /// What its tokens may carry.
+    /// Returns the capabilities that the client's tokens may have.
     pub(in crate::service) fn authority(&self) -> CapabilitySet {
         self.limits.narrow(&self.principal.capabilities)
     }
 
-    /// When a token ends that is to live so long: no token outlives its credential.
-    pub(in crate::service) fn end_of(&self, life: Duration, now: Timestamp) -> Timestamp {
-        let longest = now.plus(self.limits.shorten(life));
-        self.ends_at.map_or(longest, |end| end.min(longest))
+    /// Returns the expiry of a token with this life. No token outlives its credential.
+    pub(in crate::service) fn token_expiry(&self, life: Duration, now: Timestamp) -> Timestamp {
+        let expiry = now.plus(self.limits.shorten(life));
+        self.expires_at.map_or(expiry, |end| end.min(expiry))
     }
 
-    /// The client with all that its credential allows.
+    /// Returns the client as a bearer of everything that its credential allows.
     pub(in crate::service) fn bearer(&self) -> AgentCaller {
         AgentCaller {
             authority: self.authority(),
@@ -243,7 +247,7 @@ impl Client {
         }
     }
 
-    /// The client as a caller with all that its credential allows.
+    /// Converts the client to a caller with everything that its credential allows.
     #[must_use]
     pub fn into_caller(self, origin: Origin) -> Caller {
         Caller { principal: Principal::Agent(self.bearer()), origin }

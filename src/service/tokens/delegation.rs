@@ -1,13 +1,13 @@
-//! Token exchange with delegation (RFC 8693): an agent obtains a token by which it acts for another, and which says so.
+//! Token exchange with delegation (RFC 8693): an agent gets a token with which it acts for another agent.
 //!
-//! What a token's chain consists of is kept in the database when it is issued; whether every link still holds is asked of the
-//! live view whenever the token is used. So what ends any link ends all that descends from it.
+//! The chain of a token is stored when the token is issued. The live view checks every link whenever the token is used,
+//! so whatever ends one link ends all tokens that descend from it.
 
 use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::{IssuedToken, Wanted, clients::Client, verified_tokens::Verified};
+use super::{IssuedToken, TokenRequest, clients::Client, verified_tokens::Verified};
 use crate::{
     domain::{
         ApiKeyId, AuthFailure, CapabilitySet, Error, Result, Timestamp, TokenId,
@@ -17,27 +17,27 @@ use crate::{
     service::{
         Services,
         core::{
-            act::standing_in,
+            act::effective_authority_in,
             caller::{AgentCaller, Origin},
-            refusals::{By, Known},
+            refusals::{KnownPrincipal, Refused},
         },
         tokens,
     },
     store::tokens::delegated_tokens,
 };
 
-/// Why an agent is refused a token to act for another.
+/// Why an agent gets no token to act for another.
 #[derive(Clone, Copy)]
 enum Fault {
     /// The subject's token is not valid, or the subject's credential has ended.
     Subject,
     /// The actor's token is not valid.
     Actor,
-    /// Policy or the subject's token forbids it.
+    /// The actor is not a delegate, or the subject's token forbids it.
     NotAllowed,
-    /// The actor is part of the chain already.
+    /// The actor is already part of the chain.
     InChain,
-    /// The chain has the longest permitted length.
+    /// The chain already has the maximum length.
     TooLong,
 }
 
@@ -46,7 +46,7 @@ type Refuse = fn(Fault) -> TokenRefusal;
 
 impl Fault {
     /// The refusal of an exchange (RFC 8693 §2.2.2).
-    const fn in_exchange(self) -> TokenRefusal {
+    const fn of_exchange(self) -> TokenRefusal {
         TokenRefusal::InvalidRequest(Cow::Borrowed(match self {
             Self::Subject => "The subject_token is not valid",
             Self::Actor => "The actor_token is not valid",
@@ -56,9 +56,9 @@ impl Fault {
         }))
     }
 
-    /// The refusal of a client that presents an assertion. It is `invalid_grant` because the grant belongs to another client (RFC 6749
-    /// §5.2); `unauthorized_client` would mean that the client may not use the grant type at all.
-    const fn beside_assertion(self) -> TokenRefusal {
+    /// The refusal of an assertion that a client presents. It is `invalid_grant` because the grant belongs to another
+    /// client (RFC 6749 §5.2); `unauthorized_client` would mean that the client may not use the grant type at all.
+    const fn of_assertion(self) -> TokenRefusal {
         TokenRefusal::InvalidGrant(match self {
             Self::NotAllowed => "federation_not_a_delegate",
             Self::TooLong => "federation_delegation_depth",
@@ -67,108 +67,111 @@ impl Fault {
     }
 }
 
-/// The tokens that an agent brings to an exchange.
+/// The tokens of an exchange request.
 #[derive(Clone, Copy)]
 pub struct Exchange<'r> {
-    /// A token of the agent, or of the chain, that it wants to act for.
+    /// A token of the agent, or of the chain, to act for.
     pub subject_token: &'r str,
-    /// Its own; the client itself acts when it is left out.
+    /// A token of the actor; `None` if the client itself is the actor.
     pub actor_token: Option<&'r str>,
 }
 
-/// One of the two sides of a delegation.
+/// The subject or the actor of a delegation.
 struct Party {
     bearer: AgentCaller,
-    /// What it may do now.
+    /// The effective authority.
     authority: CapabilitySet,
-    /// When it ends by itself.
-    ends_at: Timestamp,
-    /// The token that it presented; `None` for an agent that authenticated itself.
+    expires_at: Timestamp,
+    /// The presented token; `None` for an agent that authenticated as a client.
     token: Option<Verified>,
-    /// The key that it authenticated with, if it did, and whether its uses are counted.
-    used: Option<(ApiKeyId, bool)>,
+    /// The API key that the agent authenticated with, if it was one, and true if the uses of the key are limited.
+    used_key: Option<(ApiKeyId, bool)>,
 }
 
 impl Party {
     fn of_client(services: &Services, client: &Client, now: Timestamp) -> Self {
         let bearer = client.bearer();
-        let ends_at = client.end_of(services.settings.token_life, now);
-        Self { authority: bearer.authority.clone(), bearer, ends_at, token: None, used: client.key() }
+        let expires_at = client.token_expiry(services.settings.token_life, now);
+        Self { authority: bearer.authority.clone(), bearer, expires_at, token: None, used_key: client.key() }
     }
 
     async fn of_token(services: &Services, token: &str, now: Timestamp, fault: Fault) -> Result<Self> {
-        let Some(verified) = services.verified(token, now).await? else { return Err(fault.in_exchange().into()) };
+        let Some(verified) = services.verify_token(token, now).await? else { return Err(fault.of_exchange().into()) };
         let bearer = verified.bearer.clone();
-        let Ok(authority) = services.standing(&bearer, now).await? else { return Err(fault.in_exchange().into()) };
-        Ok(Self { bearer, authority, ends_at: verified.expires_at(), token: Some(verified), used: None })
+        let Ok(authority) = services.effective_authority(&bearer, now).await? else {
+            return Err(fault.of_exchange().into());
+        };
+        Ok(Self { bearer, authority, expires_at: verified.expires_at(), token: Some(verified), used_key: None })
     }
 
-    /// The key that its token is bound to.
+    /// Returns the thumbprint of the key that the token is bound to.
     fn jkt(&self) -> Option<&str> {
         self.token.as_ref()?.claims.cnf.as_ref().map(|bound| bound.jkt.as_str())
     }
 
-    /// The only agent that its token allows to act for it, if the token names one.
+    /// Returns the only agent that may act for the token's bearer, if the token names one.
     fn may_act(&self) -> Option<&str> {
         self.token.as_ref()?.claims.may_act.as_ref().map(|may_act| may_act.sub.as_str())
     }
 }
 
-/// Issues a token by which the actor acts for the subject: with no more than both of them hold, for no longer than both
-/// of their tokens live, and in a chain no longer than the operator allows. Returns once its record is durable.
+/// Issues a token with which the actor acts for the subject. It has no capability that one of them lacks, expires no
+/// later than either of their tokens, and its chain is no longer than the operator allows. Returns once the audit
+/// record is durable.
 ///
 /// # Errors
-/// [`TokenRefusal`] for tokens that are not valid, an actor whom policy, `may_act` or the chain itself forbids, and for more
-/// than may be had; [`AuthFailure::InvalidClient`] with neither client nor actor token. Refusals are recorded.
+/// [`TokenRefusal`] for invalid tokens, for an actor that is not a delegate or that `may_act` or the chain excludes,
+/// and for a scope or resource that is not available; [`AuthFailure::InvalidClient`] with neither client nor actor
+/// token. Refusals are recorded.
 pub async fn exchange(
     services: &Services,
     origin: &Origin,
     client: Option<&Client>,
     exchange: Exchange<'_>,
-    wanted: &Wanted,
+    request: &TokenRequest,
 ) -> Result<IssuedToken> {
     let now = services.env.now();
-    let mut by = By { known: client.map(|client| Known::Agent(client.id())), subject: None };
+    let mut refused = Refused { principal: client.map(|client| KnownPrincipal::Agent(client.id())), subject: None };
     let mut credential = client.map(|client| client.credential);
     let outcome = async {
         let actor = actor(services, client, exchange.actor_token, now).await?;
-        by.known = Some(Known::Agent(actor.bearer.subject.agent));
+        refused.principal = Some(KnownPrincipal::Agent(actor.bearer.subject.agent));
         credential = Some(actor.bearer.subject.credential);
         let subject = Party::of_token(services, exchange.subject_token, now, Fault::Subject).await?;
-        by.subject = Some(subject.bearer.subject.agent);
-        delegate(services, origin, actor, subject, wanted, now, Fault::in_exchange).await
+        refused.subject = Some(subject.bearer.subject.agent);
+        delegate(services, origin, actor, subject, request, now, Fault::of_exchange).await
     }
     .await;
-    let outcome = services.granted_or_recorded(outcome, origin, by, credential).await;
+    let outcome = services.record_if_refused(outcome, origin, refused, credential).await;
     match client {
-        Some(client) => services.usable_or_recorded(outcome, origin, client).await,
+        Some(client) => services.record_if_used_up(outcome, origin, client).await,
         None => outcome,
     }
 }
 
-/// Issues a token for an assertion that vouches for an agent (RFC 7523 §2.1). Without client authentication, and for a client that is
-/// this agent, it is the agent's own token. A client that is a delegate of the agent gets a token by which it acts for the agent
-/// (RFC 7521 §4.1), as in an exchange. Returns once the record is durable.
+/// Issues a token for an assertion that vouches for an agent (RFC 7523 §2.1). Without client authentication, and for a
+/// client that is this agent, it is the agent's own token. A client that is a delegate of the agent gets a token with
+/// which it acts for the agent (RFC 7521 §4.1), as in an exchange. Returns once the audit record is durable.
 ///
 /// # Errors
-/// [`TokenRefusal::InvalidGrant`] for any other client; other [`TokenRefusal`]s for a scope or resource that the client may not have.
-/// Refusals are recorded.
+/// [`TokenRefusal::InvalidGrant`] for any other client; other [`TokenRefusal`]s for a scope or resource that is not
+/// available. Refusals are recorded.
 pub async fn by_assertion(
     services: &Services,
     origin: &Origin,
     client: Option<&Client>,
     vouched: &Client,
-    wanted: &Wanted,
+    request: &TokenRequest,
 ) -> Result<IssuedToken> {
     let Some(client) = client.filter(|client| client.id() != vouched.id()) else {
-        return tokens::client_credentials(services, origin, vouched, wanted).await;
+        return tokens::client_credentials(services, origin, vouched, request).await;
     };
     let now = services.env.now();
     let (actor, subject) = (Party::of_client(services, client, now), Party::of_client(services, vouched, now));
-    let by = By { known: Some(Known::Agent(client.id())), subject: Some(vouched.id()) };
-    let outcome = delegate(services, origin, actor, subject, wanted, now, Fault::beside_assertion).await;
-    let outcome = services.granted_or_recorded(outcome, origin, by, Some(client.credential)).await;
-    services.usable_or_recorded(outcome, origin, client).await
+    let refused = Refused { principal: Some(KnownPrincipal::Agent(client.id())), subject: Some(vouched.id()) };
+    let outcome = delegate(services, origin, actor, subject, request, now, Fault::of_assertion).await;
+    let outcome = services.record_if_refused(outcome, origin, refused, Some(client.credential)).await;
+    services.record_if_used_up(outcome, origin, client).await
 }
 
 async fn actor(services: &Services, client: Option<&Client>, token: Option<&str>, now: Timestamp) -> Result<Party> {
@@ -177,11 +180,12 @@ async fn actor(services: &Services, client: Option<&Client>, token: Option<&str>
         return Ok(Party::of_client(services, client, now));
     };
     let actor = Party::of_token(services, token, now, Fault::Actor).await?;
-    // Who received an agent's token as a resource server must not act in its place, nor whoever acts for it.
-    let is_for_us = actor.token.as_ref().is_some_and(|token| token.claims.aud == services.settings.issuer.as_str());
-    let is_its_own = is_for_us && actor.bearer.actors.is_empty();
-    if !is_its_own || client.is_some_and(|client| client.id() != actor.bearer.subject.agent) {
-        return Err(Fault::Actor.in_exchange().into());
+    // A resource server that received the agent's token must not act in its place, and neither must a delegate of the
+    // agent.
+    let is_for_aims = actor.token.as_ref().is_some_and(|token| token.claims.aud == services.settings.issuer.as_str());
+    let is_own = is_for_aims && actor.bearer.actors.is_empty();
+    if !is_own || client.is_some_and(|client| client.id() != actor.bearer.subject.agent) {
+        return Err(Fault::Actor.of_exchange().into());
     }
     Ok(actor)
 }
@@ -191,7 +195,7 @@ async fn delegate(
     origin: &Origin,
     actor: Party,
     subject: Party,
-    wanted: &Wanted,
+    request: &TokenRequest,
     now: Timestamp,
     refuse: Refuse,
 ) -> Result<IssuedToken> {
@@ -202,26 +206,26 @@ async fn delegate(
     if subject.bearer.actors.len() >= services.settings.delegation_depth {
         return Err(refuse(Fault::TooLong).into());
     }
-    if subject.may_act().is_some_and(|alone| alone != actor_agent.to_string()) {
+    if subject.may_act().is_some_and(|allowed| allowed != actor_agent.to_string()) {
         return Err(refuse(Fault::NotAllowed).into());
     }
-    let policy = services.principals.agent(&services.store, agent, now).await?;
-    let delegation = policy.and_then(|subject| subject.delegation_to(actor_agent));
+    let principal = services.principals.agent(&services.store, agent, now).await?;
+    let delegation = principal.and_then(|subject| subject.delegation_to(actor_agent));
     let delegation = delegation.ok_or_else(|| refuse(Fault::NotAllowed))?;
-    // Whoever stole a bound token must not get one without bonds for it.
-    let holds =
-        wanted.proof.as_ref().map(|proof| services.prove(proof, None)).transpose().map_err(TokenRefusal::from)?;
+    // A stolen token that is bound to a key must not be exchanged for one that is not.
+    let proof = request.proof.as_ref().map(|proof| services.verify_proof(proof, None)).transpose();
+    let proof = proof.map_err(TokenRefusal::from)?;
     for (bound, fault) in [(subject.jkt(), Fault::Subject), (actor.jkt(), Fault::Actor)] {
-        if bound.is_some() && bound != holds.as_ref().map(|proven| proven.jkt.as_str()) {
+        if bound.is_some() && bound != proof.as_ref().map(|proof| proof.jkt.as_str()) {
             return Err(refuse(fault).into());
         }
     }
     let both = subject.authority.intersection(&actor.authority);
-    let grant = tokens::grant(services, &both, wanted).await?;
-    let ends_at = now.plus(grant.life).min(subject.ends_at).min(actor.ends_at);
+    let grant = tokens::grant(services, &both, request).await?;
+    let expires_at = now.plus(grant.life).min(subject.expires_at).min(actor.expires_at);
 
-    let mut claims = grant.claims(services, agent, now, ends_at);
-    let jti = TokenId::parse(&claims.jti).ok_or_else(|| Error::internal("a token without identifier"))?;
+    let mut claims = grant.claims(services, agent, now, expires_at);
+    let jti = TokenId::parse(&claims.jti).ok_or_else(|| Error::internal("a new token has an invalid jti"))?;
     let own = actor.bearer.subject;
     claims.client_id = own.agent.to_string();
     claims.token_epoch = own.token_epoch;
@@ -233,10 +237,10 @@ async fn delegate(
         .collect();
     claims.act = Actor::chain(links.iter().skip(1).map(|link| link.agent));
     let event = event(services, origin, &claims, &links, subject.token.map(|token| token.jti), now);
-    let ends_at = Timestamp::from_secs(claims.exp);
-    let token = DelegatedToken { jti, audience: claims.aud.clone(), issued_at: now, expires_at: ends_at, links };
-    let keeping = keep(services, token, event, actor.used, refuse(Fault::Subject));
-    tokens::sign_recorded(services, &claims, grant.scope, keeping).await
+    let expires_at = Timestamp::from_secs(claims.exp);
+    let token = DelegatedToken { jti, audience: claims.aud.clone(), issued_at: now, expires_at, links };
+    let recording = record(services, token, event, actor.used_key, refuse(Fault::Subject));
+    tokens::sign_and_record(services, &claims, grant.scope, recording).await
 }
 
 fn event(
@@ -249,13 +253,14 @@ fn event(
 ) -> Event {
     let (subject, actor) = (links.first(), links.last());
     let mut details = json!({
-        "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope.as_scope(), "sub": claims.sub, "act": claims.act,
+        "jti": claims.jti, "aud": claims.aud, "exp": claims.exp, "scope": claims.scope.as_scope(),
+        "sub": claims.sub, "act": claims.act,
     });
-    let made_of = match parent {
+    let source = match parent {
         Some(token) => Some(("subject_jti", token.to_string())),
         None => subject.map(|link| ("subject_credential", Resource::from(link.credential).id())),
     };
-    if let (Some((name, id)), Some(members)) = (made_of, details.as_object_mut()) {
+    if let (Some((name, id)), Some(members)) = (source, details.as_object_mut()) {
         members.insert(name.to_owned(), id.into());
     }
     Event {
@@ -272,26 +277,26 @@ fn event(
     }
 }
 
-/// Keeps a token's chain if every link of it still holds, so that none that ended meanwhile gets a descendant.
-async fn keep(
+/// Stores a token's chain and its audit record if every link of the chain is still valid as of the transaction.
+async fn record(
     services: &Services,
     token: DelegatedToken,
     event: Event,
-    used: Option<(ApiKeyId, bool)>,
+    used_key: Option<(ApiKeyId, bool)>,
     ended: TokenRefusal,
 ) -> Result<()> {
     services
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let chain = AgentCaller::of_chain(CapabilitySet::default(), token.links.clone());
+                let chain = AgentCaller::from_chain(CapabilitySet::default(), token.links.clone());
                 let Some(chain) = chain else { return Err(ended.into()) };
-                if standing_in(tx, &chain, event.at).await?.is_err() {
+                if effective_authority_in(tx, &chain, event.at).await?.is_err() {
                     return Err(ended.into());
                 }
                 delegated_tokens::insert(tx.conn(), &token).await?;
-                match used {
-                    Some((key, is_counted)) => return tokens::use_key(tx, event, key, is_counted).await,
+                match used_key {
+                    Some((key, is_limited)) => return tokens::record_key_use(tx, event, key, is_limited).await,
                     None => tx.audit(event),
                 }
                 Ok(())

@@ -1,5 +1,5 @@
-//! Proofs of possession (RFC 9449): a token that is bound to a key is worth nothing without a fresh proof by that key, made for
-//! the very request that it comes with.
+//! `DPoP` proofs of possession (RFC 9449). A token that is bound to a key is valid only with a fresh proof by that key,
+//! made for the same request.
 
 use std::time::Duration;
 
@@ -17,119 +17,125 @@ use crate::{
     store::credentials::public_keys,
 };
 
-/// How old a proof may be.
+/// Maximum age of a proof.
 const PROOF_LIFE: Duration = Duration::from_mins(1);
-/// How much longer than it may be presented is known what was spent or revoked, for nodes whose clocks differ.
-pub(in crate::service) const KEPT_LONGER: Duration = Duration::from_secs(10);
-/// Longest identifier of a proof, in bytes.
+/// How long used proofs and revoked tokens are kept after they expire, because the clocks of nodes differ.
+pub(in crate::service) const CLOCK_SKEW_MARGIN: Duration = Duration::from_secs(10);
+/// Maximum length of a proof's `jti`, in bytes.
 const JTI_MAX: usize = 256;
 
-/// The algorithms that proofs may be signed with (RFC 9449 §5.1).
+/// The supported signature algorithms of proofs (RFC 9449 §5.1).
 pub const ALGORITHMS: [&str; 4] = public_key::ALGORITHMS;
 
-/// A proof as it came with a request.
+/// A proof that came with a request and is not verified yet.
 #[derive(Clone, Debug)]
-pub struct Offered {
-    /// The proof.
+pub struct PresentedProof {
+    /// The value of the `DPoP` header.
     pub proof: String,
     /// The method of the request.
     pub method: String,
-    /// The URL of the request, as the client knows it.
+    /// The URL of the request as the client sees it.
     pub url: String,
 }
 
-/// What a proof shows.
+/// A proof whose signature and claims are valid.
 #[derive(Clone, Debug)]
-pub(in crate::service) struct Proven {
-    /// The thumbprint of the key that made it (`jkt`).
+pub(in crate::service) struct VerifiedProof {
+    /// The thumbprint of the key that signed the proof.
     pub(in crate::service) jkt: String,
     hash: [u8; 32],
     until: Timestamp,
 }
 
-/// Why a proof shows nothing.
+/// Why a proof is refused.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::service) enum Problem {
-    /// It carries no nonce that was given out lately.
+pub(in crate::service) enum ProofError {
+    /// The proof has no current nonce.
     NonceNeeded,
-    /// It is wrong; why, is for the record.
+    /// The proof is not valid, with the reason for the audit record.
     Invalid(&'static str),
 }
 
-impl From<Problem> for TokenRefusal {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::NonceNeeded => Self::DpopNonceNeeded,
-            Problem::Invalid(reason) => Self::InvalidDpopProof(reason),
+impl From<ProofError> for TokenRefusal {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::NonceNeeded => Self::DpopNonceNeeded,
+            ProofError::Invalid(reason) => Self::InvalidDpopProof(reason),
         }
     }
 }
 
-impl From<Problem> for AuthFailure {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::NonceNeeded => Self::DpopNonceNeeded,
-            Problem::Invalid(reason) => Self::InvalidDpopProof(reason),
+impl From<ProofError> for AuthFailure {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::NonceNeeded => Self::DpopNonceNeeded,
+            ProofError::Invalid(reason) => Self::InvalidDpopProof(reason),
         }
     }
 }
 
 impl Services {
-    /// The nonce that the next proof shall carry (RFC 9449 §8).
+    /// Returns the nonce for the client's next proof (RFC 9449 §8).
     #[must_use]
     pub fn dpop_nonce(&self) -> String {
         self.dpop_nonces.nonce(self.env.now())
     }
 
-    /// Tells a client the nonce before anything that it can use only once is used up for nothing, such as an assertion.
+    /// Checks that a proof has a current nonce, before a credential that works only once, such as an assertion, is used
+    /// up.
     ///
     /// # Errors
     /// [`TokenRefusal::DpopNonceNeeded`].
-    pub fn require_nonce(&self, offered: &Offered) -> Result<(), TokenRefusal> {
-        match self.prove(offered, None) {
-            Err(problem @ Problem::NonceNeeded) => Err(problem.into()),
+    pub fn require_nonce(&self, presented: &PresentedProof) -> Result<(), TokenRefusal> {
+        match self.verify_proof(presented, None) {
+            Err(error @ ProofError::NonceNeeded) => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// Checks a proof for a request (RFC 9449 §4.3), and for the access token that comes with it, if one does. That it was not used
-    /// before is not yet known.
-    pub(in crate::service) fn prove(&self, offered: &Offered, token: Option<&str>) -> Result<Proven, Problem> {
+    /// Verifies a proof for a request (RFC 9449 §4.3) and for the access token of the request, if it has one. Does not
+    /// check that the proof was not used before: see [`Self::spend_proof`].
+    pub(in crate::service) fn verify_proof(
+        &self,
+        presented: &PresentedProof,
+        token: Option<&str>,
+    ) -> Result<VerifiedProof, ProofError> {
         let now = self.env.now();
-        let proof = Proof::read(&offered.proof).ok_or(Problem::Invalid("dpop_malformed"))?;
+        let proof = Proof::read(&presented.proof).ok_or(ProofError::Invalid("dpop_malformed"))?;
         let claims = &proof.claims;
-        if claims.htm != offered.method {
-            return Err(Problem::Invalid("dpop_method"));
+        if claims.htm != presented.method {
+            return Err(ProofError::Invalid("dpop_method"));
         }
-        if !is_same(&offered.url, &claims.htu) {
-            return Err(Problem::Invalid("dpop_url"));
+        if !is_same(&presented.url, &claims.htu) {
+            return Err(ProofError::Invalid("dpop_url"));
         }
         let age = now.as_secs().saturating_sub(claims.iat);
         if age < -CLOCK_SKEW || age > PROOF_LIFE.as_secs().try_into().unwrap_or_default() {
-            return Err(Problem::Invalid("dpop_time"));
+            return Err(ProofError::Invalid("dpop_time"));
         }
         if claims.jti.is_empty() || claims.jti.len() > JTI_MAX {
-            return Err(Problem::Invalid("dpop_without_identifier"));
+            return Err(ProofError::Invalid("dpop_without_identifier"));
         }
         if token.is_some_and(|token| claims.ath != Some(URL_SAFE_NO_PAD.encode(Sha256::digest(token)))) {
-            return Err(Problem::Invalid("dpop_other_token"));
+            return Err(ProofError::Invalid("dpop_other_token"));
         }
-        if !claims.nonce.as_ref().is_some_and(|nonce| self.dpop_nonces.knows(nonce, now)) {
-            return Err(Problem::NonceNeeded);
+        if !claims.nonce.as_ref().is_some_and(|nonce| self.dpop_nonces.accepts(nonce, now)) {
+            return Err(ProofError::NonceNeeded);
         }
         let hash = Sha256::digest([b"dpop ", proof.thumbprint.as_bytes(), b" ", claims.jti.as_bytes()].concat()).into();
-        let until = Timestamp::from_secs(claims.iat).plus(PROOF_LIFE).plus(KEPT_LONGER);
-        Ok(Proven { jkt: proof.thumbprint, hash, until })
+        let until = Timestamp::from_secs(claims.iat).plus(PROOF_LIFE).plus(CLOCK_SKEW_MARGIN);
+        Ok(VerifiedProof { jkt: proof.thumbprint, hash, until })
     }
 
-    /// Uses a proof up, on every node. To be called when nothing else speaks against the request, so that nobody fills the database.
-    pub(in crate::service) async fn spend_proof(&self, proven: &Proven) -> Result<Result<(), Problem>> {
-        let (hash, until) = (proven.hash, proven.until);
+    /// Marks a proof as used, on all nodes. Call it after all other checks, so that refused requests do not fill the
+    /// database.
+    pub(in crate::service) async fn spend_proof(&self, proof: &VerifiedProof) -> Result<Result<(), ProofError>> {
+        let (hash, until) = (proof.hash, proof.until);
         let is_first = self
             .store
             .write(move |tx| Box::pin(async move { public_keys::spend(tx.conn(), hash, until).await }))
             .await?;
-        Ok(if is_first { Ok(()) } else { Err(Problem::Invalid("dpop_replayed")) })
+        Ok(if is_first { Ok(()) } else { Err(ProofError::Invalid("dpop_replayed")) })
     }
 }
 

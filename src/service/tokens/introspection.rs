@@ -1,4 +1,4 @@
-//! Token introspection (RFC 7662): what a token is worth at this moment, for the resource server that received it.
+//! Token introspection (RFC 7662): the current state of a token, for the resource server that received it.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use crate::{
 /// An active token.
 #[derive(Clone, Debug)]
 pub struct Active {
-    /// What it says.
+    /// The claims of the token.
     pub claims: Arc<Claims>,
-    /// What of its scope its agents still hold.
+    /// The part of the token's scope that its agents still hold.
     pub scope: CapabilitySet,
 }
 
-/// Looks at a token as the live view does for AIMS's own API, whatever resource it is for; `None` when it is not active,
-/// without saying why.
+/// Checks a token against the live view, as AIMS does for its own API, whatever resource the token is for. Returns
+/// `None` if the token is not active.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `tokens:introspect`; when the database fails.
 pub async fn introspect(services: &Services, caller: &Caller, token: &str) -> Result<Option<Active>> {
     services.permit(caller, Action::IntrospectToken).await?;
     let now = services.env.now();
-    let Some(verified) = services.verified(token, now).await? else { return Ok(None) };
-    let standing = services.standing(&verified.bearer, now).await?;
-    Ok(standing.ok().map(|scope| Active { claims: verified.claims, scope }))
+    let Some(verified) = services.verify_token(token, now).await? else { return Ok(None) };
+    let authority = services.effective_authority(&verified.bearer, now).await?;
+    Ok(authority.ok().map(|scope| Active { claims: verified.claims, scope }))
 }

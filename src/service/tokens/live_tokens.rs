@@ -1,5 +1,7 @@
-//! The access tokens of an agent that count at this moment, and what descends from them. Issuing one writes nothing but its
-//! audit record, so the records say which there are, and the live view which of them still count.
+//! The active access tokens of an agent, and the tokens that descend from them.
+//!
+//! Issuing a token writes only its audit record. So the audit log says which tokens there are, and the live view which
+//! of them are still active.
 
 use serde_json::Value;
 
@@ -13,58 +15,60 @@ use crate::{
     service::{
         Services,
         core::{
+            agent,
             caller::{AgentCaller, Caller},
             policy::Action,
         },
     },
-    store::{agents, audit, tokens::delegated_tokens},
+    store::{audit, tokens::delegated_tokens},
 };
 
-/// Most tokens that are counted.
-pub const COUNTED: usize = 1_000;
-/// Most pages of records that are read to count: an agent with short tokens leaves more of them in a day than anybody waits for.
-const PAGES: usize = 4;
-/// What tells of a token that an agent was issued for a credential of its own.
+/// Maximum number of tokens that are counted.
+pub const COUNT_MAX: usize = 1_000;
+/// Maximum number of pages that are read to count tokens: an agent with short-lived tokens may have very many records
+/// in a day.
+const PAGES_MAX: usize = 4;
+/// The audit actions of tokens that an agent got for a credential of its own.
 const ISSUED: [AuditAction; 2] = [AuditAction::TokenIssued, AuditAction::TokenGranted];
-/// What tells of any token that it obtained.
+/// The audit actions of all tokens that an agent got.
 const OBTAINED: [AuditAction; 3] = [AuditAction::TokenIssued, AuditAction::TokenGranted, AuditAction::TokenExchanged];
 
-/// How many tokens count.
+/// A number of active tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// As many as were met, [`COUNTED`] at most.
+    /// The number of tokens found, at most [`COUNT_MAX`].
     pub tokens: usize,
-    /// Whether not all was looked at.
+    /// Whether there may be more.
     pub may_be_more: bool,
 }
 
-/// A token that counts.
+/// An active token.
 #[derive(Clone, Debug)]
 pub struct LiveToken {
-    /// The place of its record in the audit log.
+    /// The position of its record in the audit log.
     pub seq: i64,
-    /// Its identifier.
+    /// The token's ID.
     pub jti: TokenId,
-    /// Who it is for.
+    /// The audience.
     pub audience: String,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
-    /// What it was issued for.
+    /// The credential that it was issued for.
     pub credential: Credential,
-    /// To which address.
+    /// The IP address that it was issued to.
     pub ip: Option<String>,
-    /// Whose authority it carries.
+    /// The agent whose authority it has.
     pub subject: AgentId,
-    /// Who acts for the subject, the present one last.
+    /// The agents that act for the subject, the current actor last.
     pub actors: Vec<AgentId>,
-    /// The tokens that descend from it and count, newest first.
+    /// The active tokens that descend from it, newest first.
     pub descendants: Vec<DelegatedToken>,
 }
 
-/// A page of the tokens of an agent that count, newest first. It may hold fewer than `limit` and lead on: between those that
-/// count lie others.
+/// Returns a page of the active tokens of an agent, newest first. A page may have fewer than `limit` tokens although
+/// there are more pages, because inactive tokens are left out.
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].
@@ -76,62 +80,63 @@ pub async fn list(
     limit: Limit,
 ) -> Result<Page<LiveToken, i64>> {
     services.permit(caller, Action::ListTokens).await?;
-    agents::find(services.store.read().await?.conn(), agent).await?.ok_or(crate::service::agents::NOT_FOUND)?;
+    agent::find(services.store.read().await?.conn(), agent).await?;
     let mut page = page(services, agent, before.unwrap_or(i64::MAX), limit, &OBTAINED).await?;
-    let delegated = through(services, agent).await?;
+    let delegated = delegated_through(services, agent).await?;
     for token in &mut page.items {
         token.descendants = delegated.iter().filter(|one| descends(one, agent, token.jti)).cloned().collect();
     }
     Ok(page)
 }
 
-/// How many tokens of an agent count, and of those that descend from them.
+/// Counts the active tokens of an agent and their active descendants.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`].
 pub async fn count(services: &Services, caller: &Caller, agent: AgentId) -> Result<Count> {
     services.permit(caller, Action::ListTokens).await?;
-    counted(services, agent).await
+    count_active(services, agent).await
 }
 
-pub(in crate::service) async fn counted(services: &Services, agent: AgentId) -> Result<Count> {
-    let (mut tokens, mut before) = (through(services, agent).await?.len(), Some(i64::MAX));
-    for _ in 0..PAGES {
-        let Some(place) = before.filter(|_| tokens < COUNTED) else { break };
-        let page = page(services, agent, place, Limit::of(Limit::MAX), &ISSUED).await?;
+pub(in crate::service) async fn count_active(services: &Services, agent: AgentId) -> Result<Count> {
+    let (mut tokens, mut before) = (delegated_through(services, agent).await?.len(), Some(i64::MAX));
+    for _ in 0..PAGES_MAX {
+        let Some(position) = before.filter(|_| tokens < COUNT_MAX) else { break };
+        let page = page(services, agent, position, Limit::of(Limit::MAX), &ISSUED).await?;
         tokens += page.items.len();
         before = page.next;
     }
-    Ok(Count { tokens: tokens.min(COUNTED), may_be_more: tokens >= COUNTED || before.is_some() })
+    Ok(Count { tokens: tokens.min(COUNT_MAX), may_be_more: tokens >= COUNT_MAX || before.is_some() })
 }
 
-/// How many tokens end with this one, as far as [`COUNTED`]: itself, if it counts, and what descends from it.
-pub(in crate::service) async fn count_from(services: &Services, token: &Verified) -> Result<usize> {
-    if services.standing(&token.bearer, services.env.now()).await?.is_err() {
+/// Counts a token, if it is active, and its active descendants, up to [`COUNT_MAX`]. They all end when the token is
+/// revoked.
+pub(in crate::service) async fn count_with_descendants(services: &Services, token: &Verified) -> Result<usize> {
+    if services.effective_authority(&token.bearer, services.env.now()).await?.is_err() {
         return Ok(0);
     }
-    let agent = token.bearer.acting().agent;
-    let delegated = through(services, agent).await?;
-    Ok((1 + delegated.iter().filter(|one| descends(one, agent, token.jti)).count()).min(COUNTED))
+    let agent = token.bearer.actor().agent;
+    let delegated = delegated_through(services, agent).await?;
+    Ok((1 + delegated.iter().filter(|one| descends(one, agent, token.jti)).count()).min(COUNT_MAX))
 }
 
-/// Whether a token was made of another, which `agent` presented or obtained.
-fn descends(token: &DelegatedToken, agent: AgentId, from: TokenId) -> bool {
-    let made_of = |link: &Link| {
+/// Returns true if `token` descends from the token `ancestor`, which `agent` presented or got in an exchange.
+fn descends(token: &DelegatedToken, agent: AgentId, ancestor: TokenId) -> bool {
+    let refers = |link: &Link| {
         link.agent == agent
-            && (link.presented == Some(from) || link.acting.is_some_and(|acting| acting.obtained == from))
+            && (link.presented == Some(ancestor) || link.acting.is_some_and(|acting| acting.obtained == ancestor))
     };
-    token.jti != from && token.links.iter().any(made_of)
+    token.jti != ancestor && token.links.iter().any(refers)
 }
 
-/// The delegated tokens that an agent has a link in and that count.
-async fn through(services: &Services, agent: AgentId) -> Result<Vec<DelegatedToken>> {
+/// Returns the active delegated tokens that have the agent in their chain.
+async fn delegated_through(services: &Services, agent: AgentId) -> Result<Vec<DelegatedToken>> {
     let now = services.env.now();
-    let stored = delegated_tokens::through(services.store.read().await?.conn(), agent, now, COUNTED).await?;
+    let stored = delegated_tokens::through(services.store.read().await?.conn(), agent, now, COUNT_MAX).await?;
     let mut live = Vec::with_capacity(stored.len());
     for token in stored {
-        let Some(bearer) = AgentCaller::of_chain(CapabilitySet::default(), token.links.clone()) else { continue };
-        if services.standing(&bearer, now).await?.is_ok() {
+        let Some(bearer) = AgentCaller::from_chain(CapabilitySet::default(), token.links.clone()) else { continue };
+        if services.effective_authority(&bearer, now).await?.is_ok() {
             live.push(token);
         }
     }
@@ -171,7 +176,7 @@ async fn page(
     Ok(Page { items, next })
 }
 
-/// The token that a record tells of, if it counts.
+/// Returns the token of an audit record, if it is active.
 async fn live(services: &Services, agent: AgentId, record: &Record, now: Timestamp) -> Result<Option<LiveToken>> {
     let Some((token, token_epoch)) = recorded(agent, record) else { return Ok(None) };
     if token.expires_at <= now {
@@ -183,13 +188,13 @@ async fn live(services: &Services, agent: AgentId, record: &Record, now: Timesta
         let (credential, presented) = (token.credential, Some(token.jti));
         vec![Link { agent, credential, token_epoch, presented, acting: None }]
     };
-    let Some(bearer) = AgentCaller::of_chain(CapabilitySet::default(), links) else { return Ok(None) };
-    let counts = services.standing(&bearer, now).await?.is_ok();
+    let Some(bearer) = AgentCaller::from_chain(CapabilitySet::default(), links) else { return Ok(None) };
+    let is_active = services.effective_authority(&bearer, now).await?.is_ok();
     let actors = bearer.actors.iter().map(|link| link.agent).collect();
-    Ok(counts.then_some(LiveToken { subject: bearer.subject.agent, actors, ..token }))
+    Ok(is_active.then_some(LiveToken { subject: bearer.subject.agent, actors, ..token }))
 }
 
-/// What a record says of a token, and the epoch that it belongs to.
+/// Parses the token and its epoch from an audit record.
 fn recorded(agent: AgentId, record: &Record) -> Option<(LiveToken, i64)> {
     let details: Value = serde_json::from_str(&record.details).ok()?;
     let text = |name: &str| details.get(name).and_then(Value::as_str);

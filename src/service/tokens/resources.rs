@@ -1,4 +1,4 @@
-//! Protected resources: what tokens can be for, and what they may carry there.
+//! Protected resources: the audiences of tokens, and the capabilities that tokens for them may have.
 
 use serde_json::json;
 
@@ -15,23 +15,23 @@ use crate::{
     store::{capabilities, tokens::resources},
 };
 
-/// What is needed to register a protected resource.
+/// A new protected resource.
 #[derive(Clone, Debug)]
 pub struct NewResource {
-    /// What clients name it by.
+    /// The URI that clients send as `resource`.
     pub identifier: ResourceUri,
-    /// What people call it.
+    /// The display name.
     pub name: String,
-    /// What its tokens may carry.
+    /// The capabilities that its tokens may have.
     pub capabilities: CapabilitySet,
 }
 
-/// Fields to edit; the others stay.
+/// Changes to a protected resource. Fields that are `None` stay unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct ResourceEdit {
     /// New name.
     pub name: Option<String>,
-    /// What its tokens may carry from now on; tokens that were issued keep what they carry.
+    /// New capabilities. Tokens that were already issued keep theirs.
     pub capabilities: Option<CapabilitySet>,
 }
 
@@ -40,11 +40,13 @@ const NOT_FOUND: Error = Error::NotFound("Resource");
 /// Registers a protected resource.
 ///
 /// # Errors
-/// [`Error::Conflict`] when its identifier is taken; [`Error::NotFound`] for a capability that is not registered.
+/// [`Error::Conflict`] if the identifier is taken; [`Error::NotFound`] for a capability that is not registered.
 pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> Result<ProtectedResource> {
     let id = ProtectedResourceId(services.env.uuid());
     if services.settings.issuer.is_equivalent(new.identifier.as_str()) {
-        return Err(Error::Conflict("This is AIMS itself, which needs no registration".into()));
+        return Err(Error::Conflict(
+            "This is the identifier of AIMS itself, which does not need to be registered".into(),
+        ));
     }
     services
         .change(caller, Action::ManageResources, move |act| {
@@ -73,7 +75,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
         .await
 }
 
-/// Adds resource data that earlier versions did not store. No visible data changes, so there is no audit record.
+/// Adds data that earlier versions did not store. Nothing visible changes, so there is no audit record.
 ///
 /// # Errors
 /// When the database fails.
@@ -81,8 +83,8 @@ pub async fn complete(services: &Services) -> Result<()> {
     services.store.write(|tx| Box::pin(async move { resources::add_normal_forms(tx.conn()).await })).await
 }
 
-/// Refuses names of capabilities that are not registered: a slip of the pen must not make what is good for nothing. On purpose also one
-/// like `agents:*` that would cover registered ones: it is registered first, or they are named.
+/// Checks that all capabilities are registered, so that a typing error does not go unnoticed. A wildcard such as
+/// `agents:*` must be registered too, although it covers registered capabilities.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -93,7 +95,7 @@ pub(in crate::service) async fn require_registered(act: &mut Act<'_>, names: &Ca
     }
 }
 
-/// A page of protected resources in the order of registration.
+/// Returns a page of protected resources in the order of registration.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -107,7 +109,7 @@ pub async fn list(
     resources::list(services.store.read().await?.conn(), after, limit).await
 }
 
-/// One protected resource.
+/// Returns a protected resource.
 ///
 /// # Errors
 /// [`Error::NotFound`].
@@ -116,10 +118,10 @@ pub async fn get(services: &Services, caller: &Caller, id: ProtectedResourceId) 
     resources::find(services.store.read().await?.conn(), id).await?.ok_or(NOT_FOUND)
 }
 
-/// Edits a protected resource. An edit that changes nothing leaves no record.
+/// Edits a protected resource. An edit that changes nothing is not recorded.
 ///
 /// # Errors
-/// [`Error::NotFound`], also for a capability that is not registered.
+/// [`Error::NotFound`] for an unknown resource, and for a capability that is not registered.
 pub async fn update(
     services: &Services,
     caller: &Caller,
@@ -153,7 +155,7 @@ pub async fn update(
         .await
 }
 
-/// Removes a protected resource: no more tokens are issued for it.
+/// Deletes a protected resource. No more tokens are issued for it.
 ///
 /// # Errors
 /// [`Error::NotFound`].

@@ -1,4 +1,4 @@
-//! Ending access tokens before their time: one (RFC 7009), or all of an agent.
+//! Revocation of access tokens before they expire: a single one (RFC 7009), or all of an agent.
 
 use serde_json::json;
 
@@ -15,36 +15,37 @@ use crate::{
     service::{
         Services, agents,
         core::{
+            agent,
             caller::{Caller, Origin},
             policy::Action,
             power,
-            refusals::By,
+            refusals::Refused,
         },
     },
     store::tokens::revoked_tokens,
 };
 
-/// Revokes one of a client's own tokens, and says how many that ended: itself, and those that descend from it. A token that is
-/// not active is none to revoke, and no error (RFC 7009 §2.2).
+/// Revokes one of a client's own tokens. Returns how many tokens this ended: the token itself and its descendants. A
+/// token that is not active is not an error (RFC 7009 §2.2).
 ///
 /// # Errors
-/// [`TokenRefusal::UnauthorizedClient`], on the record, for the token of another client; it stays as it is.
+/// [`TokenRefusal::UnauthorizedClient`], which is recorded, for a token of another client.
 pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token: &str) -> Result<usize> {
-    let Some(verified) = services.verified(token, services.env.now()).await? else { return Ok(0) };
+    let Some(verified) = services.verify_token(token, services.env.now()).await? else { return Ok(0) };
     let agent = client.id();
-    if verified.bearer.acting().agent != agent {
+    if verified.bearer.actor().agent != agent {
         let refusal = TokenRefusal::UnauthorizedClient("The token was issued to another client");
-        let (by, token) = (By::agent(Some(agent)), Resource::Token(verified.jti));
+        let (refused, token) = (Refused::agent(Some(agent)), Resource::Token(verified.jti));
         let details = json!({ "reason": refusal.reason() });
-        services.record_refusal(AuditAction::AuthzDenied, origin, by, Some(token), details).await?;
+        services.record_refusal(AuditAction::AuthzDenied, origin, refused, Some(token), details).await?;
         return Err(refusal.into());
     }
-    let ended = live_tokens::count_from(services, &verified).await?;
-    end(services, origin, agent, verified.jti, verified.expires_at(), ended).await?;
+    let ended = live_tokens::count_with_descendants(services, &verified).await?;
+    revoke_own(services, origin, agent, verified.jti, verified.expires_at(), ended).await?;
     Ok(ended)
 }
 
-async fn end(
+async fn revoke_own(
     services: &Services,
     origin: &Origin,
     agent: AgentId,
@@ -68,8 +69,7 @@ async fn end(
         .store
         .write(move |tx| {
             Box::pin(async move {
-                if revoked_tokens::insert(tx.conn(), agent, token, expires_at).await? {
-                    tx.changed(agent);
+                if revoked_tokens::insert(tx, agent, token, expires_at).await? {
                     tx.audit(event);
                 }
                 Ok(())
@@ -78,21 +78,21 @@ async fn end(
         .await
 }
 
-/// Revokes every token that an agent has, with all that descend from them, and leaves its keys as they are. Says how many
-/// counted just before.
+/// Revokes all tokens of an agent and their descendants. Its credentials stay valid. Returns how many tokens were
+/// active.
 ///
 /// # Errors
 /// [`crate::domain::Error::NotFound`], [`crate::domain::Error::Denied`].
 pub async fn revoke_all(services: &Services, caller: &Caller, id: AgentId) -> Result<Count> {
     services.permit(caller, Action::RevokeTokens).await?;
-    let ended = live_tokens::counted(services, id).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "tokens are revoked that could not be counted");
+    let ended = live_tokens::count_active(services, id).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot count the tokens that are being revoked");
         Count { tokens: 0, may_be_more: true }
     });
     services
         .change(caller, Action::RevokeTokens, move |act| {
             Box::pin(async move {
-                let agent = agents::find(act, id).await?;
+                let agent = agent::find(act.conn(), id).await?;
                 power::require(act, id).await?;
                 agents::transition(act, agent, |agent| agent.token_epoch += 1).await?;
                 act.audit(

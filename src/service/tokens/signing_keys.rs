@@ -1,8 +1,8 @@
-//! The keys that sign access tokens: generated here, sealed under the master key, kept in the database.
+//! The keys that sign access tokens. They are generated here, encrypted with the master key and stored in the database.
 //!
-//! Of each algorithm one key signs and the next is published already, so that whoever keeps a copy of the key set knows a
-//! key before the first token names it. A key that signed stays published for as long as a token of it may live, unless it is lost
-//! to somebody.
+//! One key signs, and the next one is already published. So verifiers that cache the key set know a key before the
+//! first token uses it. A retired key stays published until every token that it signed has expired, unless it is
+//! compromised.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -31,27 +31,27 @@ use crate::{
     },
 };
 
-/// How long verifiers may keep a copy of the key set: what `Cache-Control` says.
+/// How long verifiers may cache the key set. Sent as `Cache-Control`.
 pub const PUBLISHED_FOR: Duration = Duration::from_mins(5);
 
-/// The keyring in force. All clones are one.
+/// The current keyring. All clones share it.
 #[derive(Clone)]
 pub struct CurrentKeyring(Arc<Current>);
 
 struct Current {
     keyring: RwLock<Arc<Keyring>>,
-    /// Held while it is read anew, so that what was read before does not come after.
-    reading: Mutex<()>,
+    /// Held during a reload, so that an older result cannot replace a newer one.
+    reloading: Mutex<()>,
 }
 
 impl CurrentKeyring {
-    /// Puts a keyring in force.
+    /// Starts with this keyring.
     #[must_use]
     pub fn new(keyring: Keyring) -> Self {
-        Self(Arc::new(Current { keyring: RwLock::new(Arc::new(keyring)), reading: Mutex::new(()) }))
+        Self(Arc::new(Current { keyring: RwLock::new(Arc::new(keyring)), reloading: Mutex::new(()) }))
     }
 
-    /// The keyring in force at this moment.
+    /// Returns the current keyring.
     #[must_use]
     pub fn get(&self) -> Arc<Keyring> {
         self.0.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -62,19 +62,21 @@ impl CurrentKeyring {
     }
 }
 
-/// Why no tokens can be signed.
+/// Why the signing keys cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The sealed keys were sealed under another master key.
-    #[error("the master key does not open the signing keys in this database; is it the one they were made with?")]
+    /// The keys were encrypted with another master key.
+    #[error(
+        "the master key does not decrypt the signing keys in this database; use the master key that encrypted them"
+    )]
     WrongMasterKey,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
-/// Loads the signing keys, and makes those of `algorithm` where there are none at all. What is there stays as it is: a command that was
-/// told of another algorithm than the service changes nothing for it.
+/// Loads the signing keys. Creates keys of `algorithm` if there are none at all. Does not change existing keys, so a
+/// command that is configured with another algorithm does not affect the service.
 ///
 /// # Errors
 /// See [`KeyringError`].
@@ -93,22 +95,22 @@ pub async fn load(
     assemble(algorithm, &present, opened)
 }
 
-/// Has keys of the algorithm sign that the service is set to, as it begins to serve: makes those that are missing. Those of other
-/// algorithms sign no more.
+/// Makes keys of the configured algorithm sign. Creates missing keys and retires the keys of other algorithms. Called
+/// when the service starts.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn begin(services: &Services) -> Result<()> {
+pub async fn activate(services: &Services) -> Result<()> {
     let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(()) };
     let present = signing_keys::list(services.store.read().await?.conn()).await?;
-    if is_complete(&present, algorithm) && given_up(&present, algorithm).next().is_none() {
+    if is_complete(&present, algorithm) && of_other_algorithms(&present, algorithm).next().is_none() {
         return Ok(());
     }
     complete(&services.store, &services.env, master, algorithm).await?;
     reload(services).await
 }
 
-/// Whether any signing key is sealed already.
+/// Returns true if the database has any signing key.
 ///
 /// # Errors
 /// When the database fails.
@@ -116,36 +118,36 @@ pub async fn any(store: &Store) -> Result<bool> {
     Ok(!signing_keys::list(store.read().await?.conn()).await?.is_empty())
 }
 
-/// The key that signs comes first; the others verify.
+/// Builds a keyring of the current key, which signs, and all other keys, which verify.
 fn assemble(
     algorithm: SigningAlgorithm,
     present: &[SealedKey],
     mut keys: Vec<PrivateKey>,
 ) -> Result<Keyring, KeyringError> {
-    // A node that was not told yet of another algorithm, as the one that retired its keys was, goes on with what there is.
+    // If another node has already switched to another algorithm, this node continues with the keys that exist.
     let current = current(present, algorithm).or_else(|| {
         let signed = present.iter().filter(|key| key.activated_at.is_some());
         signed.max_by_key(|key| (key.algorithm == algorithm, key.activated_at))
     });
     let current = current.and_then(|current| keys.iter().position(|key| key.public().kid() == current.kid));
-    let current = current.ok_or_else(|| Error::internal("the signing key that was just made is gone"))?;
+    let current = current.ok_or_else(|| Error::internal("the signing key that was just created is missing"))?;
     let current = keys.remove(current);
     Ok(Keyring::asymmetric(current, keys.into_iter().map(PrivateKey::into_public)))
 }
 
-/// The key that signs; the one that began last, should there be several.
+/// Returns the key that signs: the one that was activated last if there are several.
 fn current(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey> {
     let signing = keys.iter().filter(|key| key.algorithm == algorithm && key.retired_at.is_none());
     signing.filter(|key| key.activated_at.is_some()).max_by_key(|key| key.activated_at)
 }
 
-/// The key that signs after the next rotation.
+/// Returns the key that signs after the next rotation.
 fn next(keys: &[SealedKey], algorithm: SigningAlgorithm) -> Option<&SealedKey> {
     keys.iter().find(|key| key.algorithm == algorithm && key.activated_at.is_none() && key.retired_at.is_none())
 }
 
-/// The keys of other algorithms that nobody told yet to sign no more.
-fn given_up(keys: &[SealedKey], algorithm: SigningAlgorithm) -> impl Iterator<Item = &SealedKey> {
+/// Returns the keys of other algorithms that are not retired yet.
+fn of_other_algorithms(keys: &[SealedKey], algorithm: SigningAlgorithm) -> impl Iterator<Item = &SealedKey> {
     keys.iter().filter(move |key| key.algorithm != algorithm && key.retired_at.is_none())
 }
 
@@ -173,7 +175,7 @@ async fn complete(store: &Store, env: &Environment, master: &MasterKey, algorith
     store.write(move |tx| Box::pin(add_missing(tx, env, algorithm, candidates))).await
 }
 
-/// Several nodes may start at once: the first one's keys are everybody's.
+/// Adds the keys that are missing. Several nodes may start at once; all of them use the keys of the first one.
 async fn add_missing(
     tx: &mut Tx,
     env: Environment,
@@ -191,17 +193,16 @@ async fn add_missing(
         add(tx, &env, &second).await?;
     }
     let current = current.unwrap_or(first.kid);
-    for key in given_up(&present, algorithm) {
-        signing_keys::retire(tx.conn(), &key.kid, env.now()).await?;
+    for key in of_other_algorithms(&present, algorithm) {
+        signing_keys::retire(tx, &key.kid, env.now()).await?;
         let details = json!({ "from": key.kid, "to": current, "algorithm": algorithm.as_str() });
         record(tx, &env, AuditAction::SigningKeyRotated, details);
     }
-    tx.changed_everything();
     Ok(())
 }
 
 async fn add(tx: &mut Tx, env: &Environment, key: &SealedKey) -> Result<()> {
-    signing_keys::insert(tx.conn(), key).await?;
+    signing_keys::insert(tx, key).await?;
     let details = json!({ "kid": key.kid, "algorithm": key.algorithm.as_str() });
     record(tx, env, AuditAction::SigningKeyCreated, details);
     Ok(())
@@ -222,25 +223,25 @@ fn record(tx: &mut Tx, env: &Environment, action: AuditAction, details: Value) {
     });
 }
 
-/// A signing key as administrators see it.
+/// A signing key without its private part.
 #[derive(Clone, Debug)]
 pub struct KeyInfo {
-    /// Key identifier.
+    /// The key ID.
     pub kid: String,
-    /// What it signs with.
+    /// The signature algorithm.
     pub algorithm: SigningAlgorithm,
-    /// Since when it is published.
+    /// When it was created and published.
     pub created_at: Timestamp,
-    /// Since when it signs.
+    /// When it began to sign.
     pub activated_at: Option<Timestamp>,
-    /// Since when it no longer does.
+    /// When it stopped signing.
     pub retired_at: Option<Timestamp>,
-    /// Until when it stays published after that.
+    /// When it stops being published.
     pub published_until: Option<Timestamp>,
 }
 
 impl KeyInfo {
-    /// What the key is for at present, and since when.
+    /// Returns the state of the key, and since when it has that state.
     #[must_use]
     pub fn state(&self) -> (&'static str, Timestamp) {
         match (self.retired_at, self.activated_at) {
@@ -264,7 +265,7 @@ impl From<SealedKey> for KeyInfo {
     }
 }
 
-/// Every signing key, newest first.
+/// Returns all signing keys, newest first.
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -274,40 +275,44 @@ pub async fn list(services: &Services, caller: &Caller) -> Result<Vec<KeyInfo>> 
     Ok(keys.into_iter().map(KeyInfo::from).collect())
 }
 
-/// When a rotation happens.
+/// Why keys are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    /// Only if the key that signs has done so for this long.
-    Due(Duration),
-    /// As soon as every verifier knows the next key.
-    Known,
-    /// At once, with keys that nobody knows: those there are are lost to somebody.
-    Lost,
+enum Reason {
+    /// The current key has signed for this long. Happens only if it has, and verifiers know the next key.
+    Schedule(Duration),
+    /// An administrator asked for it. Happens only if verifiers know the next key.
+    Request,
+    /// The keys are compromised. Happens at once.
+    Compromise,
 }
 
-/// Has the next key sign from now on, and publishes another next one. With `are_lost`, the keys are lost to somebody, who cannot have
-/// got the present one without the others beside it: new ones take the place of all, though verifiers with a copy of the key set
-/// cannot know them yet, and no token counts any more that was signed before, whoever had it signed. Other nodes on one PostgreSQL
-/// follow as soon as they hear of it, other processes on SQLite within 30 seconds, verifiers with a copy within [`PUBLISHED_FOR`].
+/// Rotates the signing keys: the next key signs from now on, and another next key is published.
+///
+/// If the keys are `compromised`, new keys replace all existing ones, because whoever has one of them has all of them.
+/// Then every token that was issued before is invalid, and verifiers that cache the key set do not know the new keys
+/// yet.
+///
+/// Other nodes on the same PostgreSQL follow as soon as they are notified, other processes on the same SQLite file
+/// within 30 seconds, and verifiers that cache the key set within [`PUBLISHED_FOR`].
 ///
 /// # Errors
-/// [`Error::Refused`] when the next key was published less than [`PUBLISHED_FOR`] ago, when a shared secret signs, and when keys of
-/// another algorithm than this process was told of do; [`Error::ProofNeeded`].
-pub async fn rotate(services: &Services, caller: &Caller, are_lost: bool) -> Result<KeyInfo> {
-    let when = if are_lost { When::Lost } else { When::Known };
-    let rotated = rotate_when(services, caller, when).await?;
-    rotated.ok_or(Error::Refused("Verifiers may not know the next key yet; try again in 5 minutes"))
+/// [`Error::Refused`] if the next key was published less than [`PUBLISHED_FOR`] ago, if tokens are signed with a shared
+/// secret, or if this process is configured with another algorithm than the service; [`Error::ProofNeeded`].
+pub async fn rotate(services: &Services, caller: &Caller, compromised: bool) -> Result<KeyInfo> {
+    let reason = if compromised { Reason::Compromise } else { Reason::Request };
+    let rotated = rotate_for(services, caller, reason).await?;
+    rotated.ok_or(Error::Refused("Verifiers may not know the next key yet. Try again in 5 minutes"))
 }
 
-async fn rotate_when(services: &Services, caller: &Caller, when: When) -> Result<Option<KeyInfo>> {
+async fn rotate_for(services: &Services, caller: &Caller, reason: Reason) -> Result<Option<KeyInfo>> {
     let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else {
         return Err(Error::Refused(
-            "Tokens are signed with the shared secret JWT_SECRET_KEY, which only its holder can replace",
+            "Tokens are signed with the shared secret JWT_SECRET_KEY. Change that setting to replace it",
         ));
     };
-    let made = [generate(master, &services.env, algorithm)?, generate(master, &services.env, algorithm)?];
+    let candidates = [generate(master, &services.env, algorithm)?, generate(master, &services.env, algorithm)?];
     let rotated = services
-        .change(caller, Action::RotateSigningKey, move |act| Box::pin(exchange(act, algorithm, made, when)))
+        .change(caller, Action::RotateSigningKey, move |act| Box::pin(replace(act, algorithm, candidates, reason)))
         .await?;
     if rotated.is_some() {
         reload(services).await?;
@@ -315,48 +320,49 @@ async fn rotate_when(services: &Services, caller: &Caller, when: When) -> Result
     Ok(rotated)
 }
 
-async fn exchange(
+async fn replace(
     act: &mut Act<'_>,
     algorithm: SigningAlgorithm,
-    [coming, other]: [SealedKey; 2],
-    when: When,
+    [new_next, new_current]: [SealedKey; 2],
+    reason: Reason,
 ) -> Result<Option<KeyInfo>> {
     let present = signing_keys::list(act.conn()).await?;
     let (Some(current), Some(next)) = (current(&present, algorithm), next(&present, algorithm)) else {
-        return Err(Error::Refused("Keys of another algorithm sign; set JWT_ALGORITHM as the service has it"));
+        return Err(Error::Refused(
+            "The service signs with another algorithm. Set JWT_ALGORITHM to the same value as for the service",
+        ));
     };
     let now = act.now;
     let is_known = next.created_at.plus(PUBLISHED_FOR) <= now;
-    let is_time = match when {
-        When::Due(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= now),
-        When::Known => is_known,
-        When::Lost => true,
+    let is_time = match reason {
+        Reason::Schedule(period) => is_known && current.activated_at.is_some_and(|at| at.plus(period) <= now),
+        Reason::Request => is_known,
+        Reason::Compromise => true,
     };
     if !is_time {
         return Ok(None);
     }
     let mut signing = next.clone();
-    if when == When::Lost {
+    if reason == Reason::Compromise {
         for key in &present {
             withdraw(act, &key.kid).await?;
         }
-        signing_keys::insert(act.conn(), &other).await?;
-        signing = other;
+        signing_keys::insert(act.tx, &new_current).await?;
+        signing = new_current;
     } else {
-        signing_keys::retire(act.conn(), &current.kid, now).await?;
+        signing_keys::retire(act.tx, &current.kid, now).await?;
     }
     signing.activated_at = Some(now);
-    signing_keys::activate(act.conn(), &signing.kid, now).await?;
-    signing_keys::insert(act.conn(), &coming).await?;
+    signing_keys::activate(act.tx, &signing.kid, now).await?;
+    signing_keys::insert(act.tx, &new_next).await?;
     let details =
-        json!({ "from": current.kid, "to": signing.kid, "next": coming.kid, "algorithm": algorithm.as_str() });
+        json!({ "from": current.kid, "to": signing.kid, "next": new_next.kid, "algorithm": algorithm.as_str() });
     act.audit(AuditAction::SigningKeyRotated, None, None, details);
-    act.tx.changed_everything();
     Ok(Some(signing.into()))
 }
 
-/// Rotates when it is time, removes keys of which no token can be left, and takes over what other nodes and commands did.
-/// For the background.
+/// Rotates keys on schedule, removes keys whose tokens have all expired, and loads the changes of other nodes and
+/// commands. For a background task.
 ///
 /// # Errors
 /// When the database fails.
@@ -369,31 +375,31 @@ pub async fn maintain(services: &Services) -> Result<()> {
         let now = services.env.now();
         let current = services.settings.signing.and_then(|algorithm| current(&keys, algorithm));
         if current.and_then(|current| current.activated_at).is_some_and(|at| at.plus(period) <= now) {
-            rotate_when(services, &Caller::system(), When::Due(period)).await?;
+            rotate_for(services, &Caller::system(), Reason::Schedule(period)).await?;
         }
     }
-    withdraw_ended(services).await?;
+    withdraw_expired(services).await?;
     reload(services).await
 }
 
 async fn withdraw(act: &mut Act<'_>, kid: &str) -> Result<()> {
-    signing_keys::delete(act.conn(), kid).await?;
+    signing_keys::delete(act.tx, kid).await?;
     act.audit(AuditAction::SigningKeyWithdrawn, None, None, json!({ "kid": kid }));
     Ok(())
 }
 
-async fn withdraw_ended(services: &Services) -> Result<()> {
-    let ended = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LIFE_MAX) <= now);
+async fn withdraw_expired(services: &Services) -> Result<()> {
+    let is_expired = |key: &SealedKey, now: Timestamp| key.retired_at.is_some_and(|at| at.plus(LIFE_MAX) <= now);
     let keys = signing_keys::list(services.store.read().await?.conn()).await?;
     let now = services.env.now();
-    if !keys.iter().any(|key| ended(key, now)) {
+    if !keys.iter().any(|key| is_expired(key, now)) {
         return Ok(());
     }
     services
         .change(&Caller::system(), Action::RotateSigningKey, move |act| {
             Box::pin(async move {
                 let now = act.now;
-                for key in signing_keys::list(act.conn()).await?.iter().filter(|key| ended(key, now)) {
+                for key in signing_keys::list(act.conn()).await?.iter().filter(|key| is_expired(key, now)) {
                     withdraw(act, &key.kid).await?;
                 }
                 Ok(())
@@ -402,20 +408,20 @@ async fn withdraw_ended(services: &Services) -> Result<()> {
         .await
 }
 
-/// Takes over at once what other nodes on the same PostgreSQL do. For the background.
+/// Loads the changes of other nodes on the same PostgreSQL as soon as they are notified. For a background task.
 pub async fn follow(services: &Services) {
     loop {
         services.principals.everything_changed().await;
         if let Err(error) = reload(services).await {
-            tracing::warn!(error = error.with_causes(), "signing keys are taken over later");
+            tracing::warn!(error = error.with_causes(), "cannot reload the signing keys; will try again later");
         }
     }
 }
 
-/// Puts in force what the database holds.
+/// Replaces the current keyring if the keys in the database have changed.
 async fn reload(services: &Services) -> Result<()> {
     let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(()) };
-    let _reading = services.keyring.0.reading.lock().await;
+    let _reloading = services.keyring.0.reloading.lock().await;
     let present = signing_keys::list(services.store.read().await?.conn()).await?;
     let state = |keyring: &Keyring| keyring.jwks_tag().to_owned();
     let before = services.keyring.get();
@@ -425,7 +431,7 @@ async fn reload(services: &Services) -> Result<()> {
         return Ok(());
     }
     services.keyring.set(keyring);
-    // What a withdrawn key signed was verified, perhaps, and counts no more.
+    // Tokens that a withdrawn key signed may be cached.
     services.verified_tokens.forget_all();
     Ok(())
 }
@@ -438,7 +444,7 @@ fn open_all(master: &MasterKey, sealed: &[SealedKey]) -> Result<Vec<PrivateKey>,
     sealed.iter().map(open).collect()
 }
 
-/// Binds a sealed key to its identifier, so that it cannot be put in another's place.
+/// Returns the context that binds an encrypted key to its ID, so that the keys in the database cannot be swapped.
 fn purpose(kid: &str) -> String {
     format!("signing-key:{kid}")
 }

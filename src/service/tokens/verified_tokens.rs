@@ -1,12 +1,8 @@
-//! Access tokens whose signature was checked, so that it is checked once and not with every request.
+//! A cache of access tokens whose signature was verified, so that it is not verified again for each request.
 //!
-//! Only what a token said is remembered, under the hash of the token; what its agents may do is asked of the live view
-//! every time.
+//! An entry has only what the token says. The live view decides for each request what the token's agents may do.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -16,31 +12,22 @@ use crate::{
         AgentId, Result, Timestamp, TokenId,
         token::{Claims, Link},
     },
-    service::{Services, core::caller::AgentCaller},
+    service::{
+        Services,
+        core::{cache::get_or_load, caller::AgentCaller},
+    },
     store::tokens::delegated_tokens,
 };
 
-/// Remembers what verified tokens said. All clones are one.
+/// The verified tokens, by the SHA-256 hash of the token. All clones share the cache.
 #[derive(Clone)]
-pub struct VerifiedTokens(Arc<Remembered>);
+pub struct VerifiedTokens(Arc<Cache<[u8; 32], Verified>>);
 
-struct Remembered {
-    tokens: Cache<TokenHash, (Keys, Verified)>,
-    /// Which keys are in force.
-    keys: AtomicU64,
-}
-
-type TokenHash = [u8; 32];
-
-/// Which set of keys verified a token: they are counted from the start of the process.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Keys(u64);
-
-/// What a token says that AIMS signed, and that has not expired.
+/// A token with a valid signature.
 #[derive(Clone)]
 pub(in crate::service) struct Verified {
     pub(in crate::service) claims: Arc<Claims>,
-    /// Whom it stands for, with all that it says; what of it is still true is for the live view to say.
+    /// The chain of the token, with all that the token allows.
     pub(in crate::service) bearer: AgentCaller,
     pub(in crate::service) jti: TokenId,
 }
@@ -52,58 +39,45 @@ impl Verified {
 }
 
 impl VerifiedTokens {
-    /// Remembers at most `capacity` tokens; those used least are checked again when needed.
+    /// A cache of at most `capacity` tokens. It evicts those that are used least.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Remembered { tokens: Cache::new(capacity), keys: AtomicU64::new(0) }))
+        Self(Arc::new(Cache::new(capacity)))
     }
 
-    /// Forgets every token, those as well that are being verified by the keys of before: to be called once others are in force.
+    /// Removes all tokens, and those that are being verified with earlier keys. Call it after new keys are in use.
     pub(in crate::service) fn forget_all(&self) {
-        self.0.keys.fetch_add(1, Ordering::SeqCst);
-        self.0.tokens.clear();
-    }
-
-    /// To be asked before the keys that a token is verified by are taken.
-    fn keys(&self) -> Keys {
-        Keys(self.0.keys.load(Ordering::SeqCst))
-    }
-
-    fn remember(&self, token: TokenHash, keys: Keys, verified: Verified) {
-        self.0.tokens.insert(token, (keys, verified));
-    }
-
-    fn get(&self, token: &TokenHash) -> Option<Verified> {
-        self.0.tokens.get(token).filter(|(keys, _)| *keys == self.keys()).map(|(_, verified)| verified)
+        self.0.clear();
     }
 }
 
 impl Services {
-    /// Reads a token that AIMS signed, whomever it is for; `None` for any other, and for one that has expired.
+    /// Verifies a token that AIMS signed, for whatever audience. Returns `None` for any other token, and for an expired
+    /// one.
     ///
     /// # Errors
     /// When the database fails.
-    pub(in crate::service) async fn verified(&self, token: &str, now: Timestamp) -> Result<Option<Verified>> {
-        let hash: TokenHash = Sha256::digest(token).into();
-        if let Some(known) = self.verified_tokens.get(&hash) {
-            return Ok(Some(known).filter(|known| now < known.expires_at()));
-        }
-        let keys = self.verified_tokens.keys();
-        // Tokens that do not verify are not remembered: whoever forges must not fill the memory.
-        let Ok(claims) = self.keyring.get().verify(token, self.settings.issuer.as_str(), now) else { return Ok(None) };
-        let Some(jti) = TokenId::parse(&claims.jti) else { return Ok(None) };
-        let Some(bearer) = bearer(self, &claims, jti).await? else { return Ok(None) };
-        let verified = Verified { claims: Arc::new(claims), bearer, jti };
-        self.verified_tokens.remember(hash, keys, verified.clone());
-        Ok(Some(verified))
+    pub(in crate::service) async fn verify_token(&self, token: &str, now: Timestamp) -> Result<Option<Verified>> {
+        let hash = Sha256::digest(token).into();
+        // Invalid tokens are not cached: forged ones must not fill the memory.
+        let verified = get_or_load(&self.verified_tokens.0, &hash, verify(self, token, now)).await?;
+        Ok(verified.filter(|verified| now < verified.expires_at()))
     }
+}
+
+async fn verify(services: &Services, token: &str, now: Timestamp) -> Result<Option<Verified>> {
+    let issuer = services.settings.issuer.as_str();
+    let Ok(claims) = services.keyring.get().verify(token, issuer, now) else { return Ok(None) };
+    let Some(jti) = TokenId::parse(&claims.jti) else { return Ok(None) };
+    let Some(bearer) = bearer(services, &claims, jti).await? else { return Ok(None) };
+    Ok(Some(Verified { claims: Arc::new(claims), bearer, jti }))
 }
 
 async fn bearer(services: &Services, claims: &Claims, jti: TokenId) -> Result<Option<AgentCaller>> {
     let authority = claims.scopes.clone();
     if claims.act.is_some() {
         let links = delegated_tokens::links(services.store.read().await?.conn(), jti).await?;
-        return Ok(AgentCaller::of_chain(authority, links));
+        return Ok(AgentCaller::from_chain(authority, links));
     }
     let (agent, credential) = (AgentId::parse(&claims.sub), claims.credential());
     Ok(agent.zip(credential).map(|(agent, credential)| AgentCaller {
@@ -111,40 +85,4 @@ async fn bearer(services: &Services, claims: &Claims, jti: TokenId) -> Result<Op
         subject: Link { agent, credential, token_epoch: claims.token_epoch, presented: Some(jti), acting: None },
         actors: Arc::default(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::domain::{ApiKeyId, token::Credential};
-
-    /// A request may wait for the database between the two, while a key that was lost to somebody is withdrawn.
-    #[test]
-    fn what_was_verified_by_keys_of_before_is_not_remembered() {
-        let tokens = VerifiedTokens::new(16);
-        let keys = tokens.keys();
-        tokens.forget_all();
-        tokens.remember([1; 32], keys, verified());
-        assert!(tokens.get(&[1; 32]).is_none());
-        tokens.remember([1; 32], tokens.keys(), verified());
-        assert!(tokens.get(&[1; 32]).is_some());
-    }
-
-    fn verified() -> Verified {
-        let claims = r#"{ "iss": "i", "sub": "s", "aud": "a", "client_id": "s", "iat": 0, "exp": 1, "jti": "t",
-            "scope": "", "scopes": [], "token_epoch": 0 }"#;
-        let claims: Claims = serde_json::from_str(claims).unwrap();
-        let (agent, credential, jti) = (AgentId(Uuid::nil()), ApiKeyId(Uuid::nil()), TokenId(Uuid::nil()));
-        let subject = Link {
-            agent,
-            credential: Credential::ApiKey(credential),
-            token_epoch: 0,
-            presented: Some(jti),
-            acting: None,
-        };
-        let bearer = AgentCaller { authority: claims.scopes.clone(), subject, actors: Arc::default() };
-        Verified { claims: Arc::new(claims), bearer, jti }
-    }
 }

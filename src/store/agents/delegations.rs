@@ -1,11 +1,14 @@
-//! Who may act for whom, as stored.
+//! Delegations: which agents may act on behalf of which (RFC 8693).
 
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     domain::{AgentId, DelegationId, Result, Timestamp, token::delegation::Delegation},
-    store::db::{Conn, on},
+    store::{
+        Tx,
+        db::{Conn, dispatch, execute},
+    },
 };
 
 #[derive(FromRow)]
@@ -29,41 +32,43 @@ impl From<Row> for Delegation {
     }
 }
 
-/// Lets an agent act for another; `false` when it may already.
+/// Inserts a delegation. Returns false if the delegate may act on behalf of the agent already.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: Conn<'_>, delegation: &Delegation) -> Result<bool> {
+/// If the database fails.
+pub async fn insert(tx: &mut Tx, delegation: &Delegation) -> Result<bool> {
     const SQL: &str = "INSERT INTO delegations (id, agent_id, delegate_id, created_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (agent_id, delegate_id) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
-        .bind(delegation.id.0)
-        .bind(delegation.agent.0)
-        .bind(delegation.delegate.0)
-        .bind(delegation.created_at.as_micros())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let inserted = execute!(
+        tx.conn(),
+        sqlx::query(SQL)
+            .bind(delegation.id.0)
+            .bind(delegation.agent.0)
+            .bind(delegation.delegate.0)
+            .bind(delegation.created_at.as_micros())
+    )?;
+    tx.mark_changed(delegation.agent);
     Ok(inserted == 1)
 }
 
-/// Who may act for an agent, the first allowed first.
+/// Returns the delegations of an agent, oldest first.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Delegation>> {
     const SQL: &str = "SELECT d.id, d.agent_id, d.delegate_id, a.name AS delegate_name, d.created_at \
         FROM delegations d JOIN agents a ON a.id = d.delegate_id WHERE d.agent_id = $1 ORDER BY d.created_at, d.id";
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await?);
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Delegation::from).collect())
 }
 
-/// Forbids what was allowed; `false` when it was not.
+/// Deletes the delegation of `agent` to `delegate`. Returns false if there was none.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn delete(conn: Conn<'_>, agent: AgentId, delegate: AgentId) -> Result<bool> {
+/// If the database fails.
+pub async fn delete(tx: &mut Tx, agent: AgentId, delegate: AgentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM delegations WHERE agent_id = $1 AND delegate_id = $2";
-    let deleted = on!(conn, |c| sqlx::query(SQL).bind(agent.0).bind(delegate.0).execute(c).await?.rows_affected());
+    let deleted = execute!(tx.conn(), sqlx::query(SQL).bind(agent.0).bind(delegate.0))?;
+    tx.mark_changed(agent);
     Ok(deleted == 1)
 }

@@ -1,13 +1,17 @@
-//! Listings of agents: each page costs about the same, whatever the filter, the order and the place in it.
+//! Listings of agents. Each page costs about the same, for every filter, sort order and position.
 //!
-//! The indexes order agents by status and type, or by owner, status and type, and then in the order of the listing. A
-//! filter that leaves the status or the type open is a merge of at most twelve such ranges, which both databases read only
-//! as far as the page needs.
+//! The indexes sort agents by status and type, or by owner, status and type, and then in the order of the listing. A
+//! filter without a status or type is a merge of at most twelve index ranges, which both databases read only as far as
+//! the page needs.
 //!
-//! A text is looked for among the next few agents of the listing first: where many hold it, these fill the page. If they do
-//! not, the index of trigrams is asked. Where few agents may hold the text, they are looked at one by one. Otherwise the
-//! listing is gone through in its order, a window at a time. A text that is too short for the index may end a page early:
-//! with the agents found in the windows looked at, which may be none, and with the place where the next page goes on.
+//! A search for a text has three steps:
+//!
+//! 1. Check the next few agents of the listing. If many agents contain the text, these fill the page.
+//! 2. Look up candidates in the trigram index. If there are few, check each of them.
+//! 3. Otherwise check the agents in the order of the listing, in windows of growing size.
+//!
+//! A text that is too short for the index can end a page early. The page then contains the matches of the windows,
+//! possibly none, and the position where the next page starts.
 
 use super::{
     Row,
@@ -19,21 +23,21 @@ use crate::{
         agent::{Filter, Position, Sort},
     },
     store::db::{
-        Conn, on,
+        Conn, dispatch,
         sql::{Sql, run},
     },
 };
 
-/// How many agents of a listing are looked through before the index is asked, for each that the page holds.
+/// How many agents to check before using the index, per agent of a page.
 const NEXT: i64 = 4;
-/// How many agents of a listing are looked through for a text, one window after another.
+/// The sizes of the windows to check for a text.
 const WINDOWS: [i64; 3] = [1_000, 4_000, 16_000];
 
-/// The columns that a sort goes by; together they are different for any two agents.
+/// Returns the columns to sort by. Together they are unique.
 const fn columns(sort: Sort) -> &'static [&'static str] {
     match sort {
         Sort::Oldest | Sort::Newest => &["created_at", "id"],
-        Sort::Name | Sort::NameBackwards => &["name"],
+        Sort::Name | Sort::NameDescending => &["name"],
     }
 }
 
@@ -44,7 +48,7 @@ fn order(sql: &mut Sql, sort: Sort, table: &str) {
     }
 }
 
-/// The part of a listing after one place and up to another.
+/// The part of a listing after one position, up to and including another.
 #[derive(Clone, Default)]
 struct Span {
     after: Option<Position>,
@@ -63,7 +67,7 @@ impl Span {
                     sql.push(" AND (a.created_at, a.id) ").push(comparison).push(" (");
                     sql.bind(position.created_at.as_micros()).push(", ").bind(position.id.0).push(")");
                 }
-                Sort::Name | Sort::NameBackwards => {
+                Sort::Name | Sort::NameDescending => {
                     sql.push(" AND a.name ").push(comparison).push(" ").bind(position.name.as_str());
                 }
             }
@@ -71,7 +75,7 @@ impl Span {
     }
 }
 
-/// Narrows to a filter, but for its text.
+/// Adds the conditions of a filter, except for its text.
 fn narrow(sql: &mut Sql, owner: Option<&str>, status: Option<AgentStatus>, agent_type: Option<AgentType>) {
     if let Some(owner) = owner {
         sql.and("a.owner =", owner);
@@ -84,7 +88,7 @@ fn narrow(sql: &mut Sql, owner: Option<&str>, status: Option<AgentStatus>, agent
     }
 }
 
-/// The ranges of an index that a filter covers.
+/// Returns the index ranges that a filter covers.
 fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
     if filter.owner.is_none() && filter.status.is_none() && filter.agent_type.is_none() {
         return vec![(None, None)];
@@ -94,8 +98,8 @@ fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
     statuses.iter().flat_map(|&status| types.iter().map(move |&kind| (Some(status), Some(kind)))).collect()
 }
 
-/// Adds columns of the agents of a span, one range after another. Each in order, so that both databases merge what they read
-/// when the whole is sorted: PostgreSQL would not see it otherwise.
+/// Selects columns of the agents of a span, one range after another. Each range is sorted, so that both databases merge
+/// the ranges. Without it PostgreSQL would not recognise that it can.
 fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) {
     for (number, (status, agent_type)) in ranges(filter).into_iter().enumerate() {
         sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT ");
@@ -107,14 +111,14 @@ fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) 
     }
 }
 
-/// Adds columns of the first `count` agents of a span, in order.
+/// Selects columns of the first `count` agents of a span, sorted.
 fn keys_in_order(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span, count: i64) {
     keys(sql, columns, filter, sort, span);
     order(sql, sort, "");
     sql.limit(count);
 }
 
-/// Adds the text of a statement that gives the agents whose keys `inner` adds, in order.
+/// Returns a statement that selects the agents whose keys `inner` selects, sorted.
 fn agents_of(sort: Sort, inner: impl FnOnce(&mut Sql), count: i64) -> Sql {
     let mut sql = Sql::default();
     sql.push("SELECT a.* FROM (");
@@ -132,12 +136,14 @@ fn position(agent: &Agent) -> Position {
     Position { created_at: agent.created_at, id: agent.id, name: agent.name.to_string() }
 }
 
-/// A page of agents, after `after`. When the filter looks for a text of one or two characters (on PostgreSQL also for
-/// one without three letters or digits in a row), a page may end early: it then holds what was found among the next
-/// 21,000 agents, if anything, and leads on.
+/// Returns a page of agents after `after`.
+///
+/// If the filter searches for a text of one or two characters (on PostgreSQL also for one without three letters or
+/// digits in a row), a page may end early. It then contains the matches among the next 21,000 agents, possibly none,
+/// and the position of the next page.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn list(
     mut conn: Conn<'_>,
     filter: &Filter,
@@ -152,7 +158,7 @@ pub async fn list(
             agents_of(sort, |sql| keys_in_order(sql, &columns(sort).join(", "), filter, sort, &span, count), count);
         return Ok(Page::cut(fetch(conn, sql).await?, limit, position));
     };
-    let sql = holding(&conn, filter, sort, &span, text, (NEXT * count, count));
+    let sql = containing_text(&conn, filter, sort, &span, text, (NEXT * count, count));
     let found = fetch(conn.reborrow(), sql).await?;
     if found.len() > usize::from(limit.get()) {
         return Ok(Page::cut(found, limit, position));
@@ -167,8 +173,8 @@ pub async fn list(
     for window in WINDOWS {
         span.until = nth(conn.reborrow(), filter, sort, &span, window).await?;
         let missing = count - i64::try_from(found.len()).unwrap_or(count);
-        // The span bounds it, and not a number: agents that are added meanwhile must not push others out.
-        let sql = holding(&conn, filter, sort, &span, text, (i64::MAX, missing));
+        // Limited by the span and not by a count, so that agents that are added in the meantime do not displace others.
+        let sql = containing_text(&conn, filter, sort, &span, text, (i64::MAX, missing));
         found.extend(fetch(conn.reborrow(), sql).await?);
         let Some(until) = span.until.take() else { return Ok(Page::cut(found, limit, position)) };
         if found.len() > usize::from(limit.get()) {
@@ -179,26 +185,33 @@ pub async fn list(
     if matches!(candidates, Candidates::Unknown) {
         return Ok(Page { items: found, next: span.after });
     }
-    // Many hold the text, and few of those that the listing shows next: the index has to name them all.
+    // Many agents contain the text, but few in the next windows of this listing. Look up all matches.
     let sql = sorted_candidates(&conn, filter, sort, &first, &candidates, text, count);
     Ok(Page::cut(fetch(conn, sql).await?, limit, position))
 }
 
-/// The first agents that hold a text among the first of a span: `(among, count)`.
-fn holding(conn: &Conn<'_>, filter: &Filter, sort: Sort, span: &Span, text: &str, (among, count): (i64, i64)) -> Sql {
+/// Selects the first `count` agents that contain a text among the first `among` agents of a span.
+fn containing_text(
+    conn: &Conn<'_>,
+    filter: &Filter,
+    sort: Sort,
+    span: &Span,
+    text: &str,
+    (among, count): (i64, i64),
+) -> Sql {
     let inner = |sql: &mut Sql| {
         sql.push("SELECT a.created_at, a.id, a.name FROM (");
-        // The number also keeps the planner from looking for the text first.
+        // The limit also keeps the planner from searching for the text first.
         keys_in_order(sql, "created_at, id, name, owner, description", filter, sort, span, among);
         sql.push(") AS a WHERE 1 = 1");
-        search::holds(sql, conn, text, false);
+        search::require_text(sql, conn, text, false);
         order(sql, sort, "a.");
         sql.limit(count);
     };
     agents_of(sort, inner, count)
 }
 
-/// The place of the `number`th agent of a span; `None` when it ends before.
+/// Returns the position of the `number`th agent of a span. `None` if the span is shorter.
 async fn nth(conn: Conn<'_>, filter: &Filter, sort: Sort, span: &Span, number: i64) -> Result<Option<Position>> {
     let sql = agents_of(
         sort,
@@ -212,8 +225,8 @@ async fn nth(conn: Conn<'_>, filter: &Filter, sort: Sort, span: &Span, number: i
     Ok(fetch(conn, sql).await?.first().map(position))
 }
 
-/// The agents among the candidates that the filter shows, sorted. The sort's columns come first and the rest later: an
-/// agent may be large, and only those on the page are wanted whole.
+/// Selects the candidates that match the filter, sorted. Reads the columns to sort by first, and complete agents only
+/// for the page, because an agent may be large.
 fn sorted_candidates(
     conn: &Conn<'_>,
     filter: &Filter,
@@ -224,10 +237,10 @@ fn sorted_candidates(
     count: i64,
 ) -> Sql {
     let inner = |sql: &mut Sql| {
-        // Materialised, so that no planner goes through the listing instead.
+        // Materialized, so that the planner does not read the listing in order instead.
         sql.push("WITH matching AS MATERIALIZED (SELECT a.id, a.created_at, a.name");
         search::from_candidates(sql, conn, candidates, text);
-        search::holds(sql, conn, text, matches!(candidates, Candidates::Many));
+        search::require_text(sql, conn, text, matches!(candidates, Candidates::Many));
         narrow(sql, filter.owner.as_deref(), filter.status, filter.agent_type);
         span.narrow(sql, sort);
         sql.push(") SELECT * FROM matching");
@@ -238,15 +251,15 @@ fn sorted_candidates(
 }
 
 async fn fetch(conn: Conn<'_>, sql: Sql) -> Result<Vec<Agent>> {
-    let rows: Vec<Row> = run!(conn, sqlx::query_as, sql, fetch_all);
+    let rows: Vec<Row> = run!(conn, sqlx::query_as, sql, fetch_all)?;
     rows.into_iter().map(Agent::try_from).collect()
 }
 
-/// How many agents a filter shows, counted no further than `cap`. A text that is too short for the index is looked
-/// for in every agent, which takes as long as there are many and few hold it.
+/// Counts the agents that match a filter, up to `cap`. A text that is too short for the index is searched for in every
+/// agent.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<u64> {
     let cap = i64::from(cap);
     let mut sql = Sql::default();
@@ -262,20 +275,20 @@ pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Resul
             } else {
                 sql.push(" FROM agents a WHERE 1 = 1");
             }
-            search::holds(&mut sql, &conn, text, !few);
+            search::require_text(&mut sql, &conn, text, !few);
             narrow(&mut sql, filter.owner.as_deref(), filter.status, filter.agent_type);
         }
     }
     sql.limit(cap).push(") AS counted");
-    let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one);
+    let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one)?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// The owners of agents whose names begin with `prefix`, in order, at most `limit`. Costs one step in an index for
-/// each, however many agents each owns.
+/// Returns at most `limit` owners that start with `prefix`, sorted. Costs one index lookup per owner, however many
+/// agents each owns.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn owners(conn: Conn<'_>, prefix: &str, limit: Limit) -> Result<Vec<String>> {
     const SQL: &str = "WITH RECURSIVE known (owner) AS (\
         SELECT MIN(owner) FROM agents WHERE owner >= $1 UNION ALL \
@@ -283,6 +296,6 @@ pub async fn owners(conn: Conn<'_>, prefix: &str, limit: Limit) -> Result<Vec<St
             WHERE known.owner IS NOT NULL) \
         SELECT owner FROM known WHERE owner IS NOT NULL LIMIT +$2";
     let owners: Vec<String> =
-        on!(conn, |c| sqlx::query_scalar(SQL).bind(prefix).bind(i64::from(limit.get())).fetch_all(c).await?);
+        dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(prefix).bind(i64::from(limit.get())).fetch_all(c).await)?;
     Ok(owners.into_iter().take_while(|owner| owner.starts_with(prefix)).collect())
 }

@@ -35,7 +35,7 @@ use crate::{
     domain::{Error, Result},
     store::{
         Store, Tx,
-        db::{Conn, on},
+        db::{Conn, dispatch, execute},
         even_chunks,
     },
 };
@@ -152,7 +152,7 @@ fn build(run: i64, records: &[Described]) -> Built {
 /// Returns how many runs are indexed; they are the first ones, without gaps.
 pub(super) async fn indexed(conn: Conn<'_>) -> Result<i64> {
     const SQL: &str = "SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs";
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await?))
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await)?)
 }
 
 /// Indexes the next run. Returns false if the next run is not complete yet.
@@ -170,7 +170,7 @@ pub async fn fill(store: &Store) -> Result<bool> {
     }
     // Archived records are missing. The run is indexed without them.
     let records: Vec<Described> =
-        on!(read.conn(), |c| sqlx::query_as(SQL).bind(before).bind(last).fetch_all(c).await?);
+        dispatch!(read.conn(), |c| sqlx::query_as(SQL).bind(before).bind(last).fetch_all(c).await)?;
     drop(read);
     // Takes some milliseconds of processor time: too long for a thread that serves requests.
     let built = tokio::task::spawn_blocking(move || build(run, &records)).await;
@@ -196,16 +196,15 @@ pub async fn forget_archived(store: &Store) -> Result<()> {
 async fn forget(conn: Conn<'_>, bucket: i64, runs: i64) -> Result<()> {
     const SQL: &str = "DELETE FROM audit_index WHERE place >= $1 AND place < $2";
     let first = bucket * BUCKET_STRIDE;
-    Ok(on!(conn, |c| sqlx::query(SQL).bind(first).bind(first + runs).execute(c).await.map(drop))?)
+    execute!(conn, sqlx::query(SQL).bind(first).bind(first + runs))?;
+    Ok(())
 }
 
 async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
     /// Rows in one statement to PostgreSQL. [`POSTGRES_ROWS`](super::POSTGRES_ROWS) explains the limit; these rows are larger.
     const POSTGRES_ROWS: usize = 4;
     const CLAIM: &str = "INSERT INTO audit_runs (run, first_at, last_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    let claimed = on!(tx.conn(), |c| {
-        sqlx::query(CLAIM).bind(run).bind(built.first_at).bind(built.last_at).execute(c).await?.rows_affected()
-    });
+    let claimed = execute!(tx.conn(), sqlx::query(CLAIM).bind(run).bind(built.first_at).bind(built.last_at))?;
     if claimed == 0 {
         // Another node has indexed the run.
         return Ok(());
@@ -213,14 +212,14 @@ async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
     let mut conn = tx.conn();
     let most = if matches!(conn, Conn::Postgres(_)) { POSTGRES_ROWS } else { usize::MAX };
     for chunk in even_chunks(&built.buckets).flat_map(|chunk| chunk.chunks(most)) {
-        on!(&mut conn, |c| {
+        dispatch!(&mut conn, |c| {
             let mut query = QueryBuilder::new("INSERT INTO audit_index (place, postings) ");
             query.push_values(chunk, |mut row, (bucket, postings)| {
                 row.push_bind(bucket * BUCKET_STRIDE + run).push_bind(postings.as_slice());
             });
             query.push(" ON CONFLICT (place) DO UPDATE SET postings = excluded.postings");
-            query.build().execute(c).await?;
-        });
+            query.build().execute(c).await.map(drop)
+        })?;
     }
     Ok(())
 }

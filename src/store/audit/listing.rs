@@ -16,7 +16,7 @@ use crate::{
     store::{
         Store,
         db::{
-            Conn, on,
+            Conn, dispatch,
             sql::{Sql, run},
         },
     },
@@ -81,7 +81,7 @@ pub async fn list(store: &Store, filter: &Filter, start: Start, limit: Limit) ->
         Start::Offset(0) => (i64::MAX, 0),
         Start::Offset(count) if Wanted::by(filter).is_none() => {
             let first: Option<i64> =
-                on!(conn.reborrow(), |c| sqlx::query_scalar(OFFSET).bind(count).fetch_optional(c).await?);
+                dispatch!(conn.reborrow(), |c| sqlx::query_scalar(OFFSET).bind(count).fetch_optional(c).await)?;
             (first.map_or(i64::MIN, |seq| seq.saturating_add(1)), 0)
         }
         Start::Offset(count) => (i64::MAX, usize::try_from(count).unwrap_or(0)),
@@ -199,7 +199,7 @@ async fn fetch(mut conn: Conn<'_>, filter: &Filter, found: &mut Found) -> Result
         sql.push("SELECT * FROM audit_log WHERE ")
             .is_one_of(&conn, "seq", &next.iter().copied().collect())
             .at_once("seq");
-        let rows: Vec<Row> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all);
+        let rows: Vec<Row> = run!(conn.reborrow(), sqlx::query_as, sql, fetch_all)?;
         let mut records: Vec<_> = rows.into_iter().map(Record::from).collect();
         if !next.is_sorted() {
             records.reverse();
@@ -231,7 +231,7 @@ async fn scan(
             Order::OldestFirst => " ORDER BY seq",
         });
         sql.limit(i64::try_from(room).unwrap_or(i64::MAX));
-        let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all);
+        let rows: Vec<Row> = run!(&mut conn, sqlx::query_as, sql, fetch_all)?;
         let (read, last) = (rows.len(), rows.last().map(|row| row.seq));
         rows.into_iter().map(Record::from).for_each(|record| found.add(record));
         let Some(last) = last.filter(|_| read == room) else { break };

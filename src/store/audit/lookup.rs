@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::Result,
     store::db::{
-        Conn, on,
+        Conn, dispatch,
         sql::{Sql, run},
     },
 };
@@ -56,7 +56,7 @@ pub(super) async fn runs(conn: Conn<'_>, wanted: &Wanted, (low, high): (i64, i64
         return Ok((low..=high).collect());
     }
     let (from, until) = (wanted.from.unwrap_or(i64::MIN), wanted.until.unwrap_or(i64::MAX));
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await?))
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(low).bind(high).bind(from).bind(until).fetch_all(c).await)?)
 }
 
 /// Looks up the filter's terms in `runs`, which are in ascending order, and leaves out runs without a match.
@@ -73,7 +73,7 @@ pub(super) async fn matches(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Re
         sql.push(" AND place <= ").bind(last);
     }
     sql.at_once("place");
-    let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all);
+    let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all)?;
     let buckets = rows.into_iter().collect();
     let matches =
         runs.iter().filter_map(|run| Some(Matches { run: *run, bits: Some(intersect(wanted, *run, &buckets)?) }));

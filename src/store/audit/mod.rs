@@ -15,9 +15,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::db::{Conn, on};
+use super::db::{Conn, dispatch, execute};
 use crate::domain::{
-    ActorId, AgentId, Error, Result, Timestamp,
+    ActorId, AgentId, Result, Timestamp,
     audit::{ChainHash, Head, Record},
 };
 
@@ -205,7 +205,7 @@ async fn append_few_postgres(c: &mut PgConnection, records: &[Record], from: Hea
 /// When the database fails.
 pub async fn head(conn: Conn<'_>) -> Result<Head> {
     const SQL: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
-    let (seq, hash): (i64, Vec<u8>) = on!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await?);
+    let (seq, hash): (i64, Vec<u8>) = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await)?;
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
@@ -215,7 +215,7 @@ pub async fn head(conn: Conn<'_>) -> Result<Head> {
 /// When the database fails.
 pub async fn start(conn: Conn<'_>) -> Result<Head> {
     const SQL: &str = "SELECT seq, hash FROM audit_start WHERE id = 1";
-    let (seq, hash): (i64, Vec<u8>) = on!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await?);
+    let (seq, hash): (i64, Vec<u8>) = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await)?;
     Ok(Head { seq, hash: chain_hash(&hash) })
 }
 
@@ -225,13 +225,7 @@ pub async fn start(conn: Conn<'_>) -> Result<Head> {
 /// When the database fails.
 pub async fn move_start(conn: Conn<'_>, from: Head, to: Head) -> Result<bool> {
     const SQL: &str = "UPDATE audit_start SET seq = $2, hash = $3 WHERE id = 1 AND seq = $1";
-    let moved = on!(conn, |c| sqlx::query(SQL)
-        .bind(from.seq)
-        .bind(to.seq)
-        .bind(to.hash.as_slice())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let moved = execute!(conn, sqlx::query(SQL).bind(from.seq).bind(to.seq).bind(to.hash.as_slice()))?;
     Ok(moved == 1)
 }
 
@@ -242,7 +236,7 @@ pub async fn move_start(conn: Conn<'_>, from: Head, to: Head) -> Result<bool> {
 pub async fn remove_archived(conn: Conn<'_>, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM audit_log WHERE seq <= (SELECT seq FROM audit_start WHERE id = 1) \
         AND seq < (SELECT MIN(seq) FROM audit_log) + $1";
-    Ok(on!(conn, |c| sqlx::query(SQL).bind(limit).execute(c).await?.rows_affected()))
+    Ok(execute!(conn, sqlx::query(SQL).bind(limit))?)
 }
 
 /// Returns the record at a position.
@@ -251,7 +245,7 @@ pub async fn remove_archived(conn: Conn<'_>, limit: i64) -> Result<u64> {
 /// When the database fails.
 pub async fn find(conn: Conn<'_>, seq: i64) -> Result<Option<Record>> {
     const SQL: &str = "SELECT * FROM audit_log WHERE seq = $1";
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(SQL).bind(seq).fetch_optional(c).await?);
+    let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(seq).fetch_optional(c).await)?;
     Ok(row.map(Record::from))
 }
 
@@ -262,8 +256,8 @@ pub async fn find(conn: Conn<'_>, seq: i64) -> Result<Option<Record>> {
 /// When the database fails.
 pub async fn chain(conn: Conn<'_>, from: i64, limit: i64) -> Result<Vec<Option<Record>>> {
     const SQL: &str = "SELECT * FROM audit_log WHERE seq >= $1 ORDER BY seq LIMIT +$2";
-    Ok(on!(conn, |c| {
-        let rows = sqlx::query(SQL).bind(from).bind(limit).fetch_all(c).await.map_err(Error::from)?;
-        rows.iter().map(|row| Row::from_row(row).ok().filter(Row::is_canonical).map(Record::from)).collect()
-    }))
+    Ok(dispatch!(conn, |c| {
+        let rows = sqlx::query(SQL).bind(from).bind(limit).fetch_all(c).await?;
+        Ok(rows.iter().map(|row| Row::from_row(row).ok().filter(Row::is_canonical).map(Record::from)).collect())
+    })?)
 }

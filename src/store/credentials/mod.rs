@@ -1,8 +1,7 @@
-//! Tables of agent credentials and their use.
+//! Credentials of agents and their usage.
 
 pub mod activity;
 pub mod api_keys;
 pub mod federated_identities;
 pub mod public_keys;
-pub(super) mod usage;
 pub mod ways_in;

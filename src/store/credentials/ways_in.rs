@@ -1,4 +1,4 @@
-//! Whether an agent that holds `admin:*` could come in and use it.
+//! Checks whether an agent that holds `admin:*` can still authenticate.
 
 use uuid::Uuid;
 
@@ -6,23 +6,25 @@ use crate::{
     domain::{AgentId, Result, Timestamp, capability::builtin, token::Credential},
     store::{
         capabilities::holders_in_order,
-        db::{Conn, on},
+        db::{Conn, dispatch},
     },
 };
 
-/// What a way in must be good for.
+/// What a credential must allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
-    /// It works at this moment, unless it is taken away.
+    /// It is valid at this time, unless it is revoked before.
     pub at: Timestamp,
-    /// It gives so many more tokens.
+    /// It can still be exchanged for this many tokens.
     pub tokens: i64,
 }
 
-/// That an agent is active, and has a credential other than `$3` that gives it the capability `$1`. A key that was rotated is on its
-/// way out, and its successor counts; from where a key works, and how long its tokens live, ends nothing. For `EXISTS`
-/// PostgreSQL might hash whole tables, and for equalities take nearly all agents to fail.
-macro_rules! comes_in {
+/// The condition that an agent is active and has a credential other than `$3` that gives it the capability `$1`.
+///
+/// Rotated keys do not qualify, because they expire soon and have a successor. The networks of a key and the lifetime
+/// of its tokens do not matter. The condition avoids `EXISTS`, for which PostgreSQL may hash whole tables, and
+/// comparisons with `=`, which it expects to fail for nearly all agents.
+macro_rules! can_authenticate {
     ($agent:literal) => {
         concat!(
             "(SELECT 1 FROM agents WHERE status = 'active' AND id = ",
@@ -41,29 +43,29 @@ macro_rules! comes_in {
     };
 }
 
-/// Whether this agent is active, holds `admin:*`, and has such a way in, other than `without`.
+/// Returns true if this agent is active, holds `admin:*`, and has such a credential other than `without`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn has_one(conn: Conn<'_>, agent: AgentId, without: Option<Credential>, demand: Demand) -> Result<bool> {
     const SQL: &str = concat!(
         "SELECT COUNT(*) FROM agent_capabilities g WHERE g.agent_id = $2 \
          AND g.capability_id = (SELECT id FROM capabilities WHERE name = $1) AND ",
-        comes_in!("g.agent_id")
+        can_authenticate!("g.agent_id")
     );
     count(conn, SQL, agent, without, demand).await
 }
 
-/// Whether any other active agent that holds `admin:*` has such a way in.
+/// Returns true if another active agent that holds `admin:*` has such a credential.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn another_has_one(conn: Conn<'_>, agent: AgentId, demand: Demand) -> Result<bool> {
     const SQL: &str = concat!(
         "SELECT COUNT(*) FROM (SELECT h.agent_id FROM ",
         holders_in_order!(),
         " WHERE h.agent_id <> $2 AND ",
-        comes_in!("h.agent_id"),
+        can_authenticate!("h.agent_id"),
         " LIMIT 1) AS others"
     );
     count(conn, SQL, agent, None, demand).await
@@ -82,13 +84,13 @@ async fn count(
         Some(Credential::FederatedIdentity(id)) => id.0,
         None => Uuid::nil(),
     };
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(sql)
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(sql)
         .bind(builtin::ADMIN)
         .bind(agent.0)
         .bind(without)
         .bind(demand.at.as_micros())
         .bind(demand.tokens)
         .fetch_one(c)
-        .await?);
+        .await)?;
     Ok(count > 0)
 }

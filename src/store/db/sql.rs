@@ -1,6 +1,6 @@
-//! Statements that are put together at run time, with one text and one list of values for both databases.
+//! Statements that are built at run time, with one text and one list of values for both databases.
 //!
-//! Wherever a bound number follows `LIMIT`, here and in constant texts, it has a sign: see [`Sql::limit`].
+//! A parameter after `LIMIT` has a plus sign, here and in constant statements: see [`Sql::limit`].
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Conn;
 
-/// A value to bind.
+/// A parameter.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Value {
     Int(i64),
@@ -34,12 +34,12 @@ impl From<Uuid> for Value {
     }
 }
 
-/// A statement under construction. Its text is made of constants; whatever comes from outside is bound.
+/// A statement under construction. Its text consists of constants. All input is bound as a parameter.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Sql {
     pub(in crate::store) text: String,
     pub(in crate::store) values: Vec<Value>,
-    /// Whether the plan is the same whatever the values are.
+    /// True if the best plan does not depend on the values.
     pub(in crate::store) is_one_plan: bool,
 }
 
@@ -57,13 +57,14 @@ impl Sql {
         self
     }
 
-    /// Most rows. SQLite takes a bare parameter here (and as the pattern of `LIKE`) for part of the plan, and parses and plans a
-    /// prepared statement anew whenever one is bound; an expression is only a value to it.
+    /// Adds `LIMIT`. To SQLite a bare parameter in this place (or as the pattern of `LIKE`) is a part of the plan, so
+    /// binding one makes it parse and plan a prepared statement again. The plus sign turns the parameter into an
+    /// expression.
     pub(in crate::store) fn limit(&mut self, most: i64) -> &mut Self {
         self.push(" LIMIT +").bind(most)
     }
 
-    /// That a column is one of these numbers: one value and one text, however many there are.
+    /// Adds the condition that a column is one of these numbers, as one parameter for any count of numbers.
     pub(in crate::store) fn is_one_of(&mut self, conn: &Conn<'_>, column: &str, numbers: &BTreeSet<i64>) -> &mut Self {
         let list = numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
         match conn {
@@ -78,29 +79,31 @@ impl Sql {
         }
     }
 
-    /// All rows at once, ordered by the number that they are looked up by. SQLite hands each row over as it finds it, and wakes
-    /// whoever waits for each that it had to read a page for. The sign keeps it from reading in this order, so that it sorts, and
-    /// hands over nothing before it has all. The plan is the same whatever the numbers are.
+    /// Orders the rows by the number that they are looked up by, so that SQLite returns them all at once.
+    ///
+    /// SQLite returns each row as it finds it, and its thread wakes the task for each row that needed a page from disk.
+    /// The plus sign keeps it from using an index for the order, so it sorts, and returns nothing before it has found
+    /// all rows. The best plan does not depend on the numbers.
     pub(in crate::store) fn at_once(&mut self, number: &str) -> &mut Self {
         self.is_one_plan = true;
         self.push(" ORDER BY +").push(number)
     }
 
-    /// `AND`, a comparison, and what is compared with.
+    /// Adds `AND`, a comparison such as `owner =`, and its parameter.
     pub(in crate::store) fn and(&mut self, comparison: &str, value: impl Into<Value>) -> &mut Self {
         self.push(" AND ").push(comparison).push(" ").bind(value)
     }
 }
 
-/// Binds a statement's values: `run!(conn, sqlx::query_as, sql, fetch_all)`.
+/// Runs a statement under construction: `run!(conn, sqlx::query_as, sql, fetch_all)?`.
 macro_rules! run {
     ($conn:expr, $query:path, $sql:expr, $fetch:ident) => {{
         let $crate::store::db::sql::Sql { text, values, is_one_plan } = $sql;
-        let mut conn = Conn::from($conn);
-        // PostgreSQL would soon plan a prepared statement without regard to the values, which mostly decide about the plan. One
-        // that is not kept is a round trip more.
-        let persistent = is_one_plan || matches!(conn, Conn::Sqlite(_));
-        on!(&mut conn, |c| {
+        let conn = $crate::store::db::Conn::from($conn);
+        // After a few runs PostgreSQL would choose one plan for a kept statement, whatever its values are, and the
+        // values mostly decide which plan is good. A statement that is not kept costs one more round trip.
+        let persistent = is_one_plan || matches!(conn, $crate::store::db::Conn::Sqlite(_));
+        $crate::store::db::dispatch!(conn, |c| {
             let mut query = $query(sqlx::AssertSqlSafe(text)).persistent(persistent);
             for value in values {
                 query = match value {
@@ -109,7 +112,7 @@ macro_rules! run {
                     $crate::store::db::sql::Value::Id(value) => query.bind(value),
                 };
             }
-            query.$fetch(c).await?
+            query.$fetch(c).await
         })
     }};
 }

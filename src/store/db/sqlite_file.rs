@@ -1,8 +1,9 @@
-//! The SQLite database as files on disk: where it is, which process may write it, and whether it is still in place.
+//! The files of an SQLite database: their real paths, the lock against a second writer, and whether they are still in
+//! place.
 //!
-//! SQLite's own locks are POSIX locks, and closing any descriptor of a file drops all of them that the process holds. So nothing in
-//! this process opens the database, its `-wal` or its `-shm` except SQLite. This module only reads their metadata, and keeps its
-//! lock in a separate file.
+//! SQLite uses POSIX locks. Closing any descriptor of a file drops all such locks that the process holds on it. So
+//! nothing in this process except SQLite may open the database, its `-wal` or its `-shm` file. This module only reads
+//! their metadata, and keeps its lock in a separate file.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
@@ -17,9 +18,9 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
 
-use super::OpenError;
+use super::location::OpenError;
 
-/// Most symbolic links that are followed, as the kernel does.
+/// Maximum number of symbolic links to follow, as in the Linux kernel.
 const MOST_LINKS: usize = 40;
 
 /// A database file was deleted, moved or replaced while the service was running, so writes are no longer durable.
@@ -35,9 +36,9 @@ pub struct SqliteFiles {
     watched: Vec<Watched>,
     /// The index of the WAL.
     index: PathBuf,
-    /// Keeps other AIMS processes from writing, for as long as it is open.
+    /// The lock against other AIMS processes. Closing the file releases it.
     _lock: Option<File>,
-    /// A connection that stays open, so that SQLite always holds its lock on the database, and the WAL stays the same file.
+    /// A connection that stays open, so that SQLite keeps its lock on the database and does not replace the WAL.
     keeper: Mutex<Option<SqliteConnection>>,
 }
 
@@ -51,7 +52,7 @@ struct Watched {
 type Identity = (u64, u64);
 
 impl SqliteFiles {
-    /// Opens a connection to the database at `path`, which [`resolve`] gave, and remembers which files it uses.
+    /// Opens a connection to the database at `path`, a result of [`resolve`], and records the identity of its files.
     pub(in crate::store) async fn open(
         path: &Path,
         lock: Option<File>,
@@ -59,7 +60,7 @@ impl SqliteFiles {
     ) -> Result<Self, OpenError> {
         let failed = |error| OpenError::File(path.to_owned(), error);
         let mut keeper = SqliteConnection::connect_with(&options).await.map_err(OpenError::Connect)?;
-        // Reading takes the lock and opens the WAL; both last as long as the connection.
+        // The first read takes the lock and opens the WAL. Both stay until the connection is closed.
         let reading = sqlx::query("SELECT COUNT(*) FROM sqlite_master").execute(&mut keeper).await;
         reading.map_err(OpenError::Connect)?;
         let mut watched = Vec::new();
@@ -73,10 +74,10 @@ impl SqliteFiles {
         Ok(Self { watched, index: with_suffix(path, "-shm"), _lock: lock, keeper: Mutex::new(Some(keeper)) })
     }
 
-    /// Returns the file that no longer has its name, if there is one.
+    /// Returns the first file that is no longer at its path.
     ///
     /// # Errors
-    /// When the file system cannot tell.
+    /// An I/O error other than "not found".
     pub(in crate::store) fn replaced(&self) -> io::Result<Option<FileReplaced>> {
         for file in &self.watched {
             if !is_at(file.identity, &file.path)? {
@@ -86,15 +87,15 @@ impl SqliteFiles {
         Ok(None)
     }
 
-    /// Returns true if `path` leads to one of the files, under whatever name.
+    /// Returns true if `path` is one of the files, also under another name.
     pub(in crate::store) fn include(&self, path: &Path) -> bool {
-        // SQLite may replace the index of the WAL, so it is not watched.
+        // SQLite may replace the index of the WAL itself, so its identity is not recorded.
         let index = fs::metadata(&self.index).ok().map(|found| identity(&found));
         let mut files = self.watched.iter().map(|file| file.identity).chain(index);
         files.any(|file| is_at(file, path).unwrap_or_default())
     }
 
-    /// Closes the connection that is kept open.
+    /// Closes the connection that was kept open.
     pub(in crate::store) async fn close(&self) {
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
@@ -103,8 +104,8 @@ impl SqliteFiles {
     }
 }
 
-/// The absolute path of the database without symbolic links, whether or not it exists. SQLite puts the WAL beside this path, so
-/// processes that agree on it share one WAL and one lock.
+/// Returns the absolute path of the database without symbolic links. The file need not exist. SQLite creates the WAL
+/// next to this path, so processes with the same path share one WAL and one lock.
 pub(in crate::store) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     let failed = |error| OpenError::File(path.to_owned(), error);
     let mut resolved = absolute(path).map_err(failed)?;
@@ -121,10 +122,11 @@ pub(in crate::store) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     Err(failed(io::Error::other("too many symbolic links")))
 }
 
-/// Takes the lock that keeps other AIMS processes from writing to the database at `path`, which [`resolve`] gave.
+/// Takes the lock against other AIMS processes that write to the database at `path`, a result of [`resolve`].
 ///
-/// The lock is named after the path. The path identifies the file, because a file with a second name is refused: a hard link or a
-/// mount of the file alone would get a separate WAL, with which SQLite corrupts the database.
+/// The name of the lock file is derived from the path. The path identifies the database because files with a second
+/// name are rejected: under a hard link, or a mount of the file alone, SQLite would use a separate WAL and corrupt the
+/// database.
 pub(in crate::store) fn lock_for_writing(path: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::File(path.to_owned(), error);
     match fs::metadata(path) {
@@ -143,7 +145,8 @@ pub(in crate::store) fn lock_for_writing(path: &Path) -> Result<File, OpenError>
     }
 }
 
-/// Options that create the database where there is none, with the permissions of its lock file: for its owner alone.
+/// Adds the creation of a missing database to `options`, with the permissions of its lock file: readable by the owner
+/// only.
 pub(in crate::store) fn creating(path: &Path, options: SqliteConnectOptions) -> SqliteConnectOptions {
     let encoded =
         |path: &Path| percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), ESCAPED).to_string();
@@ -151,7 +154,7 @@ pub(in crate::store) fn creating(path: &Path, options: SqliteConnectOptions) -> 
     options.filename(uri).create_if_missing(true).journal_mode(SqliteJournalMode::Wal)
 }
 
-/// Characters to encode in the path or a parameter of SQLite's file URIs.
+/// Characters to percent-encode in SQLite's file URIs.
 const ESCAPED: &percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC;
 
 fn lock_path(path: &Path) -> PathBuf {
@@ -176,7 +179,7 @@ fn is_at(file: Identity, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Returns true if the file alone is mounted here from elsewhere, as `docker run -v ./aims.db:/data/aims.db` does.
+/// Returns true if the file itself is a mount point, as with `docker run -v ./aims.db:/data/aims.db`.
 #[cfg(target_os = "linux")]
 fn is_mounted(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};

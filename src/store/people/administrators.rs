@@ -1,4 +1,4 @@
-//! Administrators and what proves who they are, as stored.
+//! Administrators, their passwords, and the links for the initial setup.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::{
     crypto::PasswordHash,
     domain::{Administrator, AdministratorId, Error, Result, Role, Timestamp, Username},
     store::{
-        db::{Conn, on},
+        db::{Conn, dispatch, execute},
         stored,
     },
 };
@@ -55,166 +55,166 @@ impl TryFrom<Row> for Administrator {
     }
 }
 
-/// Adds an administrator; `false` when the username is taken.
+/// Inserts an administrator. Returns false if the username is taken.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn insert(conn: Conn<'_>, person: &Administrator, password: &PasswordHash) -> Result<bool> {
     const SQL: &str = "INSERT INTO administrators (id, username, display_name, role, password_hash, \
         password_changed_at, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
         ON CONFLICT (username) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
-        .bind(person.id.0)
-        .bind(person.username.as_str())
-        .bind(&person.display_name)
-        .bind(person.role.as_str())
-        .bind(password.to_phc())
-        .bind(person.password_changed_at.as_micros())
-        .bind(person.created_at.as_micros())
-        .bind(person.updated_at.as_micros())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let inserted = execute!(
+        conn,
+        sqlx::query(SQL)
+            .bind(person.id.0)
+            .bind(person.username.as_str())
+            .bind(&person.display_name)
+            .bind(person.role.as_str())
+            .bind(password.to_phc())
+            .bind(person.password_changed_at.as_micros())
+            .bind(person.created_at.as_micros())
+            .bind(person.updated_at.as_micros())
+    )?;
     Ok(inserted == 1)
 }
 
-/// The administrator with this identifier.
+/// Returns the administrator with this identifier.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn find(conn: Conn<'_>, id: AdministratorId) -> Result<Option<Administrator>> {
     let sql = format!("SELECT {COLUMNS} FROM administrators WHERE id = $1");
-    let row: Option<Row> = on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(c).await?);
+    let row: Option<Row> =
+        dispatch!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(c).await)?;
     row.map(Administrator::try_from).transpose()
 }
 
-/// The administrator with this name, and the hash of the password: one read, whether there is such a name or not.
+/// Returns the administrator with this username and the password hash. Takes one query whether or not the username
+/// exists.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn find_by_username(conn: Conn<'_>, username: &Username) -> Result<Option<(Administrator, PasswordHash)>> {
     let sql = format!("SELECT {COLUMNS}, password_hash FROM administrators WHERE username = $1");
     let row: Option<WithPassword> =
-        on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(username.as_str()).fetch_optional(c).await?);
+        dispatch!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(username.as_str()).fetch_optional(c).await)?;
     row.map(|row| Ok((row.person.try_into()?, PasswordHash::from_phc(row.password_hash)))).transpose()
 }
 
-/// The hash of an administrator's password.
+/// Returns the password hash of an administrator.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn password(conn: Conn<'_>, id: AdministratorId) -> Result<Option<PasswordHash>> {
     const SQL: &str = "SELECT password_hash FROM administrators WHERE id = $1";
-    let hash: Option<String> = on!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).fetch_optional(c).await?);
+    let hash: Option<String> = dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).fetch_optional(c).await)?;
     Ok(hash.map(PasswordHash::from_phc))
 }
 
-/// Every administrator, by username. They are people, so there are few.
+/// Returns all administrators, sorted by username. They are people, so there are few.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn list(conn: Conn<'_>) -> Result<Vec<Administrator>> {
     let sql = format!("SELECT {COLUMNS} FROM administrators ORDER BY username");
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(c).await?);
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(c).await)?;
     rows.into_iter().map(Administrator::try_from).collect()
 }
 
-/// Whether there is any administrator, also a disabled one.
+/// Returns true if there is an administrator, enabled or disabled.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn any(conn: Conn<'_>) -> Result<bool> {
     const SQL: &str = "SELECT COUNT(*) FROM (SELECT id FROM administrators LIMIT 1) AS present";
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await?);
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await)?;
     Ok(count > 0)
 }
 
-/// Whether an owner other than `except` may sign in.
+/// Returns true if an enabled owner other than `except` exists.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn has_other_owner(conn: Conn<'_>, except: AdministratorId) -> Result<bool> {
     const SQL: &str = "SELECT COUNT(*) FROM (SELECT id FROM administrators \
         WHERE role = 'owner' AND disabled_at IS NULL AND id <> $1 LIMIT 1) AS others";
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(except.0).fetch_one(c).await?);
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(except.0).fetch_one(c).await)?;
     Ok(count > 0)
 }
 
-/// Writes the fields of `person` that may be edited; `false` when they are gone.
+/// Updates the editable fields of an administrator. Returns false if the administrator does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn update(conn: Conn<'_>, person: &Administrator) -> Result<bool> {
     const SQL: &str = "UPDATE administrators SET display_name = $2, role = $3, disabled_at = $4, updated_at = $5, \
         last_sign_in_at = $6, totp_enabled_at = $7 WHERE id = $1";
-    let updated = on!(conn, |c| sqlx::query(SQL)
-        .bind(person.id.0)
-        .bind(&person.display_name)
-        .bind(person.role.as_str())
-        .bind(person.disabled_at.map(Timestamp::as_micros))
-        .bind(person.updated_at.as_micros())
-        .bind(person.last_sign_in_at.map(Timestamp::as_micros))
-        .bind(person.totp_enabled_at.map(Timestamp::as_micros))
-        .execute(c)
-        .await?
-        .rows_affected());
+    let updated = execute!(
+        conn,
+        sqlx::query(SQL)
+            .bind(person.id.0)
+            .bind(&person.display_name)
+            .bind(person.role.as_str())
+            .bind(person.disabled_at.map(Timestamp::as_micros))
+            .bind(person.updated_at.as_micros())
+            .bind(person.last_sign_in_at.map(Timestamp::as_micros))
+            .bind(person.totp_enabled_at.map(Timestamp::as_micros))
+    )?;
     Ok(updated == 1)
 }
 
-/// Sets the password.
+/// Updates the password.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn set_password(conn: Conn<'_>, id: AdministratorId, hash: &PasswordHash, at: Timestamp) -> Result<()> {
     const SQL: &str =
         "UPDATE administrators SET password_hash = $2, password_changed_at = $3, updated_at = $3 WHERE id = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(id.0).bind(hash.to_phc()).bind(at.as_micros()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(id.0).bind(hash.to_phc()).bind(at.as_micros()))?;
     Ok(())
 }
 
-/// Keeps the link that sets up the first administrator; one that was made before no longer counts.
+/// Inserts the link for the initial setup. Replaces an unused earlier link.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn put_setup_token(mut conn: Conn<'_>, hash: [u8; 32], expires_at: Timestamp) -> Result<()> {
-    const FORGET: &str = "DELETE FROM setup_tokens WHERE used_at IS NULL";
+    const DELETE: &str = "DELETE FROM setup_tokens WHERE used_at IS NULL";
     const SQL: &str = "INSERT INTO setup_tokens (token_hash, expires_at) VALUES ($1, $2)";
-    on!(&mut conn, |c| sqlx::query(FORGET).execute(c).await.map(drop))?;
-    on!(&mut conn, |c| sqlx::query(SQL).bind(hash.as_slice()).bind(expires_at.as_micros()).execute(c).await.map(drop))?;
+    execute!(&mut conn, sqlx::query(DELETE))?;
+    execute!(&mut conn, sqlx::query(SQL).bind(hash.as_slice()).bind(expires_at.as_micros()))?;
     Ok(())
 }
 
-/// A link that sets up the first administrator.
+/// A link for the initial setup, which creates the first administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetupToken {
-    /// Until when it counts.
+    /// When it expires.
     pub expires_at: Timestamp,
     /// When it was used.
     pub used_at: Option<Timestamp>,
 }
 
-/// The setup token with this hash.
+/// Returns the setup token with this hash.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn setup_token(conn: Conn<'_>, hash: [u8; 32]) -> Result<Option<SetupToken>> {
     const SQL: &str = "SELECT expires_at, used_at FROM setup_tokens WHERE token_hash = $1";
     let row: Option<(i64, Option<i64>)> =
-        on!(conn, |c| sqlx::query_as(SQL).bind(hash.as_slice()).fetch_optional(c).await?);
+        dispatch!(conn, |c| sqlx::query_as(SQL).bind(hash.as_slice()).fetch_optional(c).await)?;
     Ok(row.map(|(expires_at, used_at)| SetupToken {
         expires_at: Timestamp::from_micros(expires_at),
         used_at: used_at.map(Timestamp::from_micros),
     }))
 }
 
-/// Marks a setup token as used; `false` when it was already.
+/// Marks a setup token as used. Returns false if it was used before.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn use_setup_token(conn: Conn<'_>, hash: [u8; 32], at: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE setup_tokens SET used_at = $2 WHERE token_hash = $1 AND used_at IS NULL";
-    let used = on!(conn, |c| {
-        sqlx::query(SQL).bind(hash.as_slice()).bind(at.as_micros()).execute(c).await?.rows_affected()
-    });
+    let used = execute!(conn, sqlx::query(SQL).bind(hash.as_slice()).bind(at.as_micros()))?;
     Ok(used == 1)
 }

@@ -1,4 +1,4 @@
-//! Tables of administrators, their second factors and their sessions.
+//! Administrators, their second factors and their sessions.
 
 pub mod administrators;
 pub mod factors;

@@ -1,5 +1,6 @@
-//! Sessions of the console and what slows down guessing, as stored. A session is found by the hash of what its cookie
-//! holds.
+//! Sessions of the console, failed sign-ins, and the networks that administrators signed in from.
+//!
+//! A session is looked up by the hash of its cookie value.
 
 use std::time::Duration;
 
@@ -8,15 +9,15 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Administrator, AdministratorId, Result, SessionId, Timestamp, person::administrator::Session},
-    store::db::{Conn, on},
+    store::db::{Conn, dispatch, execute},
 };
 
-/// How long a session lasts that nobody uses.
+/// How long an unused session lasts.
 pub const IDLE: Duration = Duration::from_mins(30);
-/// How long a session lasts however much it is used.
+/// How long a session lasts at most.
 pub const ABSOLUTE: Duration = Duration::from_hours(12);
 
-/// Which sessions still count at some moment.
+/// The earliest times of last use and sign-in of sessions that are valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Oldest {
     seen: Timestamp,
@@ -24,19 +25,19 @@ pub struct Oldest {
 }
 
 impl Oldest {
-    /// Those that were used within [`IDLE`] and began within [`ABSOLUTE`] before `now`.
+    /// Sessions are valid at `now` if they were used within [`IDLE`] and started within [`ABSOLUTE`] before it.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self { seen: now.minus(IDLE), started: now.minus(ABSOLUTE) }
     }
 }
 
-/// A session of somebody who signed in, and who that is.
+/// A session of an administrator.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
     /// The session.
     pub session: Session,
-    /// The administrator, who may sign in.
+    /// The administrator, who is enabled.
     pub administrator: Administrator,
 }
 
@@ -68,103 +69,98 @@ impl From<Row> for Session {
 const COLUMNS: &str = "id, administrator_id, started_at, last_seen_at, proved_at, ip, user_agent";
 const ALIVE: &str = "administrator_id IS NOT NULL AND proved_at IS NOT NULL AND last_seen_at > $2 AND started_at > $3";
 
-/// Adds a session of nobody yet; `false` when the key is taken.
+/// Inserts an anonymous session. Returns false if the key is taken.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn insert(conn: Conn<'_>, key_hash: [u8; 32], id: SessionId, data: &str, now: Timestamp) -> Result<bool> {
     const SQL: &str = "INSERT INTO sessions (key_hash, id, data, started_at, last_seen_at) \
         VALUES ($1, $2, $3, $4, $4) ON CONFLICT (key_hash) DO NOTHING";
-    let inserted = on!(conn, |c| sqlx::query(SQL)
-        .bind(key_hash.as_slice())
-        .bind(id.0)
-        .bind(data)
-        .bind(now.as_micros())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let inserted =
+        execute!(conn, sqlx::query(SQL).bind(key_hash.as_slice()).bind(id.0).bind(data).bind(now.as_micros()))?;
     Ok(inserted == 1)
 }
 
-/// Writes what a session carries; a session that ended meanwhile stays ended.
+/// Updates the data of a session. Does nothing if the session has ended.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn save(conn: Conn<'_>, key_hash: [u8; 32], data: &str) -> Result<()> {
     const SQL: &str = "UPDATE sessions SET data = $2 WHERE key_hash = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(key_hash.as_slice()).bind(data).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(key_hash.as_slice()).bind(data))?;
     Ok(())
 }
 
-/// What a session carries.
+/// Returns the data of a session.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn load(conn: Conn<'_>, key_hash: [u8; 32], oldest: Oldest) -> Result<Option<String>> {
     const SQL: &str = "SELECT data FROM sessions WHERE key_hash = $1 AND last_seen_at > $2 AND started_at > $3";
-    Ok(on!(conn, |c| sqlx::query_scalar(SQL)
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL)
         .bind(key_hash.as_slice())
         .bind(oldest.seen.as_micros())
         .bind(oldest.started.as_micros())
         .fetch_optional(c)
-        .await?))
+        .await)?)
 }
 
-/// Removes a session of nobody. One that somebody signed in with ends only on the record.
+/// Deletes an anonymous session. Signed-in sessions are ended with [`end`], together with an audit record.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn remove(conn: Conn<'_>, key_hash: [u8; 32]) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE key_hash = $1 AND administrator_id IS NULL";
-    on!(conn, |c| sqlx::query(SQL).bind(key_hash.as_slice()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(key_hash.as_slice()))?;
     Ok(())
 }
 
-/// Removes a session in whose place another one begins.
+/// Deletes a session that is replaced by another one.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn replace(conn: Conn<'_>, key_hash: [u8; 32]) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE key_hash = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(key_hash.as_slice()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(key_hash.as_slice()))?;
     Ok(())
 }
 
-/// Makes a session that of somebody who just proved who they are; `false` when it is gone.
+/// Signs an administrator in to a session. Returns false if the session does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn sign_in(conn: Conn<'_>, key_hash: [u8; 32], session: &Session) -> Result<bool> {
     const SQL: &str = "UPDATE sessions SET id = $2, administrator_id = $3, started_at = $4, last_seen_at = $5, \
         proved_at = $6, ip = $7, user_agent = $8 WHERE key_hash = $1";
-    let updated = on!(conn, |c| sqlx::query(SQL)
-        .bind(key_hash.as_slice())
-        .bind(session.id.0)
-        .bind(session.administrator.0)
-        .bind(session.signed_in_at.as_micros())
-        .bind(session.last_seen_at.as_micros())
-        .bind(session.proved_at.as_micros())
-        .bind(session.ip.as_deref())
-        .bind(session.user_agent.as_deref())
-        .execute(c)
-        .await?
-        .rows_affected());
+    let updated = execute!(
+        conn,
+        sqlx::query(SQL)
+            .bind(key_hash.as_slice())
+            .bind(session.id.0)
+            .bind(session.administrator.0)
+            .bind(session.signed_in_at.as_micros())
+            .bind(session.last_seen_at.as_micros())
+            .bind(session.proved_at.as_micros())
+            .bind(session.ip.as_deref())
+            .bind(session.user_agent.as_deref())
+    )?;
     Ok(updated == 1)
 }
 
-/// The session with this key and whose it is, if it counts and they may sign in.
+/// Returns the session with this key and its administrator, if the session is valid and the administrator enabled.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn by_key(conn: Conn<'_>, key_hash: [u8; 32], oldest: Oldest) -> Result<Option<SignedIn>> {
     let sql = format!("SELECT {COLUMNS} FROM sessions WHERE key_hash = $1 AND {ALIVE}");
     one(conn, sql, key_hash.as_slice(), oldest).await
 }
 
-/// The session with this identifier and whose it is, if it counts and they may sign in.
+/// Returns the session with this identifier and its administrator, if the session is valid and the administrator
+/// enabled.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn signed_in(conn: Conn<'_>, id: SessionId, oldest: Oldest) -> Result<Option<SignedIn>> {
     let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = $1 AND {ALIVE}");
     one(conn, sql, id.0, oldest).await
@@ -179,45 +175,45 @@ where
         + Send
         + 'k,
 {
-    let row: Option<Row> = on!(&mut conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let row: Option<Row> = dispatch!(&mut conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(key)
         .bind(oldest.seen.as_micros())
         .bind(oldest.started.as_micros())
         .fetch_optional(c)
-        .await?);
+        .await)?;
     let Some(session) = row.map(Session::from) else { return Ok(None) };
     let administrator = super::administrators::find(conn, session.administrator).await?;
     Ok(administrator.filter(Administrator::is_enabled).map(|administrator| SignedIn { session, administrator }))
 }
 
-/// The sessions of an administrator that count, last used first.
+/// Returns the valid sessions of an administrator, the most recently used first.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn of(conn: Conn<'_>, person: AdministratorId, oldest: Oldest) -> Result<Vec<Session>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM sessions WHERE administrator_id = $1 AND {ALIVE} ORDER BY last_seen_at DESC, id"
     );
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(person.0)
         .bind(oldest.seen.as_micros())
         .bind(oldest.started.as_micros())
         .fetch_all(c)
-        .await?);
+        .await)?;
     Ok(rows.into_iter().map(Session::from).collect())
 }
 
-/// Notes that a session was used.
+/// Updates the last use of a session.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn touch(conn: Conn<'_>, id: SessionId, now: Timestamp, ip: Option<&str>) -> Result<()> {
     const SQL: &str = "UPDATE sessions SET last_seen_at = $2, ip = $3 WHERE id = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(id.0).bind(now.as_micros()).bind(ip).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(id.0).bind(now.as_micros()).bind(ip))?;
     Ok(())
 }
 
-/// Which sessions of an administrator to end.
+/// The sessions to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// All of them.
@@ -228,147 +224,145 @@ pub enum Ending {
     One(SessionId),
 }
 
-/// Ends sessions of an administrator; tells how many.
+/// Ends sessions of an administrator. Returns how many.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn end(conn: Conn<'_>, person: AdministratorId, ending: Ending) -> Result<u64> {
     const ALL: &str = "DELETE FROM sessions WHERE administrator_id = $1";
     const ALL_BUT: &str = "DELETE FROM sessions WHERE administrator_id = $1 AND id <> $2";
     const ONE: &str = "DELETE FROM sessions WHERE administrator_id = $1 AND id = $2";
-    Ok(on!(conn, |c| match ending {
-        Ending::All => sqlx::query(ALL).bind(person.0),
-        Ending::AllBut(id) => sqlx::query(ALL_BUT).bind(person.0).bind(id.0),
-        Ending::One(id) => sqlx::query(ONE).bind(person.0).bind(id.0),
-    }
-    .execute(c)
-    .await?
-    .rows_affected()))
+    Ok(execute!(
+        conn,
+        match ending {
+            Ending::All => sqlx::query(ALL).bind(person.0),
+            Ending::AllBut(id) => sqlx::query(ALL_BUT).bind(person.0).bind(id.0),
+            Ending::One(id) => sqlx::query(ONE).bind(person.0).bind(id.0),
+        }
+    )?)
 }
 
-/// Removes some of what no longer counts, at most `most` sessions, and as many failures that are forgiven; gives how many.
+/// Deletes at most `most` expired sessions and at most `most` failure counts that are older than `forgiven`. Returns
+/// how many rows were deleted.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn sweep(mut conn: Conn<'_>, oldest: Oldest, forgiven: Timestamp, most: i64) -> Result<u64> {
     const SESSIONS: &str = "DELETE FROM sessions WHERE key_hash IN \
         (SELECT key_hash FROM sessions WHERE last_seen_at <= $1 OR started_at <= $2 LIMIT +$3)";
     const FAILURES: &str = "DELETE FROM sign_in_failures WHERE subject_hash IN \
         (SELECT subject_hash FROM sign_in_failures WHERE last_at <= $1 ORDER BY last_at LIMIT +$2)";
-    let sessions = on!(&mut conn, |c| sqlx::query(SESSIONS)
-        .bind(oldest.seen.as_micros())
-        .bind(oldest.started.as_micros())
-        .bind(most)
-        .execute(c)
-        .await?
-        .rows_affected());
-    let failures = on!(&mut conn, |c| sqlx::query(FAILURES)
-        .bind(forgiven.as_micros())
-        .bind(most)
-        .execute(c)
-        .await?
-        .rows_affected());
+    let sessions = execute!(
+        &mut conn,
+        sqlx::query(SESSIONS).bind(oldest.seen.as_micros()).bind(oldest.started.as_micros()).bind(most)
+    )?;
+    let failures = execute!(&mut conn, sqlx::query(FAILURES).bind(forgiven.as_micros()).bind(most))?;
     Ok(sessions + failures)
 }
 
-/// How often something failed in a row, and when last.
+/// Consecutive failed sign-ins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// How often.
+    /// Number of failures.
     pub count: i64,
-    /// When last.
+    /// Time of the last failure.
     pub last_at: Timestamp,
 }
 
-/// What is counted for `subject`.
+/// Returns the failures of `subject`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn failures(conn: Conn<'_>, subject: [u8; 32]) -> Result<Option<Failures>> {
     const SQL: &str = "SELECT failures, last_at FROM sign_in_failures WHERE subject_hash = $1";
-    let row: Option<(i64, i64)> = on!(conn, |c| sqlx::query_as(SQL).bind(subject.as_slice()).fetch_optional(c).await?);
+    let row: Option<(i64, i64)> =
+        dispatch!(conn, |c| sqlx::query_as(SQL).bind(subject.as_slice()).fetch_optional(c).await)?;
     Ok(row.map(|(count, last_at)| Failures { count, last_at: Timestamp::from_micros(last_at) }))
 }
 
-/// What failures are counted for.
+/// An account, a network or both, whose failures are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// Hash of the account, the network or both.
     pub hash: [u8; 32],
-    /// Hash of the account, where they are counted for one.
+    /// Hash of the account, if there is one.
     pub account: Option<[u8; 32]>,
 }
 
-/// Writes what is counted for `subject`.
+/// Updates the failures of `subject`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn put_failures(conn: Conn<'_>, subject: Subject, failures: Failures) -> Result<()> {
     const SQL: &str = "INSERT INTO sign_in_failures (subject_hash, account_hash, failures, last_at) \
         VALUES ($1, $2, $3, $4) \
         ON CONFLICT (subject_hash) DO UPDATE SET failures = excluded.failures, last_at = excluded.last_at";
-    on!(conn, |c| sqlx::query(SQL)
-        .bind(subject.hash.as_slice())
-        .bind(subject.account.as_ref().map(<[u8; 32]>::as_slice))
-        .bind(failures.count)
-        .bind(failures.last_at.as_micros())
-        .execute(c)
-        .await
-        .map(drop))?;
+    execute!(
+        conn,
+        sqlx::query(SQL)
+            .bind(subject.hash.as_slice())
+            .bind(subject.account.as_ref().map(<[u8; 32]>::as_slice))
+            .bind(failures.count)
+            .bind(failures.last_at.as_micros())
+    )?;
     Ok(())
 }
 
-/// Forgets what is counted for an account, from whatever network.
+/// Deletes the failures of an account, from any network.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn forgive_account(conn: Conn<'_>, account: [u8; 32]) -> Result<()> {
     const SQL: &str = "DELETE FROM sign_in_failures WHERE account_hash = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(account.as_slice()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(account.as_slice()))?;
     Ok(())
 }
 
-/// Forgives what is counted for `subject`.
+/// Deletes the failures of `subject`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn forgive(conn: Conn<'_>, subject: [u8; 32]) -> Result<()> {
     const SQL: &str = "DELETE FROM sign_in_failures WHERE subject_hash = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(subject.as_slice()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(subject.as_slice()))?;
     Ok(())
 }
 
-/// Notes that an administrator signed in from a network.
+/// Records that an administrator signed in from a network.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn know_network(conn: Conn<'_>, person: AdministratorId, network: &str, at: Timestamp) -> Result<()> {
     const SQL: &str = "INSERT INTO known_networks (administrator_id, network, last_at) VALUES ($1, $2, $3) \
         ON CONFLICT (administrator_id, network) DO UPDATE SET last_at = excluded.last_at";
-    on!(conn, |c| sqlx::query(SQL).bind(person.0).bind(network).bind(at.as_micros()).execute(c).await.map(drop))?;
+    execute!(conn, sqlx::query(SQL).bind(person.0).bind(network).bind(at.as_micros()))?;
     Ok(())
 }
 
-/// Whether an administrator signed in from a network since `since`.
+/// Returns true if this administrator signed in from a network after `since`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn knows_network(conn: Conn<'_>, person: AdministratorId, network: &str, since: Timestamp) -> Result<bool> {
     const SQL: &str =
         "SELECT COUNT(*) FROM known_networks WHERE administrator_id = $1 AND network = $2 AND last_at > $3";
-    let count: i64 = on!(conn, |c| {
-        sqlx::query_scalar(SQL).bind(person.0).bind(network).bind(since.as_micros()).fetch_one(c).await?
-    });
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(SQL)
+        .bind(person.0)
+        .bind(network)
+        .bind(since.as_micros())
+        .fetch_one(c)
+        .await)?;
     Ok(count > 0)
 }
 
-/// Returns true if an administrator who is enabled signed in from a network since `since`.
+/// Returns true if any enabled administrator signed in from a network after `since`.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn anybody_knows_network(conn: Conn<'_>, network: &str, since: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT COUNT(*) FROM known_networks JOIN administrators ON administrators.id = administrator_id \
         WHERE network = $1 AND last_at > $2 AND disabled_at IS NULL";
-    let count: i64 = on!(conn, |c| sqlx::query_scalar(SQL).bind(network).bind(since.as_micros()).fetch_one(c).await?);
+    let count: i64 =
+        dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(network).bind(since.as_micros()).fetch_one(c).await)?;
     Ok(count > 0)
 }

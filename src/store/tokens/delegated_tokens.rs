@@ -1,4 +1,5 @@
-//! Tokens by which one agent acts for another, with every link of their chains, as stored until they would have expired.
+//! Delegated tokens, by which one agent acts on behalf of another, with their chains. Rows are kept until the token
+//! expires.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use crate::{
         token::{Acting, Credential, DelegatedToken, Link},
     },
     store::{
-        db::{Conn, on},
+        db::{Conn, dispatch, execute},
         stored,
     },
 };
@@ -52,7 +53,7 @@ impl TryFrom<LinkRow> for Link {
     }
 }
 
-/// A link, and which token's it is.
+/// A link of a chain, with its token.
 #[derive(FromRow)]
 struct LinkOfRow {
     jti: Uuid,
@@ -68,60 +69,60 @@ struct TokenRow {
     expires_at: i64,
 }
 
-/// Keeps a token with its chain.
+/// Inserts a token and its chain.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn insert(mut conn: Conn<'_>, token: &DelegatedToken) -> Result<()> {
     const TOKEN: &str = "INSERT INTO delegated_tokens (jti, audience, issued_at, expires_at) VALUES ($1, $2, $3, $4)";
     const LINK: &str = "INSERT INTO delegated_token_links (jti, place, agent_id, credential_type, credential_id, \
         token_epoch, presented, delegation_id, obtained) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    on!(&mut conn, |c| sqlx::query(TOKEN)
-        .bind(token.jti.0)
-        .bind(&token.audience)
-        .bind(token.issued_at.as_micros())
-        .bind(token.expires_at.as_micros())
-        .execute(c)
-        .await
-        .map(drop))?;
+    execute!(
+        &mut conn,
+        sqlx::query(TOKEN)
+            .bind(token.jti.0)
+            .bind(&token.audience)
+            .bind(token.issued_at.as_micros())
+            .bind(token.expires_at.as_micros())
+    )?;
     for (place, link) in (0_i64..).zip(&token.links) {
         let credential = match link.credential {
             Credential::ApiKey(id) => id.0,
             Credential::PublicKey(id) => id.0,
             Credential::FederatedIdentity(id) => id.0,
         };
-        on!(&mut conn, |c| sqlx::query(LINK)
-            .bind(token.jti.0)
-            .bind(place)
-            .bind(link.agent.0)
-            .bind(Resource::from(link.credential).kind())
-            .bind(credential)
-            .bind(link.token_epoch)
-            .bind(link.presented.map(|token| token.0))
-            .bind(link.acting.map(|acting| acting.delegation.0))
-            .bind(link.acting.map(|acting| acting.obtained.0))
-            .execute(c)
-            .await
-            .map(drop))?;
+        execute!(
+            &mut conn,
+            sqlx::query(LINK)
+                .bind(token.jti.0)
+                .bind(place)
+                .bind(link.agent.0)
+                .bind(Resource::from(link.credential).kind())
+                .bind(credential)
+                .bind(link.token_epoch)
+                .bind(link.presented.map(|token| token.0))
+                .bind(link.acting.map(|acting| acting.delegation.0))
+                .bind(link.acting.map(|acting| acting.obtained.0))
+        )?;
     }
     Ok(())
 }
 
-/// The chain of a token, the subject first; empty for one that is not known.
+/// Returns the chain of a token, the subject first. It is empty if there is no such token.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn links(conn: Conn<'_>, token: TokenId) -> Result<Vec<Link>> {
     const SQL: &str = "SELECT agent_id, credential_type, credential_id, token_epoch, presented, delegation_id, obtained \
         FROM delegated_token_links WHERE jti = $1 ORDER BY place";
-    let rows: Vec<LinkRow> = on!(conn, |c| sqlx::query_as(SQL).bind(token.0).fetch_all(c).await?);
+    let rows: Vec<LinkRow> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(token.0).fetch_all(c).await)?;
     rows.into_iter().map(Link::try_from).collect()
 }
 
-/// Up to `most` tokens that an agent has a link in and that have not expired, newest first.
+/// Returns at most `most` unexpired tokens whose chain contains the agent, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: usize) -> Result<Vec<DelegatedToken>> {
     const TOKENS: &str = "SELECT t.jti, t.audience, t.issued_at, t.expires_at FROM delegated_token_links m \
         JOIN delegated_tokens t ON t.jti = m.jti WHERE m.agent_id = $1 AND t.expires_at > $2 \
@@ -132,9 +133,9 @@ pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: u
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let now = now.as_micros();
     let rows: Vec<TokenRow> =
-        on!(&mut conn, |c| sqlx::query_as(TOKENS).bind(agent.0).bind(now).bind(most).fetch_all(c).await?);
+        dispatch!(&mut conn, |c| sqlx::query_as(TOKENS).bind(agent.0).bind(now).bind(most).fetch_all(c).await)?;
     let links: Vec<LinkOfRow> =
-        on!(&mut conn, |c| sqlx::query_as(LINKS).bind(agent.0).bind(now).bind(most).fetch_all(c).await?);
+        dispatch!(&mut conn, |c| sqlx::query_as(LINKS).bind(agent.0).bind(now).bind(most).fetch_all(c).await)?;
     let mut chains: HashMap<Uuid, Vec<Link>> = HashMap::new();
     for row in links {
         chains.entry(row.jti).or_default().push(row.link.try_into()?);
@@ -151,12 +152,12 @@ pub async fn through(mut conn: Conn<'_>, agent: AgentId, now: Timestamp, most: u
         .collect())
 }
 
-/// Forgets some of the tokens that have expired by `now`, at most `most`; gives how many.
+/// Deletes at most `most` tokens that have expired at `now`. Returns how many were deleted.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn forget_expired(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM delegated_tokens WHERE jti IN \
         (SELECT jti FROM delegated_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT +$2)";
-    Ok(on!(conn, |c| sqlx::query(SQL).bind(now.as_micros()).bind(most).execute(c).await?.rows_affected()))
+    Ok(execute!(conn, sqlx::query(SQL).bind(now.as_micros()).bind(most))?)
 }

@@ -1,4 +1,4 @@
-//! Tables of signing keys, resources, delegated and revoked tokens.
+//! Tokens, the keys that sign them, and the resources that they are for.
 
 pub mod delegated_tokens;
 pub mod resources;

@@ -1,29 +1,30 @@
-//! Token signing keys, as stored: sealed under the master key, which the database never holds.
+//! Token signing keys, sealed with the master key. The master key is never stored in the database.
 
 use sqlx::FromRow;
 
 use crate::{
     domain::{Error, Result, Timestamp, token::SigningAlgorithm},
     store::{
-        db::{Conn, on},
+        Tx,
+        db::{Conn, dispatch, execute},
         stored,
     },
 };
 
-/// A signing key whose private half is sealed.
+/// A signing key with a sealed private key.
 #[derive(Clone)]
 pub struct SealedKey {
     /// Key identifier.
     pub kid: String,
-    /// What it signs with.
+    /// Signature algorithm.
     pub algorithm: SigningAlgorithm,
     /// The private key, sealed.
     pub sealed_private_key: Vec<u8>,
-    /// When it was generated, and published.
+    /// When it was generated and published.
     pub created_at: Timestamp,
-    /// Since when it signs; `None` for the next one.
+    /// When it started signing. `None` for the next key.
     pub activated_at: Option<Timestamp>,
-    /// Since when it no longer signs.
+    /// When it stopped signing.
     pub retired_at: Option<Timestamp>,
 }
 
@@ -52,62 +53,66 @@ impl TryFrom<Row> for SealedKey {
     }
 }
 
-/// Every signing key, newest first.
+/// Returns all signing keys, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// If the database fails.
 pub async fn list(conn: Conn<'_>) -> Result<Vec<SealedKey>> {
     const SQL: &str = "SELECT * FROM signing_keys ORDER BY created_at DESC, kid";
-    let rows: Vec<Row> = on!(conn, |c| sqlx::query_as(SQL).fetch_all(c).await?);
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_all(c).await)?;
     rows.into_iter().map(SealedKey::try_from).collect()
 }
 
-/// Adds a signing key.
+/// Inserts a signing key.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: Conn<'_>, key: &SealedKey) -> Result<()> {
+/// If the database fails.
+pub async fn insert(tx: &mut Tx, key: &SealedKey) -> Result<()> {
     const SQL: &str = "INSERT INTO signing_keys (kid, algorithm, sealed_private_key, created_at, activated_at, \
         retired_at) VALUES ($1, $2, $3, $4, $5, $6)";
-    on!(conn, |c| sqlx::query(SQL)
-        .bind(&key.kid)
-        .bind(key.algorithm.as_str())
-        .bind(&key.sealed_private_key)
-        .bind(key.created_at.as_micros())
-        .bind(key.activated_at.map(Timestamp::as_micros))
-        .bind(key.retired_at.map(Timestamp::as_micros))
-        .execute(c)
-        .await
-        .map(drop))?;
+    execute!(
+        tx.conn(),
+        sqlx::query(SQL)
+            .bind(&key.kid)
+            .bind(key.algorithm.as_str())
+            .bind(&key.sealed_private_key)
+            .bind(key.created_at.as_micros())
+            .bind(key.activated_at.map(Timestamp::as_micros))
+            .bind(key.retired_at.map(Timestamp::as_micros))
+    )?;
+    tx.mark_everything_changed();
     Ok(())
 }
 
-/// Has a key sign since `now`.
+/// Marks a key as signing since `now`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn activate(conn: Conn<'_>, kid: &str, now: Timestamp) -> Result<()> {
+/// If the database fails.
+pub async fn activate(tx: &mut Tx, kid: &str, now: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE signing_keys SET activated_at = $2 WHERE kid = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(kid).bind(now.as_micros()).execute(c).await.map(drop))?;
+    execute!(tx.conn(), sqlx::query(SQL).bind(kid).bind(now.as_micros()))?;
+    tx.mark_everything_changed();
     Ok(())
 }
 
-/// Has a key sign no more since `now`.
+/// Marks a key as retired since `now`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn retire(conn: Conn<'_>, kid: &str, now: Timestamp) -> Result<()> {
+/// If the database fails.
+pub async fn retire(tx: &mut Tx, kid: &str, now: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE signing_keys SET retired_at = $2 WHERE kid = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(kid).bind(now.as_micros()).execute(c).await.map(drop))?;
+    execute!(tx.conn(), sqlx::query(SQL).bind(kid).bind(now.as_micros()))?;
+    tx.mark_everything_changed();
     Ok(())
 }
 
-/// Removes a key: what it signed counts no more.
+/// Deletes a key. Tokens that it signed become invalid.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn delete(conn: Conn<'_>, kid: &str) -> Result<()> {
+/// If the database fails.
+pub async fn delete(tx: &mut Tx, kid: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM signing_keys WHERE kid = $1";
-    on!(conn, |c| sqlx::query(SQL).bind(kid).execute(c).await.map(drop))?;
+    execute!(tx.conn(), sqlx::query(SQL).bind(kid))?;
+    tx.mark_everything_changed();
     Ok(())
 }

@@ -1,21 +1,14 @@
-//! Audit records on the wire.
+//! The audit endpoints.
 
 use axum::{
     extract::{OriginalUri, Path, State},
     response::Response,
 };
 use serde::Serialize;
-use utoipa::{
-    IntoParams, ToSchema,
-    openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type},
-};
+use utoipa::{ToSchema, openapi::OneOfBuilder};
 use uuid::Uuid;
 
-use super::{
-    Shared,
-    agents::agent_id,
-    paging::{self, parse_cursor},
-};
+use super::{Shared, agents::agent_id, paging};
 use crate::{
     domain::{
         ActorId, Invalid, Limit, Timestamp,
@@ -29,6 +22,7 @@ use crate::{
         request::{
             extract::{FromQuery, Query},
             fields::Fields,
+            schema::{self, query_parameters},
         },
     },
 };
@@ -37,32 +31,32 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditRecord)]
 pub struct RecordBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: Uuid,
-    /// Position in the chain, from 1, without gaps.
+    /// Position in the log. Starts at 1 and has no gaps.
     seq: i64,
-    /// When it happened.
+    /// Time of the event.
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
-    /// Who acted: an agent, or an administrator in the console.
+    /// ID of the actor: an agent, or an administrator who used the console. Null if the actor is unknown.
     #[schema(value_type = Option<String>)]
     agent_id: Option<ActorId>,
-    /// What happened.
+    /// Event, such as `agent.created`.
     action: String,
-    /// `agent`, `api_key` or `capability`.
+    /// Type of the target, such as `agent`, `api_key` or `capability`.
     resource_type: Option<String>,
-    /// Which one.
+    /// ID of the target.
     resource_id: Option<String>,
-    /// More about it: a string that holds JSON.
+    /// Details of the event: a string that contains JSON.
     details_json: String,
-    /// From where.
+    /// IP address that the request came from.
     ip_address: Option<String>,
-    /// 1 when it was carried out, 0 when it was refused.
+    /// 1 if the action was performed, 0 if it was denied.
     success: u8,
-    /// The request that caused it: its `X-Request-Id`.
+    /// `X-Request-Id` of the request.
     request_id: Option<String>,
-    /// SHA-256 over this record and the hash of the one before, in hexadecimal digits.
+    /// SHA-256 of this record and the previous record's hash, in hexadecimal.
     hash: String,
 }
 
@@ -85,59 +79,18 @@ impl From<Record> for RecordBody {
     }
 }
 
-/// Which records to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
-pub struct ListRecords {
-    /// Only what this agent did.
-    #[param(pattern = "^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$")]
-    agent_id: Option<String>,
-    /// Only this action.
-    #[param(max_length = 128, pattern = "{line}")]
-    action: Option<String>,
-    /// Only about this kind of resource.
-    #[param(max_length = 128, pattern = "{line}")]
-    resource_type: Option<String>,
-    /// Only at or after this moment (ISO 8601; without an offset, UTC). A date alone is the beginning of its day.
-    #[param(schema_with = moment)]
-    start_date: Option<String>,
-    /// Only at or before this moment (ISO 8601; without an offset, UTC). A date alone includes its day.
-    #[param(schema_with = moment)]
-    end_date: Option<String>,
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<u16>,
-    /// How many of the newest to leave out. Costs more the larger it is; `cursor` does not.
-    #[param(minimum = 0)]
-    offset: Option<i64>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
-    cursor: Option<String>,
-}
+query_parameters!(Listing, Paging);
+
+/// Maximum length of an event or a target type in a filter, in characters.
+const WORD_MAX: usize = 128;
 
 /// A date, a date and time, or nothing.
-fn moment() -> Schema {
-    let text = || ObjectBuilder::new().schema_type(Type::String);
-    let format = |format| text().format(Some(SchemaFormat::KnownFormat(format)));
-    let builder = OneOfBuilder::new().item(format(KnownFormat::Date)).item(format(KnownFormat::DateTime));
-    builder.item(text().max_length(Some(0))).into()
+fn moment() -> OneOfBuilder {
+    let builder = OneOfBuilder::new().item(schema::format("date")).item(schema::format("date-time"));
+    builder.item(schema::string().max_length(Some(0)))
 }
 
-/// Which page of an agent's records to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Paging` is what it is read into")]
-pub struct ListAgentRecords {
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<u16>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
-    cursor: Option<String>,
-}
-
-/// A page as asked for.
+/// The query parameters that select a page.
 pub struct Paging {
     start: Start,
     limit: Limit,
@@ -145,14 +98,18 @@ pub struct Paging {
 
 impl FromQuery for Paging {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let limit = fields.chosen("limit", Limit::parse).unwrap_or(Limit::of(50));
-        let offset = fields.chosen("offset", parse_offset).unwrap_or_default();
-        let start = fields.optional("cursor", parse_cursor).map_or(Start::Offset(offset), Start::Before);
+        const OFFSET: &str = "Number of newest records to skip. Large offsets are slow; use `cursor` instead.";
+        let limit = paging::read_limit(fields, Limit::of(50));
+        let offset = fields
+            .doc(OFFSET, || schema::integer("int64").minimum(Some(0)))
+            .chosen("offset", parse_offset)
+            .unwrap_or_default();
+        let start = paging::read_cursor(fields).map_or(Start::Offset(offset), Start::Before);
         Some(Self { start, limit })
     }
 }
 
-/// A listing as asked for; `None` for the filter when nothing can match it.
+/// The query parameters of a listing.
 pub struct Listing {
     filter: Filter,
     paging: Paging,
@@ -160,22 +117,31 @@ pub struct Listing {
 
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
+        const FROM: &str = "Only events at or after this time (ISO 8601, UTC unless it has an offset). A date means \
+            the start of that day.";
+        const UNTIL: &str =
+            "Only events at or before this time (ISO 8601, UTC unless it has an offset). A date includes that day.";
+        let word = || schema::optional_line(WORD_MAX);
         let filter = Filter {
-            actor: fields.optional("agent_id", |text| ActorId::parse(text).ok_or_else(not_an_id)),
+            actor: fields
+                .doc("Only events with this actor.", || schema::pattern(paging::UUID))
+                .optional("agent_id", |text| ActorId::parse(text).ok_or_else(not_an_id)),
             involving: None,
-            action: fields.optional("action", |text| text::line(text, 1, 128)),
-            resource_type: fields.optional("resource_type", |text| text::line(text, 1, 128)),
+            action: fields.doc("Only this event.", word).optional("action", |text| text::line(text, 1, WORD_MAX)),
+            resource_type: fields
+                .doc("Only events with this type of target.", word)
+                .optional("resource_type", |text| text::line(text, 1, WORD_MAX)),
             resource_id: None,
             success: None,
-            from: fields.optional("start_date", Filter::parse_from),
-            until: fields.optional("end_date", Filter::parse_until),
+            from: fields.doc(FROM, moment).optional("start_date", Filter::parse_from),
+            until: fields.doc(UNTIL, moment).optional("end_date", Filter::parse_until),
         };
         Some(Self { filter, paging: Paging::read(fields)? })
     }
 }
 
 fn not_an_id() -> Invalid {
-    Invalid::new("uuid_parsing", "Input should be an agent's identifier")
+    Invalid::new("uuid_parsing", "Input should be the ID of an actor")
 }
 
 fn parse_offset(text: &str) -> Result<i64, Invalid> {
@@ -188,14 +154,15 @@ fn parse_offset(text: &str) -> Result<i64, Invalid> {
     Ok(count)
 }
 
-/// Read the audit log
+/// List audit records
 ///
-/// Newest first, page by page: `Link` with `rel="next"` (RFC 8288) leads on.
+/// Returns audit records, newest first, one page at a time. The header `Link` with `rel="next"` (RFC 8288) leads to the
+/// next page.
 #[utoipa::path(
-    get, path = "/audit", tag = "Audit", operation_id = "list_audit_records", params(ListRecords),
+    get, path = "/audit", tag = "Audit", operation_id = "list_audit_records", params(Listing),
     responses(
         (status = 200, description = "The records.", body = [RecordBody]),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn list(
@@ -208,16 +175,17 @@ pub async fn list(
     Ok(paging::respond(&uri, page, RecordBody::from))
 }
 
-/// Read an agent's audit records
+/// List an agent's audit records
 ///
-/// What it did and what happened to it, newest first. They stay when the agent is deleted.
+/// Returns the audit records of which the agent is the actor or the target, newest first. They are kept when the agent
+/// is deleted.
 #[utoipa::path(
     get, path = "/agents/{id}/audit", tag = "Audit", operation_id = "list_agent_audit_records",
-    params(("id" = String, Path), ListAgentRecords),
+    params(("id" = String, Path), Paging),
     responses(
         (status = 200, description = "The records.", body = [RecordBody]),
-        (status = 404, description = "There is and was no such agent."),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 404, description = "The agent has never existed."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn of_agent(

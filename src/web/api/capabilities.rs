@@ -1,4 +1,4 @@
-//! Capabilities on the wire.
+//! The capabilities and grants endpoints.
 
 use axum::{
     Json,
@@ -7,13 +7,9 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::{
-    Shared,
-    agents::agent_id,
-    paging::{self, parse_cursor},
-};
+use super::{Shared, agents::agent_id, paging};
 use crate::{
     domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp, capability::Position},
     service::agents::capabilities::{self, NewCapability},
@@ -23,6 +19,7 @@ use crate::{
         request::{
             extract::{Body, FromBody, FromQuery, Query},
             fields::Fields,
+            schema::{self, body_schemas, query_parameters},
         },
     },
 };
@@ -31,15 +28,15 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = Capability)]
 pub struct CapabilityBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: CapabilityId,
-    /// Unique name, also the scope in tokens.
+    /// Unique name, which is also the scope value in tokens.
     #[schema(value_type = String)]
     name: CapabilityName,
-    /// What it allows.
+    /// What the capability permits.
     description: String,
-    /// When it was registered.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -55,54 +52,43 @@ impl From<Capability> for CapabilityBody {
     }
 }
 
-/// A capability to register.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `NewCapability` is what it is read into")]
-pub struct CreateCapability {
-    /// Unique name, by custom `resource:action`; characters as RFC 6749 section 3.3 allows in a scope.
-    #[schema(min_length = 1, max_length = 128, pattern = r"^[\x21\x23-\x5B\x5D-\x7E]+$")]
-    name: String,
-    /// What it allows.
-    #[schema(max_length = 2_000, pattern = "{paragraph}", default = "")]
-    description: Option<String>,
+body_schemas! {
+    NewCapability => "CreateCapability", "A new capability.";
+    GrantCapability => "GrantCapability", "A capability to grant.";
 }
+query_parameters!(Listing);
 
 impl FromBody for NewCapability {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let name = fields.required("name", CapabilityName::parse);
-        let description = fields.optional("description", Capability::parse_description);
+        const NAME: &str = "Unique name, by convention `resource:action`. The characters are those of an OAuth scope \
+            (RFC 6749 section 3.3).";
+        let name = || {
+            let pattern = schema::pattern(r"^[\x21\x23-\x5B\x5D-\x7E]+$");
+            pattern.min_length(Some(1)).max_length(Some(CapabilityName::MAX_LEN))
+        };
+        let name = fields.doc(NAME, name).required("name", CapabilityName::parse);
+        let description = fields
+            .doc("What the capability permits.", || {
+                schema::paragraph(Capability::DESCRIPTION_MAX).default(Some("".into()))
+            })
+            .optional("description", Capability::parse_description);
         Some(Self { name: name?, description: description.unwrap_or_default() })
     }
 }
 
-/// A capability to grant.
-#[derive(ToSchema)]
+/// The capability to grant.
 pub struct GrantCapability {
-    /// The capability.
-    #[schema(format = "uuid")]
     capability_id: String,
 }
 
 impl FromBody for GrantCapability {
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { capability_id: fields.required("capability_id", |text| Ok(text.to_owned()))? })
+        let id = fields.doc("ID of the capability.", || schema::format("uuid"));
+        Some(Self { capability_id: id.required("capability_id", |text| Ok(text.to_owned()))? })
     }
 }
 
-/// Which capabilities to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
-pub struct ListCapabilities {
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 500)]
-    limit: Option<u16>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = "^([A-Za-z0-9_-]{32})?$")]
-    cursor: Option<String>,
-}
-
-/// A listing as asked for.
+/// The query parameters of a listing.
 pub struct Listing {
     limit: Limit,
     after: Option<Position>,
@@ -111,9 +97,9 @@ pub struct Listing {
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            // Clients that know no pages are to find by name what they look for.
-            limit: fields.chosen("limit", Limit::parse).unwrap_or(Limit::of(Limit::MAX)),
-            after: fields.optional("cursor", parse_cursor),
+            // As many as possible, for clients that look a capability up by name and do not follow pages.
+            limit: paging::read_limit(fields, Limit::of(Limit::MAX)),
+            after: paging::read_cursor(fields),
         })
     }
 }
@@ -122,13 +108,13 @@ fn capability_id(text: &str) -> Result<CapabilityId, Failure> {
     Ok(CapabilityId::parse(text).ok_or(Error::NotFound("Capability"))?)
 }
 
-/// Register a capability
+/// Create a capability
 #[utoipa::path(
     post, path = "/capabilities", tag = "Capabilities", operation_id = "create_capability",
-    request_body = CreateCapability,
+    request_body = NewCapability,
     responses(
         (status = 201, description = "The capability.", body = CapabilityBody),
-        (status = 409, description = "The name is taken."),
+        (status = 409, description = "The name is in use."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -143,13 +129,14 @@ pub async fn create(
 
 /// List capabilities
 ///
-/// In the order of registration, page by page: `Link` with `rel="next"` (RFC 8288) leads on.
+/// Returns capabilities in the order in which they were created, one page at a time. The header `Link` with
+/// `rel="next"` (RFC 8288) leads to the next page.
 #[utoipa::path(
     get, path = "/capabilities", tag = "Capabilities", operation_id = "list_capabilities",
-    params(ListCapabilities),
+    params(Listing),
     responses(
         (status = 200, description = "The capabilities.", body = [CapabilityBody]),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn list(
@@ -162,13 +149,13 @@ pub async fn list(
     Ok(paging::respond(&uri, page, CapabilityBody::from))
 }
 
-/// List the capabilities of an agent
+/// List an agent's capabilities
 #[utoipa::path(
     get, path = "/agents/{id}/capabilities", tag = "Capabilities", operation_id = "list_agent_capabilities",
     params(("id" = String, Path)),
     responses(
-        (status = 200, description = "The capabilities, by name.", body = [CapabilityBody]),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The capabilities, sorted by name.", body = [CapabilityBody]),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn held_by(
@@ -186,9 +173,10 @@ pub async fn held_by(
     params(("id" = String, Path)), request_body = GrantCapability,
     responses(
         (status = 201, description = "The capability.", body = CapabilityBody),
-        (status = 400, description = "The agent is yourself."),
-        (status = 404, description = "There is no such agent or capability."),
-        (status = 409, description = "The agent holds it already, or would hold more than a token can carry: 4,096 characters of names."),
+        (status = 400, description = "The agent is the caller."),
+        (status = 404, description = "The agent or the capability does not exist."),
+        (status = 409, description = "The agent already holds the capability, or the names of its capabilities would \
+            exceed the 4,096 characters that fit in a token."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -203,17 +191,19 @@ pub async fn grant(
     Ok((StatusCode::CREATED, Json(granted.into())))
 }
 
-/// Take a capability from an agent
+/// Revoke a capability from an agent
 ///
-/// Its tokens lose the capability at once.
+/// Takes effect immediately, also for tokens that were already issued.
 #[utoipa::path(
     delete, path = "/agents/{id}/capabilities/{capability_id}", tag = "Capabilities",
     operation_id = "revoke_capability",
     params(("id" = String, Path), ("capability_id" = String, Path)),
     responses(
-        (status = 204, description = "The agent no longer holds it."),
-        (status = 400, description = "The agent is yourself, or this is `admin:*`, and no other active holder can authenticate."),
-        (status = 404, description = "There is no such agent or capability, or the agent does not hold it."),
+        (status = 204, description = "The capability is revoked from the agent."),
+        (status = 400, description = "The agent is the caller, or the last active agent with `admin:*` that can \
+            authenticate."),
+        (status = 404, description = "The agent or the capability does not exist, or the agent does not hold the \
+            capability."),
     )
 )]
 pub async fn ungrant(

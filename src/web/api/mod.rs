@@ -1,12 +1,11 @@
-//! The JSON API: handlers that parse into domain types, call one use case, and render its result.
+//! The JSON API. Each handler parses the request into domain types, calls one service function, and renders the result.
 
-#![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses, for the description")]
+#![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses in the OpenAPI document")]
 
 pub mod agents;
 pub mod audit;
 pub mod capabilities;
 pub mod credentials;
-pub mod error;
 pub mod health;
 pub mod paging;
 pub mod resources;
@@ -16,5 +15,5 @@ use std::sync::Arc;
 
 use crate::service::Services;
 
-/// What handlers share.
+/// The state of all handlers.
 pub(super) type Shared = axum::extract::State<Arc<Services>>;

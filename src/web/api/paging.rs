@@ -1,4 +1,4 @@
-//! Pages on the wire: an array, and a `Link` to the next page (RFC 8288).
+//! Pagination: a page is an array with a `Link` header to the next page (RFC 8288).
 
 use axum::{
     Json,
@@ -9,23 +9,36 @@ use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{
-    AgentId, AgentName, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent,
-    capability, credential::api_key, token::protected_resource,
+use crate::{
+    domain::{
+        AgentId, AgentName, ApiKeyId, CapabilityId, Invalid, Limit, Page, ProtectedResourceId, Timestamp, agent,
+        capability, credential::api_key, token::protected_resource,
+    },
+    web::request::{fields::Fields, schema},
 };
 
-/// A place in a listing, as an opaque text in a URL.
+/// A position in a listing, encoded as an opaque string.
 pub(in crate::web) trait Cursor: Sized {
+    /// Matches all encoded positions and the empty string.
+    const PATTERN: &str;
+
     fn encode(&self) -> String;
     fn decode(text: &str) -> Option<Self>;
 }
 
-/// Reads a cursor.
+/// Pattern of a UUID or the empty string.
+pub(super) const UUID: &str = "^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$";
+/// Pattern of an encoded time and ID.
+const TIME_AND_ID: &str = "^([A-Za-z0-9_-]{32})?$";
+
+/// Parses a cursor.
 pub(in crate::web) fn parse_cursor<C: Cursor>(text: &str) -> Result<C, Invalid> {
-    C::decode(text).ok_or_else(|| Invalid::new("cursor", "Input should be a cursor that a previous page gave"))
+    C::decode(text).ok_or_else(|| Invalid::new("cursor", "Input should be a cursor from a previous page"))
 }
 
 impl Cursor for agent::Position {
+    const PATTERN: &str = r"^([A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{1,128})?$";
+
     fn encode(&self) -> String {
         format!("{}.{}", encode(self.created_at, self.id.0), self.name)
     }
@@ -39,6 +52,8 @@ impl Cursor for agent::Position {
 }
 
 impl Cursor for capability::Position {
+    const PATTERN: &str = TIME_AND_ID;
+
     fn encode(&self) -> String {
         encode(self.0, self.1.0)
     }
@@ -49,6 +64,8 @@ impl Cursor for capability::Position {
 }
 
 impl Cursor for protected_resource::Position {
+    const PATTERN: &str = TIME_AND_ID;
+
     fn encode(&self) -> String {
         encode(self.0, self.1.0)
     }
@@ -59,6 +76,8 @@ impl Cursor for protected_resource::Position {
 }
 
 impl Cursor for api_key::Position {
+    const PATTERN: &str = TIME_AND_ID;
+
     fn encode(&self) -> String {
         encode(self.0, self.1.0)
     }
@@ -69,6 +88,8 @@ impl Cursor for api_key::Position {
 }
 
 impl Cursor for AgentId {
+    const PATTERN: &str = UUID;
+
     fn encode(&self) -> String {
         self.to_string()
     }
@@ -79,6 +100,8 @@ impl Cursor for AgentId {
 }
 
 impl Cursor for i64 {
+    const PATTERN: &str = "^([1-9][0-9]{0,17})?$";
+
     fn encode(&self) -> String {
         self.to_string()
     }
@@ -98,10 +121,26 @@ fn decode(text: &str) -> Option<(Timestamp, Uuid)> {
     Some((Timestamp::from_micros(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
 }
 
-/// How many items a page holds when the request does not say.
+/// Default number of items on a page.
 pub(super) const DEFAULT_LIMIT: Limit = Limit::of(100);
 
-/// Renders a page. The link is relative to the request's own path, so that it holds behind any proxy.
+/// Reads the query parameter `limit`.
+pub(super) fn read_limit(fields: &mut Fields, default: Limit) -> Limit {
+    let schema = || {
+        let range = schema::integer("int32").minimum(Some(1)).maximum(Some(Limit::MAX));
+        range.default(Some(default.get().into()))
+    };
+    fields.doc("Maximum number of items on the page.", schema).chosen("limit", Limit::parse).unwrap_or(default)
+}
+
+/// Reads the query parameter `cursor`.
+pub(super) fn read_cursor<C: Cursor>(fields: &mut Fields) -> Option<C> {
+    const DESCRIPTION: &str = "Position where the page starts, taken from the `Link` header of the previous page.";
+    fields.doc(DESCRIPTION, || schema::pattern(C::PATTERN)).optional("cursor", parse_cursor)
+}
+
+/// Renders a page. The link is relative to the path of the request, so it remains valid behind a proxy that adds a
+/// prefix.
 pub(super) fn respond<T, C: Cursor, W: Serialize>(uri: &Uri, page: Page<T, C>, wire: impl Fn(T) -> W) -> Response {
     let link = page.next.as_ref().and_then(|next| {
         let kept = uri.query().into_iter().flat_map(|query| query.split('&'));
@@ -122,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_as_it_went_and_junk_is_none() {
+    fn cursors_round_trip_and_junk_is_rejected() {
         let id = AgentId(Uuid::from_u128(9));
         let position = agent::Position { created_at: Timestamp::from_micros(-5), id, name: "nine".to_owned() };
         assert_eq!(agent::Position::decode(&position.encode()), Some(position.clone()));

@@ -1,4 +1,4 @@
-//! Protected resources on the wire.
+//! The protected resources endpoints.
 
 use axum::{
     Json,
@@ -7,11 +7,11 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     Shared,
-    paging::{self, DEFAULT_LIMIT, parse_cursor},
+    paging::{self, DEFAULT_LIMIT},
 };
 use crate::{
     domain::{
@@ -25,6 +25,7 @@ use crate::{
         request::{
             extract::{Body, FromBody, FromQuery, Query},
             fields::Fields,
+            schema::{self, body_schemas, query_parameters},
         },
     },
 };
@@ -33,20 +34,20 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = Resource)]
 pub struct ResourceBody {
-    /// Identifier of the record.
+    /// ID.
     #[schema(value_type = String)]
     id: ProtectedResourceId,
-    /// What clients name it by in `resource`, and the audience of its tokens.
+    /// URI that clients send as `resource`, and the audience of its tokens.
     #[schema(value_type = String)]
     identifier: ResourceUri,
-    /// What people call it.
+    /// Display name.
     name: String,
-    /// The capabilities that its tokens may carry, separated by spaces.
+    /// The capabilities that its tokens can carry, separated by spaces.
     scope: String,
-    /// When it was registered.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// When name or scope last changed.
+    /// When the name or the scope was last changed.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
 }
@@ -64,65 +65,43 @@ impl From<ProtectedResource> for ResourceBody {
     }
 }
 
-/// A protected resource to register.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `NewResource` is what it is read into")]
-pub struct CreateResource {
-    /// An absolute URI without fragment (RFC 8707 section 2), compared byte by byte.
-    #[schema(min_length = 1, max_length = 2_048, format = "uri")]
-    identifier: String,
-    /// What people call it.
-    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
-    name: String,
-    /// The capabilities that its tokens may carry, separated by spaces; at most 100, all registered. None when left out.
-    #[schema(pattern = "{scope}", default = "")]
-    scope: Option<String>,
+body_schemas! {
+    NewResource => "CreateResource", "A new protected resource.";
+    ResourceEdit => "EditResource", "Changes to a protected resource. Omitted fields are not changed.";
 }
+query_parameters!(Listing);
 
 impl FromBody for NewResource {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let identifier = fields.required("identifier", ResourceUri::parse);
-        let name = fields.required("name", ProtectedResource::parse_name);
-        let capabilities = fields.optional("scope", ProtectedResource::parse_capabilities).unwrap_or_default();
-        Some(Self { identifier: identifier?, name: name?, capabilities })
+        const IDENTIFIER: &str = "An absolute URI without a fragment (RFC 8707 section 2).";
+        const SCOPE: &str = "The capabilities that its tokens can carry, separated by spaces. At most 100, all \
+            registered. By default there are none.";
+        let identifier =
+            fields.doc(IDENTIFIER, || schema::uri(ResourceUri::MAX_LEN)).required("identifier", ResourceUri::parse);
+        let name = fields
+            .doc("Display name.", || schema::name(ProtectedResource::NAME_MAX))
+            .required("name", ProtectedResource::parse_name);
+        let capabilities = fields
+            .doc(SCOPE, || schema::scope().default(Some("".into())))
+            .optional("scope", ProtectedResource::parse_capabilities);
+        Some(Self { identifier: identifier?, name: name?, capabilities: capabilities.unwrap_or_default() })
     }
-}
-
-/// Fields to edit; what is left out stays.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `ResourceEdit` is what it is read into")]
-pub struct EditResource {
-    /// What people call it.
-    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
-    name: Option<String>,
-    /// The capabilities that its tokens may carry from now on; tokens that were issued keep what they carry.
-    #[schema(pattern = "{scope}")]
-    scope: Option<String>,
 }
 
 impl FromBody for ResourceEdit {
     fn read(fields: &mut Fields) -> Option<Self> {
+        const SCOPE: &str = "The capabilities that its future tokens can carry, separated by spaces. Existing tokens \
+            are not affected.";
         Some(Self {
-            name: fields.optional("name", ProtectedResource::parse_name),
-            capabilities: fields.optional("scope", ProtectedResource::parse_capabilities),
+            name: fields
+                .doc("Display name.", || schema::name(ProtectedResource::NAME_MAX))
+                .optional("name", ProtectedResource::parse_name),
+            capabilities: fields.doc(SCOPE, schema::scope).optional("scope", ProtectedResource::parse_capabilities),
         })
     }
 }
 
-/// Which resources to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
-pub struct ListResources {
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<u16>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = "^([A-Za-z0-9_-]{32})?$")]
-    cursor: Option<String>,
-}
-
-/// A listing as asked for.
+/// The query parameters of a listing.
 pub struct Listing {
     limit: Limit,
     after: Option<Position>,
@@ -130,10 +109,7 @@ pub struct Listing {
 
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self {
-            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
-            after: fields.optional("cursor", parse_cursor),
-        })
+        Some(Self { limit: paging::read_limit(fields, DEFAULT_LIMIT), after: paging::read_cursor(fields) })
     }
 }
 
@@ -141,16 +117,17 @@ fn resource_id(text: &str) -> Result<ProtectedResourceId, Failure> {
     Ok(ProtectedResourceId::parse(text).ok_or(Error::NotFound("Resource"))?)
 }
 
-/// Register a protected resource
+/// Create a protected resource
 ///
-/// Clients then ask for tokens for it with `resource` (RFC 8707); such a token is accepted nowhere else.
+/// Clients request tokens for it with the parameter `resource` (RFC 8707). These tokens are not valid for any other
+/// resource.
 #[utoipa::path(
     post, path = "/resources", tag = "Resources", operation_id = "create_resource",
-    request_body = CreateResource,
+    request_body = NewResource,
     responses(
         (status = 201, description = "The resource.", body = ResourceBody),
-        (status = 404, description = "A capability is not registered."),
-        (status = 409, description = "The identifier is taken."),
+        (status = 404, description = "A capability does not exist."),
+        (status = 409, description = "The identifier is in use."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -165,13 +142,14 @@ pub async fn create(
 
 /// List protected resources
 ///
-/// In the order of registration, page by page: `Link` with `rel="next"` (RFC 8288) leads on.
+/// Returns protected resources in the order in which they were created, one page at a time. The header `Link` with
+/// `rel="next"` (RFC 8288) leads to the next page.
 #[utoipa::path(
     get, path = "/resources", tag = "Resources", operation_id = "list_resources",
-    params(ListResources),
+    params(Listing),
     responses(
         (status = 200, description = "The resources.", body = [ResourceBody]),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn list(
@@ -184,13 +162,13 @@ pub async fn list(
     Ok(paging::respond(&uri, page, ResourceBody::from))
 }
 
-/// Read a protected resource
+/// Get a protected resource
 #[utoipa::path(
     get, path = "/resources/{id}", tag = "Resources", operation_id = "get_resource",
     params(("id" = String, Path)),
     responses(
         (status = 200, description = "The resource.", body = ResourceBody),
-        (status = 404, description = "There is no such resource."),
+        (status = 404, description = "The resource does not exist."),
     )
 )]
 pub async fn get(
@@ -203,13 +181,13 @@ pub async fn get(
 
 /// Edit a protected resource
 ///
-/// Its identifier stays: tokens name it.
+/// The identifier cannot be changed, because tokens contain it.
 #[utoipa::path(
     patch, path = "/resources/{id}", tag = "Resources", operation_id = "update_resource",
-    params(("id" = String, Path)), request_body = EditResource,
+    params(("id" = String, Path)), request_body = ResourceEdit,
     responses(
-        (status = 200, description = "The resource as it is now.", body = ResourceBody),
-        (status = 404, description = "There is no such resource, or a capability is not registered."),
+        (status = 200, description = "The updated resource.", body = ResourceBody),
+        (status = 404, description = "The resource or a capability does not exist."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -222,15 +200,15 @@ pub async fn update(
     Ok(Json(resources::update(&services, &caller, resource_id(&id)?, edit).await?.into()))
 }
 
-/// Remove a protected resource
+/// Delete a protected resource
 ///
-/// No more tokens are issued for it; those that were live on until they expire or are revoked.
+/// No more tokens are issued for it. Existing tokens stay valid until they expire or are revoked.
 #[utoipa::path(
     delete, path = "/resources/{id}", tag = "Resources", operation_id = "delete_resource",
     params(("id" = String, Path)),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 404, description = "There is no such resource."),
+        (status = 204, description = "The resource is deleted."),
+        (status = 404, description = "The resource does not exist."),
     )
 )]
 pub async fn delete(

@@ -1,4 +1,5 @@
-//! The pages of capabilities and of who holds them: granted and taken back from both sides.
+//! Pages for capabilities and grants. A capability can be granted and revoked from its own page and from the page of an
+//! agent.
 
 use askama::Template;
 use axum::{
@@ -14,7 +15,7 @@ use super::{
     overview::bounded,
     page::{
         form::{Form, Problems},
-        frame::{Frame, Moment, Page, back_to, html, refused, unprocessable},
+        frame::{Frame, Moment, Page, back_to, back_with_error, html, unprocessable},
         query::Query,
     },
 };
@@ -40,7 +41,6 @@ use crate::{
 
 const PER_PAGE: Limit = Limit::of(50);
 
-/// A capability as tables show it.
 struct Row {
     id: String,
     name: String,
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// Where a page starts.
+/// The cursor of a page.
 pub(super) struct Place<C>(pub(super) Option<C>);
 
 impl<C: Cursor> FromQuery for Place<C> {
@@ -81,7 +81,7 @@ struct ListPage {
     next: Option<String>,
 }
 
-/// The capabilities there are.
+/// Lists capabilities.
 pub(super) async fn list(
     State(services): Shared,
     frame: Frame,
@@ -91,7 +91,7 @@ pub(super) async fn list(
     let page = capabilities::list(&services, &admin, after, PER_PAGE).await?;
     let now = services.env.now();
     let ids: Vec<_> = page.items.iter().map(|capability| capability.id).collect();
-    let holders = capabilities::count_holders(&services, &admin, &ids, overview::MOST).await?;
+    let holders = capabilities::count_holders(&services, &admin, &ids, overview::COUNT_MAX).await?;
     let count = |capability: &Capability| holders.get(&capability.id).copied().unwrap_or_default();
     let rows = page.items.iter().map(|capability| Row::of(capability, count(capability), now)).collect();
     let next = page.next.map(|next| params.with("cursor", &next.encode()).href("/console/capabilities"));
@@ -106,12 +106,12 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for a new capability.
+/// Shows the form for a new capability.
 pub(super) async fn new_page(frame: Frame) -> impl IntoResponse {
     Page(NewPage { frame: frame.at("capabilities"), form: Form::default(), problems: Problems::default() })
 }
 
-/// Registers a capability.
+/// Creates a capability.
 pub(super) async fn create(
     State(services): Shared,
     frame: Frame,
@@ -131,7 +131,7 @@ pub(super) async fn create(
     match created {
         Ok(capability) => {
             let path = format!("/console/capabilities/{}", capability.id);
-            back_to(&session, &path, format!("{} can be granted now.", capability.name)).await
+            back_to(&session, &path, format!("{} created. You can grant it to agents now.", capability.name)).await
         }
         Err(error) => {
             let problems = Problems::from_error(error, "name")?;
@@ -145,7 +145,7 @@ pub(super) async fn create(
 struct ShowPage {
     frame: Frame,
     capability: Row,
-    /// Identifier and name of each agent that holds it.
+    /// ID, name and status of each agent that holds it.
     holders: Vec<(String, String, &'static str)>,
     next: Option<String>,
     form: Form,
@@ -153,7 +153,7 @@ struct ShowPage {
     may_grant: bool,
 }
 
-/// One capability and who holds it.
+/// Shows a capability and the agents that hold it.
 pub(super) async fn show(
     State(services): Shared,
     frame: Frame,
@@ -177,7 +177,7 @@ impl ShowPage {
         after: Option<AgentId>,
     ) -> Result<Self> {
         let holders = capabilities::holders(services, caller, capability.id, after, PER_PAGE).await?;
-        let counts = capabilities::count_holders(services, caller, &[capability.id], overview::MOST).await?;
+        let counts = capabilities::count_holders(services, caller, &[capability.id], overview::COUNT_MAX).await?;
         let count = counts.get(&capability.id).copied().unwrap_or_default();
         let agent =
             |agent: &crate::domain::Agent| (agent.id.to_string(), agent.name.to_string(), agent.status.as_str());
@@ -194,13 +194,13 @@ impl ShowPage {
     }
 }
 
-/// Only owners give away `admin:*`; the service decides, and the page does not offer what it would refuse.
+/// Only owners can grant `admin:*`. The service enforces this; the page hides what would be denied.
 fn may_grant(frame: &Frame, name: &CapabilityName) -> bool {
     let needed = if name.as_str() == builtin::ADMIN { Role::Owner } else { Role::Operator };
     frame.person.as_ref().is_some_and(|person| person.role >= needed)
 }
 
-/// Describes a capability anew.
+/// Edits the description of a capability.
 pub(super) async fn describe(
     State(services): Shared,
     frame: Frame,
@@ -219,7 +219,7 @@ pub(super) async fn describe(
     match described {
         Ok(()) => {
             let path = format!("/console/capabilities/{}", capability.id);
-            back_to(&session, &path, "The description is saved.").await
+            back_to(&session, &path, "Description saved.").await
         }
         Err(error) => {
             let problems = Problems::from_error(error, "")?;
@@ -229,7 +229,7 @@ pub(super) async fn describe(
     }
 }
 
-/// Grants a capability to the agent that is named.
+/// Grants a capability to an agent by name.
 pub(super) async fn grant_by_name(
     State(services): Shared,
     frame: Frame,
@@ -243,7 +243,7 @@ pub(super) async fn grant_by_name(
     match granted {
         Ok(name) => {
             let path = format!("/console/capabilities/{}", capability.id);
-            back_to(&session, &path, format!("{name} holds {} now.", capability.name)).await
+            back_to(&session, &path, format!("{} granted to {name}.", capability.name)).await
         }
         Err(error) => {
             let status = Problems::status(&error);
@@ -255,7 +255,7 @@ pub(super) async fn grant_by_name(
 }
 
 async fn grant_to(services: &Services, admin: &Admin, id: CapabilityId, name: &str) -> Result<AgentName> {
-    let unknown = || Error::field(&["agent"], Invalid::new("unknown", "No agent has this name"));
+    let unknown = || Error::field(&["agent"], Invalid::new("unknown", "No agent with this name exists"));
     let name = AgentName::parse(name).map_err(|_| unknown())?;
     let agent = match agents::by_name(services, admin, &name).await {
         Err(Error::NotFound(_)) => return Err(unknown()),
@@ -271,7 +271,7 @@ struct GrantsPage {
     frame: Frame,
     head: Head,
     held: Vec<Row>,
-    /// What can still be granted: identifier, name, description.
+    /// Capabilities that can still be granted: ID, name and description.
     offered: Vec<(String, String, String)>,
     more: bool,
     problems: Problems,
@@ -301,7 +301,7 @@ impl GrantsPage {
     }
 }
 
-/// What an agent holds.
+/// Shows the grants of an agent.
 pub(super) async fn of_agent(
     State(services): Shared,
     frame: Frame,
@@ -321,15 +321,15 @@ pub(super) async fn grant(
     form: Form,
 ) -> Result<Response, Failure> {
     let agent = parse_id(&id)?;
-    let unknown = || Error::field(&["capability"], Invalid::new("enum", "Choose a capability"));
+    let missing = || Error::field(&["capability"], Invalid::new("enum", "Choose a capability"));
     let granted = match CapabilityId::parse(form.get("capability")) {
         Some(capability) => capabilities::grant(&services, &admin, agent, capability).await,
-        None => Err(unknown()),
+        None => Err(missing()),
     };
     match granted {
         Ok(capability) => {
             let path = format!("/console/agents/{agent}/grants");
-            back_to(&session, &path, format!("{} is granted; the next token has it.", capability.name)).await
+            back_to(&session, &path, format!("{} granted. The next token will include it.", capability.name)).await
         }
         Err(error) => {
             let status = Problems::status(&error);
@@ -340,7 +340,7 @@ pub(super) async fn grant(
     }
 }
 
-/// Takes a capability from an agent.
+/// Revokes a capability from an agent.
 pub(super) async fn ungrant(
     State(services): Shared,
     session: Session,
@@ -348,16 +348,20 @@ pub(super) async fn ungrant(
     Path((id, capability)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Failure> {
-    let agent = parse_id(&id)?;
+    let agent = find(&services, &admin, &id).await?;
     let capability = find_capability(&services, &admin, &capability).await?;
     let path = match form.get("back") {
         "capability" => format!("/console/capabilities/{}", capability.id),
-        _ => format!("/console/agents/{agent}/grants"),
+        _ => format!("/console/agents/{}/grants", agent.id),
     };
-    match capabilities::ungrant(&services, &admin, agent, capability.id).await {
-        Ok(()) => back_to(&session, &path, format!("{} is taken back, from its tokens too.", capability.name)).await,
-        Err(error @ (Error::Refused(_) | Error::Denied(_) | Error::NotFound("Capability grant"))) => {
-            refused(&session, &path, &error).await
+    match capabilities::ungrant(&services, &admin, agent.id, capability.id).await {
+        Ok(()) => {
+            let message = format!("{} revoked from {}, including its active tokens.", capability.name, agent.name);
+            back_to(&session, &path, message).await
+        }
+        // Agent and capability exist, so it is the grant that is missing.
+        Err(error @ (Error::Refused(_) | Error::Denied(_) | Error::NotFound(_))) => {
+            back_with_error(&session, &path, &error).await
         }
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! Stands before every page: refuses forms that another site sent, and finds out who is signed in and whether they may.
+//! Guards every page: rejects cross-site form submissions, authenticates the session and checks the role.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::{
         Caller, Origin, Services,
         people::sessions::{self, SignedIn},
     },
-    web::{failure::Failure, guard::origin, routes::Demand},
+    web::{demand::Demand, failure::Failure, guard::origin},
 };
 
-/// Refuses unsafe requests that do not prove to come from a page of this console: `SameSite` cookies alone do not keep
-/// out a neighbour on another port or subdomain.
+/// Rejects unsafe requests that do not come from a page of this console. `SameSite` cookies alone do not stop requests
+/// from another port or subdomain of the same site.
 pub(super) async fn same_origin(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
     let safe = [Method::GET, Method::HEAD].contains(request.method());
     if safe || is_same_origin(request.headers(), &services.settings.issuer) {
@@ -31,8 +31,8 @@ pub(super) async fn same_origin(State(services): State<Arc<Services>>, request: 
     }
 }
 
-/// Browsers send `Sec-Fetch-Site` to secure and local addresses, and `Origin` with every form they post. A request with
-/// neither comes from none. An origin is no URL, but compares as one (RFC 6454 §4).
+/// Browsers send `Sec-Fetch-Site` to secure and local addresses, and `Origin` with every form submission. A request with
+/// neither does not come from a browser. Origins are compared as URLs (RFC 6454 §4).
 fn is_same_origin(headers: &HeaderMap, public_url: &PublicUrl) -> bool {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(site) = header("sec-fetch-site") {
@@ -45,23 +45,23 @@ fn is_same_origin(headers: &HeaderMap, public_url: &PublicUrl) -> bool {
         || host.is_some_and(|host| uri::are_equivalent(origin, &format!("{scheme}://{host}")))
 }
 
-/// Lets in whoever is signed in and may do what the route's row in the table demands.
+/// Authenticates the session and checks the demand of the route.
 pub(super) async fn admit(
     State((services, demand)): State<(Arc<Services>, Demand)>,
     session: Session,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let who = signed_in(&services, &session, origin(request.extensions())).await;
-    let person = who.as_ref().ok().cloned();
-    let mut response = match admitted(&services, demand, who).await {
+    let result = signed_in(&services, &session, origin(request.extensions())).await;
+    let person = result.as_ref().ok().cloned();
+    let mut response = match admitted(&services, demand, result).await {
         Ok(admitted) => {
             request.extensions_mut().extend(admitted);
             next.run(request).await
         }
         Err(error) => Failure(error).into_response(),
     };
-    // Errors become pages outside of here, and those show who is signed in, as others do.
+    // An outer layer renders error pages, which show the signed-in administrator as other pages do.
     if let Some(person) = person {
         response.extensions_mut().insert(person);
     }
@@ -75,23 +75,23 @@ async fn signed_in(services: &Services, session: &Session, origin: Origin) -> Re
     }
 }
 
-async fn admitted(services: &Services, demand: Demand, who: Result<SignedIn>) -> Result<http::Extensions> {
-    let mut found = http::Extensions::new();
-    match (demand, who) {
+async fn admitted(services: &Services, demand: Demand, session: Result<SignedIn>) -> Result<http::Extensions> {
+    let mut extensions = http::Extensions::new();
+    match (demand, session) {
         (Demand::Action(action), Ok(signed_in)) => {
             services.permit(&signed_in.caller, action).await?;
-            found.insert(signed_in);
+            extensions.insert(signed_in);
         }
-        // Pages that demand nothing still show who is signed in.
-        (_, Ok(signed_in)) => drop(found.insert(signed_in)),
+        // Pages without a demand still show the signed-in administrator.
+        (_, Ok(signed_in)) => drop(extensions.insert(signed_in)),
         (Demand::Action(_), Err(error)) => return Err(error),
         (_, Err(Error::Unauthenticated(_))) => {}
         (_, Err(error)) => return Err(error),
     }
-    Ok(found)
+    Ok(extensions)
 }
 
-/// The administrator who asks, and who may do what the route's row demands. Only the guard lets one through.
+/// The authenticated administrator, whose role meets the demand of the route.
 #[derive(Clone)]
 pub(super) struct Admin(pub(super) SignedIn);
 
@@ -107,18 +107,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let defect = || Failure(Error::internal("a page whose table row demands nothing asks for its administrator"));
+        let defect = || Failure(Error::internal("a handler without a demand requires an administrator"));
         parts.extensions.get::<SignedIn>().cloned().map(Self).ok_or_else(defect)
     }
 }
 
-/// What the browser calls itself, cut to what a table can show.
+/// Returns the first 256 characters of the `User-Agent` header.
 pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(256).collect())
 }
 
-/// Whether htmx asks, and not the browser itself.
+/// Returns true if htmx sent the request, rather than the browser itself.
 pub(super) fn is_htmx(headers: &HeaderMap) -> bool {
     headers.contains_key("hx-request")
 }

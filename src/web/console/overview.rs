@@ -1,4 +1,4 @@
-//! The first page.
+//! The overview page.
 
 use askama::Template;
 use axum::{extract::State, response::IntoResponse};
@@ -26,7 +26,6 @@ struct OverviewPage {
     latest: Vec<Row>,
 }
 
-/// How the fleet is.
 pub(super) async fn page(
     State(services): Shared,
     frame: Frame,
@@ -38,7 +37,7 @@ pub(super) async fn page(
     Ok(Page(OverviewPage { frame: frame.at("overview"), overview, chart, latest }))
 }
 
-/// The tokens of the last hours as bars; drawn here, so that no script has to.
+/// A bar chart of token requests per hour, rendered as SVG.
 struct Chart {
     bars: Vec<Bar>,
     issued: i64,
@@ -47,13 +46,13 @@ struct Chart {
 
 struct Bar {
     x: usize,
-    /// Heights and tops in units of the drawing, of which there are 100.
+    /// Heights and tops in units of the drawing, which is 100 units high.
     height: i64,
     y: i64,
     refused_height: i64,
     refused_y: i64,
     hour: Moment,
-    /// The hour of the day.
+    /// The hour of the day, such as `14:00`.
     label: String,
     issued: i64,
     refused: i64,
@@ -64,7 +63,7 @@ impl Chart {
         const HEIGHT: i64 = 100;
         const STEP: usize = 25;
         let most = overview.hours.iter().map(|hour| hour.issued + hour.refused).max().unwrap_or(0).max(1);
-        // Whatever happened at all can be seen.
+        // Counts above zero stay visible.
         let scaled = |count: i64| if count == 0 { 0 } else { (count * HEIGHT / most).max(2) };
         let bars = overview.hours.iter().enumerate().map(|(place, hour)| {
             let (height, refused_height) = (scaled(hour.issued), scaled(hour.refused));
@@ -89,9 +88,9 @@ impl Chart {
     }
 }
 
-/// A number that is counted no further than some bound.
+/// Formats a count that stops at [`overview::MOST`].
 pub(super) fn bounded(count: i64) -> String {
-    if count >= overview::MOST { format!("{}+", overview::MOST) } else { count.to_string() }
+    if count >= overview::COUNT_MAX { format!("{}+", overview::COUNT_MAX) } else { count.to_string() }
 }
 
 impl OverviewPage {
@@ -99,61 +98,53 @@ impl OverviewPage {
         let Overview { active, suspended, revoked, .. } = self.overview;
         [
             ("Active agents", "/console/agents?status=active", active),
-            ("Suspended", "/console/agents?status=suspended", suspended),
-            ("Revoked", "/console/agents?status=revoked", revoked),
+            ("Suspended agents", "/console/agents?status=suspended", suspended),
+            ("Revoked agents", "/console/agents?status=revoked", revoked),
         ]
     }
 
-    /// What wants attention: how much, what, where to look, and what to do.
+    /// Items that need attention: count, description, link and link text.
     fn attention(&self) -> Vec<(String, String, &'static str, &'static str)> {
         let found = self.overview.attention;
         let all = [
             (
                 found.refused,
-                ["authentication", "authentications"],
-                "refused in 24 hours",
+                ["failed authentication", "failed authentications"],
+                "in the last 24 hours",
                 "/console/audit?outcome=refused",
-                "See who was refused",
+                "View",
             ),
-            (
-                found.expiring,
-                ["key expires", "keys expire"],
-                "within 7 days",
-                "/console/keys?show=expiring",
-                "Rotate or extend",
-            ),
-            (
-                found.in_grace,
-                ["rotated key", "rotated keys"],
-                "still working",
-                "/console/keys?show=in_grace",
-                "See what still uses it",
-            ),
-            (found.idle, ["key", "keys"], "unused for 90 days", "/console/keys?show=idle", "Revoke what nobody needs"),
-            (
-                found.suspended,
-                ["agent", "agents"],
-                "suspended",
-                "/console/agents?status=suspended",
-                "Decide what becomes of it",
-            ),
+            (found.expiring, ["key expires", "keys expire"], "within 7 days", "/console/keys?show=expiring", "View"),
+            (found.in_grace, ["rotated key", "rotated keys"], "still working", "/console/keys?show=in_grace", "View"),
+            (found.idle, ["key", "keys"], "unused for 90 days", "/console/keys?show=idle", "Review"),
+            (found.suspended, ["agent", "agents"], "suspended", "/console/agents?status=suspended", "Review"),
         ];
-        let mut wanting = Vec::new();
-        for (count, [one, many], what, href, todo) in all {
+        let mut items = Vec::new();
+        for (count, [one, many], what, href, action) in all {
             if count > 0 {
-                wanting.push((bounded(count), format!("{} {what}", if count == 1 { one } else { many }), href, todo));
+                items.push((bounded(count), format!("{} {what}", if count == 1 { one } else { many }), href, action));
             }
         }
-        wanting
+        items
     }
 
     fn steps(&self) -> [(bool, &'static str, &'static str, &'static str); 4] {
         let steps = self.overview.steps;
         [
-            (steps.agent, "Register your first agent", "/console/agents/new", "A name, and who answers for it."),
-            (steps.grant, "Grant it a capability", "/console/agents", "Without one it may do nothing."),
-            (steps.key, "Give it an API key", "/console/agents", "Shown once; it exchanges the key for tokens."),
-            (steps.token, "See its first token", "/console/audit", "The audit log tells when it arrives."),
+            (steps.agent, "Create an agent", "/console/agents/new", "Choose a name and an owner."),
+            (
+                steps.grant,
+                "Grant it a capability",
+                "/console/agents",
+                "Without capabilities, an agent cannot do anything.",
+            ),
+            (
+                steps.key,
+                "Create an API key",
+                "/console/agents",
+                "The key is shown once. The agent exchanges it for tokens.",
+            ),
+            (steps.token, "Request a token", "/console/audit", "The first token exchange appears in the audit log."),
         ]
     }
 }

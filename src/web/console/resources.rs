@@ -1,4 +1,4 @@
-//! The pages of protected resources: what tokens can be for besides AIMS itself.
+//! Pages for protected resources: the services, other than AIMS, that accept tokens.
 
 use askama::Template;
 use axum::{
@@ -32,7 +32,6 @@ use crate::{
 const PATH: &str = "/console/resources";
 const PER_PAGE: Limit = Limit::of(50);
 
-/// A resource as pages show it.
 struct Row {
     id: String,
     identifier: String,
@@ -61,7 +60,7 @@ struct ListPage {
     next: Option<String>,
 }
 
-/// The resources there are.
+/// Lists resources.
 pub(super) async fn list(
     State(services): Shared,
     frame: Frame,
@@ -83,22 +82,22 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for a new resource.
+/// Shows the form for a new resource.
 pub(super) async fn new_page(frame: Frame) -> impl IntoResponse {
     Page(NewPage { frame: frame.at("resources"), form: Form::default(), problems: Problems::default() })
 }
 
-/// A capability that is not registered is a problem of the field that names it.
-fn at_the_field(error: Error) -> Error {
+/// Turns a missing capability into an error of the field `scope`. The resource itself is known to exist.
+fn at_scope(error: Error) -> Error {
     match error {
-        Error::NotFound("Capability") => {
-            Error::field(&["scope"], Invalid::new("unknown", "One of these capabilities is not registered"))
+        Error::NotFound(_) => {
+            Error::field(&["scope"], Invalid::new("unknown", "One of these capabilities does not exist"))
         }
         other => other,
     }
 }
 
-/// Registers a resource.
+/// Creates a resource.
 pub(super) async fn create(
     State(services): Shared,
     frame: Frame,
@@ -117,9 +116,11 @@ pub(super) async fn create(
         Err(error) => Err(error),
     };
     match created {
-        Ok(resource) => back_to(&session, PATH, format!("Agents can ask for tokens for {} now.", resource.name)).await,
+        Ok(resource) => {
+            back_to(&session, PATH, format!("{} created. Agents can request tokens for it now.", resource.name)).await
+        }
         Err(error) => {
-            let problems = Problems::from_error(at_the_field(error), "identifier")?;
+            let problems = Problems::from_error(at_scope(error), "identifier")?;
             Ok(unprocessable(&NewPage { frame: frame.at("resources"), form, problems }))
         }
     }
@@ -137,7 +138,7 @@ fn parse_id(id: &str) -> Result<ProtectedResourceId> {
     ProtectedResourceId::parse(id).ok_or(Error::NotFound("Resource"))
 }
 
-/// One resource.
+/// Shows a resource.
 pub(super) async fn show(
     State(services): Shared,
     frame: Frame,
@@ -170,17 +171,18 @@ pub(super) async fn update(
         Err(error) => Err(error),
     };
     match edited {
-        Ok(resource) => back_to(&session, &format!("{PATH}/{}", resource.id), "Saved.").await,
+        Ok(resource) => back_to(&session, &format!("{PATH}/{}", resource.id), "Changes saved.").await,
         Err(error) => {
-            let problems = Problems::from_error(at_the_field(error), "")?;
-            let typed = |name: &str| form.get(name).to_owned();
-            let resource = Row { name: typed("name"), scope: typed("scope"), ..Row::of(&present, services.env.now()) };
+            let problems = Problems::from_error(at_scope(error), "")?;
+            let entered = |name: &str| form.get(name).to_owned();
+            let resource =
+                Row { name: entered("name"), scope: entered("scope"), ..Row::of(&present, services.env.now()) };
             Ok(unprocessable(&ShowPage { frame: frame.at("resources"), resource, problems }))
         }
     }
 }
 
-/// Removes a resource.
+/// Deletes a resource.
 pub(super) async fn delete(
     State(services): Shared,
     session: Session,
@@ -188,5 +190,5 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     resources::delete(&services, &admin, parse_id(&id)?).await?;
-    back_to(&session, PATH, "The resource is removed. No more tokens are issued for it.").await
+    back_to(&session, PATH, "Resource deleted. AIMS issues no more tokens for it.").await
 }

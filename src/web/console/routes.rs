@@ -1,4 +1,4 @@
-//! The console's part of the table of routes: what each page and each form demands of who asks.
+//! Routes of the console, and what each one demands of the caller.
 
 use std::sync::Arc;
 
@@ -24,8 +24,9 @@ use crate::{
     domain::Error,
     service::{Action, Services},
     web::{
+        demand::{Demand, Limited, Listed, Origins},
         failure::Failure,
-        routes::{Demand, Limited, Listed, Origins, RateLimits},
+        routes::RateLimits,
     },
 };
 
@@ -47,7 +48,7 @@ fn post<T: 'static>(path: &'static str, action: Action, handler: impl Handler<T,
     Entry { method: Method::POST, path, demand: Demand::Action(action), limited: Limited::Never, handler }
 }
 
-/// A page for whoever has not signed in, counted by a rate limit.
+/// A page that requires no session, with a rate limit.
 fn open<T: 'static>(
     method: Method,
     path: &'static str,
@@ -62,16 +63,16 @@ fn open<T: 'static>(
 fn table() -> Vec<Entry> {
     use Action as A;
     use Limited::{Api, Auth, Never};
-    let (reading, posting) = (Method::GET, Method::POST);
+    let (get_method, post_method) = (Method::GET, Method::POST);
     vec![
-        open(reading.clone(), "/console/sign-in", Api, sign_in::page),
-        open(posting.clone(), "/console/sign-in", Auth, sign_in::submit),
-        open(posting.clone(), "/console/sign-in/code", Auth, sign_in::submit_code),
-        open(posting.clone(), "/console/sign-in/passkey/options", Auth, passkeys::sign_in_options),
-        open(posting.clone(), "/console/sign-in/passkey", Auth, passkeys::sign_in),
-        open(reading, "/console/setup", Api, setup::page),
-        open(posting.clone(), "/console/setup", Auth, setup::submit),
-        open(posting, "/console/theme", Never, preferences::theme),
+        open(get_method.clone(), "/console/sign-in", Api, sign_in::page),
+        open(post_method.clone(), "/console/sign-in", Auth, sign_in::submit),
+        open(post_method.clone(), "/console/sign-in/code", Auth, sign_in::submit_code),
+        open(post_method.clone(), "/console/sign-in/passkey/options", Auth, passkeys::sign_in_options),
+        open(post_method.clone(), "/console/sign-in/passkey", Auth, passkeys::sign_in),
+        open(get_method, "/console/setup", Api, setup::page),
+        open(post_method.clone(), "/console/setup", Auth, setup::submit),
+        open(post_method, "/console/theme", Never, preferences::theme),
         post("/console/sign-out", A::ManageAccount, sign_in::sign_out),
         Entry { limited: Auth, ..post("/console/confirm", A::ManageAccount, sign_in::confirm) },
         post("/console/confirm/passkey/options", A::ManageAccount, passkeys::confirm_options),
@@ -114,12 +115,12 @@ fn table() -> Vec<Entry> {
         post("/console/capabilities/{id}/holders", A::GrantCapability, capabilities::grant_by_name),
         get("/console/agents/{id}/public-keys/new", A::CreateKey, public_keys::new_page),
         post("/console/agents/{id}/public-keys", A::CreateKey, public_keys::register),
-        post("/console/agents/{id}/public-keys/{key}/remove", A::RevokeKey, public_keys::remove),
+        post("/console/agents/{id}/public-keys/{key}/remove", A::RevokeKey, public_keys::revoke),
         get("/console/agents/{id}/federated-identities/new", A::CreateKey, federated_identities::new_page),
         post("/console/agents/{id}/federated-identities", A::CreateKey, federated_identities::add),
-        post("/console/agents/{id}/federated-identities/{key}/remove", A::RevokeKey, federated_identities::remove),
+        post("/console/agents/{id}/federated-identities/{key}/remove", A::RevokeKey, federated_identities::revoke),
         get("/console/agents/{id}/tokens", A::ListTokens, tokens::of_agent),
-        post("/console/agents/{id}/tokens/end", A::RevokeTokens, tokens::end),
+        post("/console/agents/{id}/tokens/end", A::RevokeTokens, tokens::revoke_all),
         post("/console/agents/{id}/delegates", A::AddDelegate, tokens::add_delegate),
         post("/console/agents/{id}/delegates/{key}/remove", A::RemoveDelegate, tokens::remove_delegate),
         get("/console/resources", A::ListResources, resources::list),
@@ -153,12 +154,12 @@ fn table() -> Vec<Entry> {
         get("/console/account/passkeys", A::ManageFactors, passkeys::ready),
         post("/console/account/passkeys/options", A::ManageFactors, passkeys::register_options),
         post("/console/account/passkeys", A::ManageFactors, passkeys::register),
-        post("/console/account/passkeys/{id}/remove", A::ManageFactors, passkeys::remove),
+        post("/console/account/passkeys/{id}/remove", A::ManageFactors, passkeys::delete),
         post("/console/account/recovery-codes", A::ManageFactors, account::renew_recovery_codes),
     ]
 }
 
-/// Lists every page and form and what it demands.
+/// Lists every route and its demand.
 #[must_use]
 pub fn list() -> Vec<Listed> {
     let listed = |entry: Entry| Listed {
@@ -176,15 +177,15 @@ pub(super) fn router(services: &Arc<Services>, limits: &RateLimits) -> Router {
         let handler = entry.handler.route_layer(from_fn_with_state((services.clone(), entry.demand), guard::admit));
         let handler = match entry.limited {
             Limited::Never => handler,
-            Limited::Auth => limits.auth.count(handler),
-            Limited::Api => limits.api.count(handler),
+            Limited::Auth => limits.auth.apply(handler),
+            Limited::Api => limits.api.apply(handler),
         };
         router.route(entry.path, handler)
     });
     let admit = from_fn_with_state((services.clone(), Demand::Nothing), guard::admit);
-    router.route("/console/{*rest}", any(nowhere).layer(admit)).with_state(services.clone())
+    router.route("/console/{*rest}", any(not_found).layer(admit)).with_state(services.clone())
 }
 
-async fn nowhere() -> Failure {
+async fn not_found() -> Failure {
     Failure(Error::NotFound("Page"))
 }

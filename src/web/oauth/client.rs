@@ -1,157 +1,150 @@
-//! How a client says who it is: by HTTP Basic, in the form, or by an assertion, and by one of them alone (RFC 6749 §2.3).
+//! Client authentication at the OAuth endpoints: HTTP Basic, a secret in the form, or an assertion (RFC 6749 §2.3, RFC
+//! 7523 §2.2).
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, header::AUTHORIZATION};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::{
-    error::OAuthFailure,
-    parameters::{Parameters, invalid},
-};
+use super::{error::OAuthFailure, parameters::invalid};
 use crate::{
     domain::{AgentId, AuthFailure},
     service::{
         Origin, Services,
         tokens::clients::{self, Client},
     },
+    web::request::authorization::Authorization,
 };
 
-/// The one kind of assertion.
+/// The only supported type of client assertion.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Authenticates the client of a request.
-pub(super) async fn authenticate(
-    services: &Services,
-    origin: &Origin,
-    headers: &HeaderMap,
-    parameters: &Parameters,
-) -> Result<Client, OAuthFailure> {
-    require_one_header(services, origin, headers).await?;
-    let basic = basic(headers)?;
-    let client_id = identifier(basic.as_ref(), parameters)?;
-    let secret = parameters.get("client_secret");
-    let authenticates = basic.as_ref().is_some_and(Basic::authenticates);
-    let assertion = assertion(parameters)?;
-    if [authenticates, secret.is_some(), assertion.is_some()].into_iter().filter(|tried| *tried).count() > 1 {
-        return Err(invalid("The client authenticates in two ways at once".to_owned()));
-    }
-    if let Some(assertion) = assertion {
-        return Ok(clients::authenticate_assertion(services, origin, client_id, assertion).await?);
-    }
-    let Some(secret) = secret.or(basic.as_ref().map(|basic| basic.secret.as_str())) else {
-        return Err(AuthFailure::InvalidClient.into());
-    };
-    let client = clients::authenticate(services, origin, client_id, secret).await;
-    client.map_err(|error| OAuthFailure::from(error).tried_basic(basic.is_some()))
+/// The form parameters with which a client identifies and authenticates itself.
+#[derive(Deserialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the parameters have these names (RFC 6749 section 2.3.1)")]
+pub(super) struct ClientForm {
+    /// The agent's ID. Not needed with HTTP Basic or a client assertion.
+    client_id: Option<String>,
+    /// One of the agent's API keys, if the client does not use HTTP Basic.
+    client_secret: Option<String>,
+    /// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`, together with a `client_assertion`.
+    client_assertion_type: Option<String>,
+    /// A JWT that the client has signed with a registered key (RFC 7523 section 3), instead of a secret.
+    client_assertion: Option<String>,
 }
 
-/// Refuses a header `Authorization` that came twice, on the record: somebody may have added one.
-async fn require_one_header(services: &Services, origin: &Origin, headers: &HeaderMap) -> Result<(), OAuthFailure> {
-    if let Err(failure) = basic(headers) {
-        clients::record_unclear(services, origin).await?;
-        return Err(failure);
-    }
-    Ok(())
+/// The credentials of a client as it sent them.
+pub(super) struct ClientCredentials<'r> {
+    header: Header,
+    form: &'r ClientForm,
 }
 
-/// The client that a request names, in whatever way.
-pub(super) fn named(headers: &HeaderMap, parameters: &Parameters) -> Result<Option<String>, OAuthFailure> {
-    let basic = basic(headers)?;
-    Ok(identifier(basic.as_ref(), parameters)?.map(str::to_owned))
+/// The decoded `Authorization` header.
+enum Header {
+    Absent,
+    /// There are several headers; which one is meant would be a guess.
+    Repeated,
+    Basic(Basic),
 }
 
-fn identifier<'r>(basic: Option<&'r Basic>, parameters: &'r Parameters) -> Result<Option<&'r str>, OAuthFailure> {
-    let parameter = parameters.get("client_id");
-    let Some(basic) = basic.filter(|basic| !basic.is_blank()) else { return Ok(parameter) };
-    let other = parameter.filter(|_| !basic.client_id.is_empty());
-    if other.is_some_and(|other| !is_same(other, &basic.client_id)) {
-        return Err(invalid("The parameter client_id names another client".to_owned()));
-    }
-    Ok(Some(&basic.client_id))
-}
-
-/// Whether two texts name the same client: an identifier may be written in capitals, too.
-fn is_same(one: &str, other: &str) -> bool {
-    one == other || AgentId::parse(one).is_some_and(|id| AgentId::parse(other) == Some(id))
-}
-
-/// Whether a request tries to authenticate a client, well or badly.
-pub(super) fn is_tried(headers: &HeaderMap, parameters: &Parameters) -> bool {
-    basic(headers).map_or(true, |basic| basic.is_some_and(|basic| basic.authenticates()))
-        || ["client_secret", "client_assertion", "client_assertion_type"]
-            .iter()
-            .any(|name| parameters.get(name).is_some())
-}
-
-/// The assertion that a client signed (RFC 7523 §2.2), if it sent one.
-fn assertion(parameters: &Parameters) -> Result<Option<&str>, OAuthFailure> {
-    match (parameters.get("client_assertion_type"), parameters.get("client_assertion")) {
-        (None, None) => Ok(None),
-        (Some(JWT_BEARER), Some(assertion)) => Ok(Some(assertion)),
-        _ => Err(invalid(format!("A client_assertion goes with a client_assertion_type of {JWT_BEARER}"))),
-    }
-}
-
-/// What the header `Authorization` holds. What cannot be read is blank: as wrong as any other secret, and recorded like it.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// HTTP Basic credentials. Both fields are empty if the header cannot be decoded; the request then fails like one with
+/// a wrong secret and is audited the same way.
+#[derive(Default)]
 struct Basic {
     client_id: String,
     secret: String,
 }
 
 impl Basic {
-    const fn is_blank(&self) -> bool {
+    const fn is_empty(&self) -> bool {
         self.client_id.is_empty() && self.secret.is_empty()
     }
 
-    /// Whether it is more than an identifier, which libraries send in this way where there is no secret (RFC 6749 §2.3.1).
+    /// Returns false if there is only an identifier, which some libraries send for clients without a secret (RFC 6749
+    /// §2.3.1).
     const fn authenticates(&self) -> bool {
         self.client_id.is_empty() || !self.secret.is_empty()
     }
 }
 
-fn basic(headers: &HeaderMap) -> Result<Option<Basic>, OAuthFailure> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(invalid("The header Authorization is given more than once".to_owned()));
-    }
-    Ok(Some(value.to_str().ok().and_then(credentials).unwrap_or_default()))
-}
-
-/// Reads `Basic …`, of which both halves are form-encoded (RFC 6749 §2.3.1).
-fn credentials(value: &str) -> Option<Basic> {
-    let (scheme, encoded) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (client_id, secret) = decoded.split_once(':')?;
-    Some(Basic { client_id: form_decoded(client_id)?, secret: form_decoded(secret)? })
-}
-
-fn form_decoded(text: &str) -> Option<String> {
-    // A whole form whose only value is the text, so that `&` and `=` in it stay what they are.
-    let text = text.replace('&', "%26").replace('=', "%3D");
-    let mut pairs: Vec<(String, String)> = serde_urlencoded::from_str(&format!("v={text}")).ok()?;
-    pairs.pop().map(|(_, value)| value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_halves_of_basic_are_form_encoded() {
-        let header = |text: &str| {
-            let basic = credentials(&format!("Basic {}", STANDARD.encode(text)));
-            basic.map(|Basic { client_id, secret }| (client_id, secret))
+impl<'r> ClientCredentials<'r> {
+    /// Decodes the credentials of a request.
+    pub(super) fn new(authorization: Authorization<'_>, form: &'r ClientForm) -> Self {
+        let header = match authorization {
+            Authorization::Absent => Header::Absent,
+            Authorization::Repeated(_) => Header::Repeated,
+            other => {
+                let decoded = other.basic().map(|(client_id, secret)| Basic { client_id, secret });
+                Header::Basic(decoded.unwrap_or_default())
+            }
         };
-        assert_eq!(header("id:secret"), Some(("id".to_owned(), "secret".to_owned())));
-        assert_eq!(header("a%3Ab:c%20d+e%2B:f"), Some(("a:b".to_owned(), "c d e+:f".to_owned())));
-        assert_eq!(header("a:b&c=d"), Some(("a".to_owned(), "b&c=d".to_owned())));
-        assert_eq!(header("nothing"), None);
-        for junk in ["Basic", "Basic !", "Basic /w==", "Bearer aWQ6c2VjcmV0", ""] {
-            assert_eq!(credentials(junk), None, "{junk:?}");
+        Self { header, form }
+    }
+
+    /// Returns true if the client attempts to authenticate, whether or not that succeeds.
+    pub(super) fn attempt_authentication(&self) -> bool {
+        let in_header = match &self.header {
+            Header::Absent => false,
+            Header::Repeated => true,
+            Header::Basic(basic) => basic.authenticates(),
+        };
+        let ClientForm { client_id: _, client_secret, client_assertion_type, client_assertion } = self.form;
+        in_header || client_secret.is_some() || client_assertion_type.is_some() || client_assertion.is_some()
+    }
+
+    /// Authenticates the client.
+    pub(super) async fn authenticate(&self, services: &Services, origin: &Origin) -> Result<Client, OAuthFailure> {
+        let basic = match self.basic() {
+            Ok(basic) => basic,
+            Err(failure) => {
+                clients::record_invalid_client(services, origin).await?;
+                return Err(failure);
+            }
+        };
+        let client_id = self.client_id()?;
+        let secret = self.form.client_secret.as_deref();
+        let assertion = self.assertion()?;
+        let methods = [basic.is_some_and(Basic::authenticates), secret.is_some(), assertion.is_some()];
+        if methods.into_iter().filter(|is_used| *is_used).count() > 1 {
+            return Err(invalid("The client must use only one method of authentication".to_owned()));
+        }
+        if let Some(assertion) = assertion {
+            return Ok(clients::authenticate_assertion(services, origin, client_id, assertion).await?);
+        }
+        let Some(secret) = secret.or(basic.map(|basic| basic.secret.as_str())) else {
+            return Err(AuthFailure::InvalidClient.into());
+        };
+        let client = clients::authenticate(services, origin, client_id, secret).await;
+        client.map_err(|error| OAuthFailure::from(error).with_basic(basic.is_some()))
+    }
+
+    /// Returns the client's identifier, if there is one.
+    pub(super) fn client_id(&self) -> Result<Option<&str>, OAuthFailure> {
+        let in_form = self.form.client_id.as_deref();
+        let Some(basic) = self.basic()?.filter(|basic| !basic.is_empty()) else { return Ok(in_form) };
+        let in_form = in_form.filter(|_| !basic.client_id.is_empty());
+        if in_form.is_some_and(|in_form| !is_same_client(in_form, &basic.client_id)) {
+            return Err(invalid("The parameter client_id does not match the Authorization header".to_owned()));
+        }
+        Ok(Some(&basic.client_id))
+    }
+
+    fn basic(&self) -> Result<Option<&Basic>, OAuthFailure> {
+        match &self.header {
+            Header::Absent => Ok(None),
+            Header::Repeated => Err(invalid("The header Authorization must not be repeated".to_owned())),
+            Header::Basic(basic) => Ok(Some(basic)),
         }
     }
+
+    fn assertion(&self) -> Result<Option<&str>, OAuthFailure> {
+        match (self.form.client_assertion_type.as_deref(), self.form.client_assertion.as_deref()) {
+            (None, None) => Ok(None),
+            (Some(JWT_BEARER), Some(assertion)) => Ok(Some(assertion)),
+            _ => Err(invalid(format!("A client_assertion requires the client_assertion_type {JWT_BEARER}"))),
+        }
+    }
+}
+
+/// Returns true if two identifiers name the same client. UUIDs may differ in case.
+fn is_same_client(one: &str, other: &str) -> bool {
+    one == other || AgentId::parse(one).is_some_and(|id| AgentId::parse(other) == Some(id))
 }

@@ -1,4 +1,4 @@
-//! Errors of the OAuth endpoints, in the form of RFC 6749 §5.2.
+//! Error responses of the OAuth endpoints (RFC 6749 §5.2).
 
 use axum::{
     Json,
@@ -16,9 +16,8 @@ use crate::{
     web::failure::Failure,
 };
 
-/// What a client sends to have answers to secrets kept nowhere (RFC 6749 §5.1).
-pub(in crate::web) const NOT_STORED: [(http::HeaderName, &str); 2] =
-    [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+/// Headers that keep responses with secrets out of caches (RFC 6749 §5.1).
+pub(in crate::web) const NO_STORE: [(http::HeaderName, &str); 2] = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
 
 const INVALID_CLIENT: &str = "invalid_client";
 const INVALID_REQUEST: &str = "invalid_request";
@@ -27,9 +26,9 @@ const INVALID_REQUEST: &str = "invalid_request";
 #[derive(Serialize, ToSchema)]
 #[schema(as = OAuthError)]
 pub struct ErrorBody {
-    /// What is wrong, for programs (RFC 6749 §5.2, RFC 8707 §2).
+    /// Error code (RFC 6749 section 5.2, RFC 8707 section 2).
     error: &'static str,
-    /// What is wrong, for people.
+    /// Explanation of the error.
     error_description: String,
 }
 
@@ -54,22 +53,22 @@ fn code(error: &Error) -> &'static str {
     }
 }
 
-/// Answers for a path or a method that nothing is served at.
+/// Returns the error for an unknown path or method.
 pub(super) fn not_served(status: StatusCode) -> Response {
     let error_description = status.canonical_reason().unwrap_or("Error").to_owned();
-    (status, NOT_STORED, Json(ErrorBody { error: INVALID_REQUEST, error_description })).into_response()
+    (status, NO_STORE, Json(ErrorBody { error: INVALID_REQUEST, error_description })).into_response()
 }
 
-/// An error on its way to an OAuth client.
+/// An error to be rendered for an OAuth client.
 pub struct OAuthFailure {
     error: Error,
-    /// Whether the client tried to authenticate by HTTP Basic, and is to be asked so again.
-    basic: bool,
+    /// True if the client used HTTP Basic, so that the response must challenge it accordingly.
+    used_basic: bool,
 }
 
 impl From<Error> for OAuthFailure {
     fn from(error: Error) -> Self {
-        Self { error, basic: false }
+        Self { error, used_basic: false }
     }
 }
 
@@ -86,8 +85,8 @@ impl From<TokenRefusal> for OAuthFailure {
 }
 
 impl OAuthFailure {
-    pub(super) fn tried_basic(self, basic: bool) -> Self {
-        Self { basic, ..self }
+    pub(super) fn with_basic(self, used_basic: bool) -> Self {
+        Self { used_basic, ..self }
     }
 }
 
@@ -95,16 +94,16 @@ impl IntoResponse for OAuthFailure {
     fn into_response(self) -> Response {
         let body = ErrorBody::from(&self.error);
         let is_client = body.error == INVALID_CLIENT;
-        // The status, and the challenge of RFC 6750 §3 for bearers; the body is this endpoint's own.
+        // Only the status and the challenge (RFC 6750 §3) are shared with the API.
         let (mut parts, _) = Failure(self.error).into_response().into_parts();
         if is_client {
             parts.status = StatusCode::UNAUTHORIZED;
             parts.headers.remove(WWW_AUTHENTICATE);
-            if self.basic {
+            if self.used_basic {
                 parts.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"AIMS\""));
             }
         }
         parts.headers.remove(http::header::CONTENT_LENGTH);
-        (parts.status, parts.headers, NOT_STORED, Json(body)).into_response()
+        (parts.status, parts.headers, NO_STORE, Json(body)).into_response()
     }
 }

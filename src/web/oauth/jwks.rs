@@ -14,12 +14,15 @@ use http::{
 
 use crate::service::Services;
 
-/// The JSON Web Key Set (RFC 7517 §5). Empty when tokens are signed with a shared secret.
+/// Get the signing keys
+///
+/// Returns the public keys that verify access tokens, as a JSON Web Key Set (RFC 7517 section 5). The set is empty if
+/// tokens are signed with a shared secret.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "Tokens", operation_id = "jwks",
     responses(
-        (status = 200, description = "The public keys.", body = serde_json::Value),
-        (status = 304, description = "They are those that `If-None-Match` names."),
+        (status = 200, description = "The key set.", body = serde_json::Value),
+        (status = 304, description = "The keys match the entity tag in `If-None-Match`."),
     )
 )]
 pub async fn jwks(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {

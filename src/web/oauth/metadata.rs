@@ -1,5 +1,5 @@
-//! What there is to know about the token service before the first request (RFC 8414), and about AIMS's own API as a
-//! protected resource (RFC 9728).
+//! Discovery documents: the authorization server metadata (RFC 8414) and the protected resource metadata of AIMS's own
+//! API (RFC 9728).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Where clients find [`protected_resource`].
+/// Path of [`protected_resource`].
 pub const PROTECTED_RESOURCE: &str = "/.well-known/oauth-protected-resource";
 /// The grant type of RFC 7523 §2.1.
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -29,10 +29,10 @@ fn server(settings: &Settings, algorithm: &str) -> Value {
     let algorithms = clients::ALGORITHMS;
     json!({
         "issuer": issuer.as_str(),
-        // There is no interactive grant, but clients exist that refuse a document without this.
+        // There are no interactive grants, but some clients reject a document without this member.
         "authorization_endpoint": issuer.at("/oauth/authorize"),
-        // RFC 8414 demands this one (section 2), and that it be not empty (section 3.2). `none` is the registered type that promises
-        // neither code nor token, so that clients of interactive grants still see that there are none.
+        // RFC 8414 requires this member (§2) and forbids an empty list (§3.2). `none` is the registered type that
+        // returns neither a code nor a token, so clients still see that there are no interactive grants.
         "response_types_supported": ["none"],
         "token_endpoint": issuer.at("/oauth/token"),
         "token_endpoint_auth_methods_supported": methods,
@@ -49,7 +49,7 @@ fn server(settings: &Settings, algorithm: &str) -> Value {
         "scopes_supported": scopes(),
         "service_documentation": issuer.at("/docs"),
         "protected_resources": [issuer.as_str()],
-        // What OpenID Connect Discovery demands besides; no ID token is ever issued.
+        // OpenID Connect Discovery also requires these. AIMS issues no ID tokens.
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [algorithm],
     })
@@ -59,16 +59,22 @@ fn scopes() -> Vec<&'static str> {
     builtin::ALL.iter().map(|(name, _)| *name).chain([builtin::TOKENS_INTROSPECT]).collect()
 }
 
-/// What the token service offers (RFC 8414)
+/// Get the authorization server metadata
+///
+/// Describes the OAuth endpoints and what they support (RFC 8414).
 #[utoipa::path(
-    get, path = "/.well-known/oauth-authorization-server", tag = "OAuth", operation_id = "authorization_server_metadata",
+    get, path = "/.well-known/oauth-authorization-server", tag = "OAuth",
+    operation_id = "authorization_server_metadata",
     responses((status = 200, description = "The metadata.", body = serde_json::Value))
 )]
 pub async fn authorization_server(State(services): State<Arc<Services>>) -> impl IntoResponse {
     (CACHED, Json(server(&services.settings, services.keyring.get().algorithm().as_str())))
 }
 
-/// The same, where clients of `OpenID` Connect look for it
+/// Get the `OpenID` Connect discovery document
+///
+/// Returns the authorization server metadata at the path where `OpenID` Connect clients expect it. AIMS issues no ID
+/// tokens.
 #[utoipa::path(
     get, path = "/.well-known/openid-configuration", tag = "OAuth", operation_id = "openid_configuration",
     responses((status = 200, description = "The metadata.", body = serde_json::Value))
@@ -77,7 +83,9 @@ pub async fn openid(State(services): State<Arc<Services>>) -> impl IntoResponse 
     (CACHED, Json(server(&services.settings, services.keyring.get().algorithm().as_str())))
 }
 
-/// What AIMS's own API demands (RFC 9728)
+/// Get the protected resource metadata
+///
+/// Describes the API of AIMS as an OAuth protected resource (RFC 9728).
 #[utoipa::path(
     get, path = "/.well-known/oauth-protected-resource", tag = "OAuth", operation_id = "protected_resource_metadata",
     responses((status = 200, description = "The metadata.", body = serde_json::Value))

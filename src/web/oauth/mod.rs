@@ -1,6 +1,6 @@
-//! The documents and endpoints that OAuth clients know by their RFCs.
+//! OAuth endpoints and discovery documents.
 
-#![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses, for the description")]
+#![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses in the OpenAPI document")]
 
 mod client;
 pub mod endpoints;
@@ -16,20 +16,20 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 
-/// Returns true if errors of a path have the form of RFC 6749 §5.2, also those that no endpoint makes: libraries take a body
-/// without `error` for success.
+/// Returns true if every error below a path must have the form of RFC 6749 §5.2, including those of the server itself.
+/// Some client libraries treat a body without `error` as success.
 pub(super) fn owns(path: &str) -> bool {
     ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"].contains(&path)
 }
 
-/// Adds what no endpoint answers: the form of its errors is the same.
-pub(super) fn with_the_rest(endpoints: Router) -> Router {
+/// Adds OAuth errors for unknown paths and methods.
+pub(super) fn with_fallbacks(endpoints: Router) -> Router {
     let unknown = any(async || error::not_served(StatusCode::NOT_FOUND));
-    endpoints.method_not_allowed_fallback(wrong_method).route("/oauth/{*rest}", unknown)
+    endpoints.method_not_allowed_fallback(method_not_allowed).route("/oauth/{*rest}", unknown)
 }
 
-async fn wrong_method(uri: Uri) -> Response {
+async fn method_not_allowed(uri: Uri) -> Response {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    // The documents are no endpoints of OAuth.
+    // The discovery documents are not OAuth endpoints.
     if uri.path().starts_with("/oauth/") { error::not_served(status) } else { status.into_response() }
 }

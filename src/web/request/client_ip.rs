@@ -1,4 +1,4 @@
-//! The address of the client, which limits and audit records depend on.
+//! The client's IP address, used for rate limits and audit records.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,16 +11,16 @@ use ipnet::IpNet;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client that sent a request.
+/// The IP address of the client that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientIp(pub IpAddr);
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` header is trusted.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Believes these networks.
+    /// Trusts all proxies in these networks.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into())
@@ -30,12 +30,13 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// The peer itself, unless it is a trusted proxy: then the rightmost hop of `X-Forwarded-For` that is not. Hops to
-    /// the left of it are the client's own claim and are never believed.
+    /// Returns the peer, or the rightmost address in `X-Forwarded-For` that is not a trusted proxy if the peer is one.
+    /// Clients can forge any addresses to the left of it.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let lines = headers.get_all(FORWARDED).iter().rev();
-        // Byte by byte: what a client wrote in front must not make the hop unreadable that a proxy added to the same line.
+        // Split as bytes: invalid UTF-8 from the client must not hide the address that a proxy appended to the same
+        // line.
         let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
             if !self.contain(client) {
@@ -48,7 +49,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address as proxies write it: bare, in brackets, or with a port.
+/// Parses an address as proxies write it: bare, in brackets, or with a port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.parse().ok();
     let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -56,8 +57,8 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
     bare.or_else(with_port).or_else(in_brackets)
 }
 
-/// Notes the client's address for all that follows.
-pub(in crate::web) fn note(proxies: &TrustedProxies, request: &mut Request) {
+/// Stores the [`ClientIp`] in the extensions of a request.
+pub(in crate::web) fn record(proxies: &TrustedProxies, request: &mut Request) {
     if let Some(&ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
         let client = ClientIp(proxies.client(peer.ip(), request.headers()));
         request.extensions_mut().insert(client);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_choose_its_address() {
+    fn clients_cannot_forge_their_address() {
         assert_eq!(client(&[], "203.0.113.9", &["10.0.0.1"]), "203.0.113.9");
         assert_eq!(client(&["10.0.0.0/8"], "203.0.113.9", &["10.0.0.1"]), "203.0.113.9");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &["1.1.1.1, 203.0.113.9"]), "203.0.113.9");
@@ -87,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn junk_ends_the_walk_at_the_last_hop_that_is_known() {
+    fn an_invalid_hop_ends_the_search() {
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &["1.1.1.1, junk"]), "10.0.0.2");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &["junk, 10.0.0.3"]), "10.0.0.3");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.2", &[]), "10.0.0.2");
     }
 
     #[test]
-    fn what_no_text_can_hold_hides_no_hop() {
+    fn invalid_utf8_does_not_hide_other_hops() {
         let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
         let from = |line: &[u8]| {
             let headers = HeaderMap::from_iter([(FORWARDED, http::HeaderValue::from_bytes(line).unwrap())]);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_in_every_form() {
+    fn addresses_are_parsed_in_every_notation() {
         assert_eq!(client(&["::1/128"], "::1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(client(&["::1/128"], "::1", &["[2001:db8::1]"]), "2001:db8::1");
         assert_eq!(client(&["::1/128"], "::1", &["203.0.113.9:1234"]), "203.0.113.9");

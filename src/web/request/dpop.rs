@@ -1,32 +1,18 @@
-//! Access tokens and proofs of possession as they come with requests (RFC 6750 §2.1, RFC 9449 §7.1).
+//! DPoP proofs in requests, and the headers that clients need for the next one (RFC 9449).
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, WWW_AUTHENTICATE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::WWW_AUTHENTICATE};
 
-use crate::{
-    domain::{AuthFailure, Result},
-    service::{
-        Services,
-        tokens::{
-            Presented,
-            dpop::{ALGORITHMS, Offered},
-        },
-    },
+use crate::service::{
+    Services,
+    tokens::dpop::{ALGORITHMS, PresentedProof},
 };
 
 pub(in crate::web) const PROOF: HeaderName = HeaderName::from_static("dpop");
 pub(in crate::web) const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Whether a request takes part in proofs of possession, and is told the next nonce.
-pub(in crate::web) fn takes_part(headers: &HeaderMap) -> bool {
-    headers.contains_key(PROOF) || scheme(headers).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop"))
-}
-
-/// Tells a client that takes part the nonce that its next proof shall carry (RFC 9449 §8.2), and has it asked for such proofs
-/// where it would be asked for a bearer token (§7.1).
-pub(in crate::web) fn answer(services: &Services, headers: &mut HeaderMap) {
+/// Adds the nonce for the client's next proof (RFC 9449 §8.2), and turns a bearer challenge into a DPoP challenge
+/// (§7.1).
+pub(in crate::web) fn add_headers(services: &Services, headers: &mut HeaderMap) {
     if let Ok(nonce) = HeaderValue::try_from(services.dpop_nonce()) {
         headers.insert(NONCE, nonce);
     }
@@ -39,49 +25,11 @@ pub(in crate::web) fn answer(services: &Services, headers: &mut HeaderMap) {
     }
 }
 
-/// The proof that came with a request for `path`. A proof that cannot be read, or that came twice, proves nothing.
-pub(in crate::web) fn proof(
-    services: &Services,
-    headers: &HeaderMap,
-    method: &http::Method,
-    path: &str,
-) -> Option<Offered> {
-    headers.contains_key(PROOF).then(|| offered(services, headers, method, path))
-}
-
-/// What came as a proof: nothing that counts, where none did.
-fn offered(services: &Services, headers: &HeaderMap, method: &http::Method, path: &str) -> Offered {
+/// Returns the proof of a request for `path`. A header that is missing, repeated or not visible ASCII yields an invalid
+/// proof.
+pub(in crate::web) fn proof(services: &Services, headers: &HeaderMap, method: &Method, path: &str) -> PresentedProof {
     let mut values = headers.get_all(PROOF).iter();
     let proof = values.next().and_then(|proof| proof.to_str().ok()).filter(|_| values.next().is_none());
     let url = services.settings.issuer.at(path);
-    Offered { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), url }
-}
-
-/// The access token that came with a request, and the proof that goes with it; schemes are compared without regard to case. What cannot
-/// be read, or came twice, is as wrong as any other token, and recorded like it.
-pub(in crate::web) fn presented<'r>(
-    services: &Services,
-    headers: &'r HeaderMap,
-    method: &http::Method,
-    path: &str,
-) -> Result<Presented<'r>> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(AuthFailure::MissingToken)?;
-    let (None, Ok(value)) = (values.next(), value.to_str()) else { return Ok(Presented { token: "", proof: None }) };
-    let (scheme, token) = value.split_once(' ').ok_or(AuthFailure::MissingToken)?;
-    let proof = match scheme.to_ascii_lowercase().as_str() {
-        "bearer" => None,
-        "dpop" => Some(offered(services, headers, method, path)),
-        _ => return Err(AuthFailure::MissingToken.into()),
-    };
-    Ok(Presented { token: token.trim(), proof })
-}
-
-/// Whether a request carries an access token, where callers may also authenticate otherwise.
-pub(in crate::web) fn is_token(headers: &HeaderMap) -> bool {
-    scheme(headers).is_some_and(|scheme| ["bearer", "dpop"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
-}
-
-fn scheme(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.split(' ').next()
+    PresentedProof { proof: proof.unwrap_or_default().to_owned(), method: method.to_string(), url }
 }

@@ -1,4 +1,4 @@
-//! Extractors: a request's body and query, parsed at the edge.
+//! Extractors for JSON bodies and query strings.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
@@ -11,18 +11,24 @@ use crate::{
     web::failure::Failure,
 };
 
-/// A type that a JSON body is read into.
+/// A type that is read from a JSON body.
 pub trait FromBody: Sized {
-    /// Whether a request without a body means one without fields.
+    /// True if a missing body is equivalent to an empty object.
     const MAY_BE_EMPTY: bool = false;
 
-    /// Reads the fields; `None` when one that is needed is missing or wrong, which `fields` has noted.
+    /// Reads all fields. Returns `None` if a required one is missing or invalid, which `fields` records.
+    ///
+    /// The schema in the OpenAPI document is generated from this function, so it must read every field before it
+    /// returns.
     fn read(fields: &mut Fields) -> Option<Self>;
 }
 
-/// A type that a query string is read into.
+/// A type that is read from a query string.
 pub trait FromQuery: Sized {
-    /// Reads the parameters; `None` when one that is needed is missing or wrong, which `fields` has noted.
+    /// Reads all parameters. Returns `None` if a required one is missing or invalid, which `fields` records.
+    ///
+    /// The parameters in the OpenAPI document are generated from this function, so it must read every one before it
+    /// returns.
     fn read(fields: &mut Fields) -> Option<Self>;
 }
 
@@ -33,7 +39,7 @@ impl<T: FromBody, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let described_as_json = is_json(request.headers());
+        let is_json = is_json(request.headers());
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
             http::StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
             _ => Error::Refused("The body could not be read"),
@@ -41,7 +47,7 @@ impl<T: FromBody, S: Send + Sync> FromRequest<S> for Body<T> {
         if T::MAY_BE_EMPTY && bytes.is_empty() {
             return Ok(Self(read_members(Map::new())?));
         }
-        if !described_as_json {
+        if !is_json {
             return Err(Failure(Error::UnsupportedMediaType));
         }
         let body: Value = json::read(&bytes).map_err(|error| malformed(&error))?;
@@ -70,10 +76,10 @@ fn malformed(error: &serde_json::Error) -> Error {
     }])
 }
 
-/// Whether the body is described as JSON, or not described at all.
+/// Returns true if the media type of the body is JSON or missing.
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(described) = headers.get(CONTENT_TYPE) else { return true };
-    let essence = described.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let Some(media_type) = headers.get(CONTENT_TYPE) else { return true };
+    let essence = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }

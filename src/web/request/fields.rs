@@ -1,36 +1,52 @@
-//! Reads a body's or a query's fields into domain types, and collects everything that is wrong with them.
+//! Reads the fields of a JSON body or a query string into domain types, and collects all errors.
+//!
+//! The OpenAPI document is generated from the same code. In that case nothing is read; each call declares the field it
+//! would read, with the documentation from the preceding `Fields::doc`.
 
 use std::{collections::HashSet, ops::RangeInclusive};
 
 use serde_json::{Map, Value, json};
+use utoipa::openapi::Schema;
 
 use crate::domain::{Error, Invalid, Result, error::FieldError};
 
-/// Most of an offending text that is echoed to its sender, in characters.
+/// Maximum number of characters of an invalid value that the error repeats.
 const ECHO_MAX: usize = 256;
 
-/// Fields that are being read.
+/// The fields of a body or a query.
+#[derive(Default)]
 pub struct Fields {
     location: &'static str,
     values: Map<String, Value>,
-    /// Parameters given more than once: which one counts would be a guess, so whoever reads one is refused.
+    /// Query parameters that are repeated. Reading one is an error, because which value is meant would be a guess.
     repeated: HashSet<String>,
-    /// Parameters without a value.
+    /// Query parameters without a value.
     empty: HashSet<String>,
     problems: Vec<FieldError>,
+    /// Set when a schema is generated.
+    declarations: Option<Vec<Declared>>,
+    next: Option<(&'static str, Schema)>,
+}
+
+/// A field and its documentation.
+pub(in crate::web) struct Declared {
+    pub(in crate::web) name: String,
+    pub(in crate::web) description: &'static str,
+    pub(in crate::web) schema: Schema,
+    pub(in crate::web) is_required: bool,
 }
 
 impl Fields {
-    /// The members of a JSON body.
+    /// Wraps the members of a JSON body.
     pub(in crate::web) fn of_body(values: Map<String, Value>) -> Self {
-        Self { location: "body", values, repeated: HashSet::new(), empty: HashSet::new(), problems: Vec::new() }
+        Self { location: "body", values, ..Self::default() }
     }
 
-    /// The parameters of a query string.
+    /// Parses the parameters of a query string.
     pub(in crate::web) fn of_query(query: &str) -> Result<Self> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
-            .map_err(|_| Error::field(&["query"], Invalid::new("query_invalid", "The query is no valid encoding")))?;
-        let mut fields = Self { location: "query", ..Self::of_body(Map::new()) };
+            .map_err(|_| Error::field(&["query"], Invalid::new("query_invalid", "The query is not valid encoding")))?;
+        let mut fields = Self { location: "query", ..Self::default() };
         for (name, value) in pairs {
             if value.is_empty() {
                 fields.empty.insert(name);
@@ -41,36 +57,65 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Everything, as it was sent.
+    /// Returns the fields that `read` reads.
+    pub(in crate::web) fn declared_by<T>(read: impl FnOnce(&mut Self) -> Option<T>) -> Vec<Declared> {
+        let mut fields = Self { declarations: Some(Vec::new()), ..Self::default() };
+        read(&mut fields);
+        fields.declarations.unwrap_or_default()
+    }
+
+    /// Documents the field that is read next. The schema is evaluated only for the OpenAPI document.
+    pub(in crate::web) fn doc<S: Into<Schema>>(
+        &mut self,
+        description: &'static str,
+        schema: impl FnOnce() -> S,
+    ) -> &mut Self {
+        if self.declarations.is_some() {
+            self.next = Some((description, schema().into()));
+        }
+        self
+    }
+
+    fn declare(&mut self, name: &str, is_required: bool) {
+        if let Some(declarations) = &mut self.declarations {
+            let (description, schema) = self.next.take().unwrap_or_default();
+            declarations.push(Declared { name: name.to_owned(), description, schema, is_required });
+        }
+    }
+
+    /// Returns all fields as they were sent.
     pub fn take_all(&mut self) -> Value {
         Value::Object(std::mem::take(&mut self.values))
     }
 
-    /// A text that must be there.
+    /// Reads a required string.
     pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        self.declare(name, true);
         let Some(value) = self.values.get(name).cloned() else {
-            self.problem(name, Invalid::new("missing", "Field required"), None);
+            self.problem(name, Invalid::Missing, None);
             return None;
         };
         self.text(name, &value, parse)
     }
 
-    /// A value of any kind that must be there.
+    /// Reads a required value of any type.
     pub fn required_value<T>(&mut self, name: &str, parse: impl FnOnce(&Value) -> Result<T, Invalid>) -> Option<T> {
+        self.declare(name, true);
         let parsed = match self.values.get(name) {
             Some(value) => parse(value),
-            None => Err(Invalid::new("missing", "Field required")),
+            None => Err(Invalid::Missing),
         };
         parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
     }
 
-    /// A text that must be there and is not echoed.
+    /// Reads a required string that errors do not repeat.
     pub fn secret<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        self.declare(name, true);
         let parsed = parse(self.values.get(name).and_then(Value::as_str).unwrap_or_default());
         parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
     }
 
-    /// An optional query parameter that must not be empty: an empty text is possible, but an empty number or keyword is not.
+    /// Reads an optional query parameter for which an empty value is an error, such as a number or a keyword.
     pub fn chosen<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         if self.empty.contains(name) {
             return self.text(name, &json!(""), parse);
@@ -78,16 +123,22 @@ impl Fields {
         self.optional(name, parse)
     }
 
-    /// A text that may be left out, or be `null`; a parameter of a query may also be empty.
+    /// Reads an optional string, which may be `null`. An empty query parameter is treated as absent.
     pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        self.declare(name, false);
         let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
         self.text(name, &value, parse)
     }
 
-    /// A whole number that may be left out, or be `null`.
+    /// Reads an optional integer, which may be `null`.
     pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        if let Some((_, Schema::Object(schema))) = &mut self.next {
+            schema.minimum = Some((*range.start()).into());
+            schema.maximum = Some((*range.end()).into());
+        }
+        self.declare(name, false);
         let value = self.values.get(name).filter(|value| !value.is_null()).cloned()?;
-        // A number with a fraction of zero is a whole one.
+        // JSON does not distinguish 1.0 from 1.
         let whole = || {
             value.as_f64().filter(|number| number.fract() == 0.0).and_then(|number| format!("{number:.0}").parse().ok())
         };
@@ -120,7 +171,7 @@ impl Fields {
         self.problems.push(FieldError { location, invalid, input: input.and_then(echo) });
     }
 
-    /// What was read, if nothing was wrong.
+    /// Returns the value that was read, or all errors.
     pub(in crate::web) fn finish<T>(self, read: Option<T>) -> Result<T> {
         match read {
             Some(read) if self.problems.is_empty() => Ok(read),
@@ -129,7 +180,8 @@ impl Fields {
     }
 }
 
-/// What is sent back of an offending value: enough to recognise it, and nothing where that could be much.
+/// Returns the part of an invalid value that the error repeats: the beginning of a string, and nothing of an array or
+/// an object.
 fn echo(value: &Value) -> Option<Value> {
     match value {
         Value::String(text) => Some(json!(text.chars().take(ECHO_MAX).collect::<String>())),

@@ -1,7 +1,9 @@
-//! What handlers read from a request: body fields, parameters, client address, request ID and proof of possession.
+//! Extraction of everything that handlers read from a request.
 
+pub(super) mod authorization;
 pub mod client_ip;
 pub(super) mod dpop;
 pub mod extract;
 pub mod fields;
 pub mod request_id;
+pub mod schema;

@@ -1,8 +1,8 @@
-//! Waits for a request's body before the request takes a place among those under way.
+//! Receives a request's body before the request is admitted.
 //!
-//! Who sends a head, and then little or nothing, holds a connection and no more: else a few hundred of them would have everybody
-//! else turned away. A body that is larger than nearly all arrives while its request is at work already, so that whoever may not
-//! ask is refused before the rest is read, and memory stays bounded; few of these find a place at a time.
+//! A client that sends a head and then little else occupies a connection, but no place among the requests in progress;
+//! otherwise a few hundred such clients would have all others rejected. Only the first [`BUFFERED`] bytes are received
+//! in advance, which bounds memory and lets an unauthorized client be refused before the rest of a large body is read.
 
 use axum::{
     body::{Body, HttpBody},
@@ -11,44 +11,45 @@ use axum::{
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
 
-use super::admission::TimeLimit;
+use super::timeouts::RequestTimeout;
 use crate::domain::{Error, Result};
 
-/// How much of a body is waited for, in bytes: many times what a request for a token takes.
-const AWAITED: usize = 16 * 1_024;
+/// Bytes of a body to receive in advance: many times the size of a token request.
+const BUFFERED: usize = 16 * 1_024;
 
-/// How much of a request is there.
+/// How much of a request has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::web) enum Arrived {
+    /// Head and body.
     Whole,
-    /// Its head, and at least [`AWAITED`] bytes of its body.
-    Begun,
+    /// The head, and the first [`BUFFERED`] bytes of the body or less.
+    Partial,
 }
 
-/// Waits for as much of a request as is waited for. Where that does not come, the request is fit for nothing but to say so.
-pub(in crate::web) async fn wait(request: Request, limit: TimeLimit) -> (Request, Result<Arrived>) {
+/// Waits for the body of a request, or the beginning of a large one. On error the returned request has an empty body.
+pub(in crate::web) async fn wait(request: Request, timeout: RequestTimeout) -> (Request, Result<Arrived>) {
     if request.body().is_end_stream() {
         return (request, Ok(Arrived::Whole));
     }
     let (parts, body) = request.into_parts();
-    let (body, arrived) = match limit.run(read(body)).await.flatten() {
+    let (body, arrived) = match timeout.run(receive(body)).await.flatten() {
         Ok((body, arrived)) => (body, Ok(arrived)),
         Err(error) => (Body::empty(), Err(error)),
     };
     (Request::from_parts(parts, body), arrived)
 }
 
-async fn read(body: Body) -> Result<(Body, Arrived)> {
+async fn receive(body: Body) -> Result<(Body, Arrived)> {
     let mut rest = body.into_data_stream();
-    // Copied together: each piece would hold on to the buffer that it came in.
-    let mut read = BytesMut::new();
-    while read.len() < AWAITED {
-        let Some(piece) = rest.next().await else { return Ok((read.freeze().into(), Arrived::Whole)) };
-        let piece = piece.map_err(|_| Error::Refused("The body could not be read"))?;
-        if read.is_empty() && rest.is_end_stream() {
-            return Ok((piece.into(), Arrived::Whole));
+    // Chunks are copied into one buffer, because each keeps the whole buffer alive that it was received in.
+    let mut received = BytesMut::new();
+    while received.len() < BUFFERED {
+        let Some(chunk) = rest.next().await else { return Ok((received.freeze().into(), Arrived::Whole)) };
+        let chunk = chunk.map_err(|_| Error::Refused("The body could not be read"))?;
+        if received.is_empty() && rest.is_end_stream() {
+            return Ok((chunk.into(), Arrived::Whole));
         }
-        read.extend_from_slice(&piece);
+        received.extend_from_slice(&chunk);
     }
-    Ok((Body::from_stream(stream::iter([Ok(read.freeze())]).chain(rest)), Arrived::Begun))
+    Ok((Body::from_stream(stream::iter([Ok(received.freeze())]).chain(rest)), Arrived::Partial))
 }

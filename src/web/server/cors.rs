@@ -1,5 +1,4 @@
-//! Which responses scripts of other origins may read (the CORS protocol of the Fetch standard). No rule allows cookies, and the
-//! console has no rule.
+//! CORS: which origins' scripts may read which responses. No rule allows cookies, and the console has no rules.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -13,49 +12,47 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::web::{
-    API_PREFIX,
+    demand::{API_PREFIX, Listed, Origins},
     request::{
         dpop::{NONCE, PROOF},
         request_id::REQUEST_ID,
     },
-    routes::{self, Origins},
 };
 
-/// Headers of requests that a browser asks permission for.
-const TAKEN: [HeaderName; 5] = [
+/// Request headers that a browser may send only if they are listed.
+const ALLOWED: [HeaderName; 5] = [
     AUTHORIZATION,
     CONTENT_TYPE,
     PROOF,
     HeaderName::from_static("mcp-protocol-version"),
     HeaderName::from_static("x-api-key"),
 ];
-/// Headers of answers that a browser hides from scripts unless they are named.
+/// Response headers that a browser hides from scripts unless they are listed.
 const EXPOSED: [HeaderName; 5] = [WWW_AUTHENTICATE, NONCE, RETRY_AFTER, LINK, REQUEST_ID];
-/// How long a browser may remember the answer to a preflight.
-const REMEMBERED: Duration = Duration::from_mins(10);
+/// How long a browser may cache the response to a preflight.
+const MAX_AGE: Duration = Duration::from_mins(10);
 
-/// The rule of each path; `None` where no other origin may read.
+/// The rule of each path, or `None` if no other origin may read its responses.
 pub(in crate::web) struct Cors(matchit::Router<Option<CorsLayer>>);
 
 impl Cors {
-    /// The rules of the table of routes, wherever each route is mounted. `configured` are the origins that may read what not
-    /// every origin may.
+    /// Builds the rules of `routes` for all their mounts. `configured` are the origins for [`Origins::Configured`].
     ///
     /// # Panics
-    /// Never: the router has the same paths, and would not have been made.
+    /// Never: the router has the same paths and would have rejected conflicts.
     #[expect(clippy::expect_used, reason = "see above")]
-    pub(in crate::web) fn new(configured: &[HeaderValue]) -> Self {
+    pub(in crate::web) fn new(routes: Vec<Listed>, configured: &[HeaderValue]) -> Self {
         let mut methods = BTreeMap::<String, (Origins, Vec<Method>)>::new();
         let mut add = |path: String, origins, method| {
             methods.entry(path).or_insert_with(|| (origins, Vec::new())).1.extend(method);
         };
-        for route in routes::list() {
+        for route in routes {
             let prefixed = route.is_prefixed.then(|| format!("{API_PREFIX}{}", route.path));
             for path in prefixed.into_iter().chain([route.path]) {
                 add(path, route.origins, Some(route.method.clone()));
             }
         }
-        // A client that looks for a document or an endpoint must be able to read the 404.
+        // A client that probes for a document or an endpoint must be able to read the 404.
         for path in ["/oauth/{*rest}", "/.well-known/{*rest}"] {
             add(path.to_owned(), Origins::Any, None);
         }
@@ -67,16 +64,16 @@ impl Cors {
         Self(rules)
     }
 
-    /// Adds the headers that let a script read the response, if its origin may. Answers a preflight itself.
-    pub(in crate::web) async fn answer<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    /// Responds to preflights, and adds the CORS headers to the response of `respond` for other requests.
+    pub(in crate::web) async fn apply<F>(&self, request: Request, respond: impl FnOnce(Request) -> F) -> Response
     where
         F: Future<Output = Response>,
     {
-        let Some(layer) = self.rule_of(&request) else { return answer(request).await };
-        let mut answer = Some(answer);
+        let Some(layer) = self.rule_of(&request) else { return respond(request).await };
+        let mut respond = Some(respond);
         let once = service_fn(move |request| {
-            let answer = OptionFuture::from(answer.take().map(|answer| answer(request)));
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_default()) }
+            let response = OptionFuture::from(respond.take().map(|respond| respond(request)));
+            async move { Ok::<_, Infallible>(response.await.unwrap_or_default()) }
         });
         layer.layer(once).oneshot(request).await.unwrap_or_else(|never| match never {})
     }
@@ -84,7 +81,7 @@ impl Cors {
     fn rule_of(&self, request: &Request) -> Option<&CorsLayer> {
         let headers = request.headers();
         let is_preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        // The layer takes every OPTIONS for a preflight.
+        // The layer treats every OPTIONS request as a preflight.
         if request.method() == Method::OPTIONS && !is_preflight {
             return None;
         }
@@ -98,5 +95,5 @@ fn layer(origins: Origins, configured: &[HeaderValue]) -> Option<CorsLayer> {
         Origins::Configured if !configured.is_empty() => AllowOrigin::list(configured.iter().cloned()),
         Origins::Configured | Origins::None => return None,
     };
-    Some(CorsLayer::new().allow_origin(origin).allow_headers(TAKEN).expose_headers(EXPOSED).max_age(REMEMBERED))
+    Some(CorsLayer::new().allow_origin(origin).allow_headers(ALLOWED).expose_headers(EXPOSED).max_age(MAX_AGE))
 }

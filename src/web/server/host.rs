@@ -1,4 +1,4 @@
-//! Requires that a request names its host (RFC 9112 §3.2).
+//! Validation of the `Host` header (RFC 9112 §3.2).
 
 use std::net::Ipv6Addr;
 
@@ -6,8 +6,8 @@ use http::{HeaderValue, Request, Version, header::HOST, uri::Authority};
 
 use crate::domain::{Error, Result};
 
-/// Refuses a request with an invalid `Host`, more than one, or, in HTTP/1.1, none. A request target in absolute form replaces the
-/// header's value, but not the header.
+/// Checks that a request has at most one valid `Host` header, and exactly one in HTTP/1.1. The header is required even
+/// if the request target is in absolute form.
 pub(in crate::web) fn check<B>(request: &Request<B>) -> Result<()> {
     let mut values = request.headers().get_all(HOST).iter();
     match (values.next(), values.next()) {
@@ -19,11 +19,11 @@ pub(in crate::web) fn check<B>(request: &Request<B>) -> Result<()> {
     }
 }
 
-/// Returns true for a host with or without a port. An empty host is none for an http URL (RFC 9110 §4.2.1).
+/// Returns true for a host with or without a port. An empty host is invalid (RFC 9110 §4.2.1).
 fn is_valid(value: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(value.as_bytes()) else { return false };
     let host = authority.host();
-    // Also false for a user in front of the host.
+    // There is no such prefix if the authority contains a user.
     let Some(rest) = authority.as_str().strip_prefix(host) else { return false };
     let host_is_valid = match host.strip_prefix('[') {
         Some(literal) => literal.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_may_have_a_port_and_nothing_else() {
+    fn only_a_host_with_an_optional_port_is_valid() {
         let is_valid = |value: &[u8]| is_valid(&HeaderValue::from_bytes(value).unwrap());
         for host in ["aims", "aims.test:8000", "aims.test:", "127.0.0.1:80", "[::1]", "[::1]:8000", "a_b-c.example"] {
             assert!(is_valid(host.as_bytes()), "{host}");

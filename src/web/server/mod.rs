@@ -2,11 +2,9 @@
 
 pub(super) mod admission;
 pub(super) mod arrival;
-pub(super) mod connections;
 pub(super) mod cors;
 pub(super) mod host;
-pub(super) mod patience;
-pub(super) mod patterns;
 pub mod rate_limit;
 pub mod security_headers;
 pub mod serve;
+pub(super) mod timeouts;

@@ -1,4 +1,4 @@
-//! Limits how often an address may ask.
+//! Rate limits per client network.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -26,12 +26,12 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: &str = "x-ratelimit-remaining";
 
-/// A limit on each network's requests per minute, all at once or spread. Clones count together.
+/// A limit on the requests per minute of each client network, which may come in a burst. Clones share their counts.
 #[derive(Clone)]
 pub struct RateLimit {
     name: &'static str,
     per_minute: NonZeroU32,
-    /// What every answer says of it.
+    /// The value of the `RateLimit-Policy` header.
     policy: HeaderValue,
     governor: Arc<GovernorConfig<ByNetwork, StateInformationMiddleware>>,
 }
@@ -49,10 +49,10 @@ impl KeyExtractor for ByNetwork {
 }
 
 impl RateLimit {
-    /// A limit called `name` in the `RateLimit` headers.
+    /// Creates a limit that is called `name` in the `RateLimit` headers.
     ///
     /// # Panics
-    /// Never: neither the period nor the burst can be zero, and a name holds nothing that a header may not.
+    /// If `name` is not valid in a header. The period and the burst cannot be zero.
     #[must_use]
     #[expect(clippy::expect_used, reason = "see above")]
     pub fn new(name: &'static str, per_minute: NonZeroU32) -> Self {
@@ -62,40 +62,40 @@ impl RateLimit {
             .key_extractor(ByNetwork)
             .use_headers()
             .finish()
-            .expect("a period and a burst");
+            .expect("period and burst are positive");
         let policy = HeaderValue::try_from(format!("\"{name}\";q={per_minute};w={}", MINUTE.as_secs()));
-        Self { name, per_minute, policy: policy.expect("a plain text"), governor: Arc::new(governor) }
+        Self { name, per_minute, policy: policy.expect("the name is valid in a header"), governor: Arc::new(governor) }
     }
 
-    /// Calibrates the clock of all limits, once in a process: up to 200 ms of a processor.
+    /// Calibrates the clock of all limits, which takes up to 200 ms of CPU time once per process.
     pub fn calibrate() {
         let _ = DefaultClock::default();
     }
 
-    /// Counts the requests of `routes`.
-    pub(in crate::web) fn count<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
-        let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(refuse);
-        routes.layer((axum::middleware::map_response_with_state(self.clone(), describe), governor))
+    /// Applies the limit to `routes`.
+    pub(in crate::web) fn apply<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
+        let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(reject);
+        routes.layer((axum::middleware::map_response_with_state(self.clone(), set_headers), governor))
     }
 
-    /// Forgets networks that have all their requests left. For the background.
+    /// Removes networks that have not used any of their requests. To be called periodically.
     pub fn retain_recent(&self) {
         self.governor.limiter().retain_recent();
         self.governor.limiter().shrink_to_fit();
     }
 }
 
-fn refuse(error: GovernorError) -> Response {
+fn reject(error: GovernorError) -> Response {
     let error = match error {
-        // The wait comes rounded down, and a client that comes back early is refused again.
+        // The wait is rounded down, and a client that retries too early is rejected again.
         GovernorError::TooManyRequests { wait_time, .. } => Error::RateLimited { retry_after: wait_time + 1 },
         other => Error::internal(other.to_string()),
     };
     Failure(error).into_response()
 }
 
-/// Says what is left, in the headers of draft-ietf-httpapi-ratelimit-headers-10.
-async fn describe(State(limit): State<RateLimit>, mut response: Response) -> Response {
+/// Replaces the headers of the governor by those of draft-ietf-httpapi-ratelimit-headers-10.
+async fn set_headers(State(limit): State<RateLimit>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let remaining = headers.get(REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok()).unwrap_or(0);
     for name in ["x-ratelimit-limit", REMAINING, "x-ratelimit-after", "x-ratelimit-whitelisted"] {

@@ -1,4 +1,4 @@
-//! Headers that keep a browser from doing anything with a response but show it.
+//! Default headers that restrict what a browser may do with a response.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -18,7 +18,7 @@ const DEFAULTS: [(HeaderName, HeaderValue); 7] = [
     ),
 ];
 
-/// Sets each header that the handler did not set itself.
+/// Sets the headers that the handler has not set.
 pub(in crate::web) fn set(headers: &mut HeaderMap) {
     headers.reserve(DEFAULTS.len());
     for (name, value) in DEFAULTS {

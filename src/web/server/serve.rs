@@ -1,4 +1,4 @@
-//! Serves a router over connections that cannot be held open for nothing, and ends without cutting a request.
+//! Serves HTTP/1.1 with limits on connections and headers, and shuts down without cutting off requests.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
@@ -12,163 +12,148 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinError,
+    task::{JoinError, JoinSet},
     time::{self, Instant},
 };
 use tower::{Service, ServiceExt};
 
-use super::{
-    connections::{Attention, Connections},
-    patience::Patience,
-};
-use crate::domain::credential::network::network;
+use super::timeouts::WriteTimeout;
 
-/// Most bytes of a request's head; an access token with many capabilities takes a few thousand.
+/// Maximum size of a request's head in bytes. An access token with many capabilities takes a few thousand.
 const HEAD_BYTES: usize = 32 * 1_024;
-/// How many connections may wait to be accepted; the operating system may hold fewer, and drops the first packet of further ones,
-/// which is sent again only after a second.
+/// How many connections may wait to be accepted. If the queue is full, the operating system drops the first packet of
+/// further connections, and clients send it again only after a second.
 const BACKLOG: u32 = 4_096;
-/// How long to wait before the next attempt, when the machine has no room for another connection or every connection is at work.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often to log that the machine has no room for another connection.
+/// How long to wait before accepting again after a failure.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often to log that connections cannot be accepted.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// What bounds connections and requests.
+/// Limits on connections and requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long the head of a request may take to arrive, and a connection may idle between two requests.
+    /// How long the head of a request may take to arrive, and how long a connection may be idle between two requests.
     pub header_timeout: Duration,
-    /// How long a request's body may take to arrive, its work until the answer begins, and how long a client may leave an answer
-    /// without taking any more of it.
+    /// How long a request's body may take to arrive, how long it may then take until the response starts, and how long
+    /// a client may accept no more data of a response.
     pub request_timeout: Duration,
-    /// Most connections at a time. A further one waits for one that ends, or that its client has left idle.
+    /// Maximum number of open connections. Further ones wait until one closes.
     pub max_connections: usize,
-    /// Most requests at a time; further ones are turned away.
+    /// Maximum number of requests in progress. Further ones are rejected.
     pub max_requests: usize,
-    /// How long requests that are under way may take to finish at the end.
+    /// How long requests in progress may take to finish at shutdown.
     pub drain: Duration,
-    /// Largest body, in bytes.
+    /// Maximum size of a request body in bytes.
     pub body_bytes: usize,
 }
 
-/// Takes an address.
+/// Listens on an address.
 ///
 /// # Errors
-/// When somebody else has it, or it is none of this machine's.
+/// If the address is in use or does not belong to this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port that was given up a moment ago may be taken again.
+    // Allows a restart to reuse a port whose connections are still in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// What answers requests.
-pub trait Answers:
+/// A service that responds to every HTTP request.
+pub trait HttpService:
     Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
-impl<S> Answers for S where
+impl<S> HttpService for S where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
-/// Serves HTTP/1.1 until `shutdown` completes, and then until running requests are answered, but no longer than
-/// [`Limits::drain`]. Requests find their peer as `ConnectInfo<SocketAddr>` in their extensions, and the attention of their
-/// connection, without which it counts as one that waits for its client.
-pub async fn serve(listener: TcpListener, answers: impl Answers, limits: &Limits, shutdown: impl Future<Output = ()>) {
+/// Serves HTTP/1.1 until `shutdown` completes, then until the requests in progress have their responses, but no longer
+/// than
+/// [`Limits::drain`]. Requests carry their peer's address as `ConnectInfo<SocketAddr>` in their extensions.
+pub async fn serve(
+    listener: TcpListener,
+    service: impl HttpService,
+    limits: &Limits,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut shutdown = pin!(shutdown);
     let graceful = GracefulShutdown::new();
-    let mut connections = Connections::new(limits.max_connections);
-    let mut newcomer = None;
-    let mut logged = None;
+    let mut connections = JoinSet::new();
+    let mut last_logged = None;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.next_ended() => report(ended),
-            accepted = accept(&listener, &mut logged), if newcomer.is_none() => {
-                newcomer = accepted;
-                if newcomer.is_none() {
-                    connections.make_room();
-                }
+            Some(ended) = connections.join_next() => report(ended),
+            (stream, peer) = accept(&listener, &mut last_logged), if connections.len() < limits.max_connections => {
+                connections.spawn(graceful.watch(connection(stream, peer, service.clone(), limits)));
             }
-            () = time::sleep(PAUSE), if newcomer.is_some() => {}
-        }
-        if newcomer.is_some() && connections.is_full() {
-            connections.make_room();
-        } else if let Some((stream, peer)) = newcomer.take() {
-            let serve = |attention| graceful.watch(connection(stream, peer, attention, answers.clone(), limits));
-            connections.open(network(peer.ip()), serve);
         }
     }
-    // From here on the operating system refuses connections, instead of queueing them for nobody.
-    drop((listener, newcomer));
+    // The operating system now refuses connections instead of queueing them.
+    drop(listener);
     let drained = async {
-        while let Some(ended) = connections.next_ended().await {
+        while let Some(ended) = connections.join_next().await {
             report(ended);
         }
     };
     if time::timeout(limits.drain, future::join(graceful.shutdown(), drained)).await.is_err() {
-        tracing::warn!(connections = connections.count(), "cut off requests that were still running");
+        tracing::warn!(connections = connections.len(), "cut off requests that were still running");
     }
-    connections.cut().await;
+    connections.shutdown().await;
 }
 
-/// Returns the next connection, or `None` after a pause if the machine has no room for one. `logged` is when that was last logged.
-async fn accept(listener: &TcpListener, logged: &mut Option<Instant>) -> Option<(TcpStream, SocketAddr)> {
+/// Returns the next connection. While the machine has no room for one, waits and logs that now and then; `last_logged`
+/// outlives the call, which may be cancelled.
+async fn accept(listener: &TcpListener, last_logged: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return Some(accepted),
-            Err(error) if gone_already(&error) => {}
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-                    *logged = Some(Instant::now());
+                if last_logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+                    *last_logged = Some(Instant::now());
                     tracing::error!(%error, "cannot accept connections");
                 }
-                time::sleep(PAUSE).await;
-                return None;
+                time::sleep(RETRY_AFTER).await;
             }
         }
     }
 }
 
-/// Whether it is only the one connection that failed, before it was accepted.
-fn gone_already(error: &io::Error) -> bool {
+/// Returns true if only the one connection failed, before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn connection<S: Answers>(
+fn connection<S: HttpService>(
     stream: TcpStream,
     peer: SocketAddr,
-    attention: Attention,
-    answers: S,
+    service: S,
     limits: &Limits,
 ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S> {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "answers may be delayed");
+        tracing::debug!(%error, "cannot set TCP_NODELAY; responses may be delayed");
     }
     let service = service_fn(move |mut request: Request<Incoming>| {
-        // However long the connection was idle before, its client is at it again.
-        attention.wait();
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(attention.clone());
-        answers.clone().oneshot(request)
+        service.clone().oneshot(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Patience::new(stream, limits.request_timeout)), service)
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.request_timeout)), service)
 }
 
 fn report(ended: Result<Result<(), hyper::Error>, JoinError>) {
     match ended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "connection broke"),
-        Err(error) if error.is_cancelled() => tracing::debug!("gave up a connection that was left idle"),
+        Ok(Err(error)) => tracing::debug!(%error, "connection failed"),
         Err(error) => tracing::error!(%error, "a request panicked"),
     }
 }
@@ -180,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Serves something small and something large until the test ends.
+    /// Serves a small and a large response until the test ends.
     async fn start(request_timeout: Duration) -> SocketAddr {
         let limits = Limits {
             header_timeout: Duration::from_mins(1),
@@ -199,29 +184,29 @@ mod tests {
         address
     }
 
-    async fn ask(address: SocketAddr, head: &str) -> String {
+    async fn send(address: SocketAddr, head: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
     async fn an_oversized_head_is_refused() {
         let address = start(Duration::from_mins(1)).await;
         let head = format!("GET /small HTTP/1.1\r\nHost: x\r\nX-A: {}\r\n\r\n", "a".repeat(HEAD_BYTES));
-        let answer = ask(address, &head).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let response = send(address, &head).await;
+        assert!(response.starts_with("HTTP/1.1 431"), "{response}");
     }
 
     #[tokio::test]
-    async fn who_does_not_take_the_answer_loses_the_connection() {
+    async fn a_client_that_does_not_read_its_response_is_disconnected() {
         let address = start(Duration::from_millis(200)).await;
-        let mut deaf = TcpStream::connect(address).await.unwrap();
-        deaf.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        // It says more than can be buffered for whoever does not listen while he speaks.
-        let said = time::timeout(Duration::from_secs(20), deaf.write_all(&vec![b'x'; 64 << 20])).await;
-        assert!(said.expect("the connection ends").is_err());
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // More than the buffers of both sides hold.
+        let written = time::timeout(Duration::from_secs(20), client.write_all(&vec![b'x'; 64 << 20])).await;
+        assert!(written.expect("the connection ends").is_err());
     }
 }

@@ -376,7 +376,7 @@ async fn last_key_of_the_last_administrator_cannot_be_revoked(db: Database) {
 }
 
 async fn agent_has_at_most_1000_working_keys(db: Database) {
-    const REFUSAL: &str = "An agent has at most 1000 keys that work; revoke some first";
+    const REFUSAL: &str = "An agent can have at most 1000 working keys. Revoke some first";
     let server = Server::start(db).await;
     let agent = server.agent("a", &[]).await;
     let (id, hash) = if server.db.is_sqlite() {

@@ -2,75 +2,77 @@
 
 use std::collections::BTreeSet;
 
-use aims::web::{
-    API_PREFIX, docs,
-    routes::{self, Demand},
-};
+use aims::web::{API_PREFIX, demand::Demand, docs, routes};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     both,
-    support::{Database, Server},
+    support::{Database, Response, Server},
 };
 
-both!(served_document_is_the_description, documentation_page_loads_assets_only_from_this_server);
+both!(
+    the_server_returns_the_document,
+    the_documentation_page_loads_only_from_this_server,
+    documented_limits_are_enforced_exactly,
+);
 
-fn description() -> Value {
+fn document() -> Value {
     serde_json::to_value(docs::description()).unwrap()
 }
 
 #[test]
-fn description_matches_the_snapshot() {
-    insta::assert_json_snapshot!("openapi", description());
+fn the_document_matches_the_snapshot() {
+    insta::assert_json_snapshot!("openapi", document());
 }
 
 #[test]
-fn every_route_is_described_with_its_required_capability() {
-    let description = description();
+fn every_route_is_documented_with_its_demands() {
+    let document = document();
     let mut listed = BTreeSet::new();
     for route in routes::list() {
         let path = if route.is_prefixed { format!("{API_PREFIX}{}", route.path) } else { route.path.clone() };
         let method = route.method.as_str().to_ascii_lowercase();
-        let operation = &description["paths"][&path][&method];
-        let wanted = match route.demand {
+        let operation = &document["paths"][&path][&method];
+        let expected = match route.demand {
             Demand::Nothing => json!([]),
             Demand::ApiKey => json!([{ "apiKey": [] }]),
-            // OAuth clients may also authenticate in the form.
+            // Clients can also authenticate in the form.
             Demand::Client => json!([{ "client": [] }, {}]),
             Demand::ClientOr(action) => json!([{ "bearer": [action.demands()] }, { "client": [] }, {}]),
             Demand::Action(action) => json!([{ "bearer": [action.demands()] }]),
         };
-        assert_eq!(operation["security"], wanted, "{method} {path}");
-        let refusals = operation["responses"].as_object().unwrap();
-        assert_eq!(refusals.contains_key("401"), route.demand != Demand::Nothing, "{method} {path}");
-        let denies = !matches!(route.demand, Demand::Nothing | Demand::Client);
-        assert_eq!(refusals.contains_key("403"), denies, "{method} {path}");
+        assert_eq!(operation["security"], expected, "{method} {path}");
+        let responses = operation["responses"].as_object().unwrap();
+        assert_eq!(responses.contains_key("401"), route.demand != Demand::Nothing, "{method} {path}");
+        let can_deny = !matches!(route.demand, Demand::Nothing | Demand::Client);
+        assert_eq!(responses.contains_key("403"), can_deny, "{method} {path}");
         assert!(operation["operationId"].is_string() && operation["summary"].is_string(), "{method} {path}");
         listed.insert((path, method));
     }
-    let described = description["paths"].as_object().unwrap().iter();
-    let described: BTreeSet<_> = described
+    let documented = document["paths"].as_object().unwrap().iter();
+    let documented: BTreeSet<_> = documented
         .flat_map(|(path, item)| item.as_object().unwrap().keys().map(|method| (path.clone(), method.clone())))
         .collect();
-    assert_eq!(described, listed);
-    let schemes = &description["components"]["securitySchemes"];
+    assert_eq!(documented, listed);
+    let schemes = &document["components"]["securitySchemes"];
     assert_eq!((&schemes["bearer"]["scheme"], &schemes["apiKey"]["name"]), (&json!("bearer"), &json!("X-API-Key")));
 }
 
-/// Returns true for OAuth paths, whose errors have their own body.
+/// Returns true for the OAuth endpoints, whose errors have a different body.
 fn is_oauth(path: &str) -> bool {
     path.starts_with("/oauth/")
 }
 
-fn operations(description: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
-    let paths = description["paths"].as_object().unwrap().iter();
+fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
     paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, it)| (path, method, it)))
 }
 
 #[test]
-fn described_errors_use_the_error_schema() {
-    let description = description();
-    for (path, method, operation) in operations(&description) {
+fn every_error_has_a_documented_body() {
+    let document = document();
+    for (path, method, operation) in operations(&document) {
         for (status, response) in operation["responses"].as_object().unwrap() {
             let schema = &response["content"]["application/json"]["schema"]["$ref"];
             let expected = match status.as_str() {
@@ -85,26 +87,26 @@ fn described_errors_use_the_error_schema() {
 }
 
 #[test]
-fn common_error_statuses_are_described() {
-    let description = description();
-    for (path, method, operation) in operations(&description) {
-        let described = |status: &str| operation["responses"].get(status).is_some();
-        assert_eq!(described("503"), !path.ends_with("/_health"), "{method} {path}");
+fn common_errors_are_documented() {
+    let document = document();
+    for (path, method, operation) in operations(&document) {
+        let documents = |status: &str| operation["responses"].get(status).is_some();
+        assert_eq!(documents("503"), !path.ends_with("/_health"), "{method} {path}");
         let body = &operation["requestBody"]["content"];
-        assert_eq!(described("413"), body.is_object(), "{method} {path}");
-        assert_eq!(described("415"), body.get("application/json").is_some(), "{method} {path}");
+        assert_eq!(documents("413"), body.is_object(), "{method} {path}");
+        assert_eq!(documents("415"), body.get("application/json").is_some(), "{method} {path}");
     }
 }
 
 #[test]
-fn inactive_introspection_matches_the_schema() {
-    let introspection = &description()["components"]["schemas"]["Introspection"];
+fn introspection_documents_every_member() {
+    let introspection = &document()["components"]["schemas"]["Introspection"];
     assert_eq!(introspection["required"], json!(["active"]), "{introspection}");
     assert!(["allOf", "oneOf", "anyOf"].iter().all(|name| introspection.get(name).is_none()), "{introspection}");
-    let described: BTreeSet<_> = introspection["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let documented: BTreeSet<_> = introspection["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let always = ["active", "scope", "client_id", "sub", "aud", "iss", "exp", "iat", "jti", "token_type"];
-    let optional = ["act", "may_act", "cnf"];
-    assert_eq!(described, always.into_iter().chain(optional).collect());
+    let sometimes = ["act", "may_act", "cnf"];
+    assert_eq!(documented, always.into_iter().chain(sometimes).collect());
 }
 
 #[test]
@@ -121,28 +123,28 @@ fn every_reference_resolves() {
             _ => {}
         }
     }
-    let description = description();
+    let document = document();
     let mut found = BTreeSet::new();
-    references(&description, &mut found);
+    references(&document, &mut found);
     assert!(!found.is_empty());
     for reference in found {
-        assert!(description.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
     }
 }
 
-async fn served_document_is_the_description(db: Database) {
+async fn the_server_returns_the_document(db: Database) {
     let server = Server::start(db).await;
     let response = server.anonymous().get("/openapi.json").await;
     assert_eq!(response.header("content-type"), Some("application/json"));
-    let shown = response.expect(200);
-    assert!(shown["openapi"].as_str().unwrap().starts_with("3.1."));
-    assert_eq!(shown, description());
+    let found = response.expect(200);
+    assert!(found["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(found, document());
 }
 
-async fn documentation_page_loads_assets_only_from_this_server(db: Database) {
+async fn the_documentation_page_loads_only_from_this_server(db: Database) {
     let server = Server::start(db).await;
-    let anonymous = server.anonymous();
-    let page = anonymous.get("/docs/").await;
+    let client = server.anonymous();
+    let page = client.get("/docs/").await;
     assert_eq!(page.status.as_u16(), 200, "{page:?}");
     assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
     let policy = page.header("content-security-policy").unwrap();
@@ -154,24 +156,175 @@ async fn documentation_page_loads_assets_only_from_this_server(db: Database) {
     };
     let (scripts, links) = (targets("src=\""), targets("href=\""));
     assert!(scripts.len() >= 2 && !links.is_empty(), "{page:?}");
-    // The policy forbids inline scripts.
+    // The policy blocks inline scripts.
     assert!(page.text.split("<script").skip(1).all(|script| script.contains("> </script>")), "{page:?}");
     for target in scripts.iter().chain(&links) {
         let name = target.strip_prefix("./").unwrap_or(target);
         assert!(!name.contains(':') && !name.starts_with('/'), "{target} is not on this server");
-        let part = anonymous.get(&format!("/docs/{name}")).await;
+        let part = client.get(&format!("/docs/{name}")).await;
         assert_eq!(part.status.as_u16(), 200, "{target}");
         assert_eq!(part.header("x-content-type-options"), Some("nosniff"));
         let kind = part.header("content-type").unwrap();
         assert!(!scripts.contains(target) || kind.contains("javascript"), "{target}: {kind}");
     }
-    // The page references its assets by relative paths, so the path without a slash redirects to the one with it.
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let response = client.get(format!("{}/docs", server.url)).send().await.unwrap();
+    // The page refers to its parts by relative URLs, so it needs the trailing slash.
+    let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let response = browser.get(format!("{}/docs", server.url)).send().await.unwrap();
     assert!(response.status().is_redirection(), "{response:?}");
     assert_eq!(response.headers()["location"], "/docs/");
 
-    let initializer = anonymous.get("/docs/swagger-initializer.js").await;
+    let initializer = client.get("/docs/swagger-initializer.js").await;
     assert!(initializer.text.contains("/openapi.json"), "{initializer:?}");
-    anonymous.get("/docs/nothing.js").await.expect(404);
+    client.get("/docs/nothing.js").await.expect(404);
+}
+
+#[test]
+fn every_field_and_parameter_has_a_description() {
+    let document = document();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+            let description = [&schema["description"], &schema["oneOf"][0]["description"]];
+            assert!(description.iter().any(|text| text.is_string()), "{name}.{field}");
+        }
+    }
+    for (path, method, operation) in operations(&document) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let is_described = parameter["in"] == "path" || parameter["description"].is_string();
+            assert!(is_described, "{method} {path} {}", parameter["name"]);
+        }
+    }
+}
+
+/// An ID that no agent, key or capability has, so that valid requests change nothing.
+const UNKNOWN: &str = "00000000-0000-7000-8000-000000000000";
+
+/// Sends values on both sides of every documented limit of every JSON body and query.
+async fn documented_limits_are_enforced_exactly(db: Database) {
+    let server = Server::start(db).await;
+    let document = document();
+    let mut checked = 0;
+    for (path, method, operation) in operations(&document) {
+        let method: Method = method.to_uppercase().parse().unwrap();
+        let path = path.split('/').map(|part| if part.starts_with('{') { UNKNOWN } else { part });
+        let path = path.collect::<Vec<_>>().join("/");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            if parameter["in"] != "query" {
+                continue;
+            }
+            let name = parameter["name"].as_str().unwrap();
+            for (value, is_valid) in cases(name, &parameter["schema"]) {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let query = serde_urlencoded::to_string([(name, &value)]).unwrap();
+                let response = server.admin.get(&format!("{path}?{query}")).await;
+                assert_eq!(!names(&response, name), is_valid, "{method} {path} {name} {value:.60}: {response:?}");
+                checked += 1;
+            }
+        }
+        let Some(body) = operation["requestBody"]["content"].get("application/json") else { continue };
+        let schema = resolve(&document, &body["schema"]);
+        let Some(properties) = schema["properties"].as_object() else {
+            assert!(path.ends_with("/public-keys"), "{method} {path} has an unexpected body");
+            continue;
+        };
+        let required: Vec<_> =
+            schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap()).collect();
+        let valid = required.iter().map(|&name| (name.to_owned(), sample(name, &properties[name])));
+        let valid: serde_json::Map<_, _> = valid.collect();
+        for (name, schema) in properties {
+            let mut values = cases(name, schema);
+            let types = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+            let is_optional = !required.contains(&&**name);
+            assert_eq!(types.contains(&json!("null")), is_optional, "{method} {path} {name}");
+            values.push((Value::Null, is_optional));
+            values.push((json!([]), false));
+            values.push((if types.contains(&json!("string")) { json!(7) } else { json!("seven") }, false));
+            for (value, is_valid) in values {
+                let mut body = valid.clone();
+                body.insert(name.clone(), value.clone());
+                let response = server.admin.send(server.admin.request(method.clone(), &path).json(&body)).await;
+                let shown: String = value.to_string().chars().take(60).collect();
+                assert_eq!(!names(&response, name), is_valid, "{method} {path} {name} {shown}: {response:?}");
+                checked += 1;
+            }
+            let mut body = valid.clone();
+            body.remove(name);
+            let response = server.admin.send(server.admin.request(method.clone(), &path).json(&body)).await;
+            assert_eq!(!names(&response, name), is_optional, "{method} {path} without {name}: {response:?}");
+        }
+    }
+    assert!(checked > 100, "only {checked} values were sent");
+}
+
+/// Returns the schema that a reference, or the alternative to `null`, leads to.
+fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+    let schema = schema["oneOf"].get(0).unwrap_or(schema);
+    let reference = schema["$ref"].as_str().expect("a reference");
+    document.pointer(reference.trim_start_matches('#')).unwrap()
+}
+
+/// Returns true if a response rejects the field.
+fn names(response: &Response, field: &str) -> bool {
+    response.status == 422 && response.detail().as_array().unwrap().iter().any(|error| error["loc"][1] == field)
+}
+
+/// Returns a valid value. Some fields have rules that a schema cannot express.
+fn sample(name: &str, schema: &Value) -> Value {
+    match (name, schema["format"].as_str()) {
+        ("metadata_json", _) => json!("{}"),
+        ("allowed_networks", _) => json!("192.0.2.0/24"),
+        ("scope", _) => json!("agents:read"),
+        ("issuer", _) | (_, Some("uri")) => json!("https://issuer.example/"),
+        ("claims", _) => json!({ "sub": "somebody" }),
+        (_, Some("uuid")) => json!(UNKNOWN),
+        (_, Some("date-time")) => json!("2999-01-01T00:00:00Z"),
+        _ => json!("a"),
+    }
+}
+
+fn max_length(schema: &Value) -> usize {
+    schema["maxLength"].as_u64().unwrap().try_into().unwrap()
+}
+
+/// Returns values around each limit of a schema, and whether they are valid.
+fn cases(name: &str, schema: &Value) -> Vec<(Value, bool)> {
+    let mut cases = Vec::new();
+    let text = |length: usize| {
+        let start = sample(name, schema).as_str().unwrap().to_owned();
+        json!(format!("{start}{}", "a".repeat(length - start.len())))
+    };
+    if schema["maxLength"].is_u64() {
+        let max = max_length(schema);
+        cases.extend([(text(max), true), (text(max + 1), false)]);
+    }
+    if schema["minLength"] == 1 {
+        cases.push((json!(""), false));
+    }
+    if schema["pattern"].is_string() {
+        // No pattern allows bidirectional controls.
+        cases.push((json!("a\u{202E}b"), false));
+    }
+    for (limit, beyond) in [("minimum", -1), ("maximum", 1)] {
+        if let Some(limit) = schema[limit].as_i64() {
+            cases.extend([(json!(limit), true), (json!(limit + beyond), false)]);
+        }
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        cases.extend(words.iter().filter(|word| !word.is_null()).map(|word| (word.clone(), true)));
+        cases.push((json!("unknown"), false));
+    }
+    if matches!(schema["format"].as_str(), Some("date-time" | "uri")) {
+        cases.push((json!("nothing"), false));
+    }
+    if let Some(max) = schema["maxProperties"].as_u64() {
+        let members = |count| (0..count).map(|n| (format!("claim{n}"), json!("a"))).collect::<serde_json::Map<_, _>>();
+        cases.extend([(json!(members(max)), true), (json!(members(max + 1)), false), (json!({}), false)]);
+        for (name, value) in
+            [(max_length(&schema["propertyNames"]), 1), (1, max_length(&schema["additionalProperties"]))]
+        {
+            cases.push((json!({ "a".repeat(name): "a".repeat(value) }), true));
+            let beyond = |length: usize| if length == 1 { 1 } else { length + 1 };
+            cases.push((json!({ "a".repeat(beyond(name)): "a".repeat(beyond(value)) }), false));
+        }
+    }
+    cases
 }

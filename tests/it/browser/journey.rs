@@ -48,13 +48,13 @@ async fn walk_through(display: Display) {
     chrome.fill("#name", "summariser").await;
     chrome.fill("#owner", "mail-team").await;
     chrome.click(SUBMIT).await;
-    chrome.wait_for_text("summariser is registered").await;
+    chrome.wait_for_text("summariser created").await;
     let agent = chrome.path().await;
     chrome.goto(&format!("{agent}/grants")).await;
     let first = chrome.wait("input[name=capability]").await.attr("value").await.unwrap().unwrap();
     chrome.click(&format!("input[value='{first}']")).await;
     chrome.click(SUBMIT).await;
-    chrome.wait_for_text("is granted").await;
+    chrome.wait_for_text("granted. The next token").await;
 
     // Create a key and use it.
     chrome.goto(&format!("{agent}/keys/new")).await;
@@ -73,7 +73,7 @@ async fn walk_through(display: Display) {
     }
     chrome.click("[data-done]").await;
     chrome.wait_for_path(|path| path == format!("{agent}/keys")).await;
-    chrome.wait_for_text("1 in 30 days").await;
+    chrome.wait_for_text("1 use in 30 days").await;
 
     // Rotate: the old key works until it is revoked.
     chrome.click("a.button[href$='/rotate']").await;
@@ -84,17 +84,17 @@ async fn walk_through(display: Display) {
         chrome.click("[data-saved]").await;
     }
     chrome.click("[data-done]").await;
-    chrome.wait_for_text("old key last used").await;
+    chrome.wait_for_text("Old key last used").await;
     server.anonymous().exchange(&key).await.expect(200);
     let client = server.anonymous().login(&rotated).await;
 
     // Suspend with one click; it takes effect immediately.
     chrome.click("form[action$='/suspend'] button").await;
-    chrome.wait_for_text("summariser is suspended").await;
+    chrome.wait_for_text("summariser suspended").await;
     client.get("/agents").await.refused(401, "Invalid or expired token");
     server.anonymous().exchange(&rotated).await.expect(403);
     chrome.click("form[action$='/reactivate'] button").await;
-    chrome.wait_for_text("summariser is active again").await;
+    chrome.wait_for_text("summariser reactivated").await;
     server.anonymous().exchange(&rotated).await.expect(200);
 
     // Revoke; the agent's name must be typed.
@@ -106,7 +106,7 @@ async fn walk_through(display: Display) {
     chrome.fill("#confirm", "summariser").await;
     chrome.fill("#reason", "replaced").await;
     chrome.click("form[data-confirm-name] .button--danger").await;
-    chrome.wait_for_text("summariser is revoked for ever").await;
+    chrome.wait_for_text("summariser revoked").await;
     server.anonymous().exchange(&rotated).await.expect(401);
 
     assert_audit_log_is_complete(&chrome, display).await;
@@ -133,10 +133,10 @@ async fn assert_audit_log_is_complete(chrome: &Chrome, display: Display) {
     chrome.click("form[action='/console/audit/verify'] button").await;
     if !display.scripts {
         // Without scripts, the page must be reloaded.
-        while !chrome.source().await.contains("records hold") {
+        while !chrome.source().await.contains("records verified") {
             chrome.goto("/console/audit").await;
         }
     }
-    chrome.wait_for_text("records hold").await;
+    chrome.wait_for_text("records verified").await;
     chrome.assert_no_errors().await;
 }

@@ -20,7 +20,7 @@ async fn with_passkey(server: &Server) -> Chrome {
     chrome.goto("/console/account").await;
     chrome.fill("#passkey-name", "laptop").await;
     chrome.click("[data-passkey=register]").await;
-    chrome.wait_for_text("The passkey signs you in from now on").await;
+    chrome.wait_for_text("Passkey added").await;
     chrome.wait_for_text("laptop").await;
     chrome
 }
@@ -45,29 +45,29 @@ async fn passkey_signs_in_and_confirms_identity() {
 
     server.clock.advance(Duration::from_mins(11));
     chrome.goto("/console/administrators/new").await;
-    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.wait_for_text("Confirm your identity").await;
     chrome.click("[data-passkey=login]").await;
     chrome.wait_for_path(|path| path == "/console/administrators/new").await;
-    chrome.wait_for_text("Add an administrator").await;
+    chrome.wait_for_text("Create administrator").await;
 
     // Adding or removing a passkey requires a recent proof of identity.
     server.clock.advance(Duration::from_mins(11));
     chrome.goto("/console/account").await;
     chrome.fill("#passkey-name", "phone").await;
     chrome.click("[data-passkey=register]").await;
-    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.wait_for_text("Confirm your identity").await;
     chrome.click("[data-passkey=login]").await;
-    chrome.wait_for_text("Add the passkey now").await;
+    chrome.wait_for_text("You can add the passkey now").await;
     server.clock.advance(Duration::from_mins(11));
     chrome.goto("/console/account").await;
     chrome.click("form[action^='/console/account/passkeys/'][action$='/remove'] button").await;
-    chrome.wait_for_text("Confirm that it is you").await;
+    chrome.wait_for_text("Confirm your identity").await;
     chrome.click("[data-passkey=login]").await;
-    chrome.wait_for_text("The passkey is removed").await;
+    chrome.wait_for_text("Passkey deleted").await;
     assert_eq!(server.db.count("SELECT COUNT(*) FROM passkeys").await, 0);
     sign_out(&chrome).await;
     chrome.click("[data-passkey=login]").await;
-    chrome.wait_for_text("That is not right").await;
+    chrome.wait_for_text("Incorrect credentials").await;
     chrome.assert_no_errors().await;
 }
 

@@ -53,8 +53,8 @@ async fn changing_the_password_ends_all_other_sessions(db: Database) {
         [("present_password", present), ("new_password", new), ("repeat_password", repeated)]
     };
     let path = "/console/account/password";
-    browser.post(path, &form("wrong", OTHER, OTHER)).await.expect(422).shows("not your present password");
-    browser.post(path, &form(PASSWORD, OTHER, "different")).await.expect(422).shows("differ");
+    browser.post(path, &form("wrong", OTHER, OTHER)).await.expect(422).shows("The current password is incorrect");
+    browser.post(path, &form(PASSWORD, OTHER, "different")).await.expect(422).shows("do not match");
     browser.post(path, &form(PASSWORD, "zoezoezoezoezoezoe", "zoezoezoezoezoezoe")).await.expect(422);
     assert!(is_signed_in(&other).await);
     let stale = browser.copy();
@@ -74,7 +74,7 @@ async fn sessions_can_be_listed_and_ended(db: Database) {
     let somebody_else = server.signed_in("ada", Role::Owner).await;
     let page = browser.get("/console/account").await.expect(200);
     assert_eq!(page.text.matches("Firefox on Linux</span>").count(), 3, "{}", page.text);
-    assert_eq!(page.text.matches("this one").count(), 1);
+    assert_eq!(page.text.matches("This session").count(), 1);
     for cookie in [&browser, &second, &third].map(|browser| browser.cookie(COOKIE).unwrap()) {
         assert!(!page.text.contains(&cookie), "the page must not contain a session cookie");
     }
@@ -111,7 +111,7 @@ async fn enable_authenticator(server: &Server, browser: &Browser) -> (String, Ve
     let page = browser.get("/console/account/authenticator").await.expect(200);
     let secret = secret(&page);
     let path = "/console/account/authenticator";
-    browser.post(path, &[("code", "000000")]).await.expect(422).shows("not the app&#39;s present code");
+    browser.post(path, &[("code", "000000")]).await.expect(422).shows("Enter the code that the app shows now");
     let page = browser.post(path, &[("code", &code(server, &secret))]).await.expect(200);
     let codes: Vec<_> = page.text.split("<li><code>").skip(1).map(|rest| rest[..19].to_owned()).collect();
     assert_eq!(codes.len(), 10, "{}", page.text);
@@ -127,7 +127,7 @@ async fn code_is_required_and_works_once(db: Database) {
 
     let second = server.browser();
     let page = second.post("/console/sign-in", &GOOD).await.expect(200);
-    page.shows("Second step");
+    page.shows("Two-factor authentication");
     assert!(!is_signed_in(&second).await, "a session without its second factor must not be signed in");
     // The code that enabled the app cannot be used again.
     second.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.expect(401);
@@ -143,7 +143,7 @@ async fn code_is_required_and_works_once(db: Database) {
     third.post("/console/sign-in/code", &[("code", &fresh)]).await.expect(401);
     // The second step requires the password first.
     let form = [("code", fresh.as_str())];
-    server.browser().post("/console/sign-in/code", &form).await.expect(401).shows("Give your password again");
+    server.browser().post("/console/sign-in/code", &form).await.expect(401).shows("Enter your password again");
     let method = server.audited("console.signed_in").await[0]["details_json"].to_string();
     assert!(method.contains("authenticator"), "{method}");
 }
@@ -197,7 +197,7 @@ async fn removing_a_second_factor_requires_a_recent_proof(db: Database) {
     let browser = server.signed_in("zoe", Role::Owner).await;
     enable_authenticator(&server, &browser).await;
     server.clock.advance(Duration::from_mins(11));
-    browser.post("/console/account/authenticator/remove", &[]).await.expect(401).shows("Confirm that it is you");
+    browser.post("/console/account/authenticator/remove", &[]).await.expect(401).shows("Confirm your identity");
     browser.post("/console/account/recovery-codes", &[]).await.expect(401);
     browser.get("/console/account/authenticator").await.expect(401);
     browser.post("/console/confirm", &[("password", PASSWORD)]).await.expect(303);
@@ -214,28 +214,28 @@ async fn password_change_ends_a_pending_sign_in(db: Database) {
     let (changed, reset, late) = (server.browser(), server.browser(), server.browser());
     let path = "/console/sign-in/code";
 
-    changed.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+    changed.post("/console/sign-in", &GOOD).await.expect(200).shows("Two-factor authentication");
     let form = [("present_password", PASSWORD), ("new_password", OTHER), ("repeat_password", OTHER)];
     browser.post("/console/account/password", &form).await.redirects_to("/console/account");
     server.clock.advance(Duration::from_secs(30));
     let fresh = code(&server, &secret);
     for code in [&fresh, &recovery_codes[0]] {
-        changed.post(path, &[("code", code)]).await.expect(401).shows("Give your password again");
+        changed.post(path, &[("code", code)]).await.expect(401).shows("Enter your password again");
     }
     assert!(!is_signed_in(&changed).await);
     // No code was used up for the person who knows the new password.
     let form = [("username", "zoe"), ("password", OTHER)];
-    reset.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    reset.post("/console/sign-in", &form).await.expect(200).shows("Two-factor authentication");
     reset.post(path, &[("code", &recovery_codes[0])]).await.redirects_to("/console");
 
-    reset.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    reset.post("/console/sign-in", &form).await.expect(200).shows("Two-factor authentication");
     let password = NewPassword::parse("another river at dusk", &Username::parse("zoe").unwrap()).unwrap();
     administrators::reset_password(&server.services, &Caller::system(), id, password, false).await.unwrap();
     reset.post(path, &[("code", &fresh)]).await.expect(401);
     assert!(!is_signed_in(&reset).await);
 
     let form = [("username", "zoe"), ("password", "another river at dusk")];
-    late.post("/console/sign-in", &form).await.expect(200).shows("Second step");
+    late.post("/console/sign-in", &form).await.expect(200).shows("Two-factor authentication");
     server.clock.advance(Duration::from_secs(301));
     let fresh = code(&server, &secret);
     let page = late.post(path, &[("code", &fresh), ("next", "/console/keys")]).await.expect(401);
@@ -252,7 +252,7 @@ async fn sign_in_of_another_person_ends_a_pending_sign_in(db: Database) {
     server.person("ada", Role::Viewer).await;
     server.clock.advance(Duration::from_secs(30));
     let browser = server.browser();
-    browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+    browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Two-factor authentication");
     browser.post("/console/sign-in", &[("username", "ada"), ("password", PASSWORD)]).await.redirects_to("/console");
     browser.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.expect(401);
     let page = browser.get("/console/account").await.expect(200);
@@ -266,7 +266,7 @@ async fn completed_sign_in_ends_the_previous_session(db: Database) {
     server.clock.advance(Duration::from_secs(30));
     let before = browser.copy();
     for _ in 0..2 {
-        browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Second step");
+        browser.post("/console/sign-in", &GOOD).await.expect(200).shows("Two-factor authentication");
         assert!(is_signed_in(&before).await, "entering only the password must end no session");
     }
     browser.post("/console/sign-in/code", &[("code", &code(&server, &secret))]).await.redirects_to("/console");

@@ -53,7 +53,7 @@ async fn concurrent_edits_are_detected(db: Database) {
     };
     send(&first, form("ada's team", &seen_by_first)).await.redirects_to(&path);
     let page = send(&second, form("zoe's team", &seen_by_second)).await.expect(409);
-    page.shows("Somebody else changed this agent meanwhile").shows("ada&#39;s team").shows("zoe&#39;s team");
+    page.shows("Somebody else changed this agent in the meantime").shows("ada&#39;s team").shows("zoe&#39;s team");
     assert_eq!(server.admin.get("/agents?q=shared").await.expect(200)[0]["owner"], "ada's team");
     send(&second, form("zoe's team", &page.hidden("version"))).await.redirects_to(&path);
     let record = &server.audited("agent.updated").await[0];
@@ -67,8 +67,11 @@ async fn invalid_forms_keep_their_input(db: Database) {
     let form =
         [("name", "no spaces"), ("owner", ""), ("agent_type", "robot"), ("description", &long), ("metadata_json", "{")];
     let page = browser.post("/console/agents", &form).await.expect(422);
-    page.shows("value=\"no spaces\"").shows(&long).shows("Use letters, digits, - and _ only").shows("Fill this in");
-    page.shows("This is not valid JSON").shows("Choose one of").shows("at most 10000 characters");
+    page.shows("value=\"no spaces\"")
+        .shows(&long)
+        .shows("Use only letters, digits, hyphens and underscores")
+        .shows("This field is required");
+    page.shows("Enter valid JSON").shows("Choose one of").shows("at most 10000 characters");
     create_agent(&browser, "taken").await;
     let form = [("name", "taken"), ("owner", "o"), ("agent_type", "llm")];
     browser.post("/console/agents", &form).await.expect(422).shows("Agent name already exists");
@@ -87,7 +90,7 @@ async fn key_is_shown_once_even_if_its_form_is_resubmitted(db: Database) {
     server.anonymous().exchange(&key).await.expect(200);
     // Reloading resubmits the form.
     let again = browser.post(&path, &form).await.expect(409);
-    again.shows("made already");
+    again.shows("This key already exists");
     assert!(!again.text.contains(&key[5..]));
     for later in [&path, &format!("/console/agents/{agent}"), &"/console/keys".to_owned(), &"/console/audit".to_owned()]
     {
@@ -98,19 +101,19 @@ async fn key_is_shown_once_even_if_its_form_is_resubmitted(db: Database) {
     let expected = (server.clock_secs() + 90 * 86_400) / 3_600;
     let expires = aims::domain::Timestamp::parse_rfc3339(keys[0]["expires_at"].as_str().unwrap()).unwrap();
     assert_eq!(expires.as_secs() / 3_600, expected);
-    browser.get(&path).await.shows("1 in 30 days").shows("127.0.0.1");
+    browser.get(&path).await.shows("1 use in 30 days").shows("127.0.0.1");
     let sessions = server.db.texts("SELECT data FROM sessions").await.join(" ");
     assert!(!sessions.contains(&key));
 
     for (form, message) in [
-        (vec![("name", ""), ("life", "90")], "Fill this in"),
-        (vec![("name", "k"), ("life", "91")], "Choose how long"),
-        (vec![("name", "k"), ("life", "7"), ("max_uses", "0")], "A whole number from 1 to 1000000000"),
-        (vec![("name", "k"), ("life", "7"), ("token_life_seconds", "a day")], "A whole number from 1 to 86400"),
+        (vec![("name", ""), ("life", "90")], "This field is required"),
+        (vec![("name", "k"), ("life", "91")], "Choose an expiry"),
+        (vec![("name", "k"), ("life", "7"), ("max_uses", "0")], "Enter a whole number from 1 to 1000000000"),
+        (vec![("name", "k"), ("life", "7"), ("token_life_seconds", "a day")], "Enter a whole number from 1 to 86400"),
         (vec![("name", "k"), ("life", "7"), ("allowed_networks", "home")], "is neither"),
         (vec![("name", "k"), ("life", "7"), ("scope", "agent:read")], "is not registered"),
-        (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a day"),
-        (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a moment in the future"),
+        (vec![("name", "k"), ("life", "date"), ("expires_on", "")], "Choose a date"),
+        (vec![("name", "k"), ("life", "date"), ("expires_on", "2020-01-01")], "Choose a date in the future"),
     ] {
         browser.post(&path, &form).await.expect(422).shows(message);
     }
@@ -120,7 +123,7 @@ async fn key_is_shown_once_even_if_its_form_is_resubmitted(db: Database) {
         [("scope", "agents:read"), ("allowed_networks", "10.0.0.0/8"), ("token_life_seconds", "60"), ("max_uses", "5")];
     browser.post(&path, &[&[("name", "little"), ("life", "7")], limits.as_slice()].concat()).await.expect(200);
     let page = browser.get(&path).await.expect(200);
-    for limit in ["only agents:read", "only from 10.0.0.0/8", "tokens live 60 s at most", "5 more uses"] {
+    for limit in ["Only agents:read", "Only from 10.0.0.0/8", "Token lifetime up to 60 s", "5 uses left"] {
         page.shows(limit);
     }
 }
@@ -135,7 +138,7 @@ async fn key_works_until_the_end_of_its_expiry_date(db: Database) {
         browser.post(&path, &[("id", &form_id), ("name", "k"), ("life", "date"), ("expires_on", day)]).await
     };
     for wrong in ["9999-12-31T12:00", "9999-12-31T12:00:00Z", "2026-02-01T12:00", "10000-01-01", "2026-02-30", "soon"] {
-        send(wrong).await.expect(422).shows("Choose a day");
+        send(wrong).await.expect(422).shows("Choose a date");
     }
     for day in ["2026-02-01", "9999-12-31"] {
         send(day).await.expect(200);
@@ -159,15 +162,15 @@ async fn key_is_rotated_with_the_chosen_grace_period(db: Database) {
         .shows("Save this key now")
         .shows("The old key still works");
     browser.post(&path, &[("grace", "1")]).await.expect(422).shows("Only active keys can be rotated");
-    browser.get("/console/keys?show=in_grace").await.shows("old key last used").shows("data-countdown");
+    browser.get("/console/keys?show=in_grace").await.shows("Old key last used").shows("data-countdown");
     server.anonymous().exchange(&agent.raw_key).await.expect(200);
     let end = format!("/console/agents/{}/keys/{}/revoke", agent.id, agent.key_id);
-    browser.get(&end).await.shows("End the old key");
+    browser.get(&end).await.shows("Revoke the old key");
     browser.post(&end, &[]).await.expect(303);
     server.anonymous().exchange(&agent.raw_key).await.expect(401);
     browser.get(&end).await.expect(400).shows("Key already revoked");
     let page = browser.get("/console/keys?show=in_grace").await.expect(200);
-    page.shows("No such keys");
+    page.shows("No keys");
 }
 
 async fn bulk_suspension_requires_the_confirmed_number(db: Database) {
@@ -184,7 +187,7 @@ async fn bulk_suspension_requires_the_confirmed_number(db: Database) {
     let apply = "/console/agents/bulk/apply";
     let form: Vec<_> = ticked.into_iter().chain([("count", "2")]).collect();
     browser.post(apply, &form).await.redirects_to("/console/agents");
-    browser.get("/console/agents").await.shows("2 suspended.");
+    browser.get("/console/agents").await.shows("2 agents suspended.");
 
     let all = [("act", "suspend"), ("all", "matching"), ("q", "bulk-")];
     browser.post("/console/agents/bulk", &all).await.expect(200).shows("Suspend 5 agents?");
@@ -192,7 +195,7 @@ async fn bulk_suspension_requires_the_confirmed_number(db: Database) {
     create_agent(&browser, "bulk-late").await;
     let form: Vec<_> = all.into_iter().chain([("count", "5")]).collect();
     browser.post(apply, &form).await.redirects_to("/console/agents");
-    browser.get("/console/agents").await.shows("The number of agents is 6 by now. Nothing was changed");
+    browser.get("/console/agents").await.shows("has changed to 6. Nothing was changed");
     assert_eq!(server.admin.get("/agents?status=suspended").await.expect(200).as_array().unwrap().len(), 2);
     let form: Vec<_> = all.into_iter().chain([("count", "6")]).collect();
     browser.post(apply, &form).await.redirects_to("/console/agents");
@@ -271,9 +274,9 @@ async fn list_is_searched_sorted_and_paged_by_its_url(db: Database) {
     }
     let page = browser.get("/console/agents?q=AGENT-3&sort=name&status=active&type=llm&owner=tests").await.expect(200);
     assert_eq!(names(&page.text).len(), 10);
-    browser.get("/console/agents?q=nothing-like-it").await.expect(200).shows("No agent matches");
+    browser.get("/console/agents?q=nothing-like-it").await.expect(200).shows("No matching agents");
     for odd in ["?status=junk", "?type=robot", "?sort=random", "?cursor=junk", "?q=%00", "?q=a&q=b"] {
-        browser.get(&format!("/console/agents{odd}")).await.expect(422).shows("That is not valid");
+        browser.get(&format!("/console/agents{odd}")).await.expect(422).shows("Invalid input");
     }
     browser.get("/console/agents?unknown=1&q=").await.expect(200);
     browser.get("/console/agents?%ff=%zz").await;
@@ -284,15 +287,11 @@ async fn missing_items_show_a_helpful_page(db: Database) {
     let browser = server.signed_in("zoe", Role::Owner).await;
     let agent = create_agent(&browser, "short-lived").await;
     let path = format!("/console/agents/{agent}");
-    browser
-        .post(&format!("{path}/delete"), &[("confirm", "other")])
-        .await
-        .expect(422)
-        .shows("not the agent&#39;s name");
+    browser.post(&format!("{path}/delete"), &[("confirm", "other")]).await.expect(422).shows("The name does not match");
     browser.post(&format!("{path}/delete"), &[("confirm", "short-lived")]).await.redirects_to("/console/agents");
     for rest in ["", "/edit", "/keys", "/keys/new", "/grants", "/timeline", "/connect", "/revoke", "/delete"] {
         let page = browser.get(&format!("{path}{rest}")).await.expect(404);
-        page.shows("Not found").shows("Request id");
+        page.shows("Not found").shows("Request ID");
         assert!(page.text.contains(page.headers["x-request-id"].to_str().unwrap()));
     }
     for path in [
@@ -305,8 +304,12 @@ async fn missing_items_show_a_helpful_page(db: Database) {
     ] {
         browser.get(path).await.expect(404).shows("Not found");
     }
-    browser.post("/console/audit", &[]).await.expect(405).shows("Not possible that way");
-    browser.post("/console/agents", &[("description", &"x".repeat(300_000))]).await.expect(413).shows("Too large");
+    browser.post("/console/audit", &[]).await.expect(405).shows("Method not allowed");
+    browser
+        .post("/console/agents", &[("description", &"x".repeat(300_000))])
+        .await
+        .expect(413)
+        .shows("Request too large");
 }
 
 async fn overview_counts_events(db: Database) {
@@ -318,7 +321,7 @@ async fn overview_counts_events(db: Database) {
         server.anonymous().exchange("aims_wrong").await.expect(401);
     }
     let page = browser.get("/console").await.expect(200);
-    page.shows("<strong>12</strong> authentications refused").shows("12 refused");
+    page.shows("<strong>12</strong> failed authentications").shows("12 rejected");
     assert!(!page.text.contains("Get started"), "the checklist must disappear when every step is done");
     let path = format!("/agents/{}/suspend", agent.id);
     server.admin.post_empty(&path).await.expect(200);

@@ -52,7 +52,10 @@ async fn records_can_be_filtered_by_name_and_event(db: Database) {
     for odd in ["actor=nobody-is-called-this", "from=yesterday", "outcome=maybe", "cursor=x", "actor=%F0%9F%98%80"] {
         browser.get(&format!("/console/audit?{odd}")).await.expect(422);
     }
-    browser.get("/console/audit?actor=nobody-is-called-this").await.shows("Nobody is called nobody-is-called-this");
+    browser
+        .get("/console/audit?actor=nobody-is-called-this")
+        .await
+        .shows("No agent or administrator is named nobody-is-called-this");
 }
 
 async fn export_contains_the_filtered_records(db: Database) {
@@ -160,8 +163,8 @@ async fn record_shows_what_changed(db: Database) {
     let seq = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();
     let browser = server.signed_in("zoe", Role::Viewer).await;
     let page = browser.get(&format!("/console/audit/{seq}")).await.expect(200);
-    page.shows("What changed").shows("tests</del>").shows("&#60;b&#62;new&#60;/b&#62;</ins>");
-    page.shows("The record is what its hash says").shows(&format!("/console/audit/{}\"", seq + 1));
+    page.shows("Changes</h2>").shows("tests</del>").shows("&#60;b&#62;new&#60;/b&#62;</ins>");
+    page.shows("The record matches its hash").shows(&format!("/console/audit/{}\"", seq + 1));
     let newest = server.db.count("SELECT MAX(seq) FROM audit_log").await;
     let page = browser.get(&format!("/console/audit/{newest}")).await.expect(200);
     assert!(!page.text.contains(&format!("/console/audit/{}\"", newest + 1)), "{}", page.text);
@@ -172,9 +175,9 @@ async fn record_shows_what_changed(db: Database) {
 async fn chain_is_verified_on_demand(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Viewer).await;
-    browser.get("/console/audit").await.shows("not verified since the start");
+    browser.get("/console/audit").await.shows("not verified since this server started");
     browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
-    assert!(verification_badge(&browser).await.contains("records hold"));
+    assert!(verification_badge(&browser).await.contains("records verified"));
     server.db.execute("UPDATE audit_log SET details = '{}' WHERE seq = 5").await;
     browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
     assert!(verification_badge(&browser).await.contains("broken at record 5"));
@@ -184,7 +187,7 @@ async fn chain_is_verified_on_demand(db: Database) {
 async fn verification_badge(browser: &Browser) -> String {
     loop {
         let page = browser.get("/console/audit/chain").await.expect(200);
-        if !page.text.contains("verifying") {
+        if !page.text.contains("Verifying") {
             return page.text;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -205,6 +208,6 @@ async fn service_stops_while_the_chain_is_being_verified() {
         FROM real_log CROSS JOIN n";
     server.db.execute(slow).await;
     browser.post("/console/audit/verify", &[]).await.redirects_to("/console/audit");
-    browser.get("/console/audit/chain").await.expect(200).shows("verifying");
+    browser.get("/console/audit/chain").await.expect(200).shows("Verifying");
     tokio::time::timeout(TIMEOUT, server.stop()).await.expect("the service must stop");
 }

@@ -40,7 +40,7 @@ async fn forms_of_other_origins_are_rejected(db: Database) {
                 request = request.header(*name, *value);
             }
             let page = browser.send(request.form(&[("username", "zoe"), ("password", PASSWORD)])).await.expect(403);
-            page.shows("did not come from a page of this console");
+            page.shows("did not come from the console");
             assert!(!page.headers.contains_key("set-cookie"));
             refused += 1;
         }

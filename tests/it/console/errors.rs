@@ -21,7 +21,7 @@ async fn signed_in_users_are_not_asked_to_sign_in(db: Database) {
         ("/console/agents?status=asleep".to_owned(), 422),
     ] {
         let page = browser.get(&path).await.expect(status);
-        page.shows("To the overview");
+        page.shows("Go to overview");
         assert!(!page.text.contains("/console/sign-in"), "{path}: {}", page.text);
     }
     server.browser().get("/console/nowhere").await.expect(404).shows("/console/sign-in");
@@ -34,5 +34,5 @@ async fn changing_ones_own_role_is_confirmed(db: Database) {
     let browser = server.sign_in("zoe").await;
     let form = [("display_name", "Zoe"), ("role", "viewer")];
     browser.post(&format!("/console/administrators/{zoe}"), &form).await.redirects_to("/console");
-    browser.get("/console").await.expect(200).shows("Saved.");
+    browser.get("/console").await.expect(200).shows("Changes saved.");
 }

@@ -2,7 +2,7 @@
 
 use aims::{
     domain::Role,
-    web::{console::routes, routes::Demand},
+    web::{console::routes, demand::Demand},
 };
 use reqwest::Method;
 
@@ -46,7 +46,7 @@ async fn every_page_requires_its_role(db: Database) {
                 }
                 Some(role) => {
                     assert_eq!(status, 403, "{role:?} must not be able to access {route:?}");
-                    page.shows("Only an administrator with the role");
+                    page.shows("This action requires the role");
                 }
             }
         }

@@ -29,16 +29,16 @@ async fn resources_can_be_registered_edited_and_deleted(db: Database) {
         browser.post("/console/resources", &form).await
     };
     let page = post(&browser, "/relative", "not:registered").await.expect(422);
-    page.shows("Use the whole URL").shows("value=\"/relative\"").shows("value=\"not:registered\"");
+    page.shows("Enter a full URL").shows("value=\"/relative\"").shows("value=\"not:registered\"");
     let page = post(&browser, "https://mcp.example", "not:registered").await.expect(422);
-    page.shows("One of these capabilities is not registered");
+    page.shows("One of these capabilities does not exist");
     post(&browser, "https://mcp.example", "agents:read").await.redirects_to("/console/resources");
     post(&browser, "https://mcp.example", "agents:read").await.expect(422).shows("already exists");
     let list = browser.get("/console/resources").await;
     list.shows("Tools &#60;b&#62;").shows("https://mcp.example");
     let id = server.admin.get("/resources").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
     let path = format!("/console/resources/{id}");
-    browser.post(&path, &[("name", ""), ("scope", "agents:read")]).await.expect(422).shows("Fill this in");
+    browser.post(&path, &[("name", ""), ("scope", "agents:read")]).await.expect(422).shows("This field is required");
     browser.post(&path, &[("name", "New"), ("scope", "audit:read")]).await.redirects_to(&path);
     browser.get(&path).await.shows("value=\"audit:read\"");
     let viewer = server.signed_in("vic", Role::Viewer).await;
@@ -55,7 +55,7 @@ async fn public_keys_can_be_registered_and_removed(db: Database) {
     let agent = server.agent("worker", &[]).await;
     let path = format!("/console/agents/{}/public-keys", agent.id);
     let keys = format!("/console/agents/{}/keys", agent.id);
-    browser.get(&keys).await.shows("signs its requests for tokens");
+    browser.get(&keys).await.shows("signs its token requests");
     browser.get(&format!("{path}/new")).await.expect(200);
     let jwk = json!({
         "kty": "EC",
@@ -68,8 +68,8 @@ async fn public_keys_can_be_registered_and_removed(db: Database) {
     private["d"] = json!("c2VjcmV0LXNlY3JldC1zZWNyZXQ");
     for (bad, message) in [
         (private.to_string(), "private or secret key"),
-        ("{".to_owned(), "A JSON Web Key is a JSON object"),
-        (String::new(), "A JSON Web Key is a JSON object"),
+        ("{".to_owned(), "Enter valid JSON"),
+        (String::new(), "Enter valid JSON"),
     ] {
         let page = browser.post(&path, &[("jwk", &bad)]).await.expect(422);
         page.shows(message);
@@ -77,7 +77,7 @@ async fn public_keys_can_be_registered_and_removed(db: Database) {
     }
     browser.post(&path, &[("jwk", &jwk.to_string())]).await.redirects_to(&keys);
     browser.get(&keys).await.shows("primary").shows("ES256");
-    browser.post(&path, &[("jwk", &jwk.to_string())]).await.expect(422).shows("has this public key already");
+    browser.post(&path, &[("jwk", &jwk.to_string())]).await.expect(422).shows("already has this public key");
     let registered = server.admin.get(&format!("/agents/{}/public-keys", agent.id)).await.expect(200);
     let id = registered[0]["id"].as_str().unwrap();
     browser.post(&format!("{path}/{id}/remove"), &[]).await.redirects_to(&keys);
@@ -104,12 +104,12 @@ async fn tokens_can_be_listed_and_revoked(db: Database) {
     ];
     let anonymous = server.anonymous();
     anonymous.send(anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
-    browser.get(&path).await.shows("1 made of it").shows(&worker.id).shows("1 deep");
+    browser.get(&path).await.shows("1 derived token").shows(&worker.id).shows("depth 1");
     let of_worker = format!("/console/agents/{}/tokens", worker.id);
-    browser.get(&of_worker).await.shows("on behalf of").shows(&planner.id);
+    browser.get(&of_worker).await.shows("On behalf of").shows(&planner.id);
     browser.post(&format!("{path}/end"), &[]).await.redirects_to(&path);
-    browser.get(&path).await.shows("2 tokens have ended").shows("No live tokens");
-    assert!(!browser.get(&of_worker).await.text.contains("on behalf of"));
+    browser.get(&path).await.shows("2 tokens revoked").shows("No active tokens");
+    assert!(!browser.get(&of_worker).await.text.contains("On behalf of"));
 }
 
 async fn delegates_can_be_added_and_removed(db: Database) {
@@ -119,14 +119,16 @@ async fn delegates_can_be_added_and_removed(db: Database) {
     let boss = server.agent("boss", &["admin:*"]).await;
     let (page, path) =
         (format!("/console/agents/{}/tokens", planner.id), format!("/console/agents/{}/delegates", planner.id));
-    for (name, message) in
-        [("nobody", "No agent has this name"), ("", "No agent has this name"), ("planner", "needs nobody")]
-    {
+    for (name, message) in [
+        ("nobody", "No agent with this name exists"),
+        ("", "No agent with this name exists"),
+        ("planner", "cannot be its own delegate"),
+    ] {
         browser.post(&path, &[("delegate", name)]).await.expect(422).shows(message);
     }
     browser.post(&path, &[("delegate", "worker")]).await.redirects_to(&page);
-    browser.get(&page).await.shows("worker may act for planner now");
-    browser.post(&path, &[("delegate", "worker")]).await.expect(422).shows("may act for this one already");
+    browser.get(&page).await.shows("worker can act on behalf of planner now");
+    browser.post(&path, &[("delegate", "worker")]).await.expect(422).shows("is already a delegate");
     // Only a holder of `admin:*` may choose who acts for an agent that holds `admin:*`.
     let of_boss = format!("/console/agents/{}/delegates", boss.id);
     browser.post(&of_boss, &[("delegate", "worker")]).await.expect(403);
@@ -141,7 +143,7 @@ async fn trusted_issuers_can_be_added_and_removed(db: Database) {
     let agent = server.agent("worker", &[]).await;
     let path = format!("/console/agents/{}/federated-identities", agent.id);
     let keys = format!("/console/agents/{}/keys", agent.id);
-    browser.get(&keys).await.shows("needs no secret at all");
+    browser.get(&keys).await.shows("can authenticate without a secret");
     browser.get(&format!("{path}/new")).await.expect(200);
     let good = [
         ("issuer", "https://issuer.example"),
@@ -150,16 +152,21 @@ async fn trusted_issuers_can_be_added_and_removed(db: Database) {
         ("claims", "sub = workload\r\n\r\nref=refs/heads/main"),
     ];
     for (name, value, message) in [
-        ("issuer", "issuer.example", "https URL"),
-        ("jwks_uri", "nowhere", "https URL"),
+        ("issuer", "issuer.example", "HTTPS URL"),
+        ("jwks_uri", "nowhere", "HTTPS URL"),
         ("claims", "sub", "name=value"),
-        ("claims", "iss=https://issuer.example", "Compare claims that say who it is"),
+        ("claims", "iss=https://issuer.example", "Use claims that identify the workload"),
     ] {
         let form = good.map(|(field, was)| if field == name { (field, value) } else { (field, was) });
         browser.post(&path, &form).await.expect(422).shows(message);
     }
     browser.post(&path, &good).await.redirects_to(&keys);
-    browser.get(&keys).await.shows("vouches for worker now").shows("sub=workload").shows("ref=refs/heads/main");
+    browser
+        .get(&keys)
+        .await
+        .shows("worker can authenticate with tokens from")
+        .shows("sub=workload")
+        .shows("ref=refs/heads/main");
     let listed = server.admin.get(&format!("/agents/{}/federated-identities", agent.id)).await.expect(200);
     let id = listed[0]["id"].as_str().unwrap();
     browser.post(&format!("{path}/{id}/remove"), &[]).await.redirects_to(&keys);
@@ -173,16 +180,16 @@ async fn signing_keys_can_be_listed_and_rotated(db: Database) {
     let server = Server::start(db).await;
     let viewer = server.signed_in("vic", Role::Viewer).await;
     let page = viewer.get(PATH).await.expect(200);
-    assert!(page.text.contains("signs") && !page.text.contains("Rotate now"));
+    assert!(page.text.contains("Signing</span>") && !page.text.contains("Rotate keys"));
     viewer.post(ROTATE, &[]).await.expect(403);
     let browser = server.signed_in("zoe", Role::Owner).await;
-    browser.get(PATH).await.shows("Rotate now").shows("every 30 days").shows("Replace all signing keys");
+    browser.get(PATH).await.shows("Rotate keys").shows("every 30 days").shows("Replace all signing keys");
     browser.post(ROTATE, &[]).await.redirects_to(PATH);
     browser.get(PATH).await.shows("may not know the next key yet");
     browser.post(ROTATE, &[("when", "at_once")]).await.redirects_to(PATH);
-    browser.get(PATH).await.shows("signs from now on");
+    browser.get(PATH).await.shows("AIMS now signs with");
     server.clock.advance(signing_keys::PUBLISHED_FOR + Duration::from_mins(6));
-    browser.post(ROTATE, &[]).await.expect(401).shows("Confirm that it is you");
+    browser.post(ROTATE, &[]).await.expect(401).shows("Confirm your identity");
     assert_eq!(server.db.count("SELECT COUNT(*) FROM signing_keys").await, 2);
 
     let shared = [("JWT_SECRET_KEY", "a secret of more than thirty-two bytes")];
@@ -207,5 +214,5 @@ async fn overview_counts_oauth_tokens(db: Database) {
     anonymous.send(asked).await.expect(200);
     assert_eq!(issued().await, before + 1);
     // One token of the legacy exchange and this one.
-    browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("Live tokens</dt><dd>2</dd>");
+    browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("Active tokens</dt><dd>2</dd>");
 }

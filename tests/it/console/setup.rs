@@ -51,7 +51,7 @@ async fn invalid_setup_links_are_forbidden(db: Database) {
     let browser = server.browser();
     for path in ["/console/setup", "/console/setup?token=", "/console/setup?token=junk"] {
         let page = browser.get(path).await.expect(403);
-        page.shows("This setup link is not valid, or its hour is over").shows("aims setup-token");
+        page.shows("This setup link is not valid or has expired").shows("aims setup-token");
         assert!(!page.text.contains("owner"), "no owner exists yet: {}", page.text);
     }
     browser.post("/console/setup", &form("junk")).await.expect(403);
@@ -88,12 +88,12 @@ async fn setup_form_explains_errors(db: Database) {
     let server = Server::start(db).await;
     let (browser, token) = (server.browser(), token(&server).await);
     for (field, value, message) in [
-        ("username", "", "Fill this in"),
-        ("username", "a b", "Use letters, digits"),
-        ("display_name", "", "Fill this in"),
+        ("username", "", "This field is required"),
+        ("username", "a b", "Use only letters, digits"),
+        ("display_name", "", "This field is required"),
         ("new_password", "short", "at least 15"),
-        ("new_password", "passwordpassword", "tried first"),
-        ("repeat_password", "another one altogether", "differ"),
+        ("new_password", "passwordpassword", "too common"),
+        ("repeat_password", "another one altogether", "do not match"),
     ] {
         let mut sent = form(&token);
         sent.iter_mut().filter(|(name, _)| *name == field).for_each(|(_, sent)| *sent = value);

@@ -209,7 +209,7 @@ async fn form_input_survives_an_expired_session(db: Database) {
     let typed =
         [("name", "reader"), ("owner", "A & \"B\" <c>"), ("agent_type", "llm"), ("description", "two\r\nlines")];
     let page = browser.post("/console/agents", &typed).await.expect(401);
-    page.shows("what you typed is kept");
+    page.shows("What you entered in the form is kept");
     let (path, body) = (page.hidden("waiting_path"), page.hidden("waiting_body"));
     // A wrong password keeps the form too.
     let again = [("username", "zoe"), ("password", "wrong"), ("waiting_path", &path), ("waiting_body", &body)];
@@ -368,7 +368,7 @@ async fn setting_the_clock_back_does_not_extend_the_wait(db: Database) {
         server.browser().post("/console/sign-in", &BAD).await.expect(401);
     }
     server.clock.set_back(Duration::from_hours(23));
-    server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second,");
+    server.browser().post("/console/sign-in", &GOOD).await.expect(429).shows("Wait 1 second and");
     server.clock.advance(Duration::from_secs(1));
     server.browser().post("/console/sign-in", &GOOD).await.redirects_to("/console");
 }

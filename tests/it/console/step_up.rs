@@ -8,7 +8,7 @@ use aims::{
     service::{Caller, people::administrators},
     web::{
         console::routes,
-        routes::{Demand, Listed},
+        demand::{Demand, Listed},
     },
 };
 use reqwest::Method;
@@ -59,7 +59,7 @@ async fn sensitive_actions_require_a_proof_and_then_continue(db: Database) {
         let before = server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].clone();
         let cookie = browser.cookie(COOKIE);
         let page = browser.post(path, form).await.expect(401);
-        page.shows("Confirm that it is you");
+        page.shows("Confirm your identity");
         let after = server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].clone();
         assert_eq!(before, after, "{path} must have no effect without a proof");
 
@@ -108,7 +108,7 @@ async fn every_sensitive_form_requires_a_proof(db: Database) {
         let Some(SensitiveForm { path, form, secrets, done }) = form else {
             let page = browser.post(&fill_in(&path), &[("password", "x")]).await;
             let is_confirmation = path.starts_with("/console/confirm");
-            assert!(is_confirmation || !page.text.contains("Confirm that it is you"), "{path}");
+            assert!(is_confirmation || !page.text.contains("Confirm your identity"), "{path}");
             continue;
         };
         sensitive += 1;
@@ -118,7 +118,7 @@ async fn every_sensitive_form_requires_a_proof(db: Database) {
         let before = newest().await;
         let page = browser.post(&path, &all).await;
         assert_eq!(page.status.as_u16(), 401, "{path} must ask a {role} for a proof: {}", page.text);
-        page.shows("Confirm that it is you");
+        page.shows("Confirm your identity");
         assert_eq!(newest().await["seq"], before["seq"], "{path} must have no effect without a proof");
 
         let page = prove(&browser, &page).await.expect(200);
@@ -341,7 +341,7 @@ async fn page_that_requires_a_proof_is_shown_afterwards(db: Database) {
     let form = [("password", PASSWORD), ("next", &page.hidden("next"))];
     browser.post("/console/confirm", &form).await.redirects_to("/console/account/passkeys");
     browser.get("/console/account/passkeys").await.redirects_to("/console/account");
-    browser.get("/console/account").await.shows("Add the passkey now");
+    browser.get("/console/account").await.shows("You can add the passkey now");
 }
 
 async fn wrong_proof_has_no_effect(db: Database) {

@@ -356,7 +356,7 @@ async fn registering_public_keys_requires_the_same_authority_as_other_credential
     assert_eq!(registered[0]["kid"], "primary");
     let listed = server.admin.get(&path).await.expect(200);
     assert!(registered.as_array().unwrap().iter().all(|key| listed.as_array().unwrap().contains(key)), "{listed}");
-    server.admin.post(&path, set).await.refused(409, "The agent has this public key already");
+    server.admin.post(&path, set).await.refused(409, "The agent already has this public key");
     let mut private = pairs[0].public.clone();
     private["d"] = json!("c2VjcmV0");
     for bad in
@@ -409,7 +409,7 @@ async fn ed25519_keys_accept_both_algorithm_names(db: Database) {
     }
     server.admin.post(&path, named(&pair, "Ed25519")).await.expect(201);
     // Both names denote the same key.
-    server.admin.post(&path, named(&pair, "EdDSA")).await.refused(409, "The agent has this public key already");
+    server.admin.post(&path, named(&pair, "EdDSA")).await.refused(409, "The agent already has this public key");
     register(&server, &agent, &other).await;
     let signed = |pair: &KeyPair, alg: &str, jti: &str| {
         sign_with_header(

@@ -455,9 +455,9 @@ async fn changing_delegates_requires_authority_and_is_audited(db: Database) {
     assert_eq!((&added["agent_id"], &added["delegate_id"]), (&json!(planner.id), &json!(worker.id)));
     assert_eq!(added["delegate_name"], "worker");
     assert_eq!(server.admin.get(&path).await.expect(200), json!([added]));
-    server.admin.post(&path, body).await.refused(409, "The agent may act for this one already");
+    server.admin.post(&path, body).await.refused(409, "The agent is already a delegate");
     let itself = json!({ "delegate_id": planner.id });
-    server.admin.post(&path, itself).await.refused(400, "An agent needs nobody's leave to act for itself");
+    server.admin.post(&path, itself).await.refused(400, "An agent cannot be its own delegate");
     let unknown = json!({ "delegate_id": "00000000-0000-7000-8000-000000000000" });
     server.admin.post(&path, unknown).await.refused(404, "Agent not found");
     for bad in [json!({}), json!({ "delegate_id": "x" }), json!({ "delegate_id": 7 }), json!([])] {

@@ -259,7 +259,7 @@ async fn every_issued_token_is_accepted(db: Database) {
         if response.status != 201 {
             response.refused(
                 409,
-                "The names of what an agent holds may have 4096 characters together; grant what covers several",
+                "The names of an agent's capabilities can have 4096 characters in total. Grant a wildcard instead",
             );
             break id;
         }

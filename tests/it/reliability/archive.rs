@@ -114,7 +114,8 @@ async fn archiving_keeps_the_chain_valid(db: Database) {
     scene.server.agent("after", &[]).await;
     assert_eq!(scene.verify(&["a.gz"]).await.json()["valid"], true);
     let exit = scene.aims.run(&["audit", "verify"]).await;
-    let moved = format!("records, {old} of them archived, {old} not proved here: name their archives, head ");
+    let moved =
+        format!("records, {old} of them archived, {old} not verified: pass their archives with --archive, head ");
     assert!(exit.stdout.contains(&moved), "{exit:?}");
     let exit = scene.aims.run(&["audit", "verify", "--archive", scene.file("a.gz").to_str().unwrap()]).await;
     assert!(exit.stdout.contains(&format!("records, {old} of them archived, head ")), "{exit:?}");
@@ -132,7 +133,7 @@ async fn second_archive_continues_the_first(db: Database) {
     assert_eq!(scene.verify(&["a.gz", "b.gz"]).await.json()["archived"], second["last_seq"]);
     assert_eq!(scene.verify(&["b.gz"]).await.json()["valid"], true);
     assert_eq!(scene.verify(&[]).await.json()["valid"], true);
-    scene.verify(&["b.gz", "a.gz"]).await.fails_with("a.gz does not hold at seq");
+    scene.verify(&["b.gz", "a.gz"]).await.fails_with("a.gz is broken at seq");
     scene.verify(&["a.gz"]).await.fails_with("the archives end at seq");
 }
 
@@ -230,19 +231,16 @@ async fn altered_archive_is_detected(db: Database) {
         scene
             .verify(&["forged.gz"])
             .await
-            .fails_with(&format!("forged.gz does not hold at seq {seq}: the record was altered"));
+            .fails_with(&format!("forged.gz is broken at seq {seq}: the record was altered"));
     }
     let mut without_one = lines.clone();
     without_one.remove(middle);
     forge(&without_one);
-    scene
-        .verify(&["forged.gz"])
-        .await
-        .fails_with(&format!("forged.gz does not hold at seq {seq}: the record is missing"));
+    scene.verify(&["forged.gz"]).await.fails_with(&format!("forged.gz is broken at seq {seq}: the record is missing"));
     forge(&lines[..lines.len() - 1]);
     scene.verify(&["forged.gz"]).await.fails_with("the archives end at seq");
     forge(&[]);
-    scene.verify(&["forged.gz"]).await.fails_with("it holds no record");
+    scene.verify(&["forged.gz"]).await.fails_with("the file has no records");
     fs::write(scene.file("forged.gz"), &fs::read(scene.file("a.gz")).unwrap()[..60]).unwrap();
     scene.verify(&["forged.gz"]).await.fails_with("cannot read ");
 }
@@ -279,11 +277,8 @@ async fn altered_start_is_detected(db: Database) {
             db.execute(sql).await;
         }
         let ended = scene.verify(&[]).await;
-        let expected = if first_bad == 0 {
-            "the audit log does not hold at seq ".to_owned()
-        } else {
-            format!("at seq {first_bad}: ")
-        };
+        let expected =
+            if first_bad == 0 { "the audit log is broken at seq ".to_owned() } else { format!("at seq {first_bad}: ") };
         ended.fails_with(&expected);
         for table in ["audit_log", "audit_start"] {
             db.execute(&format!("DELETE FROM {table}")).await;
@@ -305,7 +300,7 @@ async fn invalid_archive_requests_are_rejected(db: Database) {
     scene.archive("2026-01-20", "no/such/folder/a.gz").await.fails_with("cannot use the archive");
     // A log with a broken chain cannot be archived.
     scene.server.db.execute("UPDATE audit_log SET action = 'x' WHERE seq = 3").await;
-    scene.archive("2026-01-20", "b.gz").await.fails_with("the audit log does not hold at seq 3");
+    scene.archive("2026-01-20", "b.gz").await.fails_with("the audit log is broken at seq 3");
     assert_eq!(scene.server.db.count("SELECT COUNT(*) FROM audit_log").await, all);
     assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 1);
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aims::web::routes::{self, Demand, Listed};
+use aims::web::{
+    demand::{Demand, Listed},
+    routes,
+};
 use futures_util::FutureExt;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -101,8 +101,8 @@ async fn bootstrap_prints_where_the_key_is(db: Database) {
     let aims = Aims::new(&db);
     let file = db.folder.path().join("aims.bootstrap");
     for (command, what) in [
-        (&["bootstrap"][..], "key and the link to the console were written to "),
-        (&["bootstrap", "--new-key"], "key and the link to the console were written to "),
+        (&["bootstrap"][..], "key and the setup link were written to "),
+        (&["bootstrap", "--new-key"], "key and the setup link were written to "),
     ] {
         let created = aims.run(command).await;
         assert_eq!((created.code, created.stdout.lines().count()), (Some(0), 1), "{created:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -35,13 +35,6 @@ pub struct Connection {
 impl Connection {
     pub async fn open(process: &Process) -> Self {
         Self { stream: TcpStream::connect(process.address()).await.unwrap(), read: String::new() }
-    }
-
-    /// Connects from another loopback address, like another client.
-    pub async fn open_from(address: [u8; 4], process: &Process) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((address, 0).into()).unwrap();
-        Self { stream: socket.connect(process.address().parse().unwrap()).await.unwrap(), read: String::new() }
     }
 
     pub async fn send(&mut self, text: &str) {

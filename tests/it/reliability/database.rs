@@ -166,12 +166,13 @@ async fn outage_is_logged_once() {
         admin.get("/agents").await.expect(503);
     }
     elsewhere.execute(&format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS TRUE")).await;
-    while !process.log().contains("hearing other nodes again") {
+    while !process.log().contains("receiving changes from other nodes again") {
         assert!(began.elapsed() < OUTAGE * 10, "{}", process.log());
         admin.get("/_health").await.expect(200);
     }
     let stopped = process.stop().await;
-    let lines: Vec<_> = stopped.stderr.lines().filter(|line| line.contains("not hearing other nodes")).collect();
+    let lines: Vec<_> =
+        stopped.stderr.lines().filter(|line| line.contains("cannot receive changes from other nodes")).collect();
     assert!(lines.len() == 1 && lines[0].contains("unavailable: the connection was closed"), "{lines:?}");
 }
 

@@ -56,7 +56,7 @@ async fn imported_keys_still_work(db: Database) {
     assert_eq!(imported.code, Some(0), "{imported:?}");
     assert!(imported.stdout.starts_with("agents: 1, API keys: 1, capabilities: 1 new"), "{imported:?}");
     assert_eq!(fs::read(&file).unwrap(), before, "the file must not change");
-    aims.run(&["import-seed", file.to_str().unwrap()]).await.fails_with("was imported before");
+    aims.run(&["import-seed", file.to_str().unwrap()]).await.fails_with("was already imported");
 
     let process = aims.serve().await;
     let admin = process.client().login(&raw_key).await;

@@ -28,7 +28,7 @@ async fn all_invalid_settings_are_reported_at_once() {
         let exit = aims.run(command).await;
         assert_eq!((exit.code, exit.stdout.as_str()), (Some(1), ""), "{exit:?}");
         let lines: Vec<_> = exit.stderr.lines().collect();
-        assert_eq!(lines[0], "aims: the settings are not valid:");
+        assert_eq!(lines[0], "aims: invalid settings:");
         assert_eq!(lines.len(), 1 + bad.len(), "{exit:?}");
         for (name, _) in bad {
             assert!(lines.iter().any(|line| line.starts_with(&format!("  {name} "))), "{name}: {exit:?}");
@@ -50,7 +50,7 @@ async fn check_config_shows_no_secret() {
     for hidden in [secret, "p4ssw0rd", &"0f".repeat(32)] {
         assert!(!shown.stdout.contains(hidden), "{shown:?}");
     }
-    for setting in aims::config::SETTINGS {
+    for setting in aims::config::settings() {
         assert!(shown.stdout.contains(setting.name), "{}", setting.name);
     }
     assert!(shown.stdout.contains("db.example"), "{shown:?}");
@@ -187,7 +187,7 @@ async fn unreachable_database_server_is_reported() {
     let aims = Aims::new(&db).with("DATABASE_URL", &format!("postgres://someone:p4ssw0rd@{closed}/aims"));
     for command in [&[][..], &["bootstrap"], &["audit", "verify"]] {
         let exit = aims.run(command).await;
-        exit.fails_with("cannot open the database");
+        exit.fails_with("cannot connect to the database");
         assert!(exit.stderr.contains("refused"), "the message must contain the cause: {exit:?}");
         assert!(!exit.stderr.contains("p4ssw0rd"), "{exit:?}");
     }
@@ -266,7 +266,7 @@ async fn missing_or_corrupt_master_key_file_is_reported() {
 
 #[tokio::test]
 async fn new_database_with_an_old_master_key_is_reported() {
-    const WARNING: &str = "was there already";
+    const WARNING: &str = "already existed";
     let db = Database::sqlite();
     let aims = Aims::new(&db).with("MASTER_KEY", "");
     let process = aims.serve().await;
@@ -300,7 +300,7 @@ async fn master_key_readable_by_others_is_reported() {
     for (mode, is_told) in [(0o600, false), (0o640, true), (0o604, true)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let log = aims.serve().await.stop().await.stderr;
-        let line = log.lines().find(|line| line.contains("may read the master key"));
+        let line = log.lines().find(|line| line.contains("can read the master key"));
         assert_eq!(line.is_some(), is_told, "{log}");
         assert!(line.is_none_or(|line| line.contains(path.to_str().unwrap()) && line.contains(&format!("{mode:04o}"))));
         assert!(!log.contains(&key), "{log}");

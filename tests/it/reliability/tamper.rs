@@ -33,7 +33,7 @@ async fn untouched_log_is_valid(db: Database) {
     assert!(verified["first_bad"].is_null());
     let exit = log.aims.run(&["audit", "verify"]).await;
     assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""));
-    assert!(exit.stdout.starts_with(&format!("The audit log holds: {} records", log.last)), "{exit:?}");
+    assert!(exit.stdout.starts_with(&format!("The audit log is valid: {} records", log.last)), "{exit:?}");
 }
 
 async fn edited_record_is_detected(db: Database) {
@@ -205,7 +205,7 @@ impl Log {
         self.db.execute(sql).await;
         let exit = self.aims.run(&["audit", "verify", "--json"]).await;
         assert!(exit.code == Some(1), "{sql}: {exit:?}");
-        exit.fails_with(&format!("the audit log does not hold at seq {first_bad}: "));
+        exit.fails_with(&format!("the audit log is broken at seq {first_bad}: "));
         let verdict: serde_json::Value =
             serde_json::from_str(&exit.stdout).unwrap_or_else(|error| panic!("{sql}: {error}: {exit:?}"));
         assert_eq!((&verdict["valid"], &verdict["first_bad"]["seq"]), (&json!(false), &json!(first_bad)), "{sql}");

@@ -2,7 +2,8 @@
 
 use aims::web::{
     API_PREFIX, console,
-    routes::{self, Listed, Origins},
+    demand::{Listed, Origins},
+    routes,
 };
 use reqwest::Method;
 use serde_json::Value;

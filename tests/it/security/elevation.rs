@@ -149,7 +149,7 @@ async fn last_way_to_authenticate_cannot_be_removed(db: Database) {
     let keys = format!("/agents/{}/keys", server.admin_id);
     let only = bootstrap_key(&server).await;
     let refusal =
-        "This is the last usable credential of the last active agent that holds admin:*; create another first";
+        "This is the last usable credential of the last active agent that holds admin:*. Create another one first";
     server.admin.delete(&format!("{keys}/{only}")).await.refused(400, refusal);
     // The operator cannot lock everybody out either.
     let refused = revoke_key(&server, &server.admin_id, &only).await.unwrap_err();

@@ -32,9 +32,9 @@ both!(
 
 const AGENT: &str = "This is the last active agent that holds admin:* and can authenticate";
 const CREDENTIAL: &str =
-    "This is the last usable credential of the last active agent that holds admin:*; create another first";
+    "This is the last usable credential of the last active agent that holds admin:*. Create another one first";
 const LASTING: &str =
-    "No other credential of an active agent that holds admin:* is sure to last for a day; create another first";
+    "The other credentials of active agents that hold admin:* may end within a day. Create another one first";
 
 fn keys(agent: &str) -> String {
     format!("/agents/{agent}/keys")

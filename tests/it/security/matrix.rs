@@ -2,7 +2,8 @@
 
 use aims::web::{
     API_PREFIX,
-    routes::{self, Demand, Listed},
+    demand::{Demand, Listed},
+    routes,
 };
 use reqwest::Method;
 use serde_json::json;

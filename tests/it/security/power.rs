@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use aims::{
     domain::Role,
     service::Action,
-    web::{
-        console,
-        routes::{self, Demand},
-    },
+    web::{console, demand::Demand, routes},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -272,7 +269,7 @@ async fn console_offers_only_permitted_actions(db: Database) {
         assert!(missing.is_empty(), "{missing:?} are not offered: {offered:?}");
     }
     let page = operator.get(&format!("/console/agents/{}", boss.agent.id)).await;
-    page.shows("Only an owner may stop it");
+    page.shows("Only an owner can suspend");
 
     // Opening the form by its URL is rejected, too.
     for form in [
@@ -299,7 +296,7 @@ async fn bulk_actions_skip_stronger_agents(db: Database) {
     let before = boss.state(&server).await;
     let form = [("act", "suspend"), ("id", boss.agent.id.as_str()), ("id", plain.id.as_str()), ("count", "2")];
     operator.post("/console/agents/bulk/apply", &form).await.redirects_to("/console/agents");
-    operator.get("/console/agents").await.shows("1 suspended. 1 stayed as it was");
+    operator.get("/console/agents").await.shows("1 agent suspended. 1 agent was not changed");
     assert_eq!(boss.state(&server).await, before);
     let (count, record) = denied(&server).await;
     assert_eq!((count, &details(&record)["capability"]), (1, &json!("admin:*")));

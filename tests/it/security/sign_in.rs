@@ -161,7 +161,7 @@ async fn full_queue_still_requires_the_second_factor(db: Database) {
     server.person("zoe", Role::Owner).await;
     server.db.execute("UPDATE administrators SET totp_enabled_at = 1").await;
     let _crowd = fill_queue(&server);
-    sign_in(&server, "203.0.113.9", "zoe", PASSWORD).await.expect(200).shows("Second step");
+    sign_in(&server, "203.0.113.9", "zoe", PASSWORD).await.expect(200).shows("Two-factor authentication");
 }
 
 /// The attack: 40 connections submit unknown names, each from a different /64.

@@ -1,4 +1,4 @@
-//! Listing and searching agents, compared with a model that examines every agent.
+//! Listing and searching agents, compared with a model that checks every agent.
 
 use std::{collections::HashSet, slice};
 
@@ -18,10 +18,10 @@ use crate::{
 };
 
 both!(
-    every_filter_and_order_lists_each_agent_once,
-    search_finds_agents_that_contain_the_text,
-    search_follows_edits_and_deletions,
-    frequent_texts_are_found_anywhere,
+    every_filter_and_sort_order_lists_each_agent_once,
+    a_search_finds_every_agent_that_contains_the_text,
+    searches_follow_edits_and_deletions,
+    many_matches_are_found_at_any_position,
     owners_are_listed_once_each,
 );
 
@@ -29,7 +29,7 @@ async fn store(db: &Database) -> Store {
     open(db, &TestClock::new(), &[]).await.services().store.clone()
 }
 
-/// Without letters outside ASCII that have case, which the two databases compare differently.
+/// Without letters outside ASCII that have a case, which the two databases compare differently.
 const PIECES: [&str; 24] = [
     "%",
     "_",
@@ -66,7 +66,7 @@ fn agent(dice: &mut Dice, number: u128) -> Agent {
     let created_at = Timestamp::from_micros(i64::try_from(dice.roll(40)).unwrap());
     let pieces = 1 + dice.roll(5);
     Agent {
-        // Not in the order of registration.
+        // Identifiers are not in the order of creation.
         id: AgentId(Uuid::from_u128(number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))),
         name: AgentName::parse(&name).unwrap(),
         description: text(dice, pieces * 2),
@@ -83,8 +83,8 @@ fn agent(dice: &mut Dice, number: u128) -> Agent {
 }
 
 async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>) -> Vec<Agent> {
-    let created: Vec<_> = numbers.map(|number| agent(dice, number)).collect();
-    for chunk in created.chunks(50) {
+    let made: Vec<_> = numbers.map(|number| agent(dice, number)).collect();
+    for chunk in made.chunks(50) {
         let chunk = chunk.to_vec();
         let unit = store.write(move |tx| {
             Box::pin(async move {
@@ -96,7 +96,7 @@ async fn register(store: &Store, dice: &mut Dice, numbers: std::ops::Range<u128>
         });
         unit.await.unwrap();
     }
-    created
+    made
 }
 
 fn shows(filter: &Filter, agent: &Agent) -> bool {
@@ -116,15 +116,15 @@ fn expected(filter: &Filter, sort: Sort, all: &[Agent]) -> Vec<Agent> {
     let mut shown: Vec<_> = all.iter().filter(|agent| shows(filter, agent)).cloned().collect();
     match sort {
         Sort::Oldest | Sort::Newest => shown.sort_by_key(|agent| (agent.created_at, agent.id)),
-        Sort::Name | Sort::NameBackwards => shown.sort_by_key(|agent| agent.name.clone()),
+        Sort::Name | Sort::NameDescending => shown.sort_by_key(|agent| agent.name.clone()),
     }
-    if matches!(sort, Sort::Newest | Sort::NameBackwards) {
+    if matches!(sort, Sort::Newest | Sort::NameDescending) {
         shown.reverse();
     }
     shown
 }
 
-/// Returns the items of all pages of a listing.
+/// Reads all pages of a listing.
 async fn listed(store: &Store, filter: &Filter, sort: Sort, limit: u16) -> Vec<Agent> {
     let mut read = store.read().await.unwrap();
     let mut all = Vec::new();
@@ -144,7 +144,7 @@ async fn count(store: &Store, filter: &Filter, cap: u32) -> u64 {
     agents::count_up_to(store.read().await.unwrap().conn(), filter, cap).await.unwrap()
 }
 
-async fn every_filter_and_order_lists_each_agent_once(db: Database) {
+async fn every_filter_and_sort_order_lists_each_agent_once(db: Database) {
     let store = store(&db).await;
     let mut dice = Dice(1);
     let all = register(&store, &mut dice, 0..300).await;
@@ -167,13 +167,13 @@ async fn every_filter_and_order_lists_each_agent_once(db: Database) {
     }
 }
 
-async fn search_finds_agents_that_contain_the_text(db: Database) {
+async fn a_search_finds_every_agent_that_contains_the_text(db: Database) {
     let store = store(&db).await;
     let mut dice = Dice(2);
     let all = register(&store, &mut dice, 0..400).await;
     let mut found = 0;
     for round in 0..250 {
-        // A part of an existing text, or something that may not exist.
+        // A part of an existing text, or a text that may not exist.
         let text = if round % 3 == 0 {
             let pieces = 1 + dice.roll(3);
             text(&mut dice, pieces)
@@ -201,8 +201,8 @@ async fn search_finds_agents_that_contain_the_text(db: Database) {
     assert!(found > 1_000, "only {found}");
 }
 
-/// SQLite's index is updated in batches; agents that are not indexed yet are found, too.
-async fn search_follows_edits_and_deletions(db: Database) {
+/// SQLite's index is updated with several agents at a time. Agents that are not indexed yet are found as well.
+async fn searches_follow_edits_and_deletions(db: Database) {
     const ENOUGH: u128 = 64;
     let store = store(&db).await;
     let mut dice = Dice(3);
@@ -225,7 +225,7 @@ async fn search_follows_edits_and_deletions(db: Database) {
         {
             description.clone_into(&mut edited.description);
             let agent = edited.clone();
-            let write = store.write(move |tx| Box::pin(async move { agents::update_details(tx.conn(), &agent).await }));
+            let write = store.write(move |tx| Box::pin(async move { agents::update_details(tx, &agent).await }));
             assert!(write.await.unwrap());
             for more in [0, if round == 0 { 1 } else { ENOUGH }] {
                 others(more).await;
@@ -235,12 +235,12 @@ async fn search_follows_edits_and_deletions(db: Database) {
             }
         }
     }
-    // Changes that were rolled back were never searchable.
+    // A change that is undone is not searchable.
     let mut undone = all[6].clone();
     "it was here before".clone_into(&mut undone.description);
     let write = store.write(move |tx| {
         Box::pin(async move {
-            agents::update_details(tx.conn(), &undone).await?;
+            agents::update_details(tx, &undone).await?;
             Err::<(), _>(aims::domain::Error::Refused("no"))
         })
     });
@@ -250,7 +250,7 @@ async fn search_follows_edits_and_deletions(db: Database) {
     let write = store.write(move |tx| Box::pin(async move { agents::delete(tx, id).await }));
     assert!(write.await.unwrap());
     finds(&second, &[]).await;
-    // Another agent may reuse its row.
+    // A new agent may get the number of a deleted one.
     for more in [5, ENOUGH] {
         for agent in others(more).await {
             let filter = Filter { text: Some(agent.name.to_string()), ..Filter::default() };
@@ -259,16 +259,16 @@ async fn search_follows_edits_and_deletions(db: Database) {
         finds(&second, &[]).await;
     }
     if db.is_sqlite() {
-        assert!(db.count("SELECT COUNT(*) FROM agents_to_index").await < 64, "every search scans all unindexed agents");
+        assert!(db.count("SELECT COUNT(*) FROM agents_to_index").await < 64, "every search checks all of these");
     }
 }
 
-async fn frequent_texts_are_found_anywhere(db: Database) {
+async fn many_matches_are_found_at_any_position(db: Database) {
     const COUNT: usize = 27_500;
     let store = store(&db).await;
     let id = if db.is_sqlite() { "CAST(printf('%016d', i) AS BLOB)" } else { "LPAD(i::text, 32, '0')::uuid" };
-    // The last 6,000 contain a text that is too frequent to check matches one by one and that none of the first 21,000
-    // contain. Every 7,000th contains something rare.
+    // The last 6,000 agents contain a common text: more matches than are checked one by one, and none among the first
+    // 21,000 agents. Every 7,000th agent contains a rare text.
     db.execute(&format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT}) \
          INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, created_at, updated_at) \
@@ -276,9 +276,9 @@ async fn frequent_texts_are_found_anywhere(db: Database) {
          CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, 'active', 'llm', '{{}}', i, i FROM n"
     ))
     .await;
-    // This many pending agents are indexed by the next write.
+    // The next change updates the index, because so many agents are waiting.
     register(&store, &mut Dice(4), 0..1).await;
-    // This few are not. One of them already contained the text.
+    // These two are too few for an update. One of them contained the text before.
     db.execute("UPDATE agents SET description = 'came late' WHERE name IN ('n1', 'n21502')").await;
     let late = Filter { text: Some("CAME late".to_owned()), ..Filter::default() };
     for &sort in Sort::ALL {
@@ -293,7 +293,7 @@ async fn frequent_texts_are_found_anywhere(db: Database) {
     assert_eq!(count(&store, &late, 100_000).await, 6_001);
     assert_eq!(count(&store, &late, 100).await, 100);
 
-    // Too short for the index, so pages may be incomplete but have a next link.
+    // Too short for the index: a page may end early and have a next page.
     let rare = Filter { text: Some("Q!".to_owned()), ..Filter::default() };
     for &sort in Sort::ALL {
         let read = listed(&store, &rare, sort, 50).await;
@@ -305,7 +305,7 @@ async fn frequent_texts_are_found_anywhere(db: Database) {
     let mut read = store.read().await.unwrap();
     let nothing = Filter { text: Some("!!".to_owned()), ..Filter::default() };
     let page = agents::list(read.conn(), &nothing, Sort::Oldest, None, Limit::of(10)).await.unwrap();
-    assert!(page.items.is_empty() && page.next.is_some(), "the page must stop after examining 21,000 of {COUNT}");
+    assert!(page.items.is_empty() && page.next.is_some(), "21,000 of {COUNT} agents were checked");
     let page = agents::list(read.conn(), &nothing, Sort::Oldest, page.next, Limit::of(10)).await.unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
 }

@@ -1,4 +1,4 @@
-//! The audit chain is continuous, whichever process appends to it.
+//! There is one audit chain, whichever process appends to it.
 
 use aims::{
     app::App,
@@ -13,9 +13,9 @@ use crate::{
 };
 
 both!(
-    records_continue_after_another_process,
-    records_continue_after_a_restored_backup,
-    changes_fail_without_the_end_of_the_chain,
+    processes_append_to_the_same_chain,
+    records_continue_a_chain_that_was_restored_from_a_backup,
+    nothing_is_acknowledged_without_an_end_of_the_chain,
     batches_of_every_size_form_one_chain,
 );
 
@@ -27,43 +27,43 @@ async fn issue(app: &App, key: &str, tokens: usize) {
     assert!(join_all(issued).await.into_iter().all(|token| token.is_ok()));
 }
 
-/// Each process caches the end of the chain, and the other moves it.
-async fn records_continue_after_another_process(db: Database) {
+/// Each process caches the end of the chain, and the other one moves it.
+async fn processes_append_to_the_same_chain(db: Database) {
     let server = Server::start(db).await;
-    let command = open_beside(&server.db, &server.clock, &[]).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     let before = server.db.count(ISSUED).await;
     for round in 0..5 {
         server.anonymous().login(&server.admin_key).await;
         server.anonymous().login(&server.admin_key).await;
-        issue(&command, &server.admin_key, 2).await;
+        issue(&beside, &server.admin_key, 2).await;
         let agent = json!({ "name": format!("agent-{round}"), "owner": "tests" });
         server.admin.post("/agents", agent).await.expect(201);
-        issue(&command, &server.admin_key, 1).await;
+        issue(&beside, &server.admin_key, 1).await;
     }
     let at_once = (0..20).map(|_| async {
         server.anonymous().login(&server.admin_key).await;
-        issue(&command, &server.admin_key, 1).await;
+        issue(&beside, &server.admin_key, 1).await;
     });
     join_all(at_once).await;
     assert_eq!(server.db.count(ISSUED).await, before + 5 * 5 + 20 * 2);
     assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
 }
 
-/// A backup was restored under the running service, and another process wrote the same number of different records
-/// first.
-async fn records_continue_after_a_restored_backup(db: Database) {
+/// A backup was restored under a running service, and another process appended other records, as many as the service
+/// had appended since the backup.
+async fn records_continue_a_chain_that_was_restored_from_a_backup(db: Database) {
     const SET_BACK: &str = "DELETE FROM audit_log WHERE seq = (SELECT MAX(seq) FROM audit_log); UPDATE audit_head \
         SET seq = seq - 1, hash = (SELECT hash FROM audit_log WHERE seq = audit_head.seq - 1)";
     let server = Server::start(db).await;
-    let command = open_beside(&server.db, &server.clock, &[]).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     server.anonymous().login(&server.admin_key).await;
     server.db.execute(SET_BACK).await;
-    issue(&command, &server.admin_key, 1).await;
+    issue(&beside, &server.admin_key, 1).await;
     server.anonymous().login(&server.admin_key).await;
     assert!(verify(server.services.store.db()).await.unwrap().broken.is_none());
 }
 
-async fn changes_fail_without_the_end_of_the_chain(db: Database) {
+async fn nothing_is_acknowledged_without_an_end_of_the_chain(db: Database) {
     let server = Server::start(db).await;
     server.db.execute("DELETE FROM audit_head").await;
     for _ in 0..3 {
@@ -71,13 +71,13 @@ async fn changes_fail_without_the_end_of_the_chain(db: Database) {
     }
 }
 
-/// Batches are written with statements of a few fixed sizes, which few batches match exactly.
+/// Records are inserted with statements of a few sizes, so most batches leave rows of the statement unused.
 async fn batches_of_every_size_form_one_chain(db: Database) {
     let server = Server::start(db).await;
-    let command = open_beside(&server.db, &server.clock, &[]).await;
+    let beside = open_beside(&server.db, &server.clock, &[]).await;
     let mut expected = server.db.count(ISSUED).await;
     for tokens in (1..20).chain([31, 33, 63, 65, 127, 129, 255, 256, 257, 300]) {
-        issue(&command, &server.admin_key, tokens).await;
+        issue(&beside, &server.admin_key, tokens).await;
         expected += i64::try_from(tokens).unwrap();
     }
     assert_eq!(server.db.count(ISSUED).await, expected);

@@ -1,12 +1,13 @@
-//! Guarantees of the storage layer.
+//! The guarantees of the store.
 
 mod agents;
 mod audit;
 mod chain;
+mod invalidation;
 mod nodes;
 mod units;
 
-/// A deterministic pseudo-random generator.
+/// A pseudorandom generator that returns the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {

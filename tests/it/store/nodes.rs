@@ -1,4 +1,4 @@
-//! Several nodes on one PostgreSQL database. SQLite allows only one process, so these tests run on PostgreSQL only.
+//! Several nodes on one PostgreSQL. On SQLite there is one process.
 
 use std::{
     convert::Infallible,
@@ -21,13 +21,13 @@ use crate::{
     support::{Agent, Client, Database, Relay, Server, TestClock, open, start},
 };
 
-/// Counts the sessions that wait for a lock.
+/// Counts the connections that wait for a lock.
 const WAITING: &str =
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn suspension_takes_effect_on_other_nodes() {
+async fn a_suspension_takes_effect_on_other_nodes() {
     let server = Server::start(Database::postgres().await).await;
     let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
     for round in 0..10 {
@@ -35,16 +35,16 @@ async fn suspension_takes_effect_on_other_nodes() {
         let elsewhere = other.with_token(agent.client.token());
         elsewhere.get("/capabilities").await.expect(200);
         server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
-        wait_until_rejected(&elsewhere).await;
+        until_refused(&elsewhere).await;
     }
 }
 
-/// Notifications that arrive while the listener is disconnected are lost, so the node must drop its cache.
+/// Notifications without a listener are lost, so a node that loses its listener must not use its cache.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_without_a_listener_does_not_trust_its_cache() {
+async fn a_node_without_a_listener_does_not_use_its_cache() {
     const CUT: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
-        WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query LIKE '%heartbeat')";
     let server = Arc::new(Server::start(Database::postgres().await).await);
     let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await);
     let cuts = Arc::new(AtomicI64::new(0));
@@ -66,46 +66,46 @@ async fn node_without_a_listener_does_not_trust_its_cache() {
             elsewhere.get("/capabilities").await.expect(200);
         }
         server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
-        wait_until_rejected(&elsewhere).await;
+        until_refused(&elsewhere).await;
     }
     cutting.abort();
 }
 
-/// The network to the database fails silently and recovers after a while.
+/// The network to the database is interrupted for a while.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_that_was_cut_off_does_not_trust_its_cache() {
+async fn a_node_that_was_disconnected_does_not_use_its_cache() {
     let (server, mut relay, agent, elsewhere) = node_behind_a_relay().await;
     relay.cut();
     server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
     relay.connection_abandoned().await;
     relay.restore();
-    wait_until_rejected(&elsewhere).await;
+    until_refused(&elsewhere).await;
 }
 
-/// The network stays silent, so the node gets no error.
+/// The network drops packets without an error.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_on_a_silent_network_does_not_trust_its_cache() {
+async fn a_node_on_a_silent_network_does_not_use_its_cache() {
     let (server, relay, agent, elsewhere) = node_behind_a_relay().await;
     relay.silence();
     server.admin.post(&format!("/agents/{}/suspend", agent.id), json!({})).await.expect(200);
     let deadline = Instant::now() + Duration::from_secs(10);
     while elsewhere.get("/capabilities").await.status == StatusCode::OK {
-        assert!(Instant::now() < deadline, "the node must not serve cached state");
+        assert!(Instant::now() < deadline, "it still uses its cache");
     }
     relay.restore();
-    wait_until_rejected(&elsewhere).await;
+    until_refused(&elsewhere).await;
 }
 
-/// A node that fails while writing leaves a transaction open, which locks the end of the chain until the database
-/// aborts the transaction.
+/// A node that is lost during a write leaves an open transaction, which locks the end of the chain until the database
+/// ends it.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn failed_node_does_not_block_writes() {
+async fn a_lost_node_does_not_block_writers() {
     let (server, relay, _, elsewhere) = node_behind_a_relay().await;
     let lost = elsewhere.with_token(server.admin.token());
-    // Only the other node has something to write.
+    // Leave nothing to write on this node.
     server.save_usage().await;
     let mut held = PgConnection::connect(&server.db.url).await.unwrap();
     held.execute("BEGIN").await.unwrap();
@@ -118,10 +118,10 @@ async fn failed_node_does_not_block_writes() {
     writing.abort();
 }
 
-/// The peer of every connection disappears silently while all connections are in use.
+/// All connections are in use when the server disappears without closing them.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_reconnects_after_a_database_moves() {
+async fn a_database_that_moves_is_reconnected() {
     let (server, relay, _, elsewhere) = node_behind_a_relay().await;
     let admin = elsewhere.with_token(server.admin.token());
     admin.get("/agents").await.expect(200);
@@ -132,16 +132,15 @@ async fn node_reconnects_after_a_database_moves() {
     locked.execute("COMMIT").await.unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     while admin.get("/agents").await.status != StatusCode::OK {
-        assert!(Instant::now() < deadline, "reads must recover");
+        assert!(Instant::now() < deadline, "it cannot read");
     }
     while admin.post("/agents", json!({ "name": "found", "owner": "o" })).await.status != StatusCode::CREATED {
-        assert!(Instant::now() < deadline, "writes must recover");
+        assert!(Instant::now() < deadline, "it cannot write");
     }
     keep_busy(&server.db, &mut locked, &admin).await;
 }
 
-/// Occupies all connections of a node: 16 requests that wait for a lock, except for the connection that indexes the
-/// audit log.
+/// Makes a node wait for a lock with all of its connections: 16, except for one that indexes the audit log.
 async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> JoinSet<Infallible> {
     locked.execute("BEGIN").await.unwrap();
     locked.execute("LOCK TABLE agents").await.unwrap();
@@ -159,15 +158,15 @@ async fn keep_busy(db: &Database, locked: &mut PgConnection, admin: &Client) -> 
     }
     let deadline = Instant::now() + Duration::from_mins(1);
     while db.count(WAITING).await < 15 {
-        assert!(Instant::now() < deadline, "the node must still have all its connections");
+        assert!(Instant::now() < deadline, "the node has fewer connections than before");
     }
     asking
 }
 
-/// Starts a node behind a relay, with an agent in its cache.
+/// A node behind a relay that listens for changes and has an agent in its cache.
 async fn node_behind_a_relay() -> (Server, Relay, Agent, Client) {
-    const LISTENERS: &str =
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    const LISTENERS: &str = "SELECT COUNT(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query LIKE '%heartbeat')";
     let server = Server::start(Database::postgres().await).await;
     let (relay, db) = Relay::in_front_of(&server.db).await;
     let other = Client::new(start(open(&db, &server.clock, &[]).await).await);
@@ -178,22 +177,22 @@ async fn node_behind_a_relay() -> (Server, Relay, Agent, Client) {
     (server, relay, agent, elsewhere)
 }
 
-/// Waits until another node's change arrives.
-async fn wait_until_rejected(client: &Client) {
+/// Waits until a change on another node has arrived.
+async fn until_refused(client: &Client) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let response = client.get("/capabilities").await;
-        if response.status == StatusCode::UNAUTHORIZED {
+        let answer = client.get("/capabilities").await;
+        if answer.status == StatusCode::UNAUTHORIZED {
             return;
         }
-        assert!(Instant::now() < deadline, "must eventually be rejected: {response:?}");
+        assert!(Instant::now() < deadline, "never refused: {answer:?}");
     }
 }
 
-/// Nodes write key usage in batches, so a later write may contain an earlier use.
+/// Nodes write the usage of keys with a delay, so a later write may contain an earlier use.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn late_key_usage_does_not_overwrite_newer_usage() {
+async fn a_late_write_of_key_usage_does_not_replace_a_newer_use() {
     const LAST: &str = "SELECT MAX(last_used_at) FROM api_keys";
     let server = Server::start(Database::postgres().await).await;
     let slow = TestClock::new();
@@ -213,12 +212,12 @@ async fn late_key_usage_does_not_overwrite_newer_usage() {
     assert!(server.db.count(LAST).await > last);
 }
 
-/// A record that has expired by one node's clock may still be needed by another's.
+/// A token that has expired by one clock may be valid by another.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_with_a_fast_clock_deletes_nothing_others_need() {
+async fn a_node_with_a_fast_clock_keeps_revocations_for_the_others() {
     const REVOKED: &str = "SELECT COUNT(*) FROM revoked_tokens";
-    /// Token lifetime, in seconds.
+    /// The lifetime of a token, in seconds.
     const LIFE: u64 = 30 * 60;
     let server = Server::start(Database::postgres().await).await;
     let agent = server.agent("agent", &["agents:read"]).await;
@@ -238,7 +237,7 @@ async fn node_with_a_fast_clock_deletes_nothing_others_need() {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn concurrent_writes_of_nodes_form_one_chain() {
+async fn concurrent_writes_on_several_nodes_form_one_chain() {
     let server = Server::start(Database::postgres().await).await;
     let other = Client::new(start(open(&server.db, &server.clock, &[]).await).await).with_token(server.admin.token());
     let before = server.db.count("SELECT COUNT(*) FROM audit_log").await;
@@ -255,24 +254,24 @@ async fn concurrent_writes_of_nodes_form_one_chain() {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn concurrent_starts_create_one_administrator_and_one_signing_key() {
+async fn nodes_that_start_together_create_one_administrator_and_one_signing_key() {
     let db = Database::postgres().await;
     let clock = TestClock::new();
     let starts = (0..4).map(|_| async {
         let app = open(&db, &clock, &[]).await;
-        let created = app.bootstrap().await.unwrap().is_some();
-        (created, app.services().keyring.get().jwks().to_string())
+        let made = app.bootstrap().await.unwrap().is_some();
+        (made, app.services().keyring.get().jwks().to_string())
     });
     let started = futures_util::future::join_all(starts).await;
-    assert_eq!(started.iter().filter(|(created, _)| *created).count(), 1);
-    assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node must sign with the same key");
+    assert_eq!(started.iter().filter(|(made, _)| *made).count(), 1);
+    assert!(started.iter().all(|(_, jwks)| *jwks == started[0].1), "every node signs with the same key");
     assert_eq!(db.count("SELECT COUNT(*) FROM agents").await, 1);
 }
 
-/// A migration by a newer version changes tables for which older nodes have prepared statements.
+/// A newer version migrates tables for which nodes of an older version have prepared statements.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn node_keeps_serving_while_a_newer_one_migrates() {
+async fn a_node_keeps_serving_while_a_newer_version_migrates() {
     const AS_BEFORE_0008: &str = "ALTER TABLE api_key_uses DROP CONSTRAINT api_key_uses_pkey; \
         ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_pkey PRIMARY KEY (key_id, day); \
         ALTER TABLE api_key_uses ADD CONSTRAINT api_key_uses_key_id_fkey FOREIGN KEY (key_id) REFERENCES api_keys (id); \
@@ -280,13 +279,13 @@ async fn node_keeps_serving_while_a_newer_one_migrates() {
         ALTER TABLE capabilities ADD COLUMN of_a_newer_version TEXT";
     let server = Server::start(Database::postgres().await).await;
     let at_once = || join_all((0..32).map(|_| server.admin.get("/capabilities")));
-    for response in at_once().await {
-        response.expect(200);
+    for answer in at_once().await {
+        answer.expect(200);
     }
     server.db.execute(AS_BEFORE_0008).await;
     open(&server.db, &server.clock, &[]).await;
-    for response in at_once().await {
-        response.expect(200);
+    for answer in at_once().await {
+        answer.expect(200);
     }
     server.admin.post("/agents", json!({ "name": "later", "owner": "o" })).await.expect(201);
 }

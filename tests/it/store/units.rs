@@ -1,4 +1,4 @@
-//! Units of work that share a transaction (group commit).
+//! Several units of work share a transaction.
 
 use std::{
     ops::Range,
@@ -23,15 +23,15 @@ use crate::{
     support::{Database, TestClock, open},
 };
 
-both!(failed_unit_is_rolled_back_alone);
+both!(a_failed_unit_is_undone_alone);
 
-/// How a unit of work ends.
+/// When a unit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    Nowhere,
+    BeforeAny,
     AfterOne,
     AfterAll,
-    Kept,
+    Never,
 }
 
 fn agent(number: u128) -> Agent {
@@ -68,7 +68,7 @@ fn event(number: u128) -> Event {
 }
 
 async fn unit(tx: &mut Tx, numbers: Range<u128>, end: End, is_recorded: bool) -> Result<()> {
-    if end == End::Nowhere {
+    if end == End::BeforeAny {
         return Err(Error::Refused("before anything"));
     }
     for number in numbers {
@@ -80,18 +80,18 @@ async fn unit(tx: &mut Tx, numbers: Range<u128>, end: End, is_recorded: bool) ->
             return Err(Error::Refused("after one"));
         }
     }
-    if end == End::Kept { Ok(()) } else { Err(Error::Refused("after all")) }
+    if end == End::Never { Ok(()) } else { Err(Error::Refused("after all")) }
 }
 
-/// Counts the agents whose name contains this number.
+/// Counts the agents with this number in their name.
 async fn found(store: &Store, number: u128) -> usize {
     let filter = Filter { text: Some(format!("agent-{number}")), ..Filter::default() };
     let mut read = store.read().await.unwrap();
     agents::list(read.conn(), &filter, Sort::Name, None, Limit::of(10)).await.unwrap().items.len()
 }
 
-/// Concurrent units share transactions, wherever the failing units are among them and whatever they record.
-async fn failed_unit_is_rolled_back_alone(db: Database) {
+/// Concurrent units share transactions. Failed units are at any place in them, with and without audit records.
+async fn a_failed_unit_is_undone_alone(db: Database) {
     let app = open(&db, &TestClock::new(), &[]).await;
     let store: &Store = &app.services().store;
     let mut dice = Dice(11);
@@ -99,17 +99,17 @@ async fn failed_unit_is_rolled_back_alone(db: Database) {
     let mut recorded = db.count("SELECT COUNT(*) FROM audit_log").await;
     for round in 0..30 {
         let length = if round < 8 { 1 } else { 1 + dice.roll(12) };
-        // More agents than the text index takes at once, and more records than one statement holds.
+        // More agents than make the text index update, and more records than fit in a statement.
         let each = if round % 10 == 9 { 90 } else { 2 };
         let is_recorded = dice.roll(4) > 0;
-        let ends = [End::Nowhere, End::AfterOne, End::AfterAll, End::Kept, End::Kept, End::Kept];
+        let ends = [End::BeforeAny, End::AfterOne, End::AfterAll, End::Never, End::Never, End::Never];
         let ends: Vec<_> = (0..length).map(|_| *dice.pick(&ends)).collect();
         let mut work: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
         for end in &ends {
             let (numbers, end) = (next..next + each, *end);
             next += each;
-            if end == End::Kept { &mut kept } else { &mut refused }.extend(numbers.clone());
-            if end == End::Kept && is_recorded {
+            if end == End::Never { &mut kept } else { &mut refused }.extend(numbers.clone());
+            if end == End::Never && is_recorded {
                 recorded += i64::try_from(each).unwrap();
             }
             work.push(Box::pin(store.write(move |tx| Box::pin(unit(tx, numbers, end, is_recorded)))));
@@ -119,12 +119,12 @@ async fn failed_unit_is_rolled_back_alone(db: Database) {
             work.insert(place, Box::pin(store.record(event(next + 1_000_000), None)));
             recorded += 1;
         }
-        let mut responses = join_all(work).await;
+        let mut answers = join_all(work).await;
         if let Some(place) = alone {
-            responses.remove(place).unwrap();
+            answers.remove(place).unwrap();
         }
-        for (end, response) in ends.iter().zip(responses) {
-            assert_eq!(response.is_ok(), *end == End::Kept, "{ends:?}: {response:?}");
+        for (end, answer) in ends.iter().zip(answers) {
+            assert_eq!(answer.is_ok(), *end == End::Never, "{ends:?}: {answer:?}");
         }
         let there = db.count("SELECT COUNT(*) FROM agents WHERE owner = 'tests'").await;
         assert_eq!(usize::try_from(there).unwrap(), kept.len(), "{ends:?}");
@@ -144,10 +144,10 @@ async fn failed_unit_is_rolled_back_alone(db: Database) {
     assert!(verify(store.db()).await.unwrap().broken.is_none());
 }
 
-/// Between two transactions, other nodes write. Waiting for them again after each failed unit would take long.
+/// Other nodes write between two transactions. A batch that waited for them after each failed unit would take long.
 #[tokio::test]
 #[cfg_attr(not(feature = "postgres-tests"), ignore = "needs PostgreSQL: `tests/run` provides one")]
-async fn failed_units_release_the_end_of_the_chain_once() {
+async fn failed_units_release_the_end_of_the_chain_once_per_batch() {
     let db = Database::postgres().await;
     let app = open(&db, &TestClock::new(), &[]).await;
     let store = &app.services().store;

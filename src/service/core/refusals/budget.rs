@@ -1,97 +1,97 @@
-//! Which refusals of a window are recorded one by one.
+//! Decides which refusals of a window get a record of their own.
 //!
-//! The total bound has four parts. One is common: first come, first served. One is reserved for agents, one for people and their
-//! accounts, and one for quiet networks. Once the common part is used up, each principal or network may draw on its reserve until
-//! it has [`FEW`] records. To keep a flood from many networks from using up the reserve for quiet ones, every wider network around an
-//! address has a bound too: half the bound of the next wider one.
+//! The total has four shares. One is common: first come, first served. One is reserved for agents, one for people and
+//! their accounts, and one for quiet networks. Once the common share is used up, each principal or network may use its
+//! reserve until it has [`FEW`] records. So that a flood from many networks cannot use up the reserve for quiet ones,
+//! every wider network around an address has a limit too: half the limit of the next wider one.
 
 use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::Known;
+use super::KnownPrincipal;
 use crate::domain::{
     audit::RefusalBounds,
-    credential::network::{around, network},
+    credential::network::{network, network_of},
 };
 
-/// Records that a principal or a network may have before it counts as noisy.
+/// Records that a principal or a network may have before it is noisy.
 const FEW: u32 = 10;
-/// Widths of the networks around an address that are bounded, the widest first: those in which registries, providers and sites
-/// are given addresses.
+/// Prefix lengths of the limited networks around an address, the widest first: the sizes in which registries, providers
+/// and sites get addresses.
 const IPV4_WIDTHS: &[u8] = &[0, 8, 16, 24, 32];
 const IPV6_WIDTHS: &[u8] = &[0, 16, 32, 40, 48, 64];
 
-/// What records are counted against.
+/// A count of records with a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Account {
-    Known(Known),
+enum Counter {
+    Known(KnownPrincipal),
     Network(IpNet),
-    /// What this network drew from the part for quiet networks.
+    /// The records of this network from the share for quiet networks.
     Quiet(IpNet),
     Common,
     Agents,
     People,
 }
 
-type Bound = (Account, u32);
+type Limit = (Counter, u32);
 
-/// The records of a window. It holds no more than was recorded, so it is bounded as the records are.
+/// The records of a window. Its size is limited because the number of records is.
 #[derive(Default)]
-pub(super) struct Budget(HashMap<Account, u32>);
+pub(super) struct Budget(HashMap<Counter, u32>);
 
 impl Budget {
-    /// Counts a record and returns true, if one of the parts has room for it.
-    pub(super) fn admit(&mut self, known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> bool {
-        ways(known, ip, bounds).iter().any(|way| self.take(way))
+    /// Counts a record and returns true if one of the shares has room for it.
+    pub(super) fn admit(&mut self, known: Option<KnownPrincipal>, ip: Option<IpAddr>, bounds: RefusalBounds) -> bool {
+        shares(known, ip, bounds).iter().any(|limits| self.take(limits))
     }
 
-    fn take(&mut self, way: &[Bound]) -> bool {
-        let has_room = way.iter().all(|(account, most)| self.0.get(account).is_none_or(|taken| taken < most));
+    fn take(&mut self, limits: &[Limit]) -> bool {
+        let has_room = limits.iter().all(|(counter, max)| self.0.get(counter).is_none_or(|count| count < max));
         if has_room {
-            for (account, _) in way {
-                *self.0.entry(*account).or_default() += 1;
+            for (counter, _) in limits {
+                *self.0.entry(*counter).or_default() += 1;
             }
         }
         has_room
     }
 
     pub(super) fn absorb(&mut self, other: Self) {
-        for (account, taken) in other.0 {
-            *self.0.entry(account).or_default() += taken;
+        for (counter, count) in other.0 {
+            *self.0.entry(counter).or_default() += count;
         }
     }
 }
 
-/// The bounds that a record must keep, for each part that it may be counted against.
-fn ways(known: Option<Known>, ip: Option<IpAddr>, bounds: RefusalBounds) -> Vec<Vec<Bound>> {
+/// Returns the shares that a record may use, each with all limits that the record must keep there.
+fn shares(known: Option<KnownPrincipal>, ip: Option<IpAddr>, bounds: RefusalBounds) -> Vec<Vec<Limit>> {
     let quarter = bounds.total / 4;
     let own = match (known, ip) {
-        (Some(known), _) => Some(Account::Known(known)),
-        (None, Some(ip)) => Some(Account::Network(network(ip).into())),
+        (Some(known), _) => Some(Counter::Known(known)),
+        (None, Some(ip)) => Some(Counter::Network(network(ip).into())),
         (None, None) => None,
     };
-    let own_up_to = |most: u32| own.map(|own| (own, most.min(bounds.each))).into_iter();
-    let mut ways = vec![own_up_to(u32::MAX).chain([(Account::Common, bounds.total - 3 * quarter)]).collect()];
+    let own_up_to = |max: u32| own.map(|own| (own, max.min(bounds.each))).into_iter();
+    let mut shares = vec![own_up_to(u32::MAX).chain([(Counter::Common, bounds.total - 3 * quarter)]).collect()];
     if let Some(known) = known {
         let reserve = match known {
-            Known::Agent(_) => Account::Agents,
-            Known::Person(_) | Known::Account(_) => Account::People,
+            KnownPrincipal::Agent(_) => Counter::Agents,
+            KnownPrincipal::Person(_) | KnownPrincipal::Account(_) => Counter::People,
         };
-        ways.push(own_up_to(FEW).chain([(reserve, quarter)]).collect());
+        shares.push(own_up_to(FEW).chain([(reserve, quarter)]).collect());
     }
     if let Some(ip) = ip {
-        ways.push(own_up_to(FEW).chain(quiet(ip, quarter)).collect());
+        shares.push(own_up_to(FEW).chain(quiet(ip, quarter)).collect());
     }
-    ways
+    shares
 }
 
-/// IPv4 and IPv6 each get half of the part for quiet networks.
-fn quiet(ip: IpAddr, share: u32) -> impl Iterator<Item = Bound> {
+/// IPv4 and IPv6 each get half of the share for quiet networks.
+fn quiet(ip: IpAddr, share: u32) -> impl Iterator<Item = Limit> {
     let ip = ip.to_canonical();
     let widths = if ip.is_ipv4() { IPV4_WIDTHS } else { IPV6_WIDTHS };
-    widths.iter().scan(share, move |most, width| {
-        *most = (*most / 2).max(1);
-        Some((Account::Quiet(around(ip, *width)), *most))
+    widths.iter().scan(share, move |max, width| {
+        *max = (*max / 2).max(1);
+        Some((Counter::Quiet(network_of(ip, *width)), *max))
     })
 }

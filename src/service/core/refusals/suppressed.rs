@@ -1,97 +1,98 @@
-//! Counts of the refusals that are not recorded one by one.
+//! Counts the refusals that do not get a record of their own.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::Known;
-use crate::domain::credential::network::around;
+use super::KnownPrincipal;
+use crate::domain::credential::network::network_of;
 
-/// Most principals, and networks of each family, that are counted apart.
-const MOST: usize = 4_096;
-/// Most principals, and most networks, that a summary names.
-const NAMED: usize = 10;
-/// How much wider the next wider network is, in bits.
+/// Maximum number of principals, and of networks of each family, with a count of their own.
+const COUNTERS_MAX: usize = 4_096;
+/// Maximum number of principals, and of networks, that a summary names.
+const NAMED_MAX: usize = 10;
+/// Bits by which the prefix of the next wider network is shorter.
 const STEP: u8 = 8;
 
-/// What a summary names.
+/// A source of refusals that a summary names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    Known(Known),
-    /// A host, in the form in which limits see it.
-    One(IpAddr),
+    Known(KnownPrincipal),
+    /// A host: an IPv4 address, or the first address of an IPv6 `/64`.
+    Host(IpAddr),
     Network(IpNet),
 }
 
-/// Refusals of a window by principal, and by network where the principal is not known.
+/// Counts by principal, or by network if the principal is not known.
 pub(super) struct Suppressed {
-    known: HashMap<Known, u64>,
+    known: HashMap<KnownPrincipal, u64>,
     ipv4: Networks,
     ipv6: Networks,
-    /// Refusals for which neither a principal nor a network is counted.
-    unplaced: u64,
+    /// Refusals without a principal or network of their own.
+    other: u64,
 }
 
 impl Default for Suppressed {
     fn default() -> Self {
-        Self { known: HashMap::new(), ipv4: Networks::of_hosts(32, 16), ipv6: Networks::of_hosts(64, 32), unplaced: 0 }
+        Self { known: HashMap::new(), ipv4: Networks::of_hosts(32, 16), ipv6: Networks::of_hosts(64, 32), other: 0 }
     }
 }
 
 impl Suppressed {
-    pub(super) fn add(&mut self, known: Option<Known>, ip: Option<IpAddr>) {
-        if let Some(known) = known.filter(|known| self.known.len() < MOST || self.known.contains_key(known)) {
+    pub(super) fn add(&mut self, known: Option<KnownPrincipal>, ip: Option<IpAddr>) {
+        if let Some(known) = known.filter(|known| self.known.len() < COUNTERS_MAX || self.known.contains_key(known)) {
             *self.known.entry(known).or_default() += 1;
             return;
         }
         match ip.map(|ip| ip.to_canonical()) {
             Some(ip @ IpAddr::V4(_)) => self.ipv4.add(ip, 1),
             Some(ip @ IpAddr::V6(_)) => self.ipv6.add(ip, 1),
-            None => self.unplaced += 1,
+            None => self.other += 1,
         }
     }
 
     pub(super) fn absorb(&mut self, other: Self) {
         for (known, count) in other.known {
-            if self.known.len() < MOST || self.known.contains_key(&known) {
+            if self.known.len() < COUNTERS_MAX || self.known.contains_key(&known) {
                 *self.known.entry(known).or_default() += count;
             } else {
-                self.unplaced += count;
+                self.other += count;
             }
         }
         self.ipv4.absorb(other.ipv4);
         self.ipv6.absorb(other.ipv6);
-        self.unplaced += other.unplaced;
+        self.other += other.other;
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.known.values().sum::<u64>() + self.ipv4.total() + self.ipv6.total() + self.unplaced
+        self.known.values().sum::<u64>() + self.ipv4.total() + self.ipv6.total() + self.other
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.total() == 0
     }
 
-    /// The principals and the networks that were counted most, and how many refusals the others had.
-    pub(super) fn most(&self) -> (Vec<(Source, u64)>, u64) {
+    /// Returns the principals and networks with the most refusals, and the number of all other refusals.
+    pub(super) fn summary(&self) -> (Vec<(Source, u64)>, u64) {
         let known = self.known.iter().map(|(known, count)| (Source::Known(*known), *count)).collect();
-        let mut networks = self.ipv4.telling().sources();
-        networks.extend(self.ipv6.telling().sources());
+        let mut networks = self.ipv4.grouped().sources();
+        networks.extend(self.ipv6.grouped().sources());
         let mut named = largest(known);
         named.extend(largest(networks));
-        let told: u64 = named.iter().map(|(_, count)| count).sum();
-        (named, self.total() - told)
+        let sum: u64 = named.iter().map(|(_, count)| count).sum();
+        (named, self.total() - sum)
     }
 }
 
-/// Counts of networks of one width.
+/// Counts of networks with the same prefix length.
 #[derive(Clone)]
 struct Networks {
     counts: HashMap<IpNet, u64>,
+    /// The prefix length.
     width: u8,
-    /// The width of a host.
+    /// The prefix length of a single host.
     host: u8,
-    /// The widest network that a summary names by choice.
+    /// The shortest prefix that [`Networks::grouped`] chooses.
     widest: u8,
 }
 
@@ -100,12 +101,12 @@ impl Networks {
         Self { counts: HashMap::new(), width: host, host, widest }
     }
 
-    /// Counts wider networks once there are too many.
+    /// Adds to the count of a network. Switches to wider networks once there are too many.
     fn add(&mut self, ip: IpAddr, count: u64) {
-        let mut network = around(ip, self.width);
-        while self.counts.len() >= MOST && !self.counts.contains_key(&network) {
+        let mut network = network_of(ip, self.width);
+        while self.counts.len() >= COUNTERS_MAX && !self.counts.contains_key(&network) {
             *self = self.widened();
-            network = around(ip, self.width);
+            network = network_of(ip, self.width);
         }
         *self.counts.entry(network).or_default() += count;
     }
@@ -122,7 +123,7 @@ impl Networks {
     fn widened(&self) -> Self {
         let mut widened = Self { counts: HashMap::new(), width: self.width.saturating_sub(STEP), ..*self };
         for (network, count) in &self.counts {
-            *widened.counts.entry(around(network.addr(), widened.width)).or_default() += count;
+            *widened.counts.entry(network_of(network.addr(), widened.width)).or_default() += count;
         }
         widened
     }
@@ -131,9 +132,9 @@ impl Networks {
         self.counts.values().sum()
     }
 
-    /// The same counts, grouped by the narrowest networks for which the ones that a summary names have half of all; unchanged if
-    /// there are none.
-    fn telling(&self) -> Self {
+    /// Groups the counts by the narrowest networks of which the largest ones have at least half of all refusals.
+    /// Returns them unchanged if no width achieves this.
+    fn grouped(&self) -> Self {
         let mut candidate = self.clone();
         loop {
             let named: u64 = largest(candidate.sources()).iter().map(|(_, count)| count).sum();
@@ -149,7 +150,7 @@ impl Networks {
 
     fn sources(&self) -> Vec<(Source, u64)> {
         let source = |network: &IpNet| match network {
-            network if self.width == self.host => Source::One(network.addr()),
+            network if self.width == self.host => Source::Host(network.addr()),
             network => Source::Network(*network),
         };
         self.counts.iter().map(|(network, count)| (source(network), *count)).collect()
@@ -158,6 +159,6 @@ impl Networks {
 
 fn largest(mut sources: Vec<(Source, u64)>) -> Vec<(Source, u64)> {
     sources.sort_by_key(|(_, count)| Reverse(*count));
-    sources.truncate(NAMED);
+    sources.truncate(NAMED_MAX);
     sources
 }

@@ -11,19 +11,19 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn agent(n: u128) -> Known {
-    Known::Agent(AgentId(Uuid::from_u128(n)))
+fn agent(n: u128) -> KnownPrincipal {
+    KnownPrincipal::Agent(AgentId(Uuid::from_u128(n)))
 }
 
-fn person(n: u128) -> Known {
-    Known::Person(AdministratorId(Uuid::from_u128(n)))
+fn person(n: u128) -> KnownPrincipal {
+    KnownPrincipal::Person(AdministratorId(Uuid::from_u128(n)))
 }
 
-fn account(n: u128) -> Known {
-    Known::Account(AdministratorId(Uuid::from_u128(n)))
+fn account(n: u128) -> KnownPrincipal {
+    KnownPrincipal::Account(AdministratorId(Uuid::from_u128(n)))
 }
 
-/// The first address of the `n`th network of this width in `2001:db8::/32`, or wherever else `within` is.
+/// Returns the first address of the `n`th network of this width that starts at `within`.
 fn nth(within: &str, width: u32, n: u32) -> IpAddr {
     let within: Ipv6Addr = within.parse().unwrap();
     Ipv6Addr::from_bits(within.to_bits() | (u128::from(n) << (128 - width))).into()
@@ -33,17 +33,17 @@ fn v4(n: u32) -> IpAddr {
     IpAddr::V4((u32::from_be_bytes([100, 0, 0, 0]) + n).into())
 }
 
-fn admit(refusals: &Refusals, known: impl Into<Option<Known>>, ip: IpAddr, now: Timestamp) -> bool {
+fn admit(refusals: &Refusals, known: impl Into<Option<KnownPrincipal>>, ip: IpAddr, now: Timestamp) -> bool {
     refusals.admit(known.into(), Some(ip), now, BOUNDS)
 }
 
-/// Refusals of nobody known, one after another; gives how many are to be recorded.
+/// Adds refusals of unknown principals. Returns how many of them get a record.
 fn flood(refusals: &Refusals, addresses: impl Iterator<Item = IpAddr>) -> u32 {
     addresses.map(|ip| u32::from(admit(refusals, None, ip, START))).sum()
 }
 
 #[test]
-fn a_flood_from_many_networks_leaves_room_for_the_others() {
+fn a_flood_from_many_networks_leaves_room_for_others() {
     type Flood = (&'static str, fn(u32) -> IpAddr);
     let floods: [Flood; 6] = [
         ("one site", |n| nth("2001:db8::", 64, n)),
@@ -78,7 +78,7 @@ fn a_flood_from_sites_leaves_room_for_their_neighbours() {
 }
 
 #[test]
-fn the_bound_holds_whoever_is_refused() {
+fn the_total_is_limited_whoever_is_refused() {
     let refusals = Refusals::default();
     let mut recorded = 0;
     for n in 0..3_000_u32 {
@@ -91,13 +91,13 @@ fn the_bound_holds_whoever_is_refused() {
     assert!(recorded <= BOUNDS.total, "{recorded}");
     assert_eq!(refusals.suppressed(), u64::from(3_000 * 8 - recorded));
     let window = refusals.end(START, true).unwrap();
-    let (named, others) = window.window.as_ref().unwrap().suppressed.most();
+    let (named, others) = window.window.as_ref().unwrap().suppressed.summary();
     assert_eq!(named.len(), 20);
     assert_eq!(named.iter().map(|(_, count)| count).sum::<u64>() + others, u64::from(3_000 * 8 - recorded));
 }
 
 #[test]
-fn each_principal_and_network_has_a_bound() {
+fn each_principal_and_network_has_a_limit() {
     let refusals = Refusals::default();
     for known in [Some(agent(1)), Some(account(1)), None] {
         let recorded = (0..1_000).filter(|n| {
@@ -109,7 +109,7 @@ fn each_principal_and_network_has_a_bound() {
 }
 
 #[test]
-fn a_guesser_leaves_room_for_what_the_guessed_person_does() {
+fn guessing_a_password_leaves_room_for_the_owner_of_the_account() {
     let refusals = Refusals::default();
     flood(&refusals, (0..1_000).map(v4));
     for n in 0..1_000 {
@@ -122,13 +122,13 @@ fn a_guesser_leaves_room_for_what_the_guessed_person_does() {
 fn a_new_minute_has_a_new_budget() {
     let later = START.plus(WINDOW);
     let refusals = Refusals::default();
-    // Nothing was suppressed: nothing needs to be recorded before the next window begins.
+    // Nothing was suppressed, so the next window can begin without a summary.
     assert_eq!((0..60).filter(|_| admit(&refusals, None, v4(0), START)).count(), 60);
     assert!(admit(&refusals, None, v4(0), later));
     // The clock was set back.
     assert_eq!((0..61).filter(|_| admit(&refusals, None, v4(0), START)).count(), 60);
     assert!(refusals.end(START, false).is_none());
-    // A window goes on until its counts are recorded.
+    // A window continues until its counts are recorded.
     assert!(!admit(&refusals, None, v4(0), later));
     drop(refusals.end(later, false).unwrap());
     assert_eq!(refusals.suppressed(), 2);
@@ -139,31 +139,32 @@ fn a_new_minute_has_a_new_budget() {
 }
 
 #[test]
-fn a_summary_names_the_networks_that_were_counted_most() {
-    let most = |addresses: &mut dyn Iterator<Item = IpAddr>| {
+fn a_summary_names_the_networks_with_the_most_refusals() {
+    let summary = |addresses: &mut dyn Iterator<Item = IpAddr>| {
         let mut suppressed = Suppressed::default();
         addresses.for_each(|ip| suppressed.add(None, Some(ip)));
-        suppressed.most()
+        suppressed.summary()
     };
     let network = |text: &str| Source::Network(text.parse().unwrap());
-    // Few are named each by itself.
-    let (named, others) = most(&mut [ip("203.0.113.1"), ip("203.0.113.1"), ip("2001:db8::1")].into_iter());
-    let hosts = [(Source::One("203.0.113.1".parse().unwrap()), 2), (Source::One("2001:db8::".parse().unwrap()), 1)];
+    // A few hosts are named individually.
+    let (named, others) = summary(&mut [ip("203.0.113.1"), ip("203.0.113.1"), ip("2001:db8::1")].into_iter());
+    let hosts = [(Source::Host("203.0.113.1".parse().unwrap()), 2), (Source::Host("2001:db8::".parse().unwrap()), 1)];
     assert_eq!((named.as_slice(), others), (hosts.as_slice(), 0));
-    // Of many, the network around them.
+    // Of many hosts, the network around them is named.
     for (n, expected) in [(200, "2001:db8::/56"), (11_200, "2001:db8::/48")] {
-        let (named, others) = most(&mut (0..n).map(|n| nth("2001:db8::", 64, n)));
+        let (named, others) = summary(&mut (0..n).map(|n| nth("2001:db8::", 64, n)));
         assert_eq!((named.as_slice(), others), ([(network(expected), u64::from(n))].as_slice(), 0));
     }
-    assert_eq!(most(&mut (0..200).map(v4)).0, [(network("100.0.0.0/24"), 200)]);
-    // Those that have nothing in common are named as they are.
-    let (named, others) = most(&mut (0..200).map(|n| v4(n << 16)));
-    assert!(named.iter().all(|(source, count)| matches!(source, Source::One(_)) && *count == 1), "{named:?}");
+    assert_eq!(summary(&mut (0..200).map(v4)).0, [(network("100.0.0.0/24"), 200)]);
+    // Hosts without a common network are named individually.
+    let (named, others) = summary(&mut (0..200).map(|n| v4(n << 16)));
+    assert!(named.iter().all(|(source, count)| matches!(source, Source::Host(_)) && *count == 1), "{named:?}");
     assert_eq!((named.len(), others), (10, 190));
-    // One that stands out does so in a flood that is far too large to count each network, and of the other family.
+    // A host with many refusals is named in a flood that is too large to count each network, and of another address
+    // family.
     let loud = ip("203.0.113.1");
     let flood = (0..200_000).flat_map(|n| [nth("2001:db8::", 64, n), nth("2001:db9::", 48, n), loud]);
-    let (named, others) = most(&mut flood.into_iter());
-    assert!(named.contains(&(Source::One(loud), 200_000)), "{named:?}");
+    let (named, others) = summary(&mut flood.into_iter());
+    assert!(named.contains(&(Source::Host(loud), 200_000)), "{named:?}");
     assert_eq!(named.iter().map(|(_, count)| count).sum::<u64>() + others, 600_000);
 }

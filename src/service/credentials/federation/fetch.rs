@@ -1,5 +1,5 @@
-//! Reads small JSON documents from elsewhere, without letting whoever names the address reach into this machine or its network, or
-//! hold the service up.
+//! Fetches small JSON documents from other hosts. Whoever chooses the URL cannot reach this machine or its network, and
+//! cannot block the service.
 
 use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,40 +15,40 @@ use crate::domain::{
     text::json::{self},
 };
 
-/// Longest time that a document may take.
+/// Maximum time of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time that a connection may take.
+/// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest document, in bytes.
+/// Maximum size of a document, in bytes.
 const SIZE_MAX: usize = 256 * 1_024;
 
-/// Why there is no document. For the log.
+/// Why a document cannot be fetched. For the log.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The address is not one that may be asked.
-    #[error("the address is not https, or not that of a host of the public internet")]
+    /// The URL is not https, or its host has no public address.
+    #[error("the URL is not https, or its host has no public IP address")]
     Address,
-    /// Nobody answers in time.
-    #[error("there is no answer")]
+    /// The request failed or timed out.
+    #[error("the request failed")]
     Connection(#[from] reqwest::Error),
-    /// The answer is none.
-    #[error("the answer has the status {0}")]
+    /// The status is not 200.
+    #[error("the response has the status {0}")]
     Status(u16),
-    /// The answer has no end.
-    #[error("the answer is larger than 256 KiB")]
+    /// The response is too large.
+    #[error("the response is larger than 256 KiB")]
     Size,
-    /// The answer is something else.
-    #[error("the answer is no such document")]
+    /// The response is not the expected document.
+    #[error("the response is not the expected document")]
     Content,
 }
 
-/// Reads a JSON document over https. Where private addresses are allowed, over http as well, and from anywhere.
+/// Fetches a JSON document over https. With `allow_private`, http and private addresses are allowed too.
 ///
 /// # Errors
 /// [`FetchError`].
 pub async fn json(url: &str, allow_private: bool) -> Result<Value, FetchError> {
     let url = Url::parse(url).map_err(|_| FetchError::Address)?;
-    // Names are checked when they are resolved; what is no name is not resolved.
+    // Host names are checked when they are resolved. IP addresses are not resolved, so they are checked here.
     let literal = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
     if !allow_private && (url.scheme() != "https" || literal.is_some_and(|ip| !is_public(ip))) {
         return Err(FetchError::Address);
@@ -75,8 +75,8 @@ pub async fn json(url: &str, allow_private: bool) -> Result<Value, FetchError> {
     json::read(&body).map_err(|_| FetchError::Content)
 }
 
-/// Resolves names to those of their addresses that may be asked. What it gives is what is connected to, so that a name which
-/// changes its address meanwhile gains nothing.
+/// Resolves host names to their allowed addresses. The client connects to exactly these, so DNS rebinding has no
+/// effect.
 struct Resolver {
     allow_private: bool,
 }

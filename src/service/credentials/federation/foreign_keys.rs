@@ -1,5 +1,5 @@
-//! The public keys of foreign issuers, as they publish them: kept for a while, asked for again when a token names another, and never
-//! so often that somebody's forgeries become somebody else's load.
+//! The public keys that foreign issuers publish. They are cached for a while and fetched again when a token has an
+//! unknown `kid`, but not so often that forged tokens put load on an issuer.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,18 +14,18 @@ use crate::{
     service::Services,
 };
 
-/// How long keys are good without being asked for again.
+/// How long keys are used before they are fetched again.
 const FRESH: Duration = Duration::from_mins(10);
-/// How long they serve while the issuer does not answer.
+/// How long keys are used while the issuer cannot be reached.
 const STALE: Duration = Duration::from_hours(24);
-/// How often an issuer is asked at most.
+/// Minimum time between two requests to an issuer.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Most issuers remembered.
+/// Maximum number of cached issuers.
 const CAPACITY: usize = 1_000;
-/// Most keys of one issuer that are looked at.
+/// Maximum number of keys per issuer.
 const KEYS_MAX: usize = 100;
 
-/// What foreign issuers published. All clones are one.
+/// The cached keys of foreign issuers. All clones share the cache.
 #[derive(Clone)]
 pub struct ForeignKeys(Arc<Cache<String, Arc<Mutex<Published>>>>);
 
@@ -34,22 +34,22 @@ struct Published {
     keys: Arc<[AssertionKey]>,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
-    /// Why the last attempt failed, if it did: for the record.
+    /// Why the last attempt failed, if it did: the reason for the audit record.
     failure: Option<&'static str>,
 }
 
 /// Why the keys of an issuer cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("the discovery document cannot be read")]
+    #[error("cannot fetch the discovery document")]
     Document(#[source] FetchError),
-    #[error("the discovery document names another issuer")]
+    #[error("the discovery document is for another issuer")]
     Issuer,
-    #[error("the keys cannot be read")]
+    #[error("cannot fetch the keys")]
     Keys(#[source] FetchError),
 }
 
-/// The reason for the audit record if the keys cannot be read, or none of them is of a supported kind.
+/// The reason for the audit record if the keys cannot be fetched, or none of them is of a supported type.
 const KEYS_UNREADABLE: &str = "federation_keys_unreadable";
 
 impl Failure {
@@ -70,11 +70,12 @@ impl Default for ForeignKeys {
 }
 
 impl Services {
-    /// The keys with which an issuer may have signed a token. The token may name one of them.
+    /// Returns the keys with which an issuer may have signed a token: those with the token's `kid`, or all if it has
+    /// none.
     ///
     /// # Errors
-    /// The reason for the record when the keys are not known: none can be read, or the named one may be newer than those that
-    /// were read last.
+    /// The reason for the audit record if the keys are not known: none can be fetched, or the `kid` may be newer than
+    /// the keys that were fetched last.
     pub(in crate::service) async fn foreign_keys_of(
         &self,
         trust: &Trust,
@@ -83,29 +84,29 @@ impl Services {
         let now = self.env.now();
         let source = format!("{} {}", trust.jwks_uri.as_deref().unwrap_or_default(), trust.issuer);
         let Ok(published) = self.foreign_keys.0.get_or_insert_with(&source, || Ok::<_, Infallible>(Arc::default()));
-        // Whoever comes while the issuer is being asked waits for its answer.
+        // Concurrent requests wait for the keys together.
         let mut published = published.lock_owned().await;
         let since = |at: Timestamp, period: Duration| at.plus(period) <= now;
         let is_known = kid.is_none_or(|kid| published.keys.iter().any(|key| key.kid() == kid));
         let is_fresh = published.fetched_at.is_some_and(|at| !since(at, FRESH));
         if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
-            // A task of its own: whoever caused it may hang up, and the next attempt is far off.
-            let asking = ask(published, trust.clone(), self.settings.federation_allow_private, now);
-            published = tokio::spawn(asking).await.map_err(|_| KEYS_UNREADABLE)?;
+            // Runs in a task of its own, because the client may disconnect and the next attempt must wait for `PAUSE`.
+            let fetching = refresh(published, trust.clone(), self.settings.federation_allow_private, now);
+            published = tokio::spawn(fetching).await.map_err(|_| KEYS_UNREADABLE)?;
         }
         let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE)) && !published.keys.is_empty();
-        let fits = |key: &&AssertionKey| kid.is_none_or(|kid| key.kid() == kid);
-        let fitting: Vec<_> = published.keys.iter().filter(fits).cloned().collect();
+        let matches = |key: &&AssertionKey| kid.is_none_or(|kid| key.kid() == kid);
+        let matching: Vec<_> = published.keys.iter().filter(matches).cloned().collect();
         let is_latest = published.fetched_at == published.tried_at;
-        if is_usable && (is_latest || !fitting.is_empty()) {
-            return Ok(fitting);
+        if is_usable && (is_latest || !matching.is_empty()) {
+            return Ok(matching);
         }
         Err(published.failure.unwrap_or(KEYS_UNREADABLE))
     }
 }
 
-/// Asks an issuer for its keys.
-async fn ask(
+/// Fetches the keys of an issuer again.
+async fn refresh(
     mut published: OwnedMutexGuard<Published>,
     trust: Trust,
     allow_private: bool,
@@ -123,7 +124,7 @@ async fn ask(
             tracing::warn!(
                 issuer = trust.issuer,
                 error = &error as &dyn std::error::Error,
-                "cannot read an issuer's keys"
+                "cannot fetch the keys of a foreign issuer"
             );
         }
     }
@@ -133,16 +134,16 @@ async fn ask(
 async fn fetch_keys(trust: &Trust, allow_private: bool) -> Result<Vec<AssertionKey>, Failure> {
     let uri = match &trust.jwks_uri {
         Some(uri) => uri.clone(),
-        None => discovered(&trust.issuer, allow_private).await?,
+        None => discover(&trust.issuer, allow_private).await?,
     };
     let document = fetch::json(&uri, allow_private).await.map_err(Failure::Keys)?;
     let keys = document.get("keys").and_then(Value::as_array).ok_or(Failure::Keys(FetchError::Content))?;
-    // Keys of kinds that are not used here may be among them.
+    // Skips keys of types that are not supported.
     Ok(keys.iter().take(KEYS_MAX).filter_map(|key| AssertionKey::from_jwk(key).ok()).collect())
 }
 
-/// Where an issuer's discovery document says that its keys are (`OpenID` Connect Discovery 1.0 §4).
-async fn discovered(issuer: &str, allow_private: bool) -> Result<String, Failure> {
+/// Returns the `jwks_uri` from an issuer's discovery document (`OpenID` Connect Discovery 1.0 §4).
+async fn discover(issuer: &str, allow_private: bool) -> Result<String, Failure> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let document = fetch::json(&url, allow_private).await.map_err(Failure::Document)?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);

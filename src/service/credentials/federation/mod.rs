@@ -1,5 +1,5 @@
-//! Workload federation (RFC 7523 §2.1): an agent proves itself with a token of an issuer that is trusted to vouch for it, such as the
-//! cluster or the pipeline that it runs in, and needs no secret at all.
+//! Workload federation (RFC 7523 §2.1). An agent authenticates with a token of a trusted foreign issuer, such as the
+//! cluster or the pipeline that it runs in, and needs no secret of its own.
 
 pub mod fetch;
 pub mod foreign_keys;
@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
-use super::ways_in::keep_a_way_in;
 use crate::{
     crypto::assertion::{ForeignToken, seconds_of},
     domain::{
@@ -20,41 +19,44 @@ use crate::{
         token::{CLOCK_SKEW, Credential, TokenRefusal},
     },
     service::{
-        Services, agents,
+        Services,
         core::{
             act::Act,
+            agent::{self, check_status},
             caller::{Caller, Origin},
+            last_administrator::require_other_credential,
             policy::Action,
             power,
-            refusals::{By, Known},
+            refusals::{KnownPrincipal, Refused},
         },
-        tokens::{check_status, clients::Client},
+        tokens::clients::Client,
     },
     store::{capabilities, credentials::federated_identities},
 };
 
-/// Longest time that a foreign token may still be valid.
+/// Maximum time until a foreign token expires.
 const LIFE_MAX: Duration = Duration::from_hours(24);
-/// Most identities that are looked at for a token that does not come with its agent's identifier. Anybody can have them looked at.
-const LOOKED_AT: i64 = 1_000;
-/// Most places that are asked for keys because of one token.
-const PLACES: usize = 8;
+/// Maximum number of identities that are compared with a token without a `client_id`, because anybody can send such
+/// tokens.
+const CANDIDATES_MAX: i64 = 1_000;
+/// Maximum number of key sets that are fetched for one token.
+const KEY_SETS_MAX: usize = 8;
 
-/// Trusts an issuer to vouch for an agent.
+/// Adds a federated identity: trusts an issuer to vouch for an agent.
 ///
 /// # Errors
-/// [`Error::Denied`] when the agent holds authority that the caller lacks, or another agent does whose identity this one would
-/// overlap; [`Error::NotFound`]; [`Error::Invalid`] for an issuer whose keys cannot be asked for; [`Error::Conflict`] beyond
-/// [`FederatedIdentity::MAX_PER_AGENT`].
+/// [`Error::Denied`] if the agent holds a capability that the caller lacks, or if the identity overlaps one of such an
+/// agent; [`Error::NotFound`]; [`Error::Invalid`] for an issuer whose keys cannot be fetched; [`Error::Conflict`]
+/// beyond [`FederatedIdentity::MAX_PER_AGENT`].
 pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Trust) -> Result<FederatedIdentity> {
     let allow_private = services.settings.federation_allow_private;
-    let (field, asked) = match &trust.jwks_uri {
+    let (field, url) = match &trust.jwks_uri {
         Some(uri) => ("jwks_uri", uri),
         None => ("issuer", &trust.issuer),
     };
-    if !is_fetchable(asked) || !(allow_private || asked.starts_with("https://")) {
-        let told = "Input should be an https URL; an issuer that is none needs a jwks_uri";
-        return Err(Error::field(&["body", field], Invalid::new("url", told)));
+    if !is_fetchable(url) || !(allow_private || url.starts_with("https://")) {
+        let message = "Input should be an https URL. An issuer that is not an https URL needs a jwks_uri";
+        return Err(Error::field(&["body", field], Invalid::new("url", message)));
     }
     let id = FederatedIdentityId(services.env.uuid());
     services
@@ -69,8 +71,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
                 }
                 require_no_overlap(act, agent, &trust).await?;
                 let identity = FederatedIdentity { id, agent, trust, created_at: act.now };
-                federated_identities::insert(act.conn(), &identity).await?;
-                act.tx.changed(agent);
+                federated_identities::insert(act.tx, &identity).await?;
                 record(act, AuditAction::FederatedIdentityAdded, &identity);
                 Ok(identity)
             })
@@ -78,8 +79,8 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
         .await
 }
 
-/// Refuses an identity that overlaps an identity of another agent that the caller has no power over. Otherwise that agent could no
-/// longer sign in without naming itself.
+/// Rejects an identity that overlaps one of another agent that the caller has no power over. Otherwise that agent could
+/// no longer authenticate without a `client_id`.
 async fn require_no_overlap(act: &mut Act<'_>, agent: AgentId, trust: &Trust) -> Result<()> {
     let everything = CapabilitySet::from_iter([builtin::ADMIN.into()]);
     if act.authority.lacks(&everything).is_none() {
@@ -102,31 +103,30 @@ fn record(act: &mut Act<'_>, action: AuditAction, identity: &FederatedIdentity) 
     act.audit(action, Resource::FederatedIdentity(identity.id), Some(identity.agent), details);
 }
 
-/// The issuers that are trusted to vouch for an agent.
+/// Returns the federated identities of an agent.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Denied`].
 pub async fn list(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<FederatedIdentity>> {
     services.permit(caller, Action::ListKeys).await?;
     let mut read = services.store.read().await?;
-    crate::store::agents::find(read.conn(), agent).await?.ok_or(agents::NOT_FOUND)?;
+    agent::find(read.conn(), agent).await?;
     federated_identities::of_agent(read.conn(), agent).await
 }
 
-/// Trusts an issuer no more; tokens that were issued at its word end at once.
+/// Removes a federated identity. Tokens that were issued for it end at once.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] for the last credential, and for the last
-/// that lasts, by which an active agent that holds `admin:*` can come in.
+/// [`Error::NotFound`], [`Error::Denied`], [`Error::ProofNeeded`]; [`Error::Refused`] if no lasting credential of an
+/// active agent that holds `admin:*` would be left.
 pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: FederatedIdentityId) -> Result<()> {
     services
         .change(caller, Action::RevokeKey, move |act| {
             Box::pin(async move {
-                power::require_to_withdraw(act, agent).await?;
-                keep_a_way_in(act, agent, Credential::FederatedIdentity(id)).await?;
-                let removed = federated_identities::delete(act.conn(), agent, id).await?;
+                power::require_to_revoke(act, agent).await?;
+                require_other_credential(act, agent, Credential::FederatedIdentity(id)).await?;
+                let removed = federated_identities::delete(act.tx, agent, id).await?;
                 let identity = removed.ok_or(Error::NotFound("Federated identity"))?;
-                act.tx.changed(agent);
                 record(act, AuditAction::FederatedIdentityRemoved, &identity);
                 Ok(())
             })
@@ -134,68 +134,71 @@ pub async fn remove(services: &Services, caller: &Caller, agent: AgentId, id: Fe
         .await
 }
 
-/// The client that presents a foreign issuer's token.
+/// The client that presents a foreign token.
 #[derive(Clone, Copy)]
 pub enum Presenter<'r> {
-    /// A client that did not authenticate, with its `client_id` if it sent one.
+    /// A client that has not authenticated, with the `client_id` of the request, if any.
     Named(Option<&'r str>),
-    /// A client that authenticated itself.
+    /// A client that has authenticated.
     Client(&'r Client),
 }
 
-/// Authenticates the agent that a foreign issuer's token vouches for. Such a token may come again: what a platform hands to a workload is
-/// often good for an hour, and read from a file whenever it is needed.
+/// Authenticates the agent that a foreign token vouches for. A token may be presented more than once, because platforms
+/// give workloads tokens that are often valid for an hour.
 ///
 /// # Errors
-/// [`TokenRefusal::InvalidGrant`] whatever is wrong; it is recorded with its reason.
+/// [`TokenRefusal::InvalidGrant`] for any invalid token. It is recorded with its reason.
 pub async fn authenticate(
     services: &Services,
     origin: &Origin,
     presenter: Presenter<'_>,
     assertion: &str,
 ) -> Result<Client> {
-    match vouched(services, presenter, assertion).await? {
+    match verify(services, presenter, assertion).await? {
         Ok(client) => Ok(client),
         Err((agent, reason)) => {
-            let by = match presenter {
-                Presenter::Named(_) => By::agent(agent),
-                Presenter::Client(client) => By { known: Some(Known::Agent(client.id())), subject: agent },
+            let refused = match presenter {
+                Presenter::Named(_) => Refused::agent(agent),
+                Presenter::Client(client) => {
+                    Refused { principal: Some(KnownPrincipal::Agent(client.id())), subject: agent }
+                }
             };
-            match services.refuse_assertion(origin, by, AuthFailure::InvalidAssertion(reason)).await {
+            match services.refuse_assertion(origin, refused, AuthFailure::InvalidAssertion(reason)).await {
                 Err(Error::Unauthenticated(_)) => Err(TokenRefusal::InvalidGrant(reason).into()),
-                refused => refused,
+                outcome => outcome,
             }
         }
     }
 }
 
-type Vouched = Result<Client, (Option<AgentId>, &'static str)>;
+/// The client, or the agent (if it is known) and the reason of the refusal.
+type Verified = Result<Client, (Option<AgentId>, &'static str)>;
 
-async fn vouched(services: &Services, presenter: Presenter<'_>, assertion: &str) -> Result<Vouched> {
+async fn verify(services: &Services, presenter: Presenter<'_>, assertion: &str) -> Result<Verified> {
     let now = services.env.now();
     let Some(token) = ForeignToken::read(assertion) else { return Ok(Err((None, "federation_malformed"))) };
     let claims = &token.claims;
     let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-    let mut trusting = match Trust::parse_issuer(issuer) {
+    let mut identities = match Trust::parse_issuer(issuer) {
         Ok(issuer) => candidates(services, &issuer, claims, presenter).await?,
         Err(_) => Vec::new(),
     };
-    if trusting.is_empty() {
+    if identities.is_empty() {
         return Ok(Err((None, "federation_unknown_issuer")));
     }
-    if i64::try_from(trusting.len()).is_ok_and(|count| count > LOOKED_AT) {
+    if i64::try_from(identities.len()).is_ok_and(|count| count > CANDIDATES_MAX) {
         return Ok(Err((None, "federation_ambiguous")));
     }
-    // Nobody is asked for keys because of a token that would be refused with the right signature.
-    trusting.retain(|one| one.trust.matches(claims));
-    if trusting.is_empty() {
+    // No keys are fetched for a token whose claims do not match.
+    identities.retain(|identity| identity.trust.matches(claims));
+    if identities.is_empty() {
         return Ok(Err((None, "federation_no_match")));
     }
     let expires_at = match check_times(claims, now) {
         Ok(expires_at) => expires_at,
         Err(reason) => return Ok(Err((None, reason))),
     };
-    let identity = match believed(services, trusting, &token, assertion).await {
+    let identity = match vouched(services, identities, &token, assertion).await {
         Ok(identity) => identity,
         Err(reason) => return Ok(Err((None, reason))),
     };
@@ -207,11 +210,11 @@ async fn vouched(services: &Services, presenter: Presenter<'_>, assertion: &str)
     if let Err(failure) = check_status(principal.status).and_then(|()| principal.check(credential, now)) {
         return Ok(Err((Some(agent), failure.reason())));
     }
-    Ok(Ok(Client { principal, credential, ends_at: Some(expires_at), limits: KeyLimits::default() }))
+    Ok(Ok(Client { principal, credential, expires_at: Some(expires_at), limits: KeyLimits::default() }))
 }
 
-/// The identities that a token of this issuer may be meant for. A token that matches an identity of the authenticated client is taken
-/// as the client's own, even if it matches other agents' identities as well.
+/// Returns the identities that a token of this issuer may be for. A token that matches an identity of the authenticated
+/// client is the client's own, even if it matches other agents' identities too.
 async fn candidates(
     services: &Services,
     issuer: &str,
@@ -229,78 +232,77 @@ async fn candidates(
     };
     if let Some(agent) = agent {
         let mut own = federated_identities::of_agent(read.conn(), agent).await?;
-        own.retain(|one| one.trust.issuer == issuer);
-        if matches!(presenter, Presenter::Named(_)) || own.iter().any(|one| one.trust.matches(claims)) {
+        own.retain(|identity| identity.trust.issuer == issuer);
+        if matches!(presenter, Presenter::Named(_)) || own.iter().any(|identity| identity.trust.matches(claims)) {
             return Ok(own);
         }
     }
-    federated_identities::of_subject(read.conn(), issuer, Trust::subject_of(claims), LOOKED_AT + 1).await
+    federated_identities::of_subject(read.conn(), issuer, Trust::subject_of(claims), CANDIDATES_MAX + 1).await
 }
 
-/// The oldest of the identities whose keys of their issuer signed the token; an error where it may just as well be meant for another
-/// agent. They may look for the keys in different places, and each is asked once.
-async fn believed(
+/// Returns the oldest of the identities whose key set has the key that signed the token; an error if the token may be
+/// for another agent too. The identities may have different key sets, and each set is fetched once.
+async fn vouched(
     services: &Services,
-    mut trusting: Vec<FederatedIdentity>,
+    mut identities: Vec<FederatedIdentity>,
     token: &ForeignToken,
     assertion: &str,
 ) -> Result<FederatedIdentity, &'static str> {
-    trusting.sort_by_key(|one| (one.created_at, one.id.0));
-    let mut places: Vec<Trust> = Vec::new();
-    for FederatedIdentity { trust, .. } in &trusting {
-        if places.len() < PLACES && !places.iter().any(|known| known.jwks_uri == trust.jwks_uri) {
-            places.push(trust.clone());
+    identities.sort_by_key(|identity| (identity.created_at, identity.id.0));
+    let mut key_sets: Vec<Trust> = Vec::new();
+    for FederatedIdentity { trust, .. } in &identities {
+        if key_sets.len() < KEY_SETS_MAX && !key_sets.iter().any(|known| known.jwks_uri == trust.jwks_uri) {
+            key_sets.push(trust.clone());
         }
     }
-    let judge = |place: Trust| async move {
-        let keys = services.foreign_keys_of(&place, token.kid.as_deref()).await;
-        let word = match keys {
-            Ok(keys) if keys.iter().any(|key| key.has_signed(assertion)) => Word::Given,
-            Ok(_) => Word::Withheld,
-            Err(reason) => Word::Unheard(reason),
+    let check = |key_set: Trust| async move {
+        let keys = services.foreign_keys_of(&key_set, token.kid.as_deref()).await;
+        let signature = match keys {
+            Ok(keys) if keys.iter().any(|key| key.has_signed(assertion)) => Signature::Valid,
+            Ok(_) => Signature::Invalid,
+            Err(reason) => Signature::KeysUnknown(reason),
         };
-        (place.jwks_uri, word)
+        (key_set.jwks_uri, signature)
     };
-    let words = join_all(places.into_iter().map(judge)).await;
-    let word = |one: &FederatedIdentity| {
-        words.iter().find(|(jwks_uri, _)| *jwks_uri == one.trust.jwks_uri).map_or(Word::Unasked, |(_, word)| *word)
+    let checked = join_all(key_sets.into_iter().map(check)).await;
+    let signature = |identity: &FederatedIdentity| {
+        let found = checked.iter().find(|(jwks_uri, _)| *jwks_uri == identity.trust.jwks_uri);
+        found.map_or(Signature::Unchecked, |(_, signature)| *signature)
     };
-    let Some(at) = trusting.iter().position(|one| word(one) == Word::Given) else {
-        // The signature is known to be wrong only where all keys are known.
-        let unheard = trusting.iter().find_map(|one| match word(one) {
-            Word::Unheard(reason) => Some(reason),
-            Word::Given | Word::Withheld | Word::Unasked => None,
+    let Some(chosen) = identities.iter().position(|identity| signature(identity) == Signature::Valid) else {
+        // The signature is known to be invalid only if all keys are known.
+        let unknown = identities.iter().find_map(|identity| match signature(identity) {
+            Signature::KeysUnknown(reason) => Some(reason),
+            Signature::Valid | Signature::Invalid | Signature::Unchecked => None,
         });
-        return Err(unheard.unwrap_or("federation_signature"));
+        return Err(unknown.unwrap_or("federation_signature"));
     };
-    let agent = trusting.get(at).map(|identity| identity.agent);
-    let is_rival = |(place, other): (usize, &FederatedIdentity)| {
+    let agent = identities.get(chosen).map(|identity| identity.agent);
+    let is_rival = |(position, other): (usize, &FederatedIdentity)| {
         Some(other.agent) != agent
-            && match word(other) {
-                Word::Given | Word::Unasked => true,
-                // Nobody comes to act as who was there before, only because those cannot be asked. Whoever came later keeps
-                // nobody out in that way.
-                Word::Unheard(_) => place < at,
-                Word::Withheld => false,
+            && match signature(other) {
+                Signature::Valid | Signature::Unchecked => true,
+                // A newer identity must not win only because the keys of an older one cannot be fetched. The other way
+                // round, a newer identity with unknown keys does not lock out an older one.
+                Signature::KeysUnknown(_) => position < chosen,
+                Signature::Invalid => false,
             }
     };
-    if trusting.iter().enumerate().any(is_rival) {
+    if identities.iter().enumerate().any(is_rival) {
         return Err("federation_ambiguous");
     }
-    Ok(trusting.swap_remove(at))
+    Ok(identities.swap_remove(chosen))
 }
 
-/// What the keys at a place say of a token.
+/// The result of checking a token's signature with a key set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// One of them signed it.
-    Given,
-    /// None of them did.
-    Withheld,
-    /// They are not known, for this reason.
-    Unheard(&'static str),
-    /// Too many other places were asked.
-    Unasked,
+enum Signature {
+    Valid,
+    Invalid,
+    /// The keys are not known, with the reason for the audit record.
+    KeysUnknown(&'static str),
+    /// Too many other key sets were checked.
+    Unchecked,
 }
 
 fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, &'static str> {

@@ -1,4 +1,4 @@
-//! Who may act for an agent, on the wire.
+//! The delegates endpoints.
 
 use axum::{
     Json,
@@ -19,23 +19,24 @@ use crate::{
         request::{
             extract::{Body, FromBody},
             fields::Fields,
+            schema::{self, body_schemas},
         },
     },
 };
 
-/// An agent that may act for another.
+/// An agent that may act on behalf of another.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Delegate)]
 pub struct DelegateBody {
-    /// For whom.
+    /// ID of the agent that the delegate may act on behalf of.
     #[schema(value_type = String)]
     agent_id: AgentId,
-    /// Who may.
+    /// ID of the delegate.
     #[schema(value_type = String)]
     delegate_id: AgentId,
-    /// What it is called.
+    /// Name of the delegate.
     delegate_name: String,
-    /// Since when.
+    /// When the delegate was added.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -51,41 +52,35 @@ impl From<Delegation> for DelegateBody {
     }
 }
 
-/// An agent that is to be a delegate.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `NewDelegate` is what it is read into")]
-pub struct AddDelegate {
-    /// Its identifier.
-    #[schema(format = "uuid")]
-    delegate_id: String,
-}
-
-/// The agent that a body names.
+/// The delegate to add.
 pub struct NewDelegate(AgentId);
+
+body_schemas! {
+    NewDelegate => "AddDelegate", "A new delegate.";
+}
 
 impl FromBody for NewDelegate {
     fn read(fields: &mut Fields) -> Option<Self> {
         let parse = |text: &str| {
-            AgentId::parse(text)
-                .ok_or_else(|| Invalid::new("uuid_parsing", "Input should be the identifier of an agent"))
+            AgentId::parse(text).ok_or_else(|| Invalid::new("uuid_parsing", "Input should be the ID of an agent"))
         };
-        fields.required("delegate_id", parse).map(Self)
+        fields.doc("ID of the delegate.", || schema::format("uuid")).required("delegate_id", parse).map(Self)
     }
 }
 
-/// Let another agent act for an agent
+/// Add a delegate
 ///
-/// The delegate may exchange the agent's tokens for ones by which it acts for it (token exchange, RFC 8693), with no more than
-/// either of them holds. Nobody may unless it is said here. An agent has at most 1,000 delegates.
+/// Allows another agent to act on behalf of this one: the delegate may exchange this agent's tokens for tokens that
+/// carry only capabilities that both agents hold (token exchange, RFC 8693). An agent can have at most 1,000 delegates.
 #[utoipa::path(
     post, path = "/agents/{id}/delegates", tag = "Agents", operation_id = "add_delegate",
-    params(("id" = String, Path)), request_body = AddDelegate,
+    params(("id" = String, Path)), request_body = NewDelegate,
     responses(
-        (status = 201, description = "It may from now on.", body = DelegateBody),
-        (status = 400, description = "The two are one."),
-        (status = 404, description = "There is no such agent."),
-        (status = 409, description = "It may already, or there are 1,000 delegates."),
-        (status = 422, description = "The body is not valid."),
+        (status = 201, description = "The delegate is added.", body = DelegateBody),
+        (status = 400, description = "The agent and the delegate are the same."),
+        (status = 404, description = "The agent or the delegate does not exist."),
+        (status = 409, description = "The agent is already a delegate, or there are already 1,000 delegates."),
+        (status = 422, description = "A field is not valid."),
     )
 )]
 pub async fn add(
@@ -98,13 +93,13 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(added.into())))
 }
 
-/// List who may act for an agent
+/// List delegates
 #[utoipa::path(
     get, path = "/agents/{id}/delegates", tag = "Agents", operation_id = "list_delegates",
     params(("id" = String, Path)),
     responses(
-        (status = 200, description = "Its delegates, the first allowed first.", body = [DelegateBody]),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The delegates, oldest first.", body = [DelegateBody]),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn list(
@@ -116,15 +111,15 @@ pub async fn list(
     Ok(Json(delegates.into_iter().map(DelegateBody::from).collect()))
 }
 
-/// Forbid an agent to act for another
+/// Remove a delegate
 ///
-/// Tokens by which it does so end at once, and all that descend from them.
+/// Ends the tokens with which the delegate acts on behalf of the agent, and all tokens derived from them, immediately.
 #[utoipa::path(
     delete, path = "/agents/{id}/delegates/{delegate_id}", tag = "Agents", operation_id = "remove_delegate",
     params(("id" = String, Path), ("delegate_id" = String, Path)),
     responses(
-        (status = 204, description = "It may not any more."),
-        (status = 404, description = "There is no such agent, or it has no such delegate."),
+        (status = 204, description = "The delegate is removed."),
+        (status = 404, description = "The agent does not exist or does not have this delegate."),
     )
 )]
 pub async fn remove(

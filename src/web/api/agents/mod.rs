@@ -1,4 +1,4 @@
-//! Agents on the wire.
+//! The agents endpoints.
 
 pub mod delegates;
 
@@ -9,14 +9,11 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::{
-    IntoParams, ToSchema,
-    openapi::{Object, ObjectBuilder, Type, schema::SchemaType},
-};
+use utoipa::{ToSchema, openapi::ObjectBuilder};
 
 use super::{
     Shared,
-    paging::{self, DEFAULT_LIMIT, parse_cursor},
+    paging::{self, DEFAULT_LIMIT},
 };
 use crate::{
     domain::{
@@ -31,6 +28,7 @@ use crate::{
         request::{
             extract::{Body, FromBody, FromQuery, Query},
             fields::Fields,
+            schema::{self, body_schemas, query_parameters},
         },
     },
 };
@@ -39,33 +37,31 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = Agent)]
 pub struct AgentBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: AgentId,
     /// Unique name.
     name: String,
-    /// What it is for.
+    /// Purpose of the agent.
     description: String,
-    /// Who answers for it.
+    /// Person or team responsible for the agent.
     owner: String,
-    /// Where it is in its life.
     #[schema(schema_with = agent_status)]
     status: &'static str,
-    /// What sort of agent it is.
     #[schema(schema_with = agent_type)]
     agent_type: &'static str,
-    /// The registrant's own data: a string that holds JSON.
+    /// Custom metadata: a string that contains JSON.
     metadata_json: String,
-    /// When it was registered.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// When any of its fields last changed.
+    /// When the agent was last changed.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
-    /// Since when it is suspended, while it is.
+    /// When it was suspended. Null if it is not suspended.
     #[schema(value_type = Option<String>, format = DateTime)]
     suspended_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// When it was revoked. Null if it is not revoked.
     #[schema(value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Timestamp>,
 }
@@ -88,61 +84,50 @@ impl From<Agent> for AgentBody {
     }
 }
 
-fn agent_status() -> Object {
-    words(AgentStatus::ALL.iter().map(|status| status.as_str()))
+fn agent_status() -> ObjectBuilder {
+    schema::words(AgentStatus::ALL.iter().map(|status| status.as_str())).description(Some("Status."))
 }
 
-fn agent_type() -> Object {
-    words(AgentType::ALL.iter().map(|agent_type| agent_type.as_str()))
+fn agent_type() -> ObjectBuilder {
+    let words = AgentType::ALL.iter().map(|agent_type| agent_type.as_str());
+    schema::words(words).description(Some("Type of agent. Informational only."))
 }
 
-fn optional_agent_type() -> Object {
-    let words = AgentType::ALL.iter().map(|agent_type| Some(agent_type.as_str())).chain([None]);
-    ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
-        .description(Some("What sort of agent it is."))
-        .enum_values(Some(words))
-        .build()
-}
-
-/// A text that is one of these words.
-pub(super) fn words(words: impl Iterator<Item = &'static str>) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
-}
-
-/// Reads an identifier from a path; what is no identifier names no agent.
+/// Parses the ID of an agent in a path.
 pub(super) fn agent_id(text: &str) -> Result<AgentId, Failure> {
     Ok(AgentId::parse(text).ok_or(Error::NotFound("Agent"))?)
 }
 
-/// An agent to register.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `NewAgent` is what it is read into")]
-pub struct CreateAgent {
-    /// Unique name.
-    #[schema(min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_-]+$")]
-    name: String,
-    /// Who answers for it.
-    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
-    owner: String,
-    /// What it is for.
-    #[schema(max_length = 10_000, pattern = "{paragraph}", default = "")]
-    description: Option<String>,
-    /// What sort of agent it is; `custom` when left out.
-    #[schema(schema_with = optional_agent_type)]
-    agent_type: Option<String>,
-    /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
-    #[schema(default = "{}")]
-    metadata_json: Option<String>,
+body_schemas! {
+    NewAgent => "CreateAgent", "A new agent.";
+    AgentEdit => "UpdateAgent", "Changes to an agent. Omitted fields are not changed. The name and the status cannot \
+        be changed here.";
+    Reason => "StopReason", "The reason for suspending or revoking an agent.";
 }
+query_parameters!(Listing);
+
+/// Maximum length of a search text, in characters.
+const TEXT_MAX: usize = 128;
+
+const OWNER: &str = "Person or team responsible for the agent.";
+const DESCRIPTION: &str = "Purpose of the agent.";
+const METADATA: &str = "Custom metadata: a string that contains JSON of at most 64 KiB with at most 127 levels of \
+    nesting and no duplicate members.";
 
 impl FromBody for NewAgent {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let name = fields.required("name", AgentName::parse);
-        let owner = fields.required("owner", Agent::parse_owner);
-        let description = fields.optional("description", Agent::parse_description);
-        let agent_type = fields.optional("agent_type", AgentType::parse);
-        let metadata_json = fields.optional("metadata_json", Agent::parse_metadata);
+        let name = || schema::pattern("^[a-zA-Z0-9_-]+$").min_length(Some(1)).max_length(Some(AgentName::MAX_LEN));
+        let name = fields.doc("Unique name.", name).required("name", AgentName::parse);
+        let owner = fields.doc(OWNER, || schema::name(Agent::OWNER_MAX)).required("owner", Agent::parse_owner);
+        let description = fields
+            .doc(DESCRIPTION, || schema::paragraph(Agent::DESCRIPTION_MAX).default(Some("".into())))
+            .optional("description", Agent::parse_description);
+        let agent_type = fields
+            .doc("Type of agent. Informational only. The default is `custom`.", agent_type)
+            .optional("agent_type", AgentType::parse);
+        let metadata_json = fields
+            .doc(METADATA, || schema::string().default(Some("{}".into())))
+            .optional("metadata_json", Agent::parse_metadata);
         Some(Self {
             name: name?,
             owner: owner?,
@@ -153,41 +138,24 @@ impl FromBody for NewAgent {
     }
 }
 
-/// Fields to change; what is left out stays. Name and status cannot be changed here.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `AgentEdit` is what it is read into")]
-pub struct UpdateAgent {
-    /// Who answers for it.
-    #[schema(min_length = 1, max_length = 128, pattern = "{name}")]
-    owner: Option<String>,
-    /// What it is for.
-    #[schema(max_length = 10_000, pattern = "{paragraph}")]
-    description: Option<String>,
-    /// What sort of agent it is.
-    #[schema(schema_with = optional_agent_type)]
-    agent_type: Option<String>,
-    /// Your own data: a string that holds JSON, of at most 64 KiB and 127 levels, each member of an object once.
-    metadata_json: Option<String>,
-}
-
 impl FromBody for AgentEdit {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            description: fields.optional("description", Agent::parse_description),
-            owner: fields.optional("owner", Agent::parse_owner),
-            agent_type: fields.optional("agent_type", AgentType::parse),
-            metadata_json: fields.optional("metadata_json", Agent::parse_metadata),
+            description: fields
+                .doc(DESCRIPTION, || schema::paragraph(Agent::DESCRIPTION_MAX))
+                .optional("description", Agent::parse_description),
+            owner: fields.doc(OWNER, || schema::name(Agent::OWNER_MAX)).optional("owner", Agent::parse_owner),
+            agent_type: fields
+                .doc("Type of agent. Informational only.", agent_type)
+                .optional("agent_type", AgentType::parse),
+            metadata_json: fields.doc(METADATA, schema::string).optional("metadata_json", Agent::parse_metadata),
             unchanged_since: None,
         })
     }
 }
 
-/// Why an agent is stopped.
-#[derive(ToSchema)]
-#[schema(as = StopReason)]
+/// The reason for suspending or revoking an agent.
 pub struct Reason {
-    /// Kept in the audit record.
-    #[schema(max_length = 500, pattern = "{paragraph}")]
     reason: Option<String>,
 }
 
@@ -195,36 +163,14 @@ impl FromBody for Reason {
     const MAY_BE_EMPTY: bool = true;
 
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { reason: fields.optional("reason", Agent::parse_reason) })
+        let reason = fields
+            .doc("Reason, kept in the audit record.", || schema::paragraph(Agent::REASON_MAX))
+            .optional("reason", Agent::parse_reason);
+        Some(Self { reason })
     }
 }
 
-/// Which agents to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
-pub struct ListAgents {
-    /// Only with this status.
-    #[param(schema_with = agent_status)]
-    status: Option<String>,
-    /// Only of this owner.
-    #[param(max_length = 128, pattern = "{line}")]
-    owner: Option<String>,
-    /// Only of this type.
-    #[param(schema_with = agent_type)]
-    agent_type: Option<String>,
-    /// Only with this text in name, owner or description, in either case of ASCII letters.
-    #[param(max_length = 128, pattern = "{line}")]
-    q: Option<String>,
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<u16>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = r"^([A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{1,128})?$")]
-    cursor: Option<String>,
-}
-
-/// A listing as asked for.
+/// The query parameters of a listing.
 pub struct Listing {
     filter: Filter,
     limit: Limit,
@@ -233,27 +179,33 @@ pub struct Listing {
 
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
+        const TEXT: &str =
+            "Only agents with this text in their name, owner or description. ASCII letters match in either case.";
         Some(Self {
             filter: Filter {
-                status: fields.chosen("status", AgentStatus::parse),
-                owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
-                agent_type: fields.chosen("agent_type", AgentType::parse),
-                text: fields.optional("q", |q| text::line(q, 1, 128)),
+                status: fields.doc("Only agents with this status.", agent_status).chosen("status", AgentStatus::parse),
+                owner: fields
+                    .doc("Only agents with this owner.", || schema::optional_line(Agent::OWNER_MAX))
+                    .optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
+                agent_type: fields.doc("Only agents of this type.", agent_type).chosen("agent_type", AgentType::parse),
+                text: fields
+                    .doc(TEXT, || schema::optional_line(TEXT_MAX))
+                    .optional("q", |q| text::line(q, 1, TEXT_MAX)),
             },
-            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
-            after: fields.optional("cursor", parse_cursor),
+            limit: paging::read_limit(fields, DEFAULT_LIMIT),
+            after: paging::read_cursor(fields),
         })
     }
 }
 
-/// Register an agent
+/// Create an agent
 ///
-/// It holds no capability and no key yet.
+/// The new agent has no capabilities and no credentials.
 #[utoipa::path(
-    post, path = "/agents", tag = "Agents", operation_id = "create_agent", request_body = CreateAgent,
+    post, path = "/agents", tag = "Agents", operation_id = "create_agent", request_body = NewAgent,
     responses(
         (status = 201, description = "The agent.", body = AgentBody),
-        (status = 409, description = "The name is taken."),
+        (status = 409, description = "The name is in use. Names that differ only in case are considered equal."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -268,12 +220,13 @@ pub async fn create(
 
 /// List agents
 ///
-/// In the order of registration, page by page: `Link` with `rel="next"` (RFC 8288) leads on.
+/// Returns agents in the order in which they were created, one page at a time. The header `Link` with `rel="next"` (RFC
+/// 8288) leads to the next page.
 #[utoipa::path(
-    get, path = "/agents", tag = "Agents", operation_id = "list_agents", params(ListAgents),
+    get, path = "/agents", tag = "Agents", operation_id = "list_agents", params(Listing),
     responses(
         (status = 200, description = "The agents.", body = [AgentBody]),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn list(
@@ -286,12 +239,12 @@ pub async fn list(
     Ok(paging::respond(&uri, page, AgentBody::from))
 }
 
-/// Read an agent
+/// Get an agent
 #[utoipa::path(
     get, path = "/agents/{id}", tag = "Agents", operation_id = "get_agent", params(("id" = String, Path)),
     responses(
         (status = 200, description = "The agent.", body = AgentBody),
-        (status = 404, description = "There is no such agent."),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn get(
@@ -305,10 +258,10 @@ pub async fn get(
 /// Edit an agent
 #[utoipa::path(
     patch, path = "/agents/{id}", tag = "Agents", operation_id = "update_agent", params(("id" = String, Path)),
-    request_body = UpdateAgent,
+    request_body = AgentEdit,
     responses(
-        (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The updated agent.", body = AgentBody),
+        (status = 404, description = "The agent does not exist."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -323,14 +276,15 @@ pub async fn update(
 
 /// Suspend an agent
 ///
-/// Its keys are refused and its tokens end at once. Reactivation does not revive them.
+/// Rejects the agent's credentials and ends its tokens immediately. Reactivation does not restore the tokens.
 #[utoipa::path(
     post, path = "/agents/{id}/suspend", tag = "Agents", operation_id = "suspend_agent",
     params(("id" = String, Path)), request_body(content = Option<Reason>),
     responses(
-        (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 400, description = "It is yourself, revoked, or the last active holder of `admin:*` that can authenticate."),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The updated agent.", body = AgentBody),
+        (status = 400, description = "The agent is the caller, is revoked, or is the last active agent with `admin:*` \
+            that can authenticate."),
+        (status = 404, description = "The agent does not exist."),
         (status = 422, description = "The reason is not valid."),
     )
 )]
@@ -348,9 +302,9 @@ pub async fn suspend(
     post, path = "/agents/{id}/reactivate", tag = "Agents", operation_id = "reactivate_agent",
     params(("id" = String, Path)),
     responses(
-        (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 400, description = "It is not suspended."),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The updated agent.", body = AgentBody),
+        (status = 400, description = "The agent is not suspended."),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn reactivate(
@@ -361,16 +315,17 @@ pub async fn reactivate(
     Ok(Json(agents::reactivate(&services, &caller, agent_id(&id)?).await?.into()))
 }
 
-/// Revoke an agent for ever
+/// Revoke an agent
 ///
-/// Every key that has not expired becomes revoked, and its tokens end at once.
+/// Permanently revokes the agent and all its API keys that have not expired, and ends its tokens immediately.
 #[utoipa::path(
     post, path = "/agents/{id}/revoke", tag = "Agents", operation_id = "revoke_agent",
     params(("id" = String, Path)), request_body(content = Option<Reason>),
     responses(
-        (status = 200, description = "The agent as it is now.", body = AgentBody),
-        (status = 400, description = "It is yourself, revoked already, or the last active holder of `admin:*` that can authenticate."),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The updated agent.", body = AgentBody),
+        (status = 400, description = "The agent is the caller, is already revoked, or is the last active agent with \
+            `admin:*` that can authenticate."),
+        (status = 404, description = "The agent does not exist."),
         (status = 422, description = "The reason is not valid."),
     )
 )]
@@ -385,13 +340,14 @@ pub async fn revoke(
 
 /// Delete an agent
 ///
-/// Its keys and grants go; audit records stay.
+/// Deletes the agent with its credentials and grants. Its audit records are kept.
 #[utoipa::path(
     delete, path = "/agents/{id}", tag = "Agents", operation_id = "delete_agent", params(("id" = String, Path)),
     responses(
-        (status = 204, description = "The agent is gone."),
-        (status = 400, description = "It is yourself, or the last active holder of `admin:*` that can authenticate."),
-        (status = 404, description = "There is no such agent."),
+        (status = 204, description = "The agent is deleted."),
+        (status = 400, description = "The agent is the caller or the last active agent with `admin:*` that can \
+            authenticate."),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn delete(

@@ -1,4 +1,4 @@
-//! API keys on the wire.
+//! The API keys endpoints.
 
 use std::time::Duration;
 
@@ -8,21 +8,19 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use utoipa::{ToSchema, openapi::Object};
+use utoipa::{ToSchema, openapi::ObjectBuilder};
 
 use crate::{
     domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Timestamp},
     service::credentials::api_keys::{self, CreatedApiKey, NewApiKey},
     web::{
-        api::{
-            Shared,
-            agents::{agent_id, words},
-        },
+        api::{Shared, agents::agent_id},
         failure::Failure,
         guard::Authorized,
         request::{
             extract::{Body, FromBody},
             fields::Fields,
+            schema::{self, body_schemas},
         },
     },
 };
@@ -31,50 +29,49 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub struct ApiKeyBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: ApiKeyId,
-    /// The agent it belongs to.
+    /// ID of the agent that the key belongs to.
     #[schema(value_type = String)]
     agent_id: AgentId,
     /// The first characters of the secret.
     key_prefix: String,
-    /// What it is called.
+    /// Name of the key.
     name: String,
-    /// Where it is in its life.
     #[schema(schema_with = key_status)]
     status: &'static str,
-    /// When it stops to work by itself.
+    /// When the key expires. Null if it does not.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// When it was rotated.
+    /// When the key was rotated. Null if it was not.
     #[schema(value_type = Option<String>, format = DateTime)]
     rotated_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// When the key was revoked. Null if it was not.
     #[schema(value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Timestamp>,
-    /// When a token was last issued for it.
+    /// When a token was last issued for the key. Null if it was never used.
     #[schema(value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Timestamp>,
-    /// What it may be used for at most; left out where there is no limit.
+    /// Restrictions on the key. Omitted if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<KeyLimitsBody>,
 }
 
-/// What an API key may be used for at most.
+/// Restrictions on an API key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKeyLimits)]
 pub struct KeyLimitsBody {
-    /// The capabilities that its tokens may carry, separated by spaces, as far as the agent holds them; null: all of them.
+    /// The capabilities that its tokens can carry if the agent holds them, separated by spaces. Null means all.
     scope: Option<String>,
-    /// The networks that it works from (CIDR, RFC 4632), separated by spaces; null: everywhere.
+    /// The networks from which the key can be used, in CIDR notation (RFC 4632), separated by spaces. Null means all.
     allowed_networks: Option<String>,
-    /// Longest life of its tokens.
+    /// Maximum lifetime of its tokens in seconds. Null means no restriction.
     token_life_seconds: Option<u32>,
-    /// How many more tokens may be issued for it.
+    /// Number of tokens that can still be issued for the key. Null means no restriction.
     uses_left: Option<i64>,
 }
 
@@ -108,36 +105,36 @@ impl From<ApiKey> for ApiKeyBody {
     }
 }
 
-fn key_status() -> Object {
-    words(ApiKeyStatus::ALL.iter().map(|status| status.as_str()))
+fn key_status() -> ObjectBuilder {
+    schema::words(ApiKeyStatus::ALL.iter().map(|status| status.as_str())).description(Some("Status."))
 }
 
-/// A new API key with its secret, which is shown this once.
+/// A new API key with its secret. The secret is returned only once.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CreatedApiKey)]
 pub struct CreatedApiKeyBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: ApiKeyId,
-    /// The agent it belongs to.
+    /// ID of the agent that the key belongs to.
     #[schema(value_type = String)]
     agent_id: AgentId,
     /// The first characters of the secret.
     key_prefix: String,
-    /// What it is called.
+    /// Name of the key.
     name: String,
-    /// The secret. It is not kept and cannot be shown again.
+    /// The secret. AIMS stores only its hash, so it cannot be retrieved again.
     #[schema(pattern = "^aims_[0-9A-Za-z]{49}$")]
     raw_key: String,
     /// Always `active`.
     status: &'static str,
-    /// When it stops to work by itself.
+    /// When the key expires. Null if it does not.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// What it may be used for at most; left out where there is no limit.
+    /// Restrictions on the key. Omitted if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<KeyLimitsBody>,
 }
@@ -158,72 +155,66 @@ impl From<CreatedApiKey> for CreatedApiKeyBody {
     }
 }
 
-/// What a rotation did.
+/// The result of rotating a key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rotation)]
 pub struct RotationBody {
-    /// The key that was replaced.
+    /// ID of the replaced key.
     #[schema(value_type = String)]
     old_key_id: ApiKeyId,
-    /// Its replacement.
+    /// The new key.
     new_key: CreatedApiKeyBody,
-    /// How long the old key still works, in hours.
+    /// Hours until the old key stops working.
     grace_period_hours: u64,
 }
 
-/// An API key to make. Its limits cannot be changed afterwards; a rotation hands them on.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `NewApiKey` is what it is read into")]
-#[schema(as = CreateApiKey)]
-pub struct CreateKey {
-    /// What it is called.
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = "{name}", default = "default")]
-    name: String,
-    /// When it stops to work by itself: RFC 3339, in the future.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
-    /// The capabilities that its tokens may carry, separated by spaces; at most 100, of 4096 characters together. Each is registered,
-    /// also one like `agents:*` that covers others. All that the agent holds when left out.
-    #[schema(pattern = "{scope}")]
-    scope: Option<String>,
-    /// The networks that it works from: CIDR (RFC 4632) or addresses, separated by spaces; at most 50. Everywhere when left out.
-    allowed_networks: Option<String>,
-    /// Longest life of its tokens, in seconds.
-    #[schema(minimum = 1, maximum = 86_400)]
-    token_life_seconds: Option<u32>,
-    /// How many tokens may be issued for it.
-    #[schema(minimum = 1, maximum = 1_000_000_000)]
-    max_uses: Option<i64>,
+body_schemas! {
+    NewApiKey => "CreateApiKey", "A new API key. Its restrictions cannot be changed, and a rotated key keeps them.";
+    Rotate => "RotateApiKey", "Options for rotating a key.";
 }
 
 impl FromBody for NewApiKey {
     const MAY_BE_EMPTY: bool = true;
 
     fn read(fields: &mut Fields) -> Option<Self> {
-        let name = fields.optional("name", ApiKey::parse_name);
-        let expires_at = fields.optional("expires_at", |text| Timestamp::parse_rfc3339(text).ok_or_else(not_a_time));
+        const SCOPE: &str = "The capabilities that the key's tokens can carry, separated by spaces. At most 100 \
+            names with 4,096 characters in total, all of registered capabilities or wildcards such as `agents:*`. By \
+            default all that the agent holds.";
+        const NETWORKS: &str = "The networks from which the key can be used: addresses or CIDR notation (RFC 4632), \
+            separated by spaces, at most 50. By default all.";
+        let name = fields
+            .doc("Name of the key.", || schema::name(ApiKey::NAME_MAX).default(Some(DEFAULT_NAME.into())))
+            .optional("name", ApiKey::parse_name);
+        let expires_at = fields
+            .doc("When the key expires: RFC 3339, in the future. By default never.", || schema::format("date-time"))
+            .optional("expires_at", |text| Timestamp::parse_rfc3339(text).ok_or_else(not_a_time));
         let limits = KeyLimits {
-            capabilities: fields.optional("scope", KeyLimits::parse_capabilities),
-            networks: fields.optional("allowed_networks", KeyLimits::parse_networks).unwrap_or_default(),
+            capabilities: fields.doc(SCOPE, schema::scope).optional("scope", KeyLimits::parse_capabilities),
+            networks: fields
+                .doc(NETWORKS, schema::string)
+                .optional("allowed_networks", KeyLimits::parse_networks)
+                .unwrap_or_default(),
             token_life: fields
+                .doc("Maximum lifetime of the key's tokens in seconds.", || schema::integer("int32"))
                 .optional_integer("token_life_seconds", KeyLimits::TOKEN_LIFE)
                 .and_then(|seconds| u32::try_from(seconds).ok()),
-            uses_left: fields.optional_integer("max_uses", KeyLimits::USES),
+            uses_left: fields
+                .doc("Number of tokens that can be issued for the key.", || schema::integer("int64"))
+                .optional_integer("max_uses", KeyLimits::USES),
         };
-        Some(Self { name: name.unwrap_or_else(|| "default".to_owned()), expires_at, limits })
+        Some(Self { name: name.unwrap_or_else(|| DEFAULT_NAME.to_owned()), expires_at, limits })
     }
 }
+
+/// Name of a key without a given name.
+const DEFAULT_NAME: &str = "default";
 
 fn not_a_time() -> Invalid {
     Invalid::new("datetime_parsing", "Input should be a date and time with an offset (RFC 3339)")
 }
 
-/// How to rotate.
-#[derive(ToSchema)]
-#[schema(as = RotateApiKey)]
+/// Options for rotating a key.
 pub struct Rotate {
-    /// How long the old key still works, in hours; by default as the setting `KEY_ROTATION_GRACE_HOURS` says.
-    #[schema(minimum = 0, maximum = 720)]
     grace_hours: Option<i64>,
 }
 
@@ -231,7 +222,11 @@ impl FromBody for Rotate {
     const MAY_BE_EMPTY: bool = true;
 
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { grace_hours: fields.optional_integer("grace_hours", 0..=720) })
+        const GRACE: &str =
+            "Hours until the old key stops working. The default is the setting `KEY_ROTATION_GRACE_HOURS`.";
+        Some(Self {
+            grace_hours: fields.doc(GRACE, || schema::integer("int64")).optional_integer("grace_hours", 0..=720),
+        })
     }
 }
 
@@ -239,17 +234,17 @@ fn key_id(text: &str) -> Result<ApiKeyId, Failure> {
     Ok(ApiKeyId::parse(text).ok_or(Error::NotFound("API key"))?)
 }
 
-/// Make an API key
+/// Create an API key
 ///
-/// Refused when the agent holds authority that you lack: whoever has an agent's key can act as that agent.
+/// The caller must hold all capabilities of the agent, because the key gives access to them.
 #[utoipa::path(
     post, path = "/agents/{id}/keys", tag = "API keys", operation_id = "create_api_key",
-    params(("id" = String, Path)), request_body(content = Option<CreateKey>),
+    params(("id" = String, Path)), request_body(content = Option<NewApiKey>),
     responses(
-        (status = 201, description = "The key, with its secret.", body = CreatedApiKeyBody),
-        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
-        (status = 404, description = "There is no such agent."),
-        (status = 409, description = "1,000 keys of the agent work already."),
+        (status = 201, description = "The key with its secret.", body = CreatedApiKeyBody),
+        (status = 400, description = "The agent is revoked, or is the caller and the caller's own key is restricted."),
+        (status = 404, description = "The agent does not exist."),
+        (status = 409, description = "The agent already has 1,000 working keys."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -269,7 +264,7 @@ pub async fn create(
     params(("id" = String, Path)),
     responses(
         (status = 200, description = "The keys, oldest first.", body = [ApiKeyBody]),
-        (status = 404, description = "There is no such agent."),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn list(
@@ -283,16 +278,17 @@ pub async fn list(
 
 /// Rotate an API key
 ///
-/// Makes a new key of the same name and expiry. The old one works until the grace period is over. Refused when the agent holds
-/// authority that you lack.
+/// Creates a new key with the same name, expiry and restrictions. The old key works until the end of the grace period.
+/// The caller must hold all capabilities of the agent.
 #[utoipa::path(
     post, path = "/agents/{id}/keys/{key_id}/rotate", tag = "API keys", operation_id = "rotate_api_key",
     params(("id" = String, Path), ("key_id" = String, Path)), request_body(content = Option<Rotate>),
     responses(
-        (status = 200, description = "What was done, with the new key's secret.", body = RotationBody),
-        (status = 400, description = "The key is not active, or is another one of the caller's own agent, and the caller's key is limited."),
-        (status = 404, description = "The agent has no such key."),
-        (status = 409, description = "1,000 keys of the agent work already."),
+        (status = 200, description = "The new key with its secret.", body = RotationBody),
+        (status = 400, description = "The key is not active, or it is another key of the calling agent and the \
+            caller's own key is restricted."),
+        (status = 404, description = "The agent does not exist or does not have this key."),
+        (status = 409, description = "The agent already has 1,000 working keys."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -313,15 +309,16 @@ pub async fn rotate(
 
 /// Revoke an API key
 ///
-/// The key, and every token issued for it, is refused at once. You may always revoke keys of your own agent; of another agent only
-/// if it holds no authority that you lack.
+/// Rejects the key and all tokens issued for it immediately. Agents can always revoke their own keys. To revoke a key
+/// of another agent, the caller must hold all capabilities of that agent.
 #[utoipa::path(
     delete, path = "/agents/{id}/keys/{key_id}", tag = "API keys", operation_id = "revoke_api_key",
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
         (status = 204, description = "The key is revoked."),
-        (status = 400, description = "It is revoked already, or without it no active holder of `admin:*` could authenticate, or be sure to for a day."),
-        (status = 404, description = "The agent has no such key."),
+        (status = 400, description = "The key is already revoked, or it is the last lasting credential of the last \
+            active agent with `admin:*`."),
+        (status = 404, description = "The agent does not exist or does not have this key."),
     )
 )]
 pub async fn revoke(

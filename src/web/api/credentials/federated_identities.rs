@@ -1,4 +1,4 @@
-//! Foreign issuers that vouch for an agent, on the wire.
+//! The federated identities endpoints.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,13 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::{
     ToSchema,
-    openapi::{Object, ObjectBuilder, Type},
+    openapi::{ObjectBuilder, Schema, Type},
 };
 
 use crate::{
     domain::{
         Error, FederatedIdentityId, Timestamp,
         credential::federation::{FederatedIdentity, Trust},
-        text,
     },
     service::credentials::federation,
     web::{
@@ -28,26 +27,27 @@ use crate::{
         request::{
             extract::{Body, FromBody},
             fields::Fields,
+            schema::{self, body_schemas},
         },
     },
 };
 
-/// A foreign issuer that vouches for an agent.
+/// An identity from another issuer with which an agent can authenticate.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FederatedIdentity)]
 pub struct FederatedIdentityBody {
-    /// Identifier.
+    /// ID.
     #[schema(value_type = String)]
     id: FederatedIdentityId,
-    /// The `iss` of its tokens.
+    /// `iss` of the issuer's tokens.
     issuer: String,
-    /// Where its keys are; null: where its discovery document says.
+    /// URL of the issuer's keys. Null if they are found through its discovery document.
     jwks_uri: Option<String>,
-    /// Whom its tokens must be for.
+    /// Required `aud` of the tokens.
     audience: String,
-    /// What they must say besides.
+    /// Required claims and their exact values.
     claims: BTreeMap<String, String>,
-    /// When it was registered.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -59,63 +59,53 @@ impl From<FederatedIdentity> for FederatedIdentityBody {
     }
 }
 
-/// A foreign issuer to trust.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; `Trust` is what it is read into")]
-pub struct AddFederatedIdentity {
-    /// The `iss` of its tokens, compared byte by byte. An https URL with a discovery document below it, unless `jwks_uri` is given.
-    #[schema(min_length = 1, max_length = 2_048, pattern = "{line}")]
-    issuer: String,
-    /// Where its keys are: an https URL.
-    #[schema(min_length = 1, max_length = 2_048, format = "uri")]
-    jwks_uri: Option<String>,
-    /// Whom its tokens must be for: one of their `aud`.
-    #[schema(min_length = 1, max_length = 2_048, pattern = "{line}")]
-    audience: String,
-    /// What they must say besides, to the letter: 1 to 20 claims that are texts, such as `sub`.
-    #[schema(schema_with = claims)]
-    claims: BTreeMap<String, String>,
+body_schemas! {
+    Trust => "AddFederatedIdentity", "A new federated identity.";
 }
 
-fn claims() -> Object {
-    let text = |max: usize| {
-        let line = ObjectBuilder::new().schema_type(Type::String).pattern(Some(text::line_pattern()));
-        line.min_length(Some(1)).max_length(Some(max))
-    };
+fn claims() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .description(Some("What they must say besides, to the letter, such as `sub`."))
-        .property_names(Some(text(128)))
-        .additional_properties(Some(text(Trust::TEXT_MAX)))
+        .property_names(Some(schema::line(1, 128)))
+        .additional_properties(Some(Schema::from(schema::line(1, Trust::TEXT_MAX))))
         .min_properties(Some(1))
         .max_properties(Some(Trust::CLAIMS_MAX))
-        .build()
 }
 
 impl FromBody for Trust {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let issuer = fields.required("issuer", Self::parse_issuer);
-        let jwks_uri = fields.optional("jwks_uri", Self::parse_jwks_uri);
-        let audience = fields.required("audience", Self::parse_audience);
-        let claims = fields.required_value("claims", |value: &Value| Self::parse_claims(value));
+        const ISSUER: &str =
+            "The `iss` of the issuer's tokens. Unless `jwks_uri` is given, an https URL with a discovery document.";
+        const CLAIMS: &str =
+            "Required claims and their exact values, such as `sub`: 1 to 20 claims whose values are strings.";
+        let text = || schema::line(1, Self::TEXT_MAX);
+        let issuer = fields.doc(ISSUER, text).required("issuer", Self::parse_issuer);
+        let jwks_uri = fields
+            .doc("URL of the issuer's keys: an https URL.", || schema::uri(Self::TEXT_MAX))
+            .optional("jwks_uri", Self::parse_jwks_uri);
+        let audience = fields.doc("Required `aud` of the tokens.", text).required("audience", Self::parse_audience);
+        let claims = fields.doc(CLAIMS, claims).required_value("claims", |value: &Value| Self::parse_claims(value));
         Some(Self { issuer: issuer?, jwks_uri, audience: audience?, claims: claims? })
     }
 }
 
-/// Trust a foreign issuer to vouch for an agent
+/// Add a federated identity
 ///
-/// A token of that issuer that is for `audience` and says what `claims` asks for then authenticates the agent at the token endpoint
-/// (grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`, RFC 7523): Kubernetes, GitHub Actions, SPIFFE, any `OpenID` Connect
-/// provider. At most 20 for an agent. Refused when the agent holds authority that you lack, or when another agent does with whose
-/// identity this one overlaps: issuer and audience are the same, and there is no claim of which the two demand different values.
+/// Trusts another issuer to identify the agent: Kubernetes, GitHub Actions, SPIFFE or any `OpenID` Connect provider. A
+/// token of that issuer with the required audience and claims authenticates the agent at the token endpoint (grant type
+/// `urn:ietf:params:oauth:grant-type:jwt-bearer`, RFC 7523). An agent can have at most 20 federated identities.
+///
+/// The caller must hold all capabilities of the agent. The caller must also hold all capabilities of every agent whose
+/// federated identity overlaps with this one: both have the same issuer and audience, and no claim for which they
+/// require different values.
 #[utoipa::path(
     post, path = "/agents/{id}/federated-identities", tag = "API keys", operation_id = "add_federated_identity",
-    params(("id" = String, Path)), request_body = AddFederatedIdentity,
+    params(("id" = String, Path)), request_body = Trust,
     responses(
-        (status = 201, description = "It is trusted from now on.", body = FederatedIdentityBody),
-        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
-        (status = 404, description = "There is no such agent."),
-        (status = 409, description = "The agent has 20 already."),
+        (status = 201, description = "The federated identity is added.", body = FederatedIdentityBody),
+        (status = 400, description = "The agent is revoked, or is the caller and the caller's own key is restricted."),
+        (status = 404, description = "The agent does not exist."),
+        (status = 409, description = "The agent already has 20 federated identities."),
         (status = 422, description = "A field is not valid."),
     )
 )]
@@ -129,13 +119,13 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(added.into())))
 }
 
-/// List the foreign issuers that vouch for an agent
+/// List an agent's federated identities
 #[utoipa::path(
     get, path = "/agents/{id}/federated-identities", tag = "API keys", operation_id = "list_federated_identities",
     params(("id" = String, Path)),
     responses(
-        (status = 200, description = "Oldest first.", body = [FederatedIdentityBody]),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The federated identities, oldest first.", body = [FederatedIdentityBody]),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn list(
@@ -147,18 +137,18 @@ pub async fn list(
     Ok(Json(identities.into_iter().map(FederatedIdentityBody::from).collect()))
 }
 
-/// Trust a foreign issuer no more
+/// Revoke a federated identity
 ///
-/// Tokens that were issued at its word end at once. You may always remove those of your own agent; of another agent only if it
-/// holds no authority that you lack.
+/// Ends the tokens that were issued for it immediately. Agents can always revoke their own federated identities. To
+/// revoke one of another agent, the caller must hold all capabilities of that agent.
 #[utoipa::path(
     delete, path = "/agents/{id}/federated-identities/{identity_id}", tag = "API keys",
     operation_id = "remove_federated_identity",
     params(("id" = String, Path), ("identity_id" = String, Path)),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 400, description = "Without it no active holder of `admin:*` could authenticate, or be sure to for a day."),
-        (status = 404, description = "There is no such agent, or it has no such identity."),
+        (status = 204, description = "The federated identity is revoked."),
+        (status = 400, description = "It is the last lasting credential of the last active agent with `admin:*`."),
+        (status = 404, description = "The agent does not exist or does not have this federated identity."),
     )
 )]
 pub async fn remove(

@@ -1,4 +1,4 @@
-//! Credentials of agents: API keys, public keys and federated identities.
+//! The credential endpoints: API keys, public keys and federated identities.
 
 pub mod api_keys;
 pub mod federated_identities;

@@ -1,4 +1,4 @@
-//! Agents' public keys on the wire.
+//! The public keys endpoints.
 
 use axum::{
     Json,
@@ -27,16 +27,16 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = PublicKey)]
 pub struct PublicKeyBody {
-    /// Identifier of the record.
+    /// ID.
     #[schema(value_type = String)]
     id: PublicKeyId,
-    /// What assertions name it by: its own `kid`, or its thumbprint.
+    /// `kid` in the headers of assertions: the key's own, or its thumbprint.
     kid: String,
-    /// Its SHA-256 thumbprint (RFC 7638), which assertions may name too.
+    /// SHA-256 thumbprint of the key (RFC 7638). Assertions can also use it as `kid`.
     thumbprint: String,
-    /// The key (RFC 7517).
+    /// The public key as a JSON Web Key (RFC 7517).
     jwk: Value,
-    /// When it was registered.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -47,14 +47,14 @@ impl From<PublicKey> for PublicKeyBody {
     }
 }
 
-/// A JSON Web Key (RFC 7517), or a set of them.
+/// A JSON Web Key or a JSON Web Key Set (RFC 7517).
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[schema(as = JsonWebKeys)]
 pub enum JsonWebKeysBody {
-    /// A key.
+    /// A JSON Web Key.
     Key(JsonWebKeyBody),
-    /// A set of keys.
+    /// A JSON Web Key Set.
     Set {
         /// The keys.
         #[schema(min_items = 1)]
@@ -62,35 +62,35 @@ pub enum JsonWebKeysBody {
     },
 }
 
-/// A public key (RFC 7517): P-256, Ed25519, or RSA from 2048 bits.
+/// A public key as a JSON Web Key (RFC 7517): P-256, Ed25519, or RSA with at least 2048 bits.
 #[derive(ToSchema)]
 #[schema(as = JsonWebKey)]
-#[expect(dead_code, reason = "describes the body; `AssertionKey` is what it is read into")]
+#[expect(dead_code, reason = "documents the body; the service parses it as a whole")]
 pub struct JsonWebKeyBody {
     /// `EC`, `OKP` or `RSA`.
     #[schema(pattern = "^(EC|OKP|RSA)$")]
     kty: String,
-    /// `P-256` or `Ed25519`; not for RSA.
+    /// `P-256` or `Ed25519`. Not for RSA.
     #[schema(value_type = String, required = false)]
     crv: Option<String>,
-    /// The point, or its first coordinate, in base64url; not for RSA.
+    /// The x coordinate, or the public key for Ed25519, in base64url. Not for RSA.
     #[schema(value_type = String, required = false)]
     x: Option<String>,
-    /// The second coordinate, in base64url; only for P-256.
+    /// The y coordinate in base64url. Only for P-256.
     #[schema(value_type = String, required = false)]
     y: Option<String>,
-    /// The modulus, in base64url; only for RSA.
+    /// The modulus in base64url. Only for RSA.
     #[schema(value_type = String, required = false)]
     n: Option<String>,
-    /// The exponent, in base64url; only for RSA.
+    /// The exponent in base64url. Only for RSA.
     #[schema(value_type = String, required = false)]
     e: Option<String>,
-    /// What assertions name it by; its thumbprint when left out.
+    /// Key ID, which assertions carry in their header. The default is the thumbprint of the key.
     #[schema(value_type = String, required = false, pattern = "^[!-~]{1,128}$")]
     kid: Option<String>,
 }
 
-/// A JSON Web Key, or a set of them under `keys`.
+/// A JSON Web Key or a JSON Web Key Set as it was sent.
 pub struct JsonWebKeys(Value);
 
 impl FromBody for JsonWebKeys {
@@ -99,21 +99,23 @@ impl FromBody for JsonWebKeys {
     }
 }
 
-/// Register public keys of an agent
+/// Register public keys
 ///
-/// A JSON Web Key or a set of them (RFC 7517): ES256, Ed25519 (`alg` may also be `EdDSA`), or RS256 from 2048 bits, at most 20
-/// for an agent, all or none.
-/// The agent then authenticates with assertions that it signs (`private_key_jwt`, RFC 7523), and needs no API key at all.
-/// Nothing private is accepted.
+/// Registers a JSON Web Key or all keys of a JSON Web Key Set (RFC 7517) for the algorithms ES256, Ed25519 (`alg` may
+/// also be `EdDSA`) or RS256 with at least 2048 bits. Private keys are rejected. An agent can have at most 20 public
+/// keys.
+///
+/// The agent can then authenticate with assertions that it signs with the private key (`private_key_jwt`, RFC 7523) and
+/// needs no API key.
 #[utoipa::path(
     post, path = "/agents/{id}/public-keys", tag = "API keys", operation_id = "register_public_keys",
     params(("id" = String, Path)), request_body = JsonWebKeysBody,
     responses(
-        (status = 201, description = "The keys as registered.", body = [PublicKeyBody]),
-        (status = 400, description = "The agent is revoked, or is the caller's own, and the caller's key is limited."),
-        (status = 404, description = "There is no such agent."),
-        (status = 409, description = "The agent has one of the keys already, or would have more than 20."),
-        (status = 422, description = "A key is private, weak or malformed."),
+        (status = 201, description = "The registered keys.", body = [PublicKeyBody]),
+        (status = 400, description = "The agent is revoked, or is the caller and the caller's own key is restricted."),
+        (status = 404, description = "The agent does not exist."),
+        (status = 409, description = "The agent already has one of the keys, or would have more than 20."),
+        (status = 422, description = "A key is private, too weak or malformed."),
     )
 )]
 pub async fn register(
@@ -128,13 +130,13 @@ pub async fn register(
     Ok((StatusCode::CREATED, Json(registered.into_iter().map(PublicKeyBody::from).collect())))
 }
 
-/// List the public keys of an agent
+/// List an agent's public keys
 #[utoipa::path(
     get, path = "/agents/{id}/public-keys", tag = "API keys", operation_id = "list_public_keys",
     params(("id" = String, Path)),
     responses(
         (status = 200, description = "The keys, oldest first.", body = [PublicKeyBody]),
-        (status = 404, description = "There is no such agent."),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn list(
@@ -146,17 +148,17 @@ pub async fn list(
     Ok(Json(keys.into_iter().map(PublicKeyBody::from).collect()))
 }
 
-/// Remove a public key of an agent
+/// Revoke a public key
 ///
-/// Tokens that were issued for it end at once. You may always remove keys of your own agent; of another agent only if it holds no
-/// authority that you lack.
+/// Ends the tokens that were issued for it immediately. Agents can always revoke their own public keys. To revoke a key
+/// of another agent, the caller must hold all capabilities of that agent.
 #[utoipa::path(
     delete, path = "/agents/{id}/public-keys/{key_id}", tag = "API keys", operation_id = "remove_public_key",
     params(("id" = String, Path), ("key_id" = String, Path)),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 400, description = "Without it no active holder of `admin:*` could authenticate, or be sure to for a day."),
-        (status = 404, description = "There is no such agent, or it has no such key."),
+        (status = 204, description = "The public key is revoked."),
+        (status = 400, description = "It is the last lasting credential of the last active agent with `admin:*`."),
+        (status = 404, description = "The agent does not exist or does not have this key."),
     )
 )]
 pub async fn remove(

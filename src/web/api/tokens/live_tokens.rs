@@ -1,4 +1,4 @@
-//! The access tokens of an agent, as far as they count, on the wire.
+//! The endpoints for the active access tokens of an agent.
 
 use axum::{
     Json,
@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
     domain::{
@@ -21,26 +21,27 @@ use crate::{
         api::{
             Shared,
             agents::agent_id,
-            paging::{self, DEFAULT_LIMIT, parse_cursor},
+            paging::{self, DEFAULT_LIMIT},
         },
         failure::Failure,
         guard::Authorized,
         request::{
             extract::{FromQuery, Query},
             fields::Fields,
+            schema::query_parameters,
         },
     },
 };
 
 /// Revoke all access tokens of an agent
 ///
-/// They end at once; its keys stay and are exchanged for new ones.
+/// Ends the tokens immediately. The agent's credentials remain valid and can be exchanged for new tokens.
 #[utoipa::path(
     post, path = "/agents/{id}/revoke-tokens", tag = "Agents", operation_id = "revoke_agent_tokens",
     params(("id" = String, Path)),
     responses(
-        (status = 200, description = "How many tokens ended.", body = TokensEnded),
-        (status = 404, description = "There is no such agent."),
+        (status = 200, description = "The number of tokens that were revoked.", body = TokensEnded),
+        (status = 404, description = "The agent does not exist."),
     )
 )]
 pub async fn revoke(
@@ -52,69 +53,70 @@ pub async fn revoke(
     Ok(Json(TokensEnded { tokens_ended: ended.tokens }))
 }
 
-/// What a revocation of tokens did.
+/// The result of revoking tokens.
 #[derive(Serialize, ToSchema)]
 pub struct TokensEnded {
-    /// How many tokens counted until then, with those that descend from them. There may have been more than 1,000, and more than
-    /// are found among the 2,000 that the agent was issued last.
+    /// Number of active tokens that were revoked, including derived tokens. Only the agent's 2,000 newest tokens and at
+    /// most 1,000 derived tokens are counted, so the actual number may be higher.
     pub tokens_ended: usize,
 }
 
-/// An access token of an agent that counts.
+/// An active access token of an agent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LiveToken)]
 pub struct LiveTokenBody {
-    /// Its identifier.
+    /// ID of the token.
     #[schema(value_type = String)]
     jti: TokenId,
-    /// Who it is for.
+    /// The resource that the token is for.
     aud: String,
-    /// When it was issued.
+    /// When the token was issued.
     #[schema(value_type = String, format = DateTime)]
     issued_at: Timestamp,
-    /// When it expires.
+    /// When the token expires.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// The API key that it was issued for.
+    /// ID of the API key it was issued for. Null for other credentials.
     #[schema(value_type = Option<String>)]
     key_id: Option<ApiKeyId>,
-    /// The public key that it was issued for instead.
+    /// ID of the public key it was issued for. Null for other credentials.
     #[schema(value_type = Option<String>)]
     public_key_id: Option<PublicKeyId>,
-    /// The federated identity at whose word it was issued instead.
+    /// ID of the federated identity it was issued for. Null for other credentials.
     #[schema(value_type = Option<String>)]
     federated_identity_id: Option<FederatedIdentityId>,
-    /// The address that it was issued to.
+    /// IP address it was issued to.
     ip_address: Option<String>,
-    /// The agent whose authority it carries.
+    /// ID of the agent whose authority the token carries.
     #[schema(value_type = String)]
     sub: AgentId,
-    /// Who acts for that agent, and within it who did so before (RFC 8693 section 4.1); null where nobody does.
+    /// The agent that acts on behalf of the subject. A nested `act` is an earlier actor (RFC 8693 section 4.1). Null
+    /// without delegation.
     #[schema(value_type = Option<Object>)]
     act: Option<Actor>,
-    /// The tokens that descend from it and count: made by exchanges of it, or of one that was. At most 1,000.
+    /// Active tokens derived from this one by token exchange, directly or indirectly. At most 1,000.
     descendants: Vec<DescendantBody>,
 }
 
-/// A token that was made of another.
+/// A token that was derived from another by token exchange.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Descendant)]
 pub struct DescendantBody {
-    /// Its identifier.
+    /// ID of the token.
     #[schema(value_type = String)]
     jti: TokenId,
-    /// Who it is for.
+    /// The resource that the token is for.
     aud: String,
-    /// When it was issued.
+    /// When the token was issued.
     #[schema(value_type = String, format = DateTime)]
     issued_at: Timestamp,
-    /// When it expires.
+    /// When the token expires.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// The agent whose authority it carries.
+    /// ID of the agent whose authority the token carries.
     #[schema(value_type = Option<String>)]
     sub: Option<AgentId>,
-    /// Who acts for that agent, and within it who did so before.
+    /// The agent that acts on behalf of the subject. A nested `act` is an earlier actor.
     #[schema(value_type = Option<Object>)]
     act: Option<Actor>,
 }
@@ -157,20 +159,9 @@ impl From<LiveToken> for LiveTokenBody {
     }
 }
 
-/// Which tokens to list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Listing` is what it is read into")]
-pub struct ListTokens {
-    /// Items looked at for a page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<u16>,
-    /// Where the page starts: taken from the `Link` of the page before.
-    #[param(pattern = "^([1-9][0-9]{0,17})?$")]
-    cursor: Option<String>,
-}
+query_parameters!(Listing);
 
-/// A listing of tokens as asked for.
+/// The query parameters of a listing.
 pub struct Listing {
     limit: Limit,
     before: Option<i64>,
@@ -178,23 +169,21 @@ pub struct Listing {
 
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self {
-            limit: fields.chosen("limit", Limit::parse).unwrap_or(DEFAULT_LIMIT),
-            before: fields.optional("cursor", parse_cursor),
-        })
+        Some(Self { limit: paging::read_limit(fields, DEFAULT_LIMIT), before: paging::read_cursor(fields) })
     }
 }
 
-/// List the access tokens of an agent that count
+/// List an agent's active access tokens
 ///
-/// Newest first, page by page: `Link` with `rel="next"` (RFC 8288) leads on, also from a page with few tokens or none.
+/// Returns the tokens, newest first, one page at a time. The header `Link` with `rel="next"` (RFC 8288) leads to the
+/// next page. A page may have fewer tokens than `limit`, or none, and still have a next page.
 #[utoipa::path(
     get, path = "/agents/{id}/tokens", tag = "Agents", operation_id = "list_agent_tokens",
-    params(("id" = String, Path), ListTokens),
+    params(("id" = String, Path), Listing),
     responses(
         (status = 200, description = "The tokens.", body = [LiveTokenBody]),
-        (status = 404, description = "There is no such agent."),
-        (status = 422, description = "A parameter is not valid."),
+        (status = 404, description = "The agent does not exist."),
+        (status = 422, description = "A query parameter is not valid."),
     )
 )]
 pub async fn list(

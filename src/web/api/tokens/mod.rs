@@ -1,4 +1,4 @@
-//! The exchange of an API key for an access token.
+//! The endpoint that exchanges an API key for an access token.
 
 pub mod live_tokens;
 
@@ -24,25 +24,26 @@ const API_KEY: &str = "X-API-Key";
 #[derive(Serialize, ToSchema)]
 #[schema(as = Token)]
 pub struct TokenBody {
-    /// The token, a JWT in the profile of RFC 9068.
+    /// The access token, a JWT in the profile of RFC 9068.
     access_token: String,
     /// Always `bearer`.
     token_type: &'static str,
-    /// Life of the token, in seconds.
+    /// Lifetime of the token in seconds.
     expires_in: i64,
 }
 
 /// Exchange an API key for an access token
 ///
-/// The token says what the agent may do now; whatever is taken from the agent later is refused at once, whatever the
-/// token says. It lives as long as the setting `JWT_EXPIRATION_MINUTES` says, and never longer than its key.
+/// The token carries the agent's current capabilities. A capability that is revoked from the agent later is refused
+/// immediately, although the token still lists it. The token's lifetime is the setting `JWT_EXPIRATION_MINUTES`,
+/// limited by the expiry of the key.
 #[utoipa::path(
     post, path = "/auth/token", tag = "Tokens", operation_id = "exchange_api_key",
     params(("X-API-Key" = String, Header, description = "The API key.")),
     responses(
         (status = 200, description = "The access token.", body = TokenBody),
-        (status = 400, description = "The agent holds more than a token can carry."),
-        (status = 422, description = "The header is missing."),
+        (status = 400, description = "The agent's capabilities do not fit in a token."),
+        (status = 422, description = "The header `X-API-Key` is missing."),
     )
 )]
 pub async fn exchange(
@@ -50,8 +51,8 @@ pub async fn exchange(
     origin: Origin,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Failure> {
-    let missing = || Error::field(&["header", API_KEY], Invalid::new("missing", "Field required"));
-    // A header that is no text is no key either: it is refused, and recorded, like any other wrong key.
+    let missing = || Error::field(&["header", API_KEY], Invalid::Missing);
+    // A header that is not visible ASCII is refused and audited like any other invalid key.
     let raw_key = headers.get(API_KEY).ok_or_else(missing)?.to_str().unwrap_or_default();
     let issued = tokens::exchange(&services, &origin, raw_key).await?;
     let token = TokenBody {

@@ -1,4 +1,4 @@
-//! Acts upon many agents: those that were ticked, or all that a search shows.
+//! Bulk actions on the selected agents, or on all agents that match a filter.
 
 use askama::Template;
 use axum::{
@@ -12,7 +12,7 @@ use crate::{
     domain::{AgentId, AgentStatus, Error, Invalid, Result, agent::Filter},
     service::{
         Caller, Services,
-        agents::{self, BULK_MOST, Bulk},
+        agents::{self, BULK_MAX, Bulk},
     },
     web::{
         console::{
@@ -20,7 +20,7 @@ use crate::{
             guard::Admin,
             page::{
                 form::Form,
-                frame::{Frame, Page, back_to, refused},
+                frame::{Frame, Page, back_to, back_with_error},
             },
         },
         failure::Failure,
@@ -31,15 +31,15 @@ use crate::{
 #[template(path = "agents/bulk.html")]
 struct BulkPage {
     frame: Frame,
-    act: &'static str,
+    action: &'static str,
     count: usize,
     names: Vec<String>,
-    /// What the form holds, to be sent again.
+    /// The submitted fields, repeated in the confirmation form.
     fields: Vec<(String, String)>,
-    cut: bool,
+    is_truncated: bool,
 }
 
-/// Asks again, with the number of agents that are meant.
+/// Shows the confirmation, with the number of affected agents.
 pub(in crate::web::console) async fn confirm(
     State(services): Shared,
     frame: Frame,
@@ -47,10 +47,10 @@ pub(in crate::web::console) async fn confirm(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let bulk = wanted(&form)?;
-    let ids = meant(&services, &admin, bulk, &form).await?;
+    let bulk = parse_action(&form)?;
+    let ids = selected(&services, &admin, bulk, &form).await?;
     if ids.is_empty() {
-        return back_to(&session, "/console/agents", "Tick the agents that you mean first.").await;
+        return back_to(&session, "/console/agents", "Select at least one agent first.").await;
     }
     let shown: Vec<_> = ids.iter().copied().take(10).collect();
     let mut names: Vec<_> =
@@ -58,11 +58,11 @@ pub(in crate::web::console) async fn confirm(
     names.sort_unstable();
     Ok(Page(BulkPage {
         frame: frame.at("agents"),
-        act: match bulk {
+        action: match bulk {
             Bulk::Suspend => "suspend",
             Bulk::Reactivate => "reactivate",
         },
-        cut: ids.len() >= BULK_MOST,
+        is_truncated: ids.len() >= BULK_MAX,
         count: ids.len(),
         names,
         fields: form.pairs().to_vec(),
@@ -70,43 +70,46 @@ pub(in crate::web::console) async fn confirm(
     .into_response())
 }
 
-/// Does it.
+/// Performs the action.
 pub(in crate::web::console) async fn apply(
     State(services): Shared,
     session: Session,
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let bulk = wanted(&form)?;
-    let ids = meant(&services, &admin, bulk, &form).await?;
+    let bulk = parse_action(&form)?;
+    let ids = selected(&services, &admin, bulk, &form).await?;
     let count = ids.len().to_string();
     if form.get("count") != count {
-        let changed = format!("The number of agents is {count} by now. Nothing was changed; look again");
-        return refused(&session, "/console/agents", &Error::Conflict(changed.into())).await;
+        let changed = format!(
+            "The number of matching agents has changed to {count}. Nothing was changed. Check the list and try again"
+        );
+        return back_with_error(&session, "/console/agents", &Error::Conflict(changed.into())).await;
     }
     let tally = agents::bulk(&services, &admin, bulk, ids, None).await?;
-    let did = match bulk {
+    let done = match bulk {
         Bulk::Suspend => "suspended",
         Bulk::Reactivate => "reactivated",
     };
-    let kept = match tally.refused {
+    let unchanged = match tally.refused {
         0 => String::new(),
-        1 => " 1 stayed as it was: its own page tells why.".to_owned(),
-        more => format!(" {more} stayed as they were: their own pages tell why."),
+        1 => " 1 agent was not changed. Open it to see why.".to_owned(),
+        more => format!(" {more} agents were not changed. Open them to see why."),
     };
-    back_to(&session, "/console/agents", format!("{} {did}.{kept}", tally.done)).await
+    let agents = if tally.done == 1 { "1 agent".to_owned() } else { format!("{} agents", tally.done) };
+    back_to(&session, "/console/agents", format!("{agents} {done}.{unchanged}")).await
 }
 
-fn wanted(form: &Form) -> Result<Bulk> {
+fn parse_action(form: &Form) -> Result<Bulk> {
     match form.get("act") {
         "suspend" => Ok(Bulk::Suspend),
         "reactivate" => Ok(Bulk::Reactivate),
-        _ => Err(Error::field(&["act"], Invalid::new("enum", "Agents can be suspended or reactivated"))),
+        _ => Err(Error::field(&["act"], Invalid::NotOneOf(&["suspend", "reactivate"]))),
     }
 }
 
-/// The agents that a form means: those that were ticked, or all that its filter shows and the act would change.
-async fn meant(services: &Services, caller: &Caller, bulk: Bulk, form: &Form) -> Result<Vec<AgentId>> {
+/// Returns the selected agents, or all agents that match the filter and that the action would change.
+async fn selected(services: &Services, caller: &Caller, bulk: Bulk, form: &Form) -> Result<Vec<AgentId>> {
     if form.get("all") != "matching" {
         let mut ids: Vec<_> = form.all("id").filter_map(AgentId::parse).collect();
         ids.sort_unstable();

@@ -1,4 +1,4 @@
-//! Registering and editing an agent.
+//! Creating and editing an agent.
 
 use askama::Template;
 use axum::{
@@ -29,15 +29,15 @@ use crate::{
 #[template(path = "agents/edit.html")]
 struct EditPage {
     frame: Frame,
-    /// The agent that is edited; none for one that is registered.
+    /// The agent to edit; `None` for a new one.
     head: Option<Head>,
     values: Values,
     problems: Problems,
-    /// What somebody else made of it meanwhile.
-    theirs: Option<Values>,
+    /// The stored values, if another administrator has changed the agent in the meantime.
+    stored: Option<Values>,
 }
 
-/// What the form's fields hold.
+/// The values of the form fields.
 #[derive(Default)]
 struct Values {
     name: String,
@@ -60,7 +60,7 @@ impl Values {
         }
     }
 
-    fn sent(form: &Form) -> Self {
+    fn submitted(form: &Form) -> Self {
         let value = |name| form.get(name).to_owned();
         Self {
             name: value("name"),
@@ -73,13 +73,13 @@ impl Values {
     }
 }
 
-/// The form for a new agent.
+/// Shows the form for a new agent.
 pub(in crate::web::console) async fn new_page(frame: Frame) -> impl IntoResponse {
     let values = Values { agent_type: "llm".to_owned(), metadata_json: "{}".to_owned(), ..Values::default() };
-    Page(EditPage { frame: frame.at("agents"), head: None, values, problems: Problems::default(), theirs: None })
+    Page(EditPage { frame: frame.at("agents"), head: None, values, problems: Problems::default(), stored: None })
 }
 
-/// Registers an agent.
+/// Creates an agent.
 pub(in crate::web::console) async fn create(
     State(services): Shared,
     frame: Frame,
@@ -97,14 +97,14 @@ pub(in crate::web::console) async fn create(
             back_to(
                 &session,
                 &path,
-                format!("{} is registered. Grant it what it may do, then give it a key.", agent.name),
+                format!("{} created. Next, grant it capabilities and create an API key.", agent.name),
             )
             .await
         }
         Err(error) => {
             let problems = Problems::from_error(error, "name")?;
-            let (frame, values) = (frame.at("agents"), Values::sent(&form));
-            Ok(unprocessable(&EditPage { frame, head: None, values, problems, theirs: None }))
+            let (frame, values) = (frame.at("agents"), Values::submitted(&form));
+            Ok(unprocessable(&EditPage { frame, head: None, values, problems, stored: None }))
         }
     }
 }
@@ -124,7 +124,7 @@ fn read_new(fields: &mut Fields) -> Option<NewAgent> {
     })
 }
 
-/// A field that was emptied means that there is nothing to say.
+/// An empty field means no metadata.
 fn parse_metadata(text: &str) -> Result<String, crate::domain::Invalid> {
     if text.trim().is_empty() { Ok("{}".to_owned()) } else { Agent::parse_metadata(text) }
 }
@@ -136,13 +136,14 @@ fn read_edit(fields: &mut Fields) -> AgentEdit {
         description: fields.optional("description", Agent::parse_description),
         metadata_json: fields.optional("metadata_json", parse_metadata),
         unchanged_since: fields.optional("version", |text| {
-            let micros = text.parse().map_err(|_| crate::domain::Invalid::new("version", "Reload the page"))?;
+            let micros =
+                text.parse().map_err(|_| crate::domain::Invalid::new("version", "Reload the page and try again"))?;
             Ok(Timestamp::from_micros(micros))
         }),
     }
 }
 
-/// The form for an agent that there is.
+/// Shows the form for an existing agent.
 pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,
@@ -152,10 +153,10 @@ pub(in crate::web::console) async fn page(
     let agent = find(&services, &admin, &id).await?;
     let head = Some(Head::of(&services, &admin, &agent, "edit").await?);
     let (frame, values) = (frame.at("agents"), Values::of(&agent));
-    Ok(Page(EditPage { frame, head, values, problems: Problems::default(), theirs: None }))
+    Ok(Page(EditPage { frame, head, values, problems: Problems::default(), stored: None }))
 }
 
-/// Edits an agent; the second of two editors is told what the first one did.
+/// Edits an agent. If another administrator has changed it in the meantime, the page shows both versions.
 pub(in crate::web::console) async fn update(
     State(services): Shared,
     frame: Frame,
@@ -171,20 +172,20 @@ pub(in crate::web::console) async fn update(
     };
     let error = match updated {
         Ok(agent) => {
-            return back_to(&session, &format!("/console/agents/{id}"), format!("{} is saved.", agent.name)).await;
+            return back_to(&session, &format!("/console/agents/{id}"), format!("{} saved.", agent.name)).await;
         }
         Err(error) => error,
     };
-    let (frame, mut values) = (frame.at("agents"), Values::sent(&form));
+    let (frame, mut values) = (frame.at("agents"), Values::submitted(&form));
     let agent = agents::get(&services, &admin, id).await?;
     let head = Some(Head::of(&services, &admin, &agent, "edit").await?);
     if let Error::Conflict(message) = &error {
-        let problems = Problems::general(format!("{message}. Compare, then save again to keep what you typed."));
-        let theirs = Values::of(&agent);
-        values.version.clone_from(&theirs.version);
-        let page = EditPage { frame, head, values, problems, theirs: Some(theirs) };
+        let problems = Problems::general(format!("{message}. Compare both versions, then save again to overwrite."));
+        let stored = Values::of(&agent);
+        values.version.clone_from(&stored.version);
+        let page = EditPage { frame, head, values, problems, stored: Some(stored) };
         return Ok(html(http::StatusCode::CONFLICT, &page));
     }
     let problems = Problems::from_error(error, "")?;
-    Ok(unprocessable(&EditPage { frame, head, values, problems, theirs: None }))
+    Ok(unprocessable(&EditPage { frame, head, values, problems, stored: None }))
 }

@@ -1,8 +1,9 @@
-//! The agents there are: searched, filtered, page by page, all of it in the URL.
+//! The list of agents. Search, filters, sort order and page are in the URL.
 
 use askama::Template;
 use axum::{extract::State, response::IntoResponse};
 
+use super::type_name;
 use crate::{
     domain::{
         Agent, AgentStatus, AgentType, Limit, Timestamp,
@@ -56,13 +57,13 @@ impl Row {
             owner: agent.owner.clone(),
             description: agent.description.chars().take(160).collect(),
             status: agent.status.as_str(),
-            agent_type: agent.agent_type.as_str(),
+            agent_type: type_name(agent.agent_type),
             created: Moment::at(agent.created_at, now),
         }
     }
 }
 
-/// What the URL asks for.
+/// The query of the list.
 pub(in crate::web::console) struct Listing {
     pub(super) filter: Filter,
     sort: Sort,
@@ -76,7 +77,7 @@ impl FromQuery for Listing {
     }
 }
 
-/// Reads which agents are meant, from a URL or from a form that came from such a page.
+/// Reads the filter from a URL, or from a bulk form that repeats it.
 pub(super) fn read_filter(fields: &mut Fields) -> Filter {
     Filter {
         status: fields.optional("status", AgentStatus::parse),
@@ -86,7 +87,7 @@ pub(super) fn read_filter(fields: &mut Fields) -> Filter {
     }
 }
 
-/// The agents that the URL asks for.
+/// Shows the list of agents.
 pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,

@@ -1,4 +1,4 @@
-//! The pages of agents.
+//! Pages for agents.
 
 pub(super) mod bulk;
 pub(super) mod edit;
@@ -9,20 +9,35 @@ pub(super) mod tokens;
 
 use super::{guard::Admin, page::frame::Moment};
 use crate::{
-    domain::{Agent, AgentId, Denial, Error, Result, Role},
+    domain::{Agent, AgentId, AgentType, Denial, Error, Result, Role},
     service::{Caller, Services, agents, core::power},
 };
 
-/// Reads the identifier in a path and finds the agent.
+/// Returns the agent with the ID in a path.
 pub(super) async fn find(services: &Services, caller: &Caller, id: &str) -> Result<Agent> {
     agents::get(services, caller, parse_id(id)?).await
+}
+
+/// Returns the label of an agent type.
+const fn type_name(kind: AgentType) -> &'static str {
+    match kind {
+        AgentType::Llm => "LLM",
+        AgentType::Tool => "Tool",
+        AgentType::Orchestrator => "Orchestrator",
+        AgentType::Custom => "Custom",
+    }
+}
+
+/// Returns value and label of every agent type.
+fn type_options() -> impl Iterator<Item = (&'static str, &'static str)> {
+    AgentType::ALL.iter().map(|kind| (kind.as_str(), type_name(*kind)))
 }
 
 pub(super) fn parse_id(id: &str) -> Result<AgentId> {
     AgentId::parse(id).ok_or(Error::NotFound("Agent"))
 }
 
-/// An agent as the head of its pages shows it.
+/// The header of the pages of an agent.
 pub(super) struct Head {
     pub(super) id: AgentId,
     pub(super) name: String,
@@ -33,11 +48,11 @@ pub(super) struct Head {
     pub(super) updated: Moment,
     pub(super) suspended: Option<Moment>,
     pub(super) revoked: Option<Moment>,
-    /// Which of its pages is open.
+    /// The active tab.
     pub(super) tab: &'static str,
-    /// Whether the administrator may stop the agent and change its credentials.
+    /// True if the administrator may suspend, revoke or delete the agent, and change its credentials.
     pub(super) may_manage: bool,
-    /// A capability of the agent that the administrator lacks.
+    /// A capability of the agent that the administrator does not hold.
     pub(super) lacking: Option<String>,
 }
 
@@ -51,7 +66,7 @@ impl Head {
             name: agent.name.to_string(),
             owner: agent.owner.clone(),
             status: agent.status.as_str(),
-            agent_type: agent.agent_type.as_str(),
+            agent_type: type_name(agent.agent_type),
             created: moment(agent.created_at),
             updated: moment(agent.updated_at),
             suspended: agent.suspended_at.map(moment),
@@ -62,7 +77,7 @@ impl Head {
         })
     }
 
-    /// Refuses a form that would be refused once it is sent.
+    /// Rejects a form whose submission would be denied.
     ///
     /// # Errors
     /// [`Denial::MoreAuthority`].
@@ -73,7 +88,7 @@ impl Head {
         }
     }
 
-    /// Its pages: a name for `aria-current`, where, and what it is called.
+    /// The tabs: name, path and label.
     pub(super) fn tabs(&self) -> [(&'static str, String, &'static str); 6] {
         let below = |rest: &str| format!("/console/agents/{}{rest}", self.id);
         [

@@ -1,4 +1,4 @@
-//! One agent: how it is, what happened to it, and how it connects.
+//! Pages of an agent: overview, timeline and connection guide.
 
 use askama::Template;
 use axum::{
@@ -41,7 +41,7 @@ struct OverviewPage {
     latest: Vec<Row>,
 }
 
-/// How an agent is.
+/// Shows the overview of an agent.
 pub(in crate::web::console) async fn overview(
     State(services): Shared,
     frame: Frame,
@@ -75,7 +75,7 @@ struct TimelinePage {
     next: Option<String>,
 }
 
-/// Which page of a timeline to show.
+/// The cursor of a timeline.
 pub(in crate::web::console) struct Place(pub(in crate::web::console) Option<i64>);
 
 impl FromQuery for Place {
@@ -84,7 +84,7 @@ impl FromQuery for Place {
     }
 }
 
-/// What an agent did and what happened to it.
+/// Shows the audit records that involve an agent.
 pub(in crate::web::console) async fn timeline(
     State(services): Shared,
     frame: Frame,
@@ -114,7 +114,7 @@ struct ConnectPage {
     jwks_uri: String,
 }
 
-/// How an agent connects.
+/// Shows how to connect an agent.
 pub(in crate::web::console) async fn connect(
     State(services): Shared,
     frame: Frame,

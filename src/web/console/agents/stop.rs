@@ -1,4 +1,4 @@
-//! Stopping an agent: for a while, for ever, or altogether.
+//! Suspending, reactivating, revoking and deleting an agent.
 
 use askama::Template;
 use axum::{
@@ -21,14 +21,14 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, html, refused},
+                frame::{Frame, Moment, Page, back_to, back_with_error, html},
             },
         },
         failure::Failure,
     },
 };
 
-/// Suspends: one click, as it can be undone.
+/// Suspends an agent. There is no confirmation because it can be undone.
 pub(in crate::web::console) async fn suspend(
     State(services): Shared,
     session: Session,
@@ -39,15 +39,15 @@ pub(in crate::web::console) async fn suspend(
     let path = format!("/console/agents/{id}");
     match agents::suspend(&services, &admin, id, None).await {
         Ok(agent) => {
-            let message = format!("{} is suspended. Its tokens and keys stopped working at once.", agent.name);
+            let message = format!("{} suspended. Its keys and tokens no longer work.", agent.name);
             back_to(&session, &path, message).await
         }
-        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => refused(&session, &path, &error).await,
+        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => back_with_error(&session, &path, &error).await,
         Err(error) => Err(error.into()),
     }
 }
 
-/// Ends a suspension.
+/// Reactivates a suspended agent.
 pub(in crate::web::console) async fn reactivate(
     State(services): Shared,
     session: Session,
@@ -58,10 +58,10 @@ pub(in crate::web::console) async fn reactivate(
     let path = format!("/console/agents/{id}");
     match agents::reactivate(&services, &admin, id).await {
         Ok(agent) => {
-            let message = format!("{} is active again. Its keys work; it needs new tokens.", agent.name);
+            let message = format!("{} reactivated. Its keys work again; it must request new tokens.", agent.name);
             back_to(&session, &path, message).await
         }
-        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => refused(&session, &path, &error).await,
+        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => back_with_error(&session, &path, &error).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -72,7 +72,7 @@ struct StopPage {
     frame: Frame,
     head: Head,
     /// `revoke` or `delete`.
-    act: &'static str,
+    action: &'static str,
     live_tokens: Count,
     keys: usize,
     last_used: Option<Moment>,
@@ -81,13 +81,13 @@ struct StopPage {
 }
 
 impl StopPage {
-    async fn of(services: &Services, admin: &Admin, frame: Frame, agent: &Agent, act: &'static str) -> Result<Self> {
+    async fn of(services: &Services, admin: &Admin, frame: Frame, agent: &Agent, action: &'static str) -> Result<Self> {
         let now = services.env.now();
         let keys = api_keys::list(services, admin, agent.id).await?;
         Ok(Self {
             frame: frame.at("agents"),
-            head: Head::of(services, admin, agent, act).await?,
-            act,
+            head: Head::of(services, admin, agent, action).await?,
+            action,
             live_tokens: live_tokens::count(services, admin, agent.id).await?,
             last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
             keys: keys.iter().filter(|key| key.validity().check(now).is_ok()).count(),
@@ -96,13 +96,13 @@ impl StopPage {
         })
     }
 
-    /// The page, unless the act would be refused.
-    fn offered(self) -> Result<Page<Self>, Failure> {
+    /// Returns the page unless the action would be denied.
+    fn if_manageable(self) -> Result<Page<Self>, Failure> {
         Ok(Page(Self { head: self.head.manageable()?, ..self }))
     }
 }
 
-/// Asks before an agent is revoked.
+/// Asks for confirmation before an agent is revoked.
 pub(in crate::web::console) async fn revoke_page(
     State(services): Shared,
     frame: Frame,
@@ -110,10 +110,10 @@ pub(in crate::web::console) async fn revoke_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    StopPage::of(&services, &admin, frame, &agent, "revoke").await?.offered()
+    StopPage::of(&services, &admin, frame, &agent, "revoke").await?.if_manageable()
 }
 
-/// Asks before an agent is deleted.
+/// Asks for confirmation before an agent is deleted.
 pub(in crate::web::console) async fn delete_page(
     State(services): Shared,
     frame: Frame,
@@ -121,10 +121,10 @@ pub(in crate::web::console) async fn delete_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    StopPage::of(&services, &admin, frame, &agent, "delete").await?.offered()
+    StopPage::of(&services, &admin, frame, &agent, "delete").await?.if_manageable()
 }
 
-/// Revokes an agent whose name was typed.
+/// Revokes an agent after its name was entered as confirmation.
 pub(in crate::web::console) async fn revoke(
     State(services): Shared,
     frame: Frame,
@@ -135,7 +135,7 @@ pub(in crate::web::console) async fn revoke(
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
     let reason = match form.read(|fields| Some(fields.optional("reason", Agent::parse_reason))) {
-        _ if form.get("confirm") != agent.name.as_str() => Err(not_the_name()),
+        _ if form.get("confirm") != agent.name.as_str() => Err(name_mismatch()),
         Ok(reason) => Ok(reason.filter(|reason| !reason.trim().is_empty())),
         Err(error) => Err(error),
     };
@@ -145,14 +145,14 @@ pub(in crate::web::console) async fn revoke(
     };
     match revoked {
         Ok(agent) => {
-            let message = format!("{} is revoked for ever, with its keys and tokens.", agent.name);
+            let message = format!("{} revoked. Its keys and tokens no longer work.", agent.name);
             back_to(&session, &format!("/console/agents/{}", agent.id), message).await
         }
-        Err(error) => again(&services, &admin, frame, &agent, "revoke", error, &form).await,
+        Err(error) => show_again(&services, &admin, frame, &agent, "revoke", error, &form).await,
     }
 }
 
-/// Deletes an agent whose name was typed.
+/// Deletes an agent after its name was entered as confirmation.
 pub(in crate::web::console) async fn delete(
     State(services): Shared,
     frame: Frame,
@@ -165,32 +165,32 @@ pub(in crate::web::console) async fn delete(
     let deleted = if form.get("confirm") == agent.name.as_str() {
         agents::delete(&services, &admin, agent.id).await
     } else {
-        Err(not_the_name())
+        Err(name_mismatch())
     };
     match deleted {
         Ok(()) => {
-            let message = format!("{} is deleted. What it did stays in the audit log.", agent.name);
+            let message = format!("{} deleted. Its records stay in the audit log.", agent.name);
             back_to(&session, "/console/agents", message).await
         }
-        Err(error) => again(&services, &admin, frame, &agent, "delete", error, &form).await,
+        Err(error) => show_again(&services, &admin, frame, &agent, "delete", error, &form).await,
     }
 }
 
-fn not_the_name() -> Error {
-    Error::field(&["confirm"], crate::domain::Invalid::new("mismatch", "This is not the agent's name"))
+fn name_mismatch() -> Error {
+    Error::field(&["confirm"], crate::domain::Invalid::new("mismatch", "The name does not match"))
 }
 
-async fn again(
+async fn show_again(
     services: &Services,
     admin: &Admin,
     frame: Frame,
     agent: &Agent,
-    act: &'static str,
+    action: &'static str,
     error: Error,
     form: &Form,
 ) -> Result<Response, Failure> {
     let status = Problems::status(&error);
     let problems = Problems::from_error(error, "")?;
-    let page = StopPage::of(services, admin, frame, agent, act).await?;
+    let page = StopPage::of(services, admin, frame, agent, action).await?;
     Ok(html(status, &StopPage { problems, reason: form.get("reason").to_owned(), ..page }))
 }

@@ -1,4 +1,4 @@
-//! The tokens of an agent that count, what descends from them, and which agents may act for it.
+//! The active tokens of an agent, the tokens derived from them, and the delegates of the agent.
 
 use askama::Template;
 use axum::{
@@ -37,27 +37,26 @@ use crate::{
 };
 
 const LIMIT: u16 = 50;
-/// Most descendants of one token that are shown.
+/// Maximum number of derived tokens to show per token.
 const SHOWN: usize = 20;
 
-/// A token as the page shows it.
 struct Row {
     jti: String,
     audience: String,
-    /// For whom it acts, if its bearer does so for another.
+    /// The agent that the bearer acts for, if it acts on behalf of another.
     on_behalf_of: Option<AgentId>,
     issued: Moment,
     expires: Moment,
     ip: Option<String>,
     descendants: Vec<Descendant>,
-    /// How many more there are than are shown.
+    /// The number of derived tokens that are not shown.
     more: usize,
 }
 
-/// A token that was made of another.
+/// A token that was issued in exchange for another.
 struct Descendant {
     jti: String,
-    /// Who acts with it.
+    /// The agent that uses the token.
     actor: Option<AgentId>,
     depth: usize,
     expires: Moment,
@@ -136,7 +135,7 @@ fn path_of(agent: AgentId) -> String {
     format!("/console/agents/{agent}/tokens")
 }
 
-/// The tokens of an agent, newest first, and its delegates.
+/// Shows the tokens of an agent, newest first, and its delegates.
 pub(in crate::web::console) async fn of_agent(
     State(services): Shared,
     frame: Frame,
@@ -148,26 +147,26 @@ pub(in crate::web::console) async fn of_agent(
     Ok(Page(TokensPage::of(&services, &admin, frame, &agent, before, &params).await?))
 }
 
-/// Ends every token of an agent, and what descends from them.
-pub(in crate::web::console) async fn end(
+/// Revokes every token of an agent, and the tokens derived from them.
+pub(in crate::web::console) async fn revoke_all(
     State(services): Shared,
     session: Session,
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let agent = parse_id(&id)?;
-    let ended = revocation::revoke_all(&services, &admin, agent).await?;
-    let message = match ended {
+    let revoked = revocation::revoke_all(&services, &admin, agent).await?;
+    let message = match revoked {
         Count { tokens, may_be_more: true } => {
-            format!("All tokens have ended, {tokens} or more. Its keys work as before.")
+            format!("All tokens revoked ({tokens} or more). The keys of the agent still work.")
         }
-        Count { tokens: 1, .. } => "One token has ended. Its keys work as before.".to_owned(),
-        Count { tokens, .. } => format!("{tokens} tokens have ended. Its keys work as before."),
+        Count { tokens: 1, .. } => "1 token revoked. The keys of the agent still work.".to_owned(),
+        Count { tokens, .. } => format!("{tokens} tokens revoked. The keys of the agent still work."),
     };
     back_to(&session, &path_of(agent), message).await
 }
 
-/// Lets another agent act for an agent.
+/// Adds a delegate.
 pub(in crate::web::console) async fn add_delegate(
     State(services): Shared,
     frame: Frame,
@@ -179,7 +178,7 @@ pub(in crate::web::console) async fn add_delegate(
     let agent = find(&services, &admin, &id).await?;
     match add(&services, &admin, agent.id, form.get("delegate").trim()).await {
         Ok(added) => {
-            let message = format!("{} may act for {} now.", added.delegate_name, agent.name);
+            let message = format!("{} can act on behalf of {} now.", added.delegate_name, agent.name);
             back_to(&session, &path_of(agent.id), message).await
         }
         Err(error) => {
@@ -192,7 +191,7 @@ pub(in crate::web::console) async fn add_delegate(
 }
 
 async fn add(services: &Services, admin: &Admin, agent: AgentId, name: &str) -> Result<Delegation> {
-    let unknown = || Error::field(&["delegate"], Invalid::new("unknown", "No agent has this name"));
+    let unknown = || Error::field(&["delegate"], Invalid::new("unknown", "No agent with this name exists"));
     let name = AgentName::parse(name).map_err(|_| unknown())?;
     let delegate = match agents::by_name(services, admin, &name).await {
         Err(Error::NotFound(_)) => return Err(unknown()),
@@ -201,7 +200,7 @@ async fn add(services: &Services, admin: &Admin, agent: AgentId, name: &str) -> 
     delegates::add(services, admin, agent, delegate.id).await
 }
 
-/// Forbids an agent to act for another.
+/// Removes a delegate.
 pub(in crate::web::console) async fn remove_delegate(
     State(services): Shared,
     session: Session,
@@ -210,6 +209,6 @@ pub(in crate::web::console) async fn remove_delegate(
 ) -> Result<Response, Failure> {
     let agent = parse_id(&agent)?;
     delegates::remove(&services, &admin, agent, parse_id(&delegate)?).await?;
-    let message = "It may not act for this agent any more, and the tokens by which it did have ended.";
+    let message = "Delegate removed. Its tokens for this agent are revoked.";
     back_to(&session, &path_of(agent), message).await
 }

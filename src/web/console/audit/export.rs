@@ -1,4 +1,4 @@
-//! The audit log as a file: exactly the records that the page's filter shows, streamed as they are read.
+//! Export of the audit log. The file contains the records that match the filter of the page, and is streamed.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Listing;
 use crate::{
     domain::{
-        Error, Invalid, Limit,
+        AuthFailure, Error, Invalid, Limit,
         audit::{Filter, Record, Start, hex},
     },
     service::{Services, audit},
@@ -35,7 +35,7 @@ enum Format {
     JsonLines,
 }
 
-/// What to write, and how.
+/// The query of an export.
 pub(in crate::web::console) struct Export {
     listing: Listing,
     format: Format,
@@ -46,7 +46,7 @@ impl FromQuery for Export {
         let format = fields.optional("format", |text| match text {
             "csv" => Ok(Format::Csv),
             "jsonl" => Ok(Format::JsonLines),
-            _ => Err(Invalid::new("enum", "Input should be one of: csv, jsonl")),
+            _ => Err(Invalid::NotOneOf(&["csv", "jsonl"])),
         });
         Some(Self { listing: Listing::read(fields)?, format: format.unwrap_or(Format::Csv) })
     }
@@ -63,7 +63,7 @@ struct Download {
     start: Option<Start>,
 }
 
-/// Writes the records that the URL asks for, newest first.
+/// Streams the records that match the query, newest first.
 pub(in crate::web::console) async fn download(
     State(services): Shared,
     admin: Admin,
@@ -83,7 +83,7 @@ pub(in crate::web::console) async fn download(
         match download.next().await {
             Ok(Some(page)) => Some((Ok(page), (Some(download), None))),
             Ok(None) => None,
-            // The status was sent long ago: a cut connection is the one way left to say that the file is not whole.
+            // The status is already sent, so closing the connection is the only way to signal an incomplete file.
             Err(error) => Some((Err(error), (None, None))),
         }
     });
@@ -97,7 +97,7 @@ impl Download {
         let limit = Limit::of(Limit::MAX);
         let page = audit::list(&self.services, &self.admin, &self.filter, start, limit).await?;
         if !may_watch(&self.services, &self.admin).await {
-            return Err(crate::domain::AuthFailure::NoSession.into());
+            return Err(AuthFailure::NoSession.into());
         }
         self.start = page.next.map(Start::Before);
         let write = match self.format {
@@ -149,15 +149,11 @@ fn csv(record: &Record) -> String {
     format!("{}\r\n", cells.map(|cell| quoted(&cell)).join(","))
 }
 
-/// A cell (RFC 4180 §2). Spreadsheets run what begins like a formula, so such text is shown behind an apostrophe.
+/// Quotes a cell (RFC 4180 §2). Spreadsheets execute formulas, so text that looks like one gets a leading apostrophe.
 fn quoted(cell: &str) -> String {
     let formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    let shown = if formula { format!("'{cell}") } else { cell.to_owned() };
-    if shown.contains(['"', ',', '\r', '\n']) || formula {
-        format!("\"{}\"", shown.replace('"', "\"\""))
-    } else {
-        shown
-    }
+    let text = if formula { format!("'{cell}") } else { cell.to_owned() };
+    if text.contains(['"', ',', '\r', '\n']) || formula { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 #[cfg(test)]
@@ -165,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_cell_is_a_formula_and_every_cell_is_one() {
+    fn cells_are_quoted_and_formulas_are_escaped() {
         assert_eq!(quoted("plain"), "plain");
         assert_eq!(quoted("a,b"), "\"a,b\"");
         assert_eq!(quoted("say \"hi\"\n"), "\"say \"\"hi\"\"\n\"");

@@ -1,4 +1,4 @@
-//! The audit log: filtered, record by record, and proven.
+//! Pages for the audit log: filtered list, single record and verification of the hash chain.
 
 pub(super) mod export;
 pub(super) mod tail;
@@ -16,7 +16,8 @@ use super::{
     Shared,
     guard::Admin,
     page::{
-        frame::{Frame, Moment, Page, see_other},
+        form::message,
+        frame::{Frame, Moment, Page, see_other, sentence, unprocessable},
         query::{Params, Query},
     },
 };
@@ -40,34 +41,33 @@ use crate::{
 
 const PER_PAGE: Limit = Limit::of(50);
 
-/// A record as tables show it.
 pub(super) struct Row {
     pub(super) seq: i64,
     pub(super) at: Moment,
     pub(super) actor: Option<Link>,
-    pub(super) subject: Option<Link>,
+    pub(super) target: Option<Link>,
     pub(super) action: String,
     pub(super) success: bool,
     pub(super) ip: Option<String>,
 }
 
-/// Somebody or something with a page of its own.
+/// A link to the page of an agent, administrator or capability.
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) href: String,
 }
 
-/// Records with the names of those they speak of.
+/// Converts records to table rows, with the names of actors and targets.
 pub(super) async fn rows(services: &Services, caller: &Caller, records: Vec<Record>) -> Result<Vec<Row>> {
-    let speaks_of = |record: &Record| [record.actor, record.subject.map(Into::into)];
-    let ids: Vec<_> = records.iter().flat_map(speaks_of).flatten().collect();
+    let involved = |record: &Record| [record.actor, record.subject.map(Into::into)];
+    let ids: Vec<_> = records.iter().flat_map(involved).flatten().collect();
     let names = audit::names(services, caller, &ids).await?;
     let now = services.env.now();
     let row = |record: Record| Row {
         seq: record.seq,
         at: Moment::at(record.at, now),
         actor: record.actor.map(|id| link(id, &names)),
-        subject: subject(&record, &names),
+        target: target(&record, &names),
         action: record.action,
         success: record.success,
         ip: record.ip,
@@ -75,13 +75,13 @@ pub(super) async fn rows(services: &Services, caller: &Caller, records: Vec<Reco
     Ok(records.into_iter().map(row).collect())
 }
 
-/// Whoever is no longer there is named by what is left of them.
+/// Falls back to the ID if the actor no longer exists.
 fn link(id: ActorId, names: &HashMap<ActorId, String>) -> Link {
     let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
     Link { name, href: format!("/console/audit?actor={id}") }
 }
 
-fn subject(record: &Record, names: &HashMap<ActorId, String>) -> Option<Link> {
+fn target(record: &Record, names: &HashMap<ActorId, String>) -> Option<Link> {
     if let Some(id) = record.subject {
         let name = names.get(&id.into()).cloned().unwrap_or_else(|| id.to_string());
         return Some(Link { name, href: format!("/console/agents/{id}") });
@@ -96,17 +96,17 @@ fn subject(record: &Record, names: &HashMap<ActorId, String>) -> Option<Link> {
         "administrator" => {
             let name = ActorId::parse(id).and_then(|id| names.get(&id).cloned());
             let details: Value = serde_json::from_str(&record.details).unwrap_or_default();
-            let told = || details.get("username").and_then(Value::as_str).unwrap_or(id).to_owned();
-            Some(Link { name: name.unwrap_or_else(told), href: format!("/console/administrators/{id}") })
+            let recorded = || details.get("username").and_then(Value::as_str).unwrap_or(id).to_owned();
+            Some(Link { name: name.unwrap_or_else(recorded), href: format!("/console/administrators/{id}") })
         }
         _ => None,
     }
 }
 
-/// What the URL asks for; who acted may be named, which only the database can tell.
+/// The query of the list. The actor may be a name, which [`Listing::resolve`] looks up.
 pub(super) struct Listing {
     filter: Filter,
-    who: Option<String>,
+    actor: Option<String>,
     before: Option<i64>,
 }
 
@@ -122,38 +122,40 @@ impl FromQuery for Listing {
             success: fields.optional("outcome", |text| match text {
                 "done" => Ok(true),
                 "refused" => Ok(false),
-                _ => Err(Invalid::new("enum", "Input should be one of: done, refused")),
+                _ => Err(Invalid::NotOneOf(&["done", "refused"])),
             }),
             from: fields.optional("from", Filter::parse_from),
             until: fields.optional("until", Filter::parse_until),
         };
-        Some(Self { filter, who: fields.optional("actor", line), before: fields.optional("cursor", parse_cursor) })
+        let actor = fields.optional("actor", line);
+        Some(Self { filter, actor, before: fields.optional("cursor", parse_cursor) })
     }
 }
 
 impl Listing {
-    /// The filter, with whoever acted found by name or identifier; an identifier finds also those who are gone.
+    /// Looks up the actor by name or ID. An ID also finds records of a deleted agent.
     pub(super) async fn resolve(self, services: &Services, caller: &Caller) -> Result<(Filter, Start)> {
         let start = Start::Before(self.before.unwrap_or(i64::MAX));
-        let Some(who) = self.who else { return Ok((self.filter, start)) };
-        let actor = match ActorId::parse(&who) {
+        let Some(text) = self.actor else { return Ok((self.filter, start)) };
+        let actor = match ActorId::parse(&text) {
             Some(id) => Some(id),
-            None => by_name(services, caller, &who).await?,
+            None => by_name(services, caller, &text).await?,
         };
-        let unknown = || Error::field(&["actor"], Invalid::new("unknown", format!("Nobody is called {who}")));
+        let unknown =
+            || Error::field(&["actor"], Invalid::new("unknown", format!("No agent or administrator is named {text}")));
         Ok((Filter { actor: Some(actor.ok_or_else(unknown)?), ..self.filter }, start))
     }
 }
 
-async fn by_name(services: &Services, caller: &Caller, who: &str) -> Result<Option<ActorId>> {
-    if let Ok(name) = AgentName::parse(who) {
+async fn by_name(services: &Services, caller: &Caller, text: &str) -> Result<Option<ActorId>> {
+    if let Ok(name) = AgentName::parse(text) {
         match agents::by_name(services, caller, &name).await {
             Ok(agent) => return Ok(Some(agent.id.into())),
             Err(Error::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    let Ok(username) = Username::parse(who) else { return Ok(None) };
+    let Ok(username) = Username::parse(text) else { return Ok(None) };
     administrators::id_of(services, caller, &username).await.map(|id| id.map(Into::into))
 }
 
@@ -164,7 +166,7 @@ struct ListPage {
     records: Vec<Row>,
     params: Params,
     next: Option<String>,
-    /// Where a live view starts; none on a page that is not the first.
+    /// Path and start of the live view; `None` except on the first page.
     tail: Option<(String, i64)>,
     chain: Chain,
     problem: Option<String>,
@@ -178,7 +180,7 @@ impl ListPage {
     }
 }
 
-/// The records that the URL asks for.
+/// Shows the list of records.
 pub(super) async fn list(
     State(services): Shared,
     frame: Frame,
@@ -189,7 +191,7 @@ pub(super) async fn list(
     let (filter, start) = match listing.resolve(&services, &admin).await {
         Ok(resolved) => resolved,
         Err(Error::Invalid(fields)) => {
-            let problem = fields.first().map(|field| field.invalid.message.clone());
+            let problem = fields.first().map(|field| sentence(message(&field.invalid)));
             let page = ListPage {
                 frame: frame.at("audit"),
                 records: Vec::new(),
@@ -199,7 +201,7 @@ pub(super) async fn list(
                 chain,
                 problem,
             };
-            return Ok(super::page::frame::unprocessable(&page));
+            return Ok(unprocessable(&page));
         }
         Err(error) => return Err(error.into()),
     };
@@ -220,7 +222,7 @@ struct ChainFragment {
     chain: Chain,
 }
 
-/// What is known of the whole chain.
+/// The state of the hash chain.
 struct Chain {
     records: i64,
     state: ChainState,
@@ -229,7 +231,7 @@ struct Chain {
 enum ChainState {
     Never,
     Running,
-    Holds { records: i64, at: Moment, head: String },
+    Intact { records: i64, at: Moment, head: String },
     Broken { seq: i64, reason: &'static str, at: Moment },
     Failed { at: Moment },
 }
@@ -243,7 +245,7 @@ impl Chain {
             Check::Failed { at } => ChainState::Failed { at: Moment::at(at, now) },
             Check::Done { at, verification } => match verification.broken {
                 Some(broken) => ChainState::Broken { seq: broken.seq, reason: broken.reason, at: Moment::at(at, now) },
-                None => ChainState::Holds {
+                None => ChainState::Intact {
                     records: verification.head.seq,
                     at: Moment::at(at, now),
                     head: hex(&verification.head.hash),
@@ -254,12 +256,12 @@ impl Chain {
     }
 }
 
-/// What is known of the whole chain, for the badge that asks again while a walk is under way.
+/// Renders the state of the hash chain. The page polls it while a verification is running.
 pub(super) async fn chain(State(services): Shared, admin: Admin) -> Result<impl IntoResponse + use<>, Failure> {
     Ok(Page(ChainFragment { chain: Chain::of(&services, &admin).await? }))
 }
 
-/// Begins a walk over the whole chain.
+/// Starts a verification of the hash chain.
 pub(super) async fn verify(State(services): Shared, admin: Admin) -> Result<Response, Failure> {
     audit::begin_check(&services, &admin).await?;
     Ok(see_other("/console/audit"))
@@ -276,24 +278,24 @@ struct RecordPage {
     hash: String,
     prev_hash: String,
     changes: Vec<Change>,
-    /// What else is told.
+    /// Other members of the details.
     facts: Vec<(String, String)>,
     intact: bool,
-    /// Whether another record came after it.
+    /// True if there is a later record.
     has_next: bool,
 }
 
-/// A field that an edit changed.
+/// A changed field.
 struct Change {
     field: String,
     before: Side,
     after: Side,
 }
 
-/// A field's value before or after an edit.
+/// The value of a field before or after a change.
 struct Side {
     text: String,
-    /// Hash of the whole value, where the text is a part of it.
+    /// Hash of the whole value, if the text is truncated.
     sha256: Option<String>,
 }
 
@@ -306,7 +308,7 @@ impl Side {
     }
 }
 
-/// One record.
+/// Shows a record.
 pub(super) async fn record(
     State(services): Shared,
     frame: Frame,
@@ -315,8 +317,8 @@ pub(super) async fn record(
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let seq = seq.parse().map_err(|_| Error::NotFound("Audit record"))?;
     let record = audit::get(&services, &admin, seq).await?;
-    let mut named = rows(&services, &admin, vec![record.clone()]).await?;
-    let row = named.pop().ok_or(Error::NotFound("Audit record"))?;
+    let mut rows = rows(&services, &admin, vec![record.clone()]).await?;
+    let row = rows.pop().ok_or(Error::NotFound("Audit record"))?;
     let details: Value = serde_json::from_str(&record.details).unwrap_or_default();
     let members = details.as_object().cloned().unwrap_or_default();
     let changes = members.get("changes").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -347,7 +349,7 @@ pub(super) async fn record(
     }))
 }
 
-/// A value as a person reads it.
+/// Formats a JSON value for people.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! The audit log as it grows: every record once, in order, also after the connection broke.
+//! Live view of the audit log. Delivers every record once and in order, also after a reconnect.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
             Shared,
             guard::Admin,
             page::{
-                live::{answer, may_watch},
+                live::{may_watch, stream_events},
                 query::Query,
             },
         },
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// Records that are read at a time.
-const AT_A_TIME: Limit = Limit::of(100);
+/// Maximum number of records per read.
+const BATCH: Limit = Limit::of(100);
 
 #[derive(Template)]
 #[template(path = "audit/row.html")]
@@ -37,7 +37,7 @@ struct RowFragment {
     record: Row,
 }
 
-/// Which records to follow, and from where on.
+/// The query of the live view.
 pub(in crate::web::console) struct Following {
     listing: Listing,
     after: Option<i64>,
@@ -45,8 +45,8 @@ pub(in crate::web::console) struct Following {
 
 impl FromQuery for Following {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let not_a_place = |_| Invalid::new("int_parsing", "Input should be a place in the chain");
-        let after = fields.optional("after", |text| text.parse().map_err(not_a_place));
+        let invalid = |_| Invalid::new("int_parsing", "Input should be the number of a record");
+        let after = fields.optional("after", |text| text.parse().map_err(invalid));
         Some(Self { listing: Listing::read(fields)?, after })
     }
 }
@@ -56,12 +56,12 @@ struct Tail {
     admin: Admin,
     filter: Filter,
     updates: Updates,
-    /// The place of the last record that was looked at.
+    /// Number of the last record that was read.
     seen: i64,
     ready: VecDeque<Row>,
 }
 
-/// Follows the log. `Last-Event-ID`, which browsers send when they connect again, counts before the URL.
+/// Streams new records. `Last-Event-ID`, which browsers send on a reconnect, takes precedence over the URL.
 pub(in crate::web::console) async fn stream(
     State(services): Shared,
     admin: Admin,
@@ -76,7 +76,7 @@ pub(in crate::web::console) async fn stream(
         None => audit::head(&services, &admin).await?.seq,
     };
     let tail = Tail { services, admin, filter, updates, seen, ready: VecDeque::new() };
-    Ok(answer(stream::unfold(Some(tail), |tail| async move {
+    Ok(stream_events(stream::unfold(Some(tail), |tail| async move {
         let mut tail = tail?;
         let event = tail.next().await?;
         Some((Ok(event), Some(tail)))
@@ -91,7 +91,7 @@ impl Tail {
                 let row = RowFragment { record }.render().ok()?;
                 return Some(Event::default().id(id).data(row));
             }
-            // Asked after the records were read: none of them may be later than the end of the session.
+            // Checked after the records are read, so that no record is delivered after the session ends.
             if self.read().await.is_err() || !may_watch(&self.services, &self.admin).await {
                 return None;
             }
@@ -101,9 +101,9 @@ impl Tail {
         }
     }
 
-    /// Reads what is beyond the last record that was looked at.
+    /// Reads the records after the last one that was read.
     async fn read(&mut self) -> Result<(), Error> {
-        let found = audit::after(&self.services, &self.admin, &self.filter, self.seen, AT_A_TIME).await?;
+        let found = audit::after(&self.services, &self.admin, &self.filter, self.seen, BATCH).await?;
         if let Some(last) = found.last() {
             self.seen = last.seq;
         }

@@ -1,4 +1,6 @@
-//! The foreign issuers that vouch for an agent: a section of the page of its keys, and a form for more.
+//! Federated identities of an agent: a section of its keys page, and a form to add one.
+
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::{
@@ -29,7 +31,6 @@ use crate::{
     },
 };
 
-/// A federated identity as the table shows it.
 pub(in crate::web::console) struct Row {
     pub(in crate::web::console) id: String,
     pub(in crate::web::console) issuer: String,
@@ -59,7 +60,7 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for a federated identity.
+/// Shows the form for a new federated identity.
 pub(in crate::web::console) async fn new_page(
     State(services): Shared,
     frame: Frame,
@@ -71,7 +72,7 @@ pub(in crate::web::console) async fn new_page(
     Ok(Page(NewPage { frame: frame.at("agents"), head, form: Form::default(), problems: Problems::default() }))
 }
 
-/// Trusts an issuer to vouch for an agent.
+/// Adds a federated identity.
 pub(in crate::web::console) async fn add(
     State(services): Shared,
     frame: Frame,
@@ -87,7 +88,10 @@ pub(in crate::web::console) async fn add(
     };
     match added {
         Ok(identity) => {
-            let message = format!("{} vouches for {} now.", identity.trust.issuer, agent.name);
+            let message = format!(
+                "Federated identity added. {} can authenticate with tokens from {}.",
+                agent.name, identity.trust.issuer
+            );
             back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
         }
         Err(error) => {
@@ -109,19 +113,19 @@ fn read(fields: &mut Fields) -> Option<Trust> {
     Some(Trust { issuer: issuer?, jwks_uri: jwks_uri.flatten(), audience: audience?, claims: claims? })
 }
 
-/// Reads a claim a line, `name=value`.
-fn parse_claims(text: &str) -> Result<std::collections::BTreeMap<String, String>, Invalid> {
+/// Parses one `name=value` claim per line.
+fn parse_claims(text: &str) -> Result<BTreeMap<String, String>, Invalid> {
     let mut claims = Map::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, value) =
-            line.split_once('=').ok_or_else(|| Invalid::new("claims", "Write a claim a line: name=value"))?;
+            line.split_once('=').ok_or_else(|| Invalid::new("claims", "Enter one claim per line, as name=value"))?;
         claims.insert(name.trim().to_owned(), Value::String(value.trim().to_owned()));
     }
     Trust::parse_claims(&Value::Object(claims))
 }
 
-/// Trusts an issuer no more.
-pub(in crate::web::console) async fn remove(
+/// Revokes a federated identity.
+pub(in crate::web::console) async fn revoke(
     State(services): Shared,
     session: Session,
     admin: Admin,
@@ -130,6 +134,6 @@ pub(in crate::web::console) async fn remove(
     let agent = parse_id(&agent)?;
     let id = FederatedIdentityId::parse(&id).ok_or(Error::NotFound("Federated identity"))?;
     federation::remove(&services, &admin, agent, id).await?;
-    let message = "The issuer is not trusted any more, and the tokens that were issued at its word have ended.";
+    let message = "Federated identity revoked, including the tokens issued for it.";
     back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
 }

@@ -1,4 +1,4 @@
-//! The pages of API keys, and the one answer that shows a key.
+//! Pages for API keys, including the one response that shows a key.
 
 mod fleet;
 
@@ -37,8 +37,8 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, html, refused},
-                live::{answer, may_watch},
+                frame::{Frame, Moment, Page, back_to, back_with_error, html},
+                live::{may_watch, stream_events},
             },
         },
         failure::Failure,
@@ -48,25 +48,24 @@ use crate::{
 
 pub(in crate::web::console) use fleet::fleet;
 
-/// A key as tables show it.
 pub(in crate::web::console) struct Row {
     id: String,
     agent_id: String,
     agent_name: String,
     name: String,
     prefix: String,
-    /// A word of [`ApiKeyStatus`], or `expired`.
+    /// A value of [`ApiKeyStatus`], or `expired`.
     status: &'static str,
     usable: bool,
     expires: Option<Moment>,
-    /// Until when a rotated key works.
+    /// End of the grace period of a rotated key.
     grace: Option<Moment>,
     last_used: Option<Moment>,
     last_ip: Option<String>,
     uses: i64,
-    /// What it may be used for at most, in words.
+    /// The restrictions, for people.
     limits: Vec<String>,
-    /// Whether the administrator may rotate and revoke it.
+    /// True if the administrator may rotate and revoke it.
     may_manage: bool,
 }
 
@@ -88,7 +87,7 @@ impl Row {
             last_used: key.last_used_at.map(moment),
             last_ip: key.last_used_ip.clone(),
             uses,
-            limits: described(&key.limits),
+            limits: describe_limits(&key.limits),
             may_manage,
         }
     }
@@ -98,12 +97,13 @@ impl Row {
     }
 }
 
-fn described(limits: &KeyLimits) -> Vec<String> {
-    let scope = limits.capabilities.as_ref().map(|names| format!("only {}", names.as_scope()));
+fn describe_limits(limits: &KeyLimits) -> Vec<String> {
+    let scope = limits.capabilities.as_ref().map(|names| format!("Only {}", names.as_scope()));
     let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
-    let networks = (!networks.is_empty()).then(|| format!("only from {}", networks.join(", ")));
-    let life = limits.token_life.map(|seconds| format!("tokens live {seconds} s at most"));
-    let uses = limits.uses_left.map(|left| format!("{left} more uses"));
+    let networks = (!networks.is_empty()).then(|| format!("Only from {}", networks.join(", ")));
+    let life = limits.token_life.map(|seconds| format!("Token lifetime up to {seconds} s"));
+    let uses =
+        limits.uses_left.map(|left| if left == 1 { "1 use left".to_owned() } else { format!("{left} uses left") });
     [scope, networks, life, uses].into_iter().flatten().collect()
 }
 
@@ -117,7 +117,7 @@ struct AgentKeysPage {
     federated_identities: Vec<federated_identities::Row>,
 }
 
-/// The keys of an agent.
+/// Lists the credentials of an agent.
 pub(in crate::web::console) async fn of_agent(
     State(services): Shared,
     frame: Frame,
@@ -130,7 +130,7 @@ pub(in crate::web::console) async fn of_agent(
     let public = registered::list(&services, &admin, agent.id).await?;
     let federated = federation::list(&services, &admin, agent.id).await?;
     let now = services.env.now();
-    // What works first, and the newest of it first.
+    // Usable keys first, then newest first.
     keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
     let head = Head::of(&services, &admin, &agent, "keys").await?;
     let row = |key: &ApiKey| {
@@ -151,7 +151,7 @@ struct NewKeyPage {
     frame: Frame,
     head: Head,
     form: Form,
-    /// The identifier that the key will have, so that the form makes one key however often it is sent.
+    /// The ID of the new key. It makes the form idempotent.
     id: String,
     problems: Problems,
 }
@@ -169,7 +169,7 @@ impl NewKeyPage {
     }
 }
 
-/// The form for a new key.
+/// Shows the form for a new key.
 pub(in crate::web::console) async fn new_page(
     State(services): Shared,
     frame: Frame,
@@ -199,7 +199,7 @@ struct CreatedPage {
     done: String,
     first_use: String,
     snippets: Vec<Snippet>,
-    /// Until when the key that this one replaces still works.
+    /// End of the grace period of the replaced key.
     old_until: Option<Moment>,
 }
 
@@ -227,7 +227,7 @@ impl CreatedPage {
     }
 }
 
-/// Makes a key and shows it, once.
+/// Creates a key and shows it once.
 pub(in crate::web::console) async fn create(
     State(services): Shared,
     frame: Frame,
@@ -239,7 +239,7 @@ pub(in crate::web::console) async fn create(
     let now = services.env.now();
     let key = ApiKeyId::parse(form.get("id")).unwrap_or(ApiKeyId(services.env.uuid()));
     let created = match form.read(|fields| read_new(fields, &form, now)) {
-        Ok(new) => api_keys::create_as(&services, &admin, agent.id, key, new).await,
+        Ok(new) => api_keys::create_with_id(&services, &admin, agent.id, key, new).await,
         Err(error) => Err(error),
     };
     match created {
@@ -267,17 +267,17 @@ fn read_new(fields: &mut Fields, form: &Form, now: Timestamp) -> Option<NewApiKe
     let expires_at = match form.get("life") {
         "never" => Some(None),
         "date" => fields.required("expires_on", |text| {
-            let wrong = || Invalid::new("date_parsing", "Choose a day");
-            // The whole of the day that was chosen still counts.
-            let day = Timestamp::parse_day(text).ok_or_else(wrong)?.plus(Duration::from_secs(DAY - 1));
-            if day <= now { Err(Invalid::new("datetime_future", "")) } else { Ok(Some(day)) }
+            let invalid = || Invalid::new("date_parsing", "Choose a date");
+            // The key is valid until the end of the chosen day.
+            let day = Timestamp::parse_day(text).ok_or_else(invalid)?.plus(Duration::from_secs(DAY - 1));
+            if day <= now { Err(Invalid::NotInFuture) } else { Ok(Some(day)) }
         }),
         _ => fields.required("life", |text| match text {
             "7" | "30" | "90" => {
-                let days: u64 = text.parse().map_err(|_| Invalid::new("enum", "Choose one"))?;
+                let days: u64 = text.parse().map_err(|_| Invalid::new("enum", "Choose an expiry"))?;
                 Ok(Some(now.plus(Duration::from_secs(days * DAY))))
             }
-            _ => Err(Invalid::new("enum", "Choose how long the key works")),
+            _ => Err(Invalid::new("enum", "Choose an expiry")),
         }),
     };
     let limits = read_limits(fields);
@@ -287,21 +287,22 @@ fn read_new(fields: &mut Fields, form: &Form, now: Timestamp) -> Option<NewApiKe
 fn read_limits(fields: &mut Fields) -> KeyLimits {
     let number = |range: RangeInclusive<i64>| {
         move |text: &str| {
-            let wrong = || Invalid::new("number", format!("A whole number from {} to {}", range.start(), range.end()));
-            text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+            let invalid =
+                || Invalid::new("number", format!("Enter a whole number from {} to {}", range.start(), range.end()));
+            text.parse().ok().filter(|number| range.contains(number)).ok_or_else(invalid)
         }
     };
-    let life = filled(fields, "token_life_seconds", number(KeyLimits::TOKEN_LIFE));
+    let life = non_empty(fields, "token_life_seconds", number(KeyLimits::TOKEN_LIFE));
     KeyLimits {
-        capabilities: filled(fields, "scope", KeyLimits::parse_capabilities),
-        networks: filled(fields, "allowed_networks", KeyLimits::parse_networks).unwrap_or_default(),
+        capabilities: non_empty(fields, "scope", KeyLimits::parse_capabilities),
+        networks: non_empty(fields, "allowed_networks", KeyLimits::parse_networks).unwrap_or_default(),
         token_life: life.and_then(|seconds| u32::try_from(seconds).ok()),
-        uses_left: filled(fields, "max_uses", number(KeyLimits::USES)),
+        uses_left: non_empty(fields, "max_uses", number(KeyLimits::USES)),
     }
 }
 
-/// What somebody typed into a field that may stay empty.
-fn filled<T>(fields: &mut Fields, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+/// Reads an optional field; an empty one counts as absent.
+fn non_empty<T>(fields: &mut Fields, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
     let parse = |text: &str| Some(text.trim()).filter(|text| !text.is_empty()).map(parse).transpose();
     fields.optional(name, parse).flatten()
 }
@@ -315,7 +316,7 @@ struct RotatePage {
     problems: Problems,
 }
 
-/// Asks how long the old key shall still work.
+/// Asks when the old key expires.
 pub(in crate::web::console) async fn rotate_page(
     State(services): Shared,
     frame: Frame,
@@ -328,7 +329,7 @@ pub(in crate::web::console) async fn rotate_page(
     Ok(Page(RotatePage { frame: frame.at("agents"), head, key, problems: Problems::default() }))
 }
 
-/// Replaces a key and shows the new one, once.
+/// Rotates a key and shows the new one once.
 pub(in crate::web::console) async fn rotate(
     State(services): Shared,
     frame: Frame,
@@ -345,7 +346,7 @@ pub(in crate::web::console) async fn rotate(
             "1" => Ok(Duration::from_secs(HOUR)),
             "24" => Ok(Duration::from_secs(24 * HOUR)),
             "168" => Ok(Duration::from_secs(168 * HOUR)),
-            _ => Err(Invalid::new("enum", "Choose how long the old key still works")),
+            _ => Err(Invalid::new("enum", "Choose when the old key expires")),
         })
     });
     let rotated = match grace {
@@ -376,7 +377,7 @@ struct RevokePage {
     key: Row,
 }
 
-/// Asks before a key is revoked.
+/// Asks for confirmation before a key is revoked.
 pub(in crate::web::console) async fn revoke_page(
     State(services): Shared,
     frame: Frame,
@@ -393,7 +394,7 @@ pub(in crate::web::console) async fn revoke_page(
     Ok(Page(RevokePage { frame: frame.at("agents"), head, key }))
 }
 
-/// Revokes a key, or ends the grace of one that was rotated.
+/// Revokes a key, including a rotated key in its grace period.
 pub(in crate::web::console) async fn revoke(
     State(services): Shared,
     session: Session,
@@ -404,10 +405,10 @@ pub(in crate::web::console) async fn revoke(
     let path = format!("/console/agents/{}/keys", agent.id);
     match api_keys::revoke(&services, &admin, agent.id, key.id).await {
         Ok(()) => {
-            let message = format!("The key {} no longer works, and neither do its tokens.", key.name);
+            let message = format!("Key {} revoked, including its tokens.", key.name);
             back_to(&session, &path, message).await
         }
-        Err(error @ Error::Refused(_)) => refused(&session, &path, &error).await,
+        Err(error @ Error::Refused(_)) => back_with_error(&session, &path, &error).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -419,7 +420,7 @@ async fn find_key(services: &Services, admin: &Admin, id: &str, key: &str) -> Re
     Ok((agent, key))
 }
 
-/// Tells when a key is first used, and then ends.
+/// Streams one event when the key is first used.
 pub(in crate::web::console) async fn first_use(
     State(services): Shared,
     admin: Admin,
@@ -447,5 +448,5 @@ pub(in crate::web::console) async fn first_use(
             }
         }
     });
-    Ok(answer(events))
+    Ok(stream_events(events))
 }

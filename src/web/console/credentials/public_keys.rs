@@ -1,4 +1,4 @@
-//! The public keys of an agent: a section of the page of its keys, and a form for more.
+//! Public keys of an agent: a section of its keys page, and a form to add some.
 
 use askama::Template;
 use axum::{
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tower_sessions::Session;
 
 use crate::{
-    domain::{Error, PublicKeyId, Result, Timestamp, credential::public_key::PublicKey, text::json},
+    domain::{Error, PublicKeyId, Result, Timestamp, credential::public_key::PublicKey},
     service::credentials::public_keys,
     web::{
         console::{
@@ -17,7 +17,7 @@ use crate::{
             agents::{Head, find, parse_id},
             guard::Admin,
             page::{
-                form::{Form, Problems},
+                form::{self, Form, Problems, message},
                 frame::{Frame, Moment, Page, back_to, html},
             },
         },
@@ -25,7 +25,6 @@ use crate::{
     },
 };
 
-/// A public key as the table shows it.
 pub(in crate::web::console) struct Row {
     pub(in crate::web::console) id: String,
     pub(in crate::web::console) kid: String,
@@ -52,7 +51,7 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for public keys.
+/// Shows the form for new public keys.
 pub(in crate::web::console) async fn new_page(
     State(services): Shared,
     frame: Frame,
@@ -64,7 +63,7 @@ pub(in crate::web::console) async fn new_page(
     Ok(Page(NewPage { frame: frame.at("agents"), head, problems: Problems::default() }))
 }
 
-/// Registers public keys. What was typed is not given back: it may be a private key that somebody took for a public one.
+/// Adds public keys. The form is redisplayed without the input, which may be a private key pasted by mistake.
 pub(in crate::web::console) async fn register(
     State(services): Shared,
     frame: Frame,
@@ -74,26 +73,25 @@ pub(in crate::web::console) async fn register(
     form: Form,
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let registered = match parse(form.get("jwk")) {
+    let registered = match form::parse_public_keys(form.get("jwk")) {
         Ok(keys) => public_keys::register(&services, &admin, agent.id, keys).await,
         Err(error) => Err(error),
     };
     match registered {
         Ok(keys) => {
-            let many = if keys.len() == 1 {
-                "The public key is".to_owned()
+            let added = if keys.len() == 1 {
+                "Public key added".to_owned()
             } else {
-                format!("{} public keys are", keys.len())
+                format!("{} public keys added", keys.len())
             };
-            let message = format!("{many} registered. {} can sign assertions now.", agent.name);
+            let message = format!("{added}. {} can authenticate with signed assertions now.", agent.name);
             back_to(&session, &format!("/console/agents/{}/keys", agent.id), message).await
         }
         Err(error) => {
             let status = Problems::status(&error);
             let problems = match error {
                 Error::Invalid(fields) => {
-                    let told = fields.first().map_or("", |field| field.invalid.message.as_str());
-                    Problems::one("jwk", told)
+                    Problems::one("jwk", fields.first().map_or_else(String::new, |field| message(&field.invalid)))
                 }
                 other => Problems::from_error(other, "jwk")?,
             };
@@ -103,16 +101,8 @@ pub(in crate::web::console) async fn register(
     }
 }
 
-/// Reads public keys; a private key is an error.
-pub(in crate::web::console) fn parse(text: &str) -> Result<Vec<public_keys::AssertionKey>> {
-    let read = json::read(text.as_bytes());
-    let keys =
-        read.map_err(|error| Error::field(&["jwk"], json::invalid(&error, "A JSON Web Key is a JSON object")))?;
-    public_keys::parse(&keys)
-}
-
-/// Removes a public key.
-pub(in crate::web::console) async fn remove(
+/// Revokes a public key.
+pub(in crate::web::console) async fn revoke(
     State(services): Shared,
     session: Session,
     admin: Admin,
@@ -121,6 +111,6 @@ pub(in crate::web::console) async fn remove(
     let agent = parse_id(&agent)?;
     let id = PublicKeyId::parse(&id).ok_or(Error::NotFound("Public key"))?;
     public_keys::remove(&services, &admin, agent, id).await?;
-    let message = "The public key is removed, and the tokens that were issued for it have ended.";
+    let message = "Public key revoked, including the tokens issued for it.";
     back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
 }

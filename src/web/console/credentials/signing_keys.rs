@@ -1,4 +1,4 @@
-//! The page of the keys that sign access tokens.
+//! The page for the keys that sign access tokens.
 
 use askama::Template;
 use axum::{
@@ -19,7 +19,7 @@ use crate::{
             guard::Admin,
             page::{
                 form::Form,
-                frame::{Frame, Moment, Page, back_to, refused},
+                frame::{Frame, Moment, Page, back_to, back_with_error},
             },
         },
         failure::Failure,
@@ -58,7 +58,7 @@ struct ListPage {
     uses_shared_secret: bool,
 }
 
-/// The keys there are.
+/// Lists the signing keys.
 pub(in crate::web::console) async fn list(
     State(services): Shared,
     frame: Frame,
@@ -74,7 +74,7 @@ pub(in crate::web::console) async fn list(
     }))
 }
 
-/// Has the next key sign.
+/// Rotates the signing keys.
 pub(in crate::web::console) async fn rotate(
     State(services): Shared,
     session: Session,
@@ -82,8 +82,8 @@ pub(in crate::web::console) async fn rotate(
     form: Form,
 ) -> Result<Response, Failure> {
     match signing_keys::rotate(&services, &admin, form.get("when") == "at_once").await {
-        Ok(key) => back_to(&session, PATH, format!("The key {} signs from now on.", key.kid)).await,
-        Err(error @ Error::Refused(_)) => refused(&session, PATH, &error).await,
+        Ok(key) => back_to(&session, PATH, format!("Signing keys rotated. AIMS now signs with {}.", key.kid)).await,
+        Err(error @ Error::Refused(_)) => back_with_error(&session, PATH, &error).await,
         Err(error) => Err(error.into()),
     }
 }

@@ -1,25 +1,25 @@
-//! Programs that exchange a key for a token, ready to be copied.
+//! Code examples that exchange an API key for a token.
 
 use crate::domain::PublicUrl;
 
-/// A program in one language.
+/// An example in one language.
 pub(in crate::web::console) struct Snippet {
     pub(in crate::web::console) id: &'static str,
     pub(in crate::web::console) name: &'static str,
     pub(in crate::web::console) code: String,
 }
 
-/// The programs, with the key in its place.
+/// Returns the examples with the given key.
 pub(in crate::web::console) fn snippets(issuer: &PublicUrl, key: &str) -> Vec<Snippet> {
     let (url, issuer) = (issuer.at("/api/v1/auth/token"), issuer.as_str());
     let curl = format!("curl -s -X POST {url} \\\n  -H \"X-API-Key: {key}\"");
     let python = format!(
-        "import httpx\n\nanswer = httpx.post(\n    \"{url}\",\n    headers={{\"X-API-Key\": \"{key}\"}},\n)\n\
-         answer.raise_for_status()\ntoken = answer.json()[\"access_token\"]"
+        "import httpx\n\nresponse = httpx.post(\n    \"{url}\",\n    headers={{\"X-API-Key\": \"{key}\"}},\n)\n\
+         response.raise_for_status()\ntoken = response.json()[\"access_token\"]"
     );
     let typescript = format!(
-        "const answer = await fetch(\"{url}\", {{\n  method: \"POST\",\n  headers: {{ \"X-API-Key\": \
-         \"{key}\" }},\n}});\nif (!answer.ok) throw new Error(await answer.text());\nconst {{ access_token }} = await answer.json();"
+        "const response = await fetch(\"{url}\", {{\n  method: \"POST\",\n  headers: {{ \"X-API-Key\": \
+         \"{key}\" }},\n}});\nif (!response.ok) throw new Error(await response.text());\nconst {{ access_token }} = await response.json();"
     );
     let mcp = format!(
         "{{\n  \"mcpServers\": {{\n    \"my-server\": {{\n      \"command\": \"my-mcp-server\",\n      \"env\": {{\n        \

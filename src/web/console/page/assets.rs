@@ -1,4 +1,4 @@
-//! The files that pages load: part of the binary, named by their content, so that browsers keep them for good.
+//! Static files. They are part of the binary, and their paths contain a content hash, so browsers cache them forever.
 
 use axum::{
     Router,
@@ -11,11 +11,11 @@ use tower_http::compression::CompressionLayer;
 macro_rules! assets {
     ($($constant:ident, $file:literal, $kind:literal;)+) => {
         $(
-            #[doc = concat!("Where `", $file, "` is served.")]
+            #[doc = concat!("The path of `", $file, "`.")]
             pub const $constant: &str = concat!("/console/static/", env!(concat!("ASSET_", stringify!($constant))));
         )+
 
-        /// Every file, with its path, its media type and its content.
+        /// Path, media type and content of every file.
         const ASSETS: &[(&str, &str, &[u8])] =
             &[$(($constant, $kind, include_bytes!(concat!("../../../../static/", $file)))),+];
     };
@@ -29,7 +29,7 @@ assets! {
     FAVICON, "favicon.svg", "image/svg+xml";
 }
 
-/// Serves the files, compressed: they hold nothing of anybody.
+/// Serves the files. Compression is safe here because the files contain no secrets.
 pub(in crate::web::console) fn router() -> Router {
     let routes = ASSETS.iter().fold(Router::new(), |router, &(path, kind, content)| {
         router.route(path, get(move || async move { file(kind, content) }))

@@ -1,4 +1,4 @@
-//! Errors as pages; and what somebody typed survives when they must sign in, or prove themselves, first.
+//! Error pages. A submitted form is kept while its sender signs in or confirms their identity.
 
 use std::sync::Arc;
 
@@ -13,59 +13,63 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method, StatusCode, header::RETRY_AFTER};
 
 use super::{
-    form::Form,
-    frame::{Frame, html, see_other},
+    form::{Form, parse_public_keys},
+    frame::{Frame, html, see_other, sentence},
 };
 use crate::{
     domain::{AuthFailure, Denial, Error, RequestId},
     service::people::sessions::SignedIn,
     web::{
-        console::{credentials::public_keys, guard::is_htmx},
+        console::guard::is_htmx,
         failure::{self, Failure},
-        server::admission::TimeLimit,
+        server::timeouts::RequestTimeout,
     },
 };
 
-/// Most bytes of a form.
+/// Maximum size of a form in bytes.
 const FORM_BYTES: usize = 256 * 1_024;
-/// Fields that are never given back: a page must not hold what was typed as a secret.
+/// Fields that are never rendered again, because they contain secrets.
 const SECRET_FIELDS: [&str; 6] = ["password", "present_password", "new_password", "repeat_password", "code", "token"];
 
-/// A form that waits while its sender signs in or proves who they are.
+/// A submitted form, kept while its sender signs in or confirms their identity.
 #[derive(Clone, Debug, Default)]
-pub(in crate::web::console) struct Waiting {
-    /// Where it was posted to.
+pub(in crate::web::console) struct SavedForm {
+    /// The path that the form was submitted to.
     pub(in crate::web::console) path: String,
-    /// What it held, encoded.
+    /// The URL-encoded fields.
     pub(in crate::web::console) body: String,
 }
 
-impl Waiting {
-    /// Reads a waiting form from the fields of the form that carries it.
-    pub(in crate::web::console) fn carried(form: &Form) -> Option<Self> {
+impl SavedForm {
+    /// Reads a saved form from the hidden fields of another form.
+    pub(in crate::web::console) fn from_hidden(form: &Form) -> Option<Self> {
         let path = form.get("waiting_path");
         is_own_path(path).then(|| Self { path: path.to_owned(), body: form.get("waiting_body").to_owned() })
     }
 
-    /// Its fields.
     pub(in crate::web::console) fn fields(&self) -> Vec<(String, String)> {
         Form::parse(self.body.as_bytes()).map(|form| form.pairs().to_vec()).unwrap_or_default()
     }
 
     fn of(path: String, body: &[u8]) -> Self {
         let form = Form::parse(body).unwrap_or_default();
-        // A private key that was pasted for a public one is a secret as well.
+        // A private key that was pasted by mistake is a secret, too.
         let is_secret = |(name, text): &&(String, String)| {
-            SECRET_FIELDS.contains(&name.as_str()) || (name == "jwk" && public_keys::parse(text).is_err())
+            SECRET_FIELDS.contains(&name.as_str()) || (name == "jwk" && parse_public_keys(text).is_err())
         };
         let kept = form.pairs().iter().filter(|field| !is_secret(field));
         Self { path, body: serde_urlencoded::to_string(kept.collect::<Vec<_>>()).unwrap_or_default() }
     }
 }
 
-/// Whether a path that a request names leads to this console and nowhere else.
+/// Returns true if a path is `/console` or below it.
+pub(in crate::web::console) fn is_page(path: &str) -> bool {
+    path.strip_prefix("/console").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Returns true if a path from a request leads to a console page, which prevents open redirects.
 pub(in crate::web::console) fn is_own_path(path: &str) -> bool {
-    crate::web::console::is_page(path.split('?').next().unwrap_or_default())
+    is_page(path.split('?').next().unwrap_or_default())
         && !path.contains("//")
         && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')
 }
@@ -75,7 +79,7 @@ pub(in crate::web::console) fn is_own_path(path: &str) -> bool {
 struct ErrorPage {
     frame: Frame,
     title: &'static str,
-    message: String,
+    message: Option<String>,
     advice: &'static str,
     status: u16,
     request_id: String,
@@ -87,7 +91,7 @@ pub(in crate::web::console) struct SignInPage {
     pub(in crate::web::console) frame: Frame,
     pub(in crate::web::console) username: String,
     pub(in crate::web::console) next: String,
-    pub(in crate::web::console) waiting: Option<Waiting>,
+    pub(in crate::web::console) saved_form: Option<SavedForm>,
     pub(in crate::web::console) problem: Option<String>,
 }
 
@@ -96,44 +100,44 @@ pub(in crate::web::console) struct SignInPage {
 pub(in crate::web::console) struct ConfirmPage {
     pub(in crate::web::console) frame: Frame,
     pub(in crate::web::console) next: String,
-    pub(in crate::web::console) waiting: Option<Waiting>,
+    pub(in crate::web::console) saved_form: Option<SavedForm>,
     pub(in crate::web::console) problem: Option<String>,
 }
 
-/// Renders every error below it as a page.
-pub(in crate::web::console) async fn render(limit: TimeLimit, request: Request, next: Next) -> Response {
+/// Renders the errors of the inner layers as pages.
+pub(in crate::web::console) async fn render(limit: RequestTimeout, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let asked = parts.clone();
-    let answered = async {
-        let (body, kept) = keep(&parts, body).await?;
-        Ok((kept, next.run(Request::from_parts(parts, body)).await))
+    let request = parts.clone();
+    let responded = async {
+        let (body, form) = buffer_form(&parts, body).await?;
+        Ok((form, next.run(Request::from_parts(parts, body)).await))
     };
-    let answered = limit.run(answered).await.flatten();
-    let (kept, response) = answered.unwrap_or_else(|error| (Bytes::new(), Failure(error).into_response()));
-    describe(&asked, response, &kept)
+    let responded = limit.run(responded).await.flatten();
+    let (form, response) = responded.unwrap_or_else(|error| (Bytes::new(), Failure(error).into_response()));
+    describe(&request, response, &form)
 }
 
-/// Renders an error as a page, with the form that may have to wait.
-pub(in crate::web::console) fn describe(asked: &Parts, response: Response, kept: &[u8]) -> Response {
+/// Renders an error response as a page. `form` is the submitted form, which the page may have to save.
+pub(in crate::web::console) fn describe(request: &Parts, response: Response, form: &[u8]) -> Response {
     let status = response.status();
-    let described = response.headers().contains_key(http::header::CONTENT_TYPE);
+    let has_body = response.headers().contains_key(http::header::CONTENT_TYPE);
     let error = response.extensions().get::<Arc<Error>>().cloned();
-    if !(status.is_client_error() || status.is_server_error()) || (error.is_none() && described && status != 415) {
+    if !(status.is_client_error() || status.is_server_error()) || (error.is_none() && has_body && status != 415) {
         return response;
     }
     if let Some(error) = &error {
-        failure::log(error, asked.extensions.get(), &asked.method, &asked.uri);
+        failure::log(error, request.extensions.get(), &request.method, &request.uri);
     }
     let person = response.extensions().get::<SignedIn>().map(|signed_in| signed_in.administrator.clone());
-    let frame = Frame { person, ..Frame::of(asked) };
-    let mut rendered = page(asked, frame, status, error.as_deref(), kept);
+    let frame = Frame { person, ..Frame::of(request) };
+    let mut rendered = page(request, frame, status, error.as_deref(), form);
     for name in [RETRY_AFTER, http::header::ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
         }
     }
-    if is_htmx(&asked.headers) {
-        // Whatever the request meant to change, an error takes the place of the content.
+    if is_htmx(&request.headers) {
+        // An error replaces the content of the page, whatever the request was meant to replace.
         for (name, value) in [("hx-retarget", "#main"), ("hx-reselect", "#main"), ("hx-reswap", "outerHTML")] {
             rendered.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
@@ -141,8 +145,8 @@ pub(in crate::web::console) fn describe(asked: &Parts, response: Response, kept:
     rendered
 }
 
-/// Reads a form that may have to wait; it is small.
-async fn keep(parts: &Parts, body: Body) -> Result<(Body, Bytes), Error> {
+/// Reads the body of a form, so that it is still available if the request fails.
+async fn buffer_form(parts: &Parts, body: Body) -> Result<(Body, Bytes), Error> {
     if parts.method != Method::POST {
         return Ok((body, Bytes::new()));
     }
@@ -150,15 +154,15 @@ async fn keep(parts: &Parts, body: Body) -> Result<(Body, Bytes), Error> {
     Ok((Body::from(bytes.clone()), bytes))
 }
 
-fn page(asked: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>, form: &[u8]) -> Response {
+fn page(request: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>, form: &[u8]) -> Response {
     let path = frame.here.clone();
-    let posted = asked.method == Method::POST;
+    let posted = request.method == Method::POST;
     match error {
         Some(Error::Unauthenticated(AuthFailure::NoSession)) if !posted => {
             let target = format!("/console/sign-in?{}", encode(&path));
             let mut response = see_other(&target);
-            if is_htmx(&asked.headers) {
-                // htmx would follow the redirect and swap a page for signing in into a corner of this one.
+            if is_htmx(&request.headers) {
+                // htmx would follow the redirect and insert the sign-in page into a part of this page.
                 *response.status_mut() = StatusCode::OK;
                 let target = "/console/sign-in";
                 response.headers_mut().insert("hx-redirect", HeaderValue::from_static(target));
@@ -166,22 +170,23 @@ fn page(asked: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>, 
             response
         }
         Some(Error::Unauthenticated(AuthFailure::NoSession)) => {
-            let problem = "Your session has ended. Sign in to carry on: what you typed is kept.".to_owned();
+            let problem =
+                "Your session has expired. Sign in to continue. What you entered in the form is kept.".to_owned();
             let (username, next) = (String::new(), String::new());
-            let waiting = Some(Waiting::of(path, form));
-            html(status, &SignInPage { frame, username, next, waiting, problem: Some(problem) })
+            let saved_form = Some(SavedForm::of(path, form));
+            html(status, &SignInPage { frame, username, next, saved_form, problem: Some(problem) })
         }
         Some(Error::ProofNeeded) => {
-            let waiting = posted.then(|| Waiting::of(path.clone(), form));
-            html(status, &ConfirmPage { frame, next: path, waiting, problem: None })
+            let saved_form = posted.then(|| SavedForm::of(path.clone(), form));
+            html(status, &ConfirmPage { frame, next: path, saved_form, problem: None })
         }
         _ => {
-            let request_id = asked.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
+            let request_id = request.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
             let (title, advice) = match error {
-                Some(Error::Denied(Denial::SetupLink)) => ("This link does not work", "Nothing was changed."),
-                _ => in_words(status),
+                Some(Error::Denied(Denial::SetupLink)) => ("Setup link not valid", "Nothing was changed."),
+                _ => describe_status(status),
             };
-            let message = error.map_or_else(|| title.to_owned(), ToString::to_string);
+            let message = error.map(|error| sentence(error.to_string()));
             html(status, &ErrorPage { frame, title, message, advice, status: status.as_u16(), request_id })
         }
     }
@@ -191,18 +196,20 @@ fn encode(path: &str) -> String {
     serde_urlencoded::to_string([("next", path)]).unwrap_or_default()
 }
 
-const fn in_words(status: StatusCode) -> (&'static str, &'static str) {
+const fn describe_status(status: StatusCode) -> (&'static str, &'static str) {
     match status {
-        StatusCode::BAD_REQUEST => ("That is not possible", "Nothing was changed."),
-        StatusCode::UNAUTHORIZED => ("Sign in", "Sign in and try again."),
-        StatusCode::FORBIDDEN => ("Not allowed", "Nothing was changed. Ask an owner if you need this."),
-        StatusCode::NOT_FOUND => ("Not found", "It may have been deleted, or the link is wrong."),
-        StatusCode::METHOD_NOT_ALLOWED => ("Not possible that way", "Go back and use the page's own buttons."),
-        StatusCode::CONFLICT => ("Changed meanwhile", "Go back, reload the page, and try again."),
-        StatusCode::PAYLOAD_TOO_LARGE => ("Too large", "Nothing was changed. Send less text."),
-        StatusCode::UNPROCESSABLE_ENTITY => ("That is not valid", "Go back and check what you entered."),
-        StatusCode::TOO_MANY_REQUESTS => ("Too many tries", "Wait a little, then try again."),
-        StatusCode::SERVICE_UNAVAILABLE => ("Not available now", "Try again in a moment."),
-        _ => ("Something went wrong", "It was noted. If it happens again, give the request id to whoever runs AIMS."),
+        StatusCode::BAD_REQUEST => ("Action not possible", "Nothing was changed."),
+        StatusCode::UNAUTHORIZED => ("Sign-in required", "Sign in and try again."),
+        StatusCode::FORBIDDEN => ("Permission denied", "Nothing was changed. Ask an owner if you need access."),
+        StatusCode::NOT_FOUND => ("Not found", "It may have been deleted, or the link may be wrong."),
+        StatusCode::METHOD_NOT_ALLOWED => ("Method not allowed", "Go back and use the buttons on the page."),
+        StatusCode::CONFLICT => ("Conflict", "Nothing was changed. Go back, reload the page and try again."),
+        StatusCode::PAYLOAD_TOO_LARGE => ("Request too large", "Nothing was changed. Shorten the text and try again."),
+        StatusCode::UNPROCESSABLE_ENTITY => ("Invalid input", "Go back and check what you entered."),
+        StatusCode::TOO_MANY_REQUESTS => ("Too many requests", "Wait a moment and try again."),
+        StatusCode::SERVICE_UNAVAILABLE => ("Temporarily unavailable", "Try again in a moment."),
+        _ => {
+            ("Something went wrong", "The error was logged. If it happens again, send the request ID to your operator.")
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What every page shows around its content.
+//! The frame around the content of every page: navigation, theme and flash message.
 
 use askama::Template;
 use axum::{
@@ -20,27 +20,27 @@ use crate::{
     web::failure::Failure,
 };
 
-/// The cookie that keeps the chosen colours.
+/// The cookie that stores the theme.
 pub(in crate::web::console) const THEME_COOKIE: &str = "aims_theme";
 const FLASH: &str = "flash";
 
-/// What a page needs to know of whoever looks at it.
+/// The state that every page needs.
 #[derive(Clone, Debug, Default)]
 pub(in crate::web::console) struct Frame {
-    /// Who is signed in.
+    /// The administrator who is signed in.
     pub(in crate::web::console) person: Option<Administrator>,
-    /// The colours that were chosen; nothing for those of the system.
+    /// The chosen theme; `None` follows the system.
     pub(in crate::web::console) theme: Option<&'static str>,
-    /// What the last act led to.
+    /// The outcome of the previous action.
     pub(in crate::web::console) flash: Option<Flash>,
-    /// Where the page is, so that the choice of colours leads back to it.
+    /// Path and query of the page, to return to after the theme is changed.
     pub(in crate::web::console) here: String,
-    /// Where the page is in the navigation.
+    /// The navigation section of the page.
     pub(in crate::web::console) section: &'static str,
 }
 
 impl Frame {
-    /// Whether the one who looks may do this, so that no page offers what it would refuse.
+    /// Returns true if the role of the administrator allows an action. Pages hide actions that would be denied.
     pub(in crate::web::console) fn may(&self, action: Action) -> bool {
         self.person.as_ref().is_some_and(|person| person.role >= action.demands_role())
     }
@@ -53,12 +53,12 @@ impl Frame {
         self.person.as_ref().is_some_and(|person| person.role == Role::Owner)
     }
 
-    /// Marks where the page is in the navigation.
+    /// Sets the navigation section.
     pub(in crate::web::console) fn at(self, section: &'static str) -> Self {
         Self { section, ..self }
     }
 
-    /// What can be known without reading the session.
+    /// Builds a frame without reading the session.
     pub(in crate::web::console) fn of(parts: &Parts) -> Self {
         Self {
             person: parts.extensions.get::<SignedIn>().map(|signed_in| signed_in.administrator.clone()),
@@ -75,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Frame {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let mut frame = Self::of(parts);
-        // Whoever has no session yet has no message waiting, and is not given a session for having looked.
+        // Without a session there is no message, and reading one must not create a session.
         if let Some(session) = parts.extensions.get::<Session>().filter(|session| session.id().is_some())
             && session.get_value(FLASH).await.map_err(failed)?.is_some()
         {
@@ -100,40 +100,48 @@ fn theme(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
-/// What an act led to, told on the next page, once.
+/// The outcome of an action, shown once on the next page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::web::console) struct Flash {
-    /// What happened, and what to do where something is to be done.
+    /// What happened, and what to do next.
     pub(in crate::web::console) message: String,
-    /// Whether it went well.
+    /// True for success.
     pub(in crate::web::console) good: bool,
 }
 
-/// Tells `message` on the page that the browser is sent to.
+/// Redirects to `path` and shows a success message there.
 pub(in crate::web::console) async fn back_to(
     session: &Session,
     path: &str,
     message: impl Into<String>,
 ) -> Result<Response, Failure> {
-    tell(session, true, message.into()).await?;
+    set_flash(session, true, message.into()).await?;
     Ok(see_other(path))
 }
 
-/// Tells that something was refused, on the page that the browser is sent to.
-pub(in crate::web::console) async fn refused(
+/// Redirects to `path` and shows an error there.
+pub(in crate::web::console) async fn back_with_error(
     session: &Session,
     path: &str,
     error: &Error,
 ) -> Result<Response, Failure> {
-    tell(session, false, error.to_string()).await?;
+    set_flash(session, false, sentence(error.to_string())).await?;
     Ok(see_other(path))
 }
 
-async fn tell(session: &Session, good: bool, message: String) -> Result<()> {
+async fn set_flash(session: &Session, good: bool, message: String) -> Result<()> {
     session.insert(FLASH, Flash { message, good }).await.map_err(failed)
 }
 
-/// Sends the browser on with a GET.
+/// Ends a message with a period. Most error messages have none.
+pub(in crate::web::console) fn sentence(mut message: String) -> String {
+    if !message.ends_with('.') {
+        message.push('.');
+    }
+    message
+}
+
+/// Redirects with status 303.
 pub(in crate::web::console) fn see_other(path: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     let path = HeaderValue::try_from(path).unwrap_or(HeaderValue::from_static("/console"));
@@ -141,7 +149,7 @@ pub(in crate::web::console) fn see_other(path: &str) -> Response {
     response
 }
 
-/// A page to be rendered.
+/// A template as a response.
 pub(in crate::web::console) struct Page<T>(pub(in crate::web::console) T);
 
 impl<T: Template> IntoResponse for Page<T> {
@@ -150,7 +158,6 @@ impl<T: Template> IntoResponse for Page<T> {
     }
 }
 
-/// Renders a page.
 pub(in crate::web::console) fn html(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => {
@@ -163,19 +170,18 @@ pub(in crate::web::console) fn html(status: StatusCode, page: &impl Template) ->
     }
 }
 
-/// A page for a form that has to be mended.
+/// Renders a form with errors, with status 422.
 pub(in crate::web::console) fn unprocessable(page: &impl Template) -> Response {
     html(StatusCode::UNPROCESSABLE_ENTITY, page)
 }
 
-/// A moment as pages show it.
+/// A point in time as pages show it.
 #[derive(Clone, Debug)]
 pub(in crate::web::console) struct Moment {
-    /// For programs.
+    /// RFC 3339, for the `datetime` attribute.
     pub(in crate::web::console) iso: String,
-    /// For the tooltip.
     pub(in crate::web::console) exact: String,
-    /// As a distance from now.
+    /// Relative to now.
     pub(in crate::web::console) relative: String,
 }
 
@@ -188,7 +194,7 @@ impl Moment {
     }
 }
 
-/// "3 min ago", "in 7 days".
+/// Formats a time relative to now: "3 min ago", "in 7 days".
 fn relative(time: Timestamp, now: Timestamp) -> String {
     let seconds = (time.as_micros() - now.as_micros()).div_euclid(1_000_000);
     let distance = seconds.unsigned_abs();
@@ -209,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_told_as_people_do() {
+    fn times_are_formatted_relative_to_now() {
         let now = Timestamp::from_secs(1_800_000_000);
         let ago = |seconds: i64| relative(Timestamp::from_secs(1_800_000_000 - seconds), now);
         assert_eq!(ago(0), "just now");

@@ -1,4 +1,4 @@
-//! Pages that follow what happens, by server-sent events.
+//! Server-sent events for pages with live updates.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -10,16 +10,16 @@ use crate::{
     web::console::guard::Admin,
 };
 
-/// How often a connection that carries nothing shows that it is alive; shorter than proxies wait.
+/// Interval of keep-alive comments on an idle stream; shorter than the idle timeout of common proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Whether whoever watches may still do so: a stream must not outlive the session that opened it.
+/// Returns true if the session that opened a stream is still active and authorized.
 pub(in crate::web::console) async fn may_watch(services: &Services, admin: &Admin) -> bool {
-    sessions::is_alive(services, admin, Action::ReadAudit).await.unwrap_or(false)
+    sessions::is_valid(services, admin, Action::ReadAudit).await.unwrap_or(false)
 }
 
-/// Answers with a stream of events.
-pub(in crate::web::console) fn answer<S>(events: S) -> Sse<impl Stream<Item = Result<Event, Infallible>>>
+/// Returns a response that streams events.
+pub(in crate::web::console) fn stream_events<S>(events: S) -> Sse<impl Stream<Item = Result<Event, Infallible>>>
 where
     S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
 {

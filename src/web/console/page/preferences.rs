@@ -1,4 +1,4 @@
-//! How a browser wants the console to look.
+//! Display preferences of a browser.
 
 use axum::response::Response;
 use http::{HeaderValue, header::SET_COOKIE};
@@ -9,16 +9,16 @@ use super::{
     frame::{THEME_COOKIE, see_other},
 };
 
-/// Keeps the chosen colours in a cookie, so that the first byte of a page has them.
+/// Stores the theme in a cookie, so that pages are rendered with it.
 pub(in crate::web::console) async fn theme(form: Form) -> Response {
-    let (theme, life) = match form.get("theme") {
+    let (theme, max_age) = match form.get("theme") {
         "light" => ("light", 31_536_000),
         "dark" => ("dark", 31_536_000),
         _ => ("", 0),
     };
     let back = form.get("back");
     let mut response = see_other(if is_own_path(back) { back } else { "/console" });
-    let cookie = format!("{THEME_COOKIE}={theme}; Path=/console; Max-Age={life}; SameSite=Lax; HttpOnly");
+    let cookie = format!("{THEME_COOKIE}={theme}; Path=/console; Max-Age={max_age}; SameSite=Lax; HttpOnly");
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }

@@ -1,4 +1,4 @@
-//! The state of a page that is in its URL.
+//! Query parameters. Filters, sort order and page position live in the URL.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -8,20 +8,20 @@ use crate::web::{
     request::{extract::FromQuery, fields::Fields},
 };
 
-/// A URL's parameters, read into a type and as they are.
+/// Query parameters, both parsed into a type and unparsed.
 pub(in crate::web::console) struct Query<T>(pub(in crate::web::console) T, pub(in crate::web::console) Params);
 
-/// A URL's parameters that are set.
+/// The non-empty parameters of a query.
 #[derive(Clone, Debug, Default)]
 pub(in crate::web::console) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// A parameter's value; nothing for one that is not set.
+    /// Returns the value of a parameter, or an empty string if it is absent.
     pub(in crate::web::console) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// The same parameters, one of them set anew; an empty value unsets it.
+    /// Returns a copy with one parameter replaced. An empty value removes it.
     pub(in crate::web::console) fn with(&self, name: &str, value: &str) -> Self {
         let mut pairs: Vec<_> = self.0.iter().filter(|(key, _)| key != name).cloned().collect();
         if !value.is_empty() {
@@ -30,7 +30,7 @@ impl Params {
         Self(pairs)
     }
 
-    /// A link to `path` with these parameters.
+    /// Returns a link to `path` with these parameters.
     pub(in crate::web::console) fn href(&self, path: &str) -> String {
         match serde_urlencoded::to_string(&self.0) {
             Ok(query) if !query.is_empty() => format!("{path}?{query}"),
@@ -38,7 +38,6 @@ impl Params {
         }
     }
 
-    /// Every parameter.
     pub(in crate::web::console) fn pairs(&self) -> &[(String, String)] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! One's own account: sessions, password, second factor.
+//! The account page: sessions, password, authenticator app and passkeys.
 
 use askama::Template;
 use axum::{
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// The sealed secret of an authenticator that was not taken in use yet, while its first code is awaited.
+/// Session field: the encrypted secret of an authenticator app that is not confirmed yet.
 const NEW_SECRET: &str = "new_totp_secret";
 
 #[derive(Template)]
@@ -91,7 +91,7 @@ impl SessionRow {
     }
 }
 
-/// What people call a browser and its system; good enough to tell one's own sessions apart.
+/// Returns the name of a browser and its operating system, to tell sessions apart.
 fn browser(user_agent: &str) -> String {
     const BROWSERS: [(&str, &str); 6] = [
         ("Edg/", "Edge"),
@@ -136,7 +136,7 @@ impl AccountPage {
     }
 }
 
-/// One's own account.
+/// Shows the account page.
 pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,
@@ -145,7 +145,7 @@ pub(in crate::web::console) async fn page(
     Ok(Page(AccountPage::of(&services, &admin, frame).await?))
 }
 
-/// Sets the own password; every session ends but this one, which goes on under another cookie.
+/// Changes the password. Ends every other session, and continues this one under a new cookie.
 pub(in crate::web::console) async fn change_password(
     State(services): Shared,
     frame: Frame,
@@ -165,14 +165,16 @@ pub(in crate::web::console) async fn change_password(
         Ok(proof) => {
             let keys = renew(&session).await?;
             sign_in::begin(&services, &admin.origin, user_agent(&headers), keys, proof).await?;
-            back_to(&session, "/console/account", "The password is changed. Your other sessions have ended.").await
+            back_to(&session, "/console/account", "Password changed. Your other sessions are signed out.").await
         }
         Err(error) => {
             let problems = match error {
                 Error::Unauthenticated(AuthFailure::WrongCredentials) => {
-                    Problems::one("present_password", "This is not your present password")
+                    Problems::one("present_password", "The current password is incorrect")
                 }
-                Error::RateLimited { .. } => Problems::one("present_password", "Too many wrong tries; wait a little"),
+                Error::RateLimited { .. } => {
+                    Problems::one("present_password", "Too many attempts. Wait a moment and try again")
+                }
                 other => Problems::from_error(other, "")?,
             };
             let page = AccountPage::of(&services, &admin, frame).await?;
@@ -181,7 +183,7 @@ pub(in crate::web::console) async fn change_password(
     }
 }
 
-/// Ends one's own sessions: one, the others, or all.
+/// Ends sessions: one, all others, or all.
 pub(in crate::web::console) async fn end_sessions(
     State(services): Shared,
     session: Session,
@@ -204,9 +206,9 @@ pub(in crate::web::console) async fn end_sessions(
         return Ok(see_other("/console/sign-in"));
     }
     let message = match ended {
-        0 => "There was no other session.".to_owned(),
-        1 => "1 session ended.".to_owned(),
-        more => format!("{more} sessions ended."),
+        0 => "There are no other sessions.".to_owned(),
+        1 => "1 session signed out.".to_owned(),
+        more => format!("{more} sessions signed out."),
     };
     back_to(&session, "/console/account", message).await
 }
@@ -216,7 +218,7 @@ pub(in crate::web::console) async fn end_sessions(
 struct AuthenticatorPage {
     frame: Frame,
     secret: String,
-    /// The modules of the QR code as the path of a drawing, and how many a side has.
+    /// The QR code as an SVG path, and its size in modules.
     qr: (String, i32),
     problems: Problems,
 }
@@ -228,7 +230,7 @@ struct RecoveryCodesPage {
     codes: Vec<String>,
 }
 
-/// Shows the secret for a new authenticator.
+/// Shows the secret of a new authenticator app.
 pub(in crate::web::console) async fn authenticator_page(
     State(services): Shared,
     frame: Frame,
@@ -255,7 +257,7 @@ fn show_secret(
     })
 }
 
-/// Takes the authenticator in use.
+/// Turns on the authenticator app, and shows the recovery codes.
 pub(in crate::web::console) async fn enable_authenticator(
     State(services): Shared,
     frame: Frame,
@@ -263,8 +265,8 @@ pub(in crate::web::console) async fn enable_authenticator(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    let kept = session.get_value(NEW_SECRET).await.map_err(failed)?;
-    let sealed: Option<Vec<u8>> = kept.and_then(|kept| serde_json::from_value(kept).ok());
+    let stored = session.get_value(NEW_SECRET).await.map_err(failed)?;
+    let sealed: Option<Vec<u8>> = stored.and_then(|stored| serde_json::from_value(stored).ok());
     let Some(secret) = sealed.and_then(|sealed| factors::open_new_totp(&services, &admin, &sealed)) else {
         return Ok(see_other("/console/account/authenticator"));
     };
@@ -281,17 +283,17 @@ pub(in crate::web::console) async fn enable_authenticator(
     }
 }
 
-/// Stops to ask for codes.
+/// Turns off the authenticator app.
 pub(in crate::web::console) async fn disable_authenticator(
     State(services): Shared,
     session: Session,
     admin: Admin,
 ) -> Result<Response, Failure> {
     factors::disable_totp(&services, &admin).await?;
-    back_to(&session, "/console/account", "No code is asked for any more.").await
+    back_to(&session, "/console/account", "Authenticator app turned off.").await
 }
 
-/// Makes new recovery codes.
+/// Creates new recovery codes.
 pub(in crate::web::console) async fn renew_recovery_codes(
     State(services): Shared,
     frame: Frame,

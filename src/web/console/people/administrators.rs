@@ -1,4 +1,4 @@
-//! The pages of administrators, for owners.
+//! Pages for owners to manage administrators.
 
 use askama::Template;
 use axum::{
@@ -20,14 +20,13 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, refused, unprocessable},
+                frame::{Frame, Moment, Page, back_to, back_with_error, unprocessable},
             },
         },
         failure::Failure,
     },
 };
 
-/// An administrator as pages show them.
 struct Row {
     id: String,
     username: String,
@@ -61,7 +60,7 @@ struct ListPage {
     people: Vec<Row>,
 }
 
-/// Everybody who may sign in, or might.
+/// Lists administrators.
 pub(in crate::web::console) async fn list(
     State(services): Shared,
     frame: Frame,
@@ -81,12 +80,12 @@ struct NewPage {
     problems: Problems,
 }
 
-/// The form for a new administrator.
+/// Shows the form for a new administrator.
 pub(in crate::web::console) async fn new_page(frame: Frame) -> impl IntoResponse {
     Page(NewPage { frame: frame.at("administrators"), form: Form::default(), problems: Problems::default() })
 }
 
-/// Adds an administrator.
+/// Creates an administrator.
 pub(in crate::web::console) async fn create(
     State(services): Shared,
     frame: Frame,
@@ -100,7 +99,7 @@ pub(in crate::web::console) async fn create(
     };
     match created {
         Ok(id) => {
-            let message = "They can sign in now. Have them change the password that you chose.";
+            let message = "Administrator created. Ask them to change the password after they sign in.";
             back_to(&session, &format!("/console/administrators/{id}"), message).await
         }
         Err(error) => {
@@ -116,7 +115,7 @@ struct ShowPage {
     frame: Frame,
     person: Row,
     sessions: usize,
-    /// Whether whoever looks sees themselves.
+    /// True if this is the account of the signed-in administrator.
     own: bool,
     problems: Problems,
 }
@@ -134,7 +133,7 @@ impl ShowPage {
     }
 }
 
-/// One administrator.
+/// Shows an administrator.
 pub(in crate::web::console) async fn show(
     State(services): Shared,
     frame: Frame,
@@ -144,7 +143,7 @@ pub(in crate::web::console) async fn show(
     Ok(Page(ShowPage::of(&services, &admin, frame, parse_id(&id)?).await?))
 }
 
-/// Changes what an administrator is called and may do.
+/// Edits the name and the role of an administrator.
 pub(in crate::web::console) async fn update(
     State(services): Shared,
     frame: Frame,
@@ -164,15 +163,15 @@ pub(in crate::web::console) async fn update(
         Ok((display_name, role)) => administrators::update(&services, &admin, id, display_name, role).await,
         Err(error) => Err(error),
     };
-    let may_look = role.is_none_or(|role| role >= Action::ListAdministrators.demands_role());
-    if updated.is_ok() && admin.administrator() == Some(id) && !may_look {
-        return back_to(&session, "/console", "Saved. You are no longer an owner.").await;
+    let may_view = role.is_none_or(|role| role >= Action::ListAdministrators.demands_role());
+    if updated.is_ok() && admin.administrator() == Some(id) && !may_view {
+        return back_to(&session, "/console", "Changes saved. You are no longer an owner.").await;
     }
-    answer(&services, &admin, frame, &session, id, updated, "Saved. A change of role counts from their next click on.")
+    respond(&services, &admin, frame, &session, id, updated, "Changes saved. A new role takes effect immediately.")
         .await
 }
 
-/// Keeps an administrator from signing in.
+/// Disables an administrator.
 pub(in crate::web::console) async fn disable(
     State(services): Shared,
     session: Session,
@@ -182,13 +181,13 @@ pub(in crate::web::console) async fn disable(
     let id = parse_id(&id)?;
     let path = format!("/console/administrators/{id}");
     match administrators::disable(&services, &admin, id).await {
-        Ok(()) => back_to(&session, &path, "Disabled, and signed out everywhere.").await,
-        Err(error @ Error::Refused(_)) => refused(&session, &path, &error).await,
+        Ok(()) => back_to(&session, &path, "Administrator disabled and signed out everywhere.").await,
+        Err(error @ Error::Refused(_)) => back_with_error(&session, &path, &error).await,
         Err(error) => Err(error.into()),
     }
 }
 
-/// Lets an administrator sign in again.
+/// Enables a disabled administrator.
 pub(in crate::web::console) async fn enable(
     State(services): Shared,
     session: Session,
@@ -197,10 +196,10 @@ pub(in crate::web::console) async fn enable(
 ) -> Result<Response, Failure> {
     let id = parse_id(&id)?;
     administrators::enable(&services, &admin, id).await?;
-    back_to(&session, &format!("/console/administrators/{id}"), "They can sign in again.").await
+    back_to(&session, &format!("/console/administrators/{id}"), "Administrator enabled. They can sign in again.").await
 }
 
-/// Sets another's password.
+/// Resets the password of another administrator.
 pub(in crate::web::console) async fn reset_password(
     State(services): Shared,
     frame: Frame,
@@ -213,15 +212,14 @@ pub(in crate::web::console) async fn reset_password(
     let person = administrators::get(&services, &admin, id).await?;
     let reset = match form.read(|fields| read_password(fields, &form, Some(&person.username))) {
         Ok(password) => {
-            administrators::reset_password(&services, &admin, id, password, form.is_on("every_factor")).await
+            administrators::reset_password(&services, &admin, id, password, form.is_checked("every_factor")).await
         }
         Err(error) => Err(error),
     };
-    answer(&services, &admin, frame, &session, id, reset, "The password is set, and they are signed out everywhere.")
-        .await
+    respond(&services, &admin, frame, &session, id, reset, "Password reset. They are signed out everywhere.").await
 }
 
-async fn answer(
+async fn respond(
     services: &Services,
     admin: &Admin,
     frame: Frame,

@@ -1,4 +1,4 @@
-//! Pages for administrators: sign-in, setup, the own account and the accounts of others.
+//! Pages for administrators: sign-in, setup, account and administration of other accounts.
 
 pub(super) mod account;
 pub(super) mod administrators;

@@ -1,4 +1,4 @@
-//! The two halves of every ceremony with a passkey: what the browser is asked, and what it answers.
+//! Passkey ceremonies (WebAuthn): each has a request for options and a request with the credential.
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
 use serde_json::Value;
 use tower_sessions::Session;
 
-use super::sign_in::{carry_on, in_words, proved_again};
+use super::sign_in::{continue_request, renew_proof, sign_in_error};
 use crate::{
     domain::{AuthFailure, Error, PasskeyId, Result, person::administrator::Passkey},
     service::{
@@ -24,9 +24,9 @@ use crate::{
             Shared,
             guard::{Admin, user_agent},
             page::{
-                error::{ConfirmPage, SignInPage, Waiting},
-                form::Form,
-                frame::{Frame, back_to, html, refused},
+                error::{ConfirmPage, SavedForm, SignInPage},
+                form::{Form, message},
+                frame::{Frame, back_to, back_with_error, html},
                 session::{failed, pending, renew},
             },
         },
@@ -34,20 +34,20 @@ use crate::{
     },
 };
 
-/// The state of the one ceremony that a session may have under way.
+/// Session field: the state of the current ceremony. A session has one ceremony at a time.
 const CEREMONY: &str = "passkey_ceremony";
 
-async fn ask(session: &Session, begun: Begun) -> Result<Json<Value>> {
+async fn start_ceremony(session: &Session, begun: Begun) -> Result<Json<Value>> {
     session.insert(CEREMONY, begun.state).await.map_err(failed)?;
     Ok(Json(begun.options))
 }
 
-/// The state of the ceremony under way, which counts once.
-async fn answered(session: &Session) -> Result<String> {
+/// Takes the state of the current ceremony, so that it cannot be used twice.
+async fn take_ceremony(session: &Session) -> Result<String> {
     Ok(session.remove(CEREMONY).await.map_err(failed)?.unwrap_or_default())
 }
 
-/// Asks for a passkey in the place of a password, or of a code.
+/// Returns the options for a passkey that replaces the password, or the code of a second factor.
 pub(in crate::web::console) async fn sign_in_options(
     State(services): Shared,
     session: Session,
@@ -56,7 +56,7 @@ pub(in crate::web::console) async fn sign_in_options(
         Some(pending) => passkeys::begin_proof(&services, pending.administrator()).await?,
         None => passkeys::begin_sign_in(&services)?,
     };
-    Ok(ask(&session, begun).await?)
+    Ok(start_ceremony(&session, begun).await?)
 }
 
 /// Signs in with a passkey.
@@ -68,38 +68,38 @@ pub(in crate::web::console) async fn sign_in(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Failure> {
-    let (pending, state) = (pending(&services, &session).await?, answered(&session).await?);
-    let answer = form.get("credential");
+    let (pending, state) = (pending(&services, &session).await?, take_ceremony(&session).await?);
+    let credential = form.get("credential");
     let proved = match pending {
-        Some(pending) => passkeys::finish_proof(&services, &origin, pending.administrator(), &state, answer).await,
-        None => passkeys::finish_sign_in(&services, &origin, &state, answer).await,
+        Some(pending) => passkeys::finish_proof(&services, &origin, pending.administrator(), &state, credential).await,
+        None => passkeys::finish_sign_in(&services, &origin, &state, credential).await,
     };
     match proved {
         Ok(proof) => {
             let keys = renew(&session).await?;
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
-            Ok(carry_on(&frame, &form))
+            Ok(continue_request(&frame, &form))
         }
         Err(error) => {
-            let (status, problem) = in_words(error)?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            let page = SignInPage { frame, username: String::new(), next, waiting, problem: Some(problem) };
+            let (status, problem) = sign_in_error(error)?;
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            let page = SignInPage { frame, username: String::new(), next, saved_form, problem: Some(problem) };
             Ok(html(status, &page))
         }
     }
 }
 
-/// Asks for a passkey as the proof that an act wants.
+/// Returns the options for a passkey that confirms the identity.
 pub(in crate::web::console) async fn confirm_options(
     State(services): Shared,
     session: Session,
     admin: Admin,
 ) -> Result<Json<Value>, Failure> {
     let id = admin.administrator().ok_or(AuthFailure::NoSession)?;
-    Ok(ask(&session, passkeys::begin_proof(&services, id).await?).await?)
+    Ok(start_ceremony(&session, passkeys::begin_proof(&services, id).await?).await?)
 }
 
-/// Takes a passkey as the proof that an act wants, and goes on with the act.
+/// Confirms the identity with a passkey, and continues with the action.
 pub(in crate::web::console) async fn confirm(
     State(services): Shared,
     frame: Frame,
@@ -108,36 +108,36 @@ pub(in crate::web::console) async fn confirm(
     form: Form,
 ) -> Result<Response, Failure> {
     let id = admin.administrator().ok_or(AuthFailure::NoSession)?;
-    let state = answered(&session).await?;
+    let state = take_ceremony(&session).await?;
     match passkeys::finish_proof(&services, &admin.origin, id, &state, form.get("credential")).await {
         Ok(proof) => {
-            proved_again(&services, &session, &admin, proof).await?;
-            Ok(carry_on(&frame, &form))
+            renew_proof(&services, &session, &admin, proof).await?;
+            Ok(continue_request(&frame, &form))
         }
         Err(error) => {
-            let (status, problem) = in_words(error)?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            Ok(html(status, &ConfirmPage { frame, next, waiting, problem: Some(problem) }))
+            let (status, problem) = sign_in_error(error)?;
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            Ok(html(status, &ConfirmPage { frame, next, saved_form, problem: Some(problem) }))
         }
     }
 }
 
-/// Returns to the account page after the guard has asked for a recent proof. The script learns only that the options are refused,
-/// and sends the browser here.
+/// Returns to the account page after the identity is confirmed. The script opens this page when the options require a
+/// recent proof.
 pub(in crate::web::console) async fn ready(session: Session) -> Result<Response, Failure> {
-    back_to(&session, "/console/account", "Confirmed. Add the passkey now.").await
+    back_to(&session, "/console/account", "Identity confirmed. You can add the passkey now.").await
 }
 
-/// Asks the browser to make a passkey.
+/// Returns the options for a new passkey.
 pub(in crate::web::console) async fn register_options(
     State(services): Shared,
     session: Session,
     admin: Admin,
 ) -> Result<Json<Value>, Failure> {
-    Ok(ask(&session, passkeys::begin_registration(&services, &admin).await?).await?)
+    Ok(start_ceremony(&session, passkeys::begin_registration(&services, &admin).await?).await?)
 }
 
-/// Keeps the passkey that the browser made.
+/// Stores a new passkey.
 pub(in crate::web::console) async fn register(
     State(services): Shared,
     session: Session,
@@ -145,24 +145,25 @@ pub(in crate::web::console) async fn register(
     form: Form,
 ) -> Result<Response, Failure> {
     const ACCOUNT: &str = "/console/account";
-    let state = answered(&session).await?;
+    let state = take_ceremony(&session).await?;
     let registered = match form.read(|fields| fields.required("name", Passkey::parse_name)) {
         Ok(name) => passkeys::finish_registration(&services, &admin, &state, name, form.get("credential")).await,
         Err(error) => Err(error),
     };
     match registered {
-        Ok(()) => back_to(&session, ACCOUNT, "The passkey signs you in from now on.").await,
+        Ok(()) => back_to(&session, ACCOUNT, "Passkey added. You can sign in with it now.").await,
         Err(Error::Invalid(fields)) => {
-            let told = fields.first().map_or_else(String::new, |field| field.invalid.message.clone());
-            refused(&session, ACCOUNT, &Error::Conflict(format!("The passkey was not kept. {told}.").into())).await
+            let reason = fields.first().map_or_else(String::new, |field| message(&field.invalid));
+            back_with_error(&session, ACCOUNT, &Error::Conflict(format!("The passkey was not added. {reason}").into()))
+                .await
         }
-        Err(error @ Error::Conflict(_)) => refused(&session, ACCOUNT, &error).await,
+        Err(error @ Error::Conflict(_)) => back_with_error(&session, ACCOUNT, &error).await,
         Err(error) => Err(error.into()),
     }
 }
 
-/// Removes a passkey.
-pub(in crate::web::console) async fn remove(
+/// Deletes a passkey.
+pub(in crate::web::console) async fn delete(
     State(services): Shared,
     session: Session,
     admin: Admin,
@@ -170,5 +171,5 @@ pub(in crate::web::console) async fn remove(
 ) -> Result<Response, Failure> {
     let id = PasskeyId::parse(&id).ok_or(Error::NotFound("Passkey"))?;
     passkeys::remove(&services, &admin, id).await?;
-    Ok(back_to(&session, "/console/account", "The passkey is removed.").await?.into_response())
+    Ok(back_to(&session, "/console/account", "Passkey deleted.").await?.into_response())
 }

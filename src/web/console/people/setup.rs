@@ -1,4 +1,4 @@
-//! The first owner, made with the link that the host's operator was given.
+//! Creation of the first owner, through the setup link that AIMS prints on the host.
 
 use askama::Template;
 use axum::{
@@ -45,7 +45,7 @@ pub(in crate::web::console) struct Link {
     token: String,
 }
 
-/// The page that a valid link opens.
+/// Shows the setup form if the link is valid.
 pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,
@@ -56,7 +56,7 @@ pub(in crate::web::console) async fn page(
     Ok(Page(SetupPage { frame, token, form: Form::default(), problems: Problems::default() }).into_response())
 }
 
-/// Makes the first owner and signs them in.
+/// Creates the first owner and signs them in.
 pub(in crate::web::console) async fn submit(
     State(services): Shared,
     frame: Frame,
@@ -80,7 +80,7 @@ pub(in crate::web::console) async fn submit(
     Ok(see_other("/console"))
 }
 
-/// Reads what is needed to add an administrator; the role from the form unless it is fixed.
+/// Reads the fields of a new administrator. `role` overrides the form.
 pub(in crate::web::console) fn read_new(
     fields: &mut Fields,
     form: &Form,
@@ -93,16 +93,16 @@ pub(in crate::web::console) fn read_new(
     Some(NewAdministrator { username: username?, display_name: display_name?, role: role?, password: password? })
 }
 
-/// Reads a password that was typed twice.
+/// Reads a new password and its confirmation.
 pub(in crate::web::console) fn read_password(
     fields: &mut Fields,
     form: &Form,
     username: Option<&Username>,
 ) -> Option<NewPassword> {
-    let nobody = Username::parse("-").ok()?;
-    let password = fields.secret("new_password", |text| NewPassword::parse(text, username.unwrap_or(&nobody)));
+    let placeholder = Username::parse("-").ok()?;
+    let password = fields.secret("new_password", |text| NewPassword::parse(text, username.unwrap_or(&placeholder)));
     if password.is_some() && form.get("new_password") != form.get("repeat_password") {
-        return fields.secret("repeat_password", |_| Err(Invalid::new("mismatch", "The two passwords differ")));
+        return fields.secret("repeat_password", |_| Err(Invalid::new("mismatch", "The passwords do not match")));
     }
     password
 }

@@ -1,4 +1,4 @@
-//! Signing in and out, and proving again who one is.
+//! Signing in, signing out, and confirming the identity for sensitive actions.
 
 use askama::Template;
 use axum::{
@@ -23,9 +23,9 @@ use crate::{
             Shared,
             guard::{Admin, user_agent},
             page::{
-                error::{ConfirmPage, SignInPage, Waiting, is_own_path},
+                error::{ConfirmPage, SavedForm, SignInPage, is_own_path},
                 form::Form,
-                frame::{Frame, Page, html, see_other},
+                frame::{Frame, Page, html, see_other, sentence},
                 session::{await_second_factor, failed, pending, renew},
             },
         },
@@ -38,13 +38,13 @@ use crate::{
 struct CodePage {
     frame: Frame,
     next: String,
-    waiting: Option<Waiting>,
+    saved_form: Option<SavedForm>,
     problem: Option<String>,
 }
 
 #[derive(Template)]
-#[template(path = "sign_in/carry_on.html")]
-struct CarryOnPage {
+#[template(path = "sign_in/resend.html")]
+struct ResendPage {
     frame: Frame,
     path: String,
     fields: Vec<(String, String)>,
@@ -56,15 +56,15 @@ pub(in crate::web::console) struct Target {
     next: String,
 }
 
-/// The page that asks for username and password.
+/// Shows the sign-in form.
 pub(in crate::web::console) async fn page(frame: Frame, Query(Target { next }): Query<Target>) -> Response {
     if frame.person.is_some() {
         return see_other("/console");
     }
-    Page(SignInPage { frame, username: String::new(), next, waiting: None, problem: None }).into_response()
+    Page(SignInPage { frame, username: String::new(), next, saved_form: None, problem: None }).into_response()
 }
 
-/// Signs in, or asks for the second factor.
+/// Checks the password. Signs in, or asks for the second factor.
 pub(in crate::web::console) async fn submit(
     State(services): Shared,
     frame: Frame,
@@ -78,22 +78,22 @@ pub(in crate::web::console) async fn submit(
         Ok(Outcome::Proved(proof)) => {
             let keys = renew(&session).await?;
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
-            Ok(carry_on(&frame, &form))
+            Ok(continue_request(&frame, &form))
         }
         Ok(Outcome::SecondFactor(pending)) => {
             await_second_factor(&session, pending).await?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            Ok(Page(CodePage { frame, next, waiting, problem: None }).into_response())
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            Ok(Page(CodePage { frame, next, saved_form, problem: None }).into_response())
         }
         Err(error) => {
-            let (status, problem) = in_words(error)?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            Ok(html(status, &SignInPage { frame, username, next, waiting, problem: Some(problem) }))
+            let (status, problem) = sign_in_error(error)?;
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            Ok(html(status, &SignInPage { frame, username, next, saved_form, problem: Some(problem) }))
         }
     }
 }
 
-/// Takes the second factor of whoever gave the right password.
+/// Checks the second factor and signs in.
 pub(in crate::web::console) async fn submit_code(
     State(services): Shared,
     frame: Frame,
@@ -103,26 +103,27 @@ pub(in crate::web::console) async fn submit_code(
     form: Form,
 ) -> Result<Response, Failure> {
     let Some(pending) = pending(&services, &session).await? else {
-        let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-        let problem = Some("Give your password again: too much time has passed, or it was changed.".to_owned());
-        let page = SignInPage { frame, username: String::new(), next, waiting, problem };
+        let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+        let problem =
+            Some("Enter your password again. The sign-in has expired, or the password was changed.".to_owned());
+        let page = SignInPage { frame, username: String::new(), next, saved_form, problem };
         return Ok(html(StatusCode::UNAUTHORIZED, &page));
     };
     match factors::check_code(&services, &origin, &pending, form.get("code")).await {
         Ok(proof) => {
             let keys = renew(&session).await?;
             sign_in::begin(&services, &origin, user_agent(&headers), keys, proof).await?;
-            Ok(carry_on(&frame, &form))
+            Ok(continue_request(&frame, &form))
         }
         Err(error) => {
-            let (status, problem) = in_words(error)?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            Ok(html(status, &CodePage { frame, next, waiting, problem: Some(problem) }))
+            let (status, problem) = sign_in_error(error)?;
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            Ok(html(status, &CodePage { frame, next, saved_form, problem: Some(problem) }))
         }
     }
 }
 
-/// Takes the proof that an act asked for, and goes on with the act.
+/// Confirms the identity with the password, and continues with the action.
 pub(in crate::web::console) async fn confirm(
     State(services): Shared,
     frame: Frame,
@@ -130,20 +131,20 @@ pub(in crate::web::console) async fn confirm(
     admin: Admin,
     form: Form,
 ) -> Result<Response, Failure> {
-    match sign_in::again_with_password(&services, &admin, form.get("password").to_owned()).await {
+    match sign_in::confirm_with_password(&services, &admin, form.get("password").to_owned()).await {
         Ok(proof) => {
-            proved_again(&services, &session, &admin, proof).await?;
-            Ok(carry_on(&frame, &form))
+            renew_proof(&services, &session, &admin, proof).await?;
+            Ok(continue_request(&frame, &form))
         }
         Err(error) => {
-            let (status, problem) = in_words(error)?;
-            let (next, waiting) = (form.get("next").to_owned(), Waiting::carried(&form));
-            Ok(html(status, &ConfirmPage { frame, next, waiting, problem: Some(problem) }))
+            let (status, problem) = sign_in_error(error)?;
+            let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
+            Ok(html(status, &ConfirmPage { frame, next, saved_form, problem: Some(problem) }))
         }
     }
 }
 
-pub(in crate::web::console) async fn proved_again(
+pub(in crate::web::console) async fn renew_proof(
     services: &crate::service::Services,
     session: &Session,
     admin: &Admin,
@@ -153,7 +154,6 @@ pub(in crate::web::console) async fn proved_again(
     sign_in::renew(services, admin, keys, proof).await
 }
 
-/// Signs out.
 pub(in crate::web::console) async fn sign_out(
     State(services): Shared,
     session: Session,
@@ -164,29 +164,31 @@ pub(in crate::web::console) async fn sign_out(
     Ok(see_other("/console/sign-in"))
 }
 
-/// Goes on where somebody was: with the form that waited, or the page that they asked for.
-pub(in crate::web::console) fn carry_on(frame: &Frame, form: &Form) -> Response {
-    if let Some(waiting) = Waiting::carried(form) {
-        let fields = waiting.fields();
-        return Page(CarryOnPage { frame: frame.clone(), path: waiting.path, fields }).into_response();
+/// Continues with the saved form, or with the requested page.
+pub(in crate::web::console) fn continue_request(frame: &Frame, form: &Form) -> Response {
+    if let Some(saved) = SavedForm::from_hidden(form) {
+        let fields = saved.fields();
+        return Page(ResendPage { frame: frame.clone(), path: saved.path, fields }).into_response();
     }
     let next = form.get("next");
     see_other(if is_own_path(next) { next } else { "/console" })
 }
 
-/// What whoever signs in is told; an error that they cannot mend goes on as it is.
-pub(in crate::web::console) fn in_words(error: Error) -> Result<(StatusCode, String)> {
+/// Returns status and message for a failed sign-in attempt, or the error itself if the user cannot fix it.
+pub(in crate::web::console) fn sign_in_error(error: Error) -> Result<(StatusCode, String)> {
     match error {
-        Error::Unauthenticated(AuthFailure::WrongCredentials) => Ok((StatusCode::UNAUTHORIZED, error.to_string())),
+        Error::Unauthenticated(AuthFailure::WrongCredentials) => {
+            Ok((StatusCode::UNAUTHORIZED, sentence(error.to_string())))
+        }
         Error::RateLimited { retry_after } => {
             let wait = if retry_after < 90 {
                 format!("{retry_after} second{}", if retry_after == 1 { "" } else { "s" })
             } else {
                 format!("{} minutes", retry_after.div_ceil(60))
             };
-            Ok((StatusCode::TOO_MANY_REQUESTS, format!("Too many wrong tries. Wait {wait}, then try again.")))
+            Ok((StatusCode::TOO_MANY_REQUESTS, format!("Too many failed attempts. Wait {wait} and try again.")))
         }
-        Error::Invalid(_) => Ok((StatusCode::UNPROCESSABLE_ENTITY, "Check what you entered".to_owned())),
+        Error::Invalid(_) => Ok((StatusCode::UNPROCESSABLE_ENTITY, "Check what you entered.".to_owned())),
         other => Err(other),
     }
 }

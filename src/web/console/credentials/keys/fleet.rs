@@ -1,4 +1,4 @@
-//! The page of the fleet's keys.
+//! The list of API keys across all agents.
 
 use std::collections::{HashMap, HashSet};
 
@@ -34,31 +34,31 @@ struct FleetPage {
     next: Option<String>,
 }
 
-/// Which of the fleet's keys to show.
+/// The query of the list.
 pub(in crate::web::console) struct Listing {
     selection: Selection,
     after: Option<Position>,
 }
 
-/// The selections: how the URL calls each, and how people do.
+/// The filters: URL value, label and selection.
 const SELECTIONS: [(&str, &str, Selection); 4] = [
     ("all", "All", Selection::All),
     ("expiring", "Expiring within 7 days", Selection::Expiring),
     ("idle", "Unused for 90 days", Selection::Idle),
-    ("in_grace", "Rotated, still working", Selection::InGrace),
+    ("in_grace", "Rotated, still active", Selection::InGrace),
 ];
 
 impl FromQuery for Listing {
     fn read(fields: &mut Fields) -> Option<Self> {
         let selection = fields.optional("show", |text| {
             let found = SELECTIONS.iter().find(|(word, ..)| *word == text).map(|(.., selection)| *selection);
-            found.ok_or_else(|| Invalid::new("enum", "Input should be one of: all, expiring, idle, in_grace"))
+            found.ok_or(Invalid::NotOneOf(&["all", "expiring", "idle", "in_grace"]))
         });
         Some(Self { selection: selection.unwrap_or(Selection::All), after: fields.optional("cursor", parse_cursor) })
     }
 }
 
-/// The keys of the fleet.
+/// Lists the API keys of all agents.
 pub(in crate::web::console) async fn fleet(
     State(services): Shared,
     frame: Frame,

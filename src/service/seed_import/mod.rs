@@ -1,7 +1,7 @@
-//! The predecessor's database, brought over: once, whole, or not at all.
+//! One-time import of the predecessor's database, all or nothing.
 //!
-//! Everything is read and parsed before anything is written, and written in one transaction, so that a refusal at any
-//! point leaves the database as it was.
+//! Everything is read and parsed before anything is written, and then written in one transaction. So an error at any
+//! point leaves the database unchanged.
 
 mod plan;
 #[cfg(test)]
@@ -27,16 +27,16 @@ use crate::{
 };
 use plan::Plan;
 
-/// Why nothing was imported; every message is meant for the operator.
+/// Why nothing was imported. The messages are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] ReadError),
-    /// A row of it cannot be brought over.
+    /// A row cannot be imported.
     #[error(transparent)]
     Row(#[from] BadRow),
-    /// It was imported before, or clashes with what is there.
+    /// A database was imported before, or the import conflicts with existing data.
     #[error("nothing was imported: {0}")]
     Refused(String),
     /// The database failed.
@@ -44,32 +44,32 @@ pub enum ImportError {
     Store(#[source] Error),
 }
 
-/// A row of the predecessor that cannot be brought over.
+/// A row that cannot be imported.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was imported: the table {table}, row {row} (id {id}), {field}: {problem}")]
 pub struct BadRow {
     /// The table.
     pub table: &'static str,
-    /// The place of the row in it, from 1.
+    /// The number of the row, from 1.
     pub row: i64,
-    /// The row's identifier, quoted.
+    /// The ID of the row, quoted.
     pub id: String,
     /// The column.
     pub field: &'static str,
-    /// What is wrong, in words.
+    /// What is wrong.
     pub problem: String,
 }
 
-/// What an import brought over.
+/// The numbers of imported rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Agents.
     pub agents: usize,
     /// API keys.
     pub api_keys: usize,
-    /// Capabilities that were new.
+    /// New capabilities.
     pub capabilities: usize,
-    /// Capabilities for which one of the same name existed already, which took their place.
+    /// Capabilities whose name already existed. The existing ones are used.
     pub capabilities_matched: usize,
     /// Grants.
     pub grants: usize,
@@ -81,7 +81,7 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "agents: {}, API keys: {}, capabilities: {} new and {} that existed already, grants: {}, audit records: {}",
+            "agents: {}, API keys: {}, capabilities: {} new and {} existing, grants: {}, audit records: {}",
             self.agents, self.api_keys, self.capabilities, self.capabilities_matched, self.grants, self.audit_records
         )
     }
@@ -89,20 +89,19 @@ impl fmt::Display for Counts {
 
 /// Imports the predecessor's SQLite file at `path`.
 ///
-/// Agents, keys, capabilities and records keep their identifiers where those are UUIDs; any other identifier is
-/// replaced by a UUID that follows from it. Where a capability of that name exists already, its grants are imported as grants of
-/// the existing one.
+/// Agents, keys, capabilities and records keep their IDs if they are UUIDs. Any other ID is replaced with a UUID that
+/// is derived from it. If a capability of the same name already exists, grants refer to the existing one.
 ///
 /// # Errors
-/// [`ImportError`], having changed nothing.
+/// [`ImportError`]. Nothing is changed then.
 pub async fn run(services: &Services, path: &Path) -> Result<Counts, ImportError> {
     if services.store.db().includes_file(path) {
         return Err(ImportError::Refused(format!("{} is the database of this service", path.display())));
     }
     let contents = seed::read(path).await?;
-    let plan = Plan::make(contents, services.settings.rotation_grace)?;
+    let plan = Plan::parse(contents, services.settings.rotation_grace)?;
     let env = services.env.clone();
-    let written = services.store.write_at_length(move |tx| Box::pin(write(tx, plan, env))).await;
+    let written = services.store.write_without_limit(move |tx| Box::pin(write(tx, plan, env))).await;
     written.map_err(|error| match error {
         Error::Conflict(reason) => ImportError::Refused(reason.into_owned()),
         other => ImportError::Store(other),
@@ -111,10 +110,10 @@ pub async fn run(services: &Services, path: &Path) -> Result<Counts, ImportError
 
 async fn write(tx: &mut Tx, plan: Plan, env: Environment) -> Result<Counts> {
     let now = env.now();
-    // First: the mark decides between two imports at once, and tells a second one what it is rather than what it
-    // clashes with.
-    if !seed::mark_imported(tx.conn(), now).await? {
-        return refuse("a database of the predecessor was imported before".to_owned());
+    // The mark comes first. It decides between two concurrent imports, and gives a second import a better error than a
+    // conflict.
+    if !seed::mark_imported(tx, now).await? {
+        return refuse("a database of the predecessor was already imported".to_owned());
     }
     let mut counts = Counts {
         agents: plan.agents.len(),
@@ -140,19 +139,18 @@ async fn write(tx: &mut Tx, plan: Plan, env: Environment) -> Result<Counts> {
         success: true,
         request_id: None,
     });
-    tx.changed_everything();
     Ok(counts)
 }
 
 async fn write_agents(tx: &mut Tx, plan: &Plan) -> Result<()> {
     for agent in &plan.agents {
         if agents::find(tx.conn(), agent.id).await?.is_some() {
-            return refuse(format!("an agent with the id {} exists already", agent.id));
+            return refuse(format!("an agent with the id {} already exists", agent.id));
         }
         if !agents::insert(tx, agent).await? {
-            // The likeliest clash is `admin`, which both systems make when they are set up.
+            // The most likely conflict is `admin`, which both systems create during setup.
             return refuse(format!(
-                "an agent named {} exists already; import before the first administrator is made, or delete that agent",
+                "an agent named {} already exists; import before the first start of the service, or delete that agent",
                 agent.name
             ));
         }
@@ -163,16 +161,16 @@ async fn write_agents(tx: &mut Tx, plan: &Plan) -> Result<()> {
 async fn write_api_keys(tx: &mut Tx, plan: &Plan) -> Result<()> {
     for (key, hash) in &plan.api_keys {
         if api_keys::find(tx.conn(), key.id).await?.is_some() {
-            return refuse(format!("an API key with the id {} exists already", key.id));
+            return refuse(format!("an API key with the id {} already exists", key.id));
         }
-        if !api_keys::insert(tx.conn(), key, hash).await? {
-            return refuse(format!("an API key with the hash of {} ({:?}) exists already", key.id, key.name));
+        if !api_keys::insert(tx, key, hash).await? {
+            return refuse(format!("an API key with the hash of {} ({:?}) already exists", key.id, key.name));
         }
     }
     Ok(())
 }
 
-/// Adds the capabilities that are new; returns under which identifier each of the plan's is found.
+/// Adds the new capabilities. Returns the stored ID for each capability of the plan.
 async fn write_capabilities(
     tx: &mut Tx,
     plan: &Plan,
@@ -188,12 +186,12 @@ async fn write_capabilities(
         }
         if let Some(present) = capabilities::find(tx.conn(), capability.id).await? {
             return refuse(format!(
-                "the id {} of the capability {} exists already, as {}",
+                "the id {} of the capability {} already exists, for {}",
                 capability.id, capability.name, present.name
             ));
         }
-        if !capabilities::insert(tx.conn(), capability).await? {
-            return refuse(format!("a capability named {} exists already", capability.name));
+        if !capabilities::insert(tx, capability).await? {
+            return refuse(format!("a capability named {} already exists", capability.name));
         }
         ids.insert(capability.id, capability.id);
         counts.capabilities += 1;
@@ -204,9 +202,10 @@ async fn write_capabilities(
 async fn write_grants(tx: &mut Tx, plan: &Plan, ids: &HashMap<CapabilityId, CapabilityId>) -> Result<()> {
     for grant in &plan.grants {
         let capability = ids.get(&grant.capability).copied();
-        let capability = capability.ok_or_else(|| Error::internal("a planned grant names no planned capability"))?;
-        if !capabilities::grant(tx.conn(), grant.agent, capability, grant.granted_by.map(Into::into), grant.at).await? {
-            return refuse(format!("the agent {} holds the capability {capability} already", grant.agent));
+        let capability =
+            capability.ok_or_else(|| Error::internal("a grant of the plan has no capability in the plan"))?;
+        if !capabilities::grant(tx, grant.agent, capability, grant.granted_by.map(Into::into), grant.at).await? {
+            return refuse(format!("the agent {} already holds the capability {capability}", grant.agent));
         }
     }
     Ok(())

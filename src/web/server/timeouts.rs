@@ -1,7 +1,4 @@
-//! A connection that gives up on a peer that does not take its answer.
-//!
-//! Below HTTP, because above it an answer is done once the connection has buffered it: who asks for something large
-//! and never reads would hold a place, and the memory, forever.
+//! Timeouts for processing a request and for sending its response.
 
 use std::{
     io::{self, IoSlice},
@@ -12,44 +9,63 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{self, Instant, Sleep},
 };
 
-/// A stream whose writes fail with [`io::ErrorKind::TimedOut`] when none gets on for a while.
+use crate::domain::{Error, Result};
+
+/// How long a request may take until its response starts.
+#[derive(Clone, Copy)]
+pub(in crate::web) struct RequestTimeout(pub(in crate::web) Duration);
+
+impl RequestTimeout {
+    /// Runs `work`, and drops it if it takes too long.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] on timeout.
+    pub(in crate::web) async fn run<T>(self, work: impl Future<Output = T>) -> Result<T> {
+        time::timeout(self.0, work).await.map_err(|_| Error::Unavailable(None))
+    }
+}
+
+/// A stream whose writes fail with [`io::ErrorKind::TimedOut`] when the peer accepts no data for a while.
+///
+/// It wraps the TCP stream because HTTP considers a response sent once it is buffered. A client that requests something
+/// large and never reads it would otherwise keep the connection and its memory for ever.
 #[derive(Debug)]
-pub(in crate::web) struct Patience<T> {
+pub(in crate::web) struct WriteTimeout<T> {
     stream: T,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
-    waiting: bool,
+    is_blocked: bool,
 }
 
-impl<T> Patience<T> {
-    /// Wraps a stream; `limit` is how long a write may wait for the peer.
+impl<T> WriteTimeout<T> {
+    /// Wraps a stream; `limit` is how long a write may block.
     pub(in crate::web) fn new(stream: T, limit: Duration) -> Self {
-        Self { stream, limit, timer: Box::pin(sleep(limit)), waiting: false }
+        Self { stream, limit, timer: Box::pin(time::sleep(limit)), is_blocked: false }
     }
 
     fn bound<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.is_blocked = false;
             return written;
         }
-        if !self.waiting {
-            self.waiting = true;
+        if !self.is_blocked {
+            self.is_blocked = true;
             self.timer.as_mut().reset(Instant::now() + self.limit);
         }
         self.timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Patience<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Patience<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.bound(cx, written)
@@ -84,9 +100,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_that_takes_nothing_is_given_up() {
+    async fn a_write_fails_when_the_peer_does_not_read() {
         let (near, _far) = duplex(4);
-        let mut near = Patience::new(near, Duration::from_millis(50));
+        let mut near = WriteTimeout::new(near, Duration::from_millis(50));
         let error = near.write_all(b"too much").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -1,7 +1,8 @@
-//! Audit records of refusals. The first ones get a record each; the rest are counted, so that refusals cannot fill the disk.
+//! Audit records of refusals. In each window of a minute, the first refusals get a record each. The others are only
+//! counted, so that refusals cannot fill the disk.
 //!
-//! Refusals are counted in windows of a minute. `budget` decides which are recorded one by one; `suppressed` counts the
-//! others, and the counts are recorded when the window ends.
+//! `budget` decides which refusals get a record. `suppressed` counts the others, and the counts are recorded when the
+//! window ends.
 
 mod budget;
 mod suppressed;
@@ -30,7 +31,7 @@ use crate::{
 use budget::Budget;
 use suppressed::{Source, Suppressed};
 
-/// How long refusals are counted together, at least.
+/// Minimum length of a window.
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// Counts refusals. All clones share the counts.
@@ -48,7 +49,7 @@ impl Window {
         Self { since, budget: Budget::default(), suppressed: Suppressed::default() }
     }
 
-    /// Returns true once the window has lasted its time, by whichever direction the clock moved.
+    /// Returns true once the window has lasted long enough, or if the clock was set back.
     fn is_over(&self, now: Timestamp) -> bool {
         u128::from(now.as_micros().abs_diff(self.since.as_micros())) >= WINDOW.as_micros()
     }
@@ -59,8 +60,9 @@ impl Refusals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if a refusal should be recorded; counts it otherwise. A window with counts continues until they are recorded.
-    fn admit(&self, known: Option<Known>, ip: Option<IpAddr>, now: Timestamp, bounds: RefusalBounds) -> bool {
+    /// Returns true if a refusal gets a record of its own; counts it otherwise. A window with counts continues until
+    /// they are recorded.
+    fn admit(&self, known: Option<KnownPrincipal>, ip: Option<IpAddr>, now: Timestamp, bounds: RefusalBounds) -> bool {
         let mut window = self.window();
         let window = match &mut *window {
             Some(window) if !window.is_over(now) || !window.suppressed.is_empty() => window,
@@ -73,20 +75,20 @@ impl Refusals {
         admitted
     }
 
-    /// How many refusals are counted and not yet recorded.
+    /// Returns the number of refusals that are counted and not yet recorded.
     #[must_use]
     pub fn suppressed(&self) -> u64 {
         self.window().as_ref().map_or(0, |window| window.suppressed.total())
     }
 
-    /// Ends the window if it is over or `in_any_case` is set. Returns it if it has counts to record.
-    fn end(&self, now: Timestamp, in_any_case: bool) -> Option<Ended> {
-        let window = self.window().take_if(|window| in_any_case || window.is_over(now))?;
+    /// Ends the window if it is over or `force` is set. Returns it if it has counts to record.
+    fn end(&self, now: Timestamp, force: bool) -> Option<Ended> {
+        let window = self.window().take_if(|window| force || window.is_over(now))?;
         (!window.suppressed.is_empty()).then(|| Ended { refusals: self.clone(), window: Some(window) })
     }
 
-    /// Continues with a window that could not be recorded, and with what was counted since.
-    fn go_on(&self, mut window: Window) {
+    /// Restores a window that could not be recorded, merged with what was counted since.
+    fn restore(&self, mut window: Window) {
         let mut current = self.window();
         if let Some(recent) = current.take() {
             window.budget.absorb(recent.budget);
@@ -96,8 +98,8 @@ impl Refusals {
     }
 }
 
-/// A window whose counts are about to be recorded. If dropped before [`Ended::recorded`], it continues, because the recording may
-/// have failed or been cancelled.
+/// A window whose counts are about to be recorded. It is restored if this is dropped before [`Ended::recorded`],
+/// because the recording may have failed or been cancelled.
 struct Ended {
     refusals: Refusals,
     window: Option<Window>,
@@ -112,28 +114,28 @@ impl Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
-            self.refusals.go_on(window);
+            self.refusals.restore(window);
         }
     }
 }
 
-/// A principal that a refusal concerns beyond doubt: it has reserves that strangers cannot use up.
+/// A principal that AIMS knows. It has a reserve of records that strangers cannot use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::service) enum Known {
-    /// An agent, by its credential.
+pub(in crate::service) enum KnownPrincipal {
+    /// An agent, identified by its credential.
     Agent(AgentId),
-    /// An administrator, by their session.
+    /// An administrator, identified by their session.
     Person(AdministratorId),
-    /// The account of an administrator that a sign-in named. Separate from [`Known::Person`], because guessing a password must not
-    /// use up the reserve for the owner's acts.
+    /// The account that a sign-in attempt named. Separate from [`KnownPrincipal::Person`], because strangers who guess
+    /// a password must not use up the reserve of the account's owner.
     Account(AdministratorId),
 }
 
-impl Known {
+impl KnownPrincipal {
     fn of(caller: &Caller) -> Option<Self> {
         match &caller.principal {
             Principal::System => None,
-            Principal::Agent(agent) => Some(Self::Agent(agent.acting().agent)),
+            Principal::Agent(agent) => Some(Self::Agent(agent.actor().agent)),
             Principal::Administrator(person) => Some(Self::Person(person.id)),
         }
     }
@@ -147,25 +149,25 @@ impl Known {
     }
 }
 
-/// Who was refused, as far as is known.
+/// The principal and the subject of a refused request, if they are known.
 #[derive(Clone, Copy)]
-pub(in crate::service) struct By {
-    pub(in crate::service) known: Option<Known>,
+pub(in crate::service) struct Refused {
+    pub(in crate::service) principal: Option<KnownPrincipal>,
     pub(in crate::service) subject: Option<AgentId>,
 }
 
-impl By {
-    pub(in crate::service) const NOBODY: Self = Self { known: None, subject: None };
+impl Refused {
+    pub(in crate::service) const UNKNOWN: Self = Self { principal: None, subject: None };
 
-    /// The agent that acts for itself, if one is known.
+    /// An agent that acts for itself, if it is known.
     pub(in crate::service) fn agent(id: Option<AgentId>) -> Self {
-        Self { known: id.map(Known::Agent), subject: id }
+        Self { principal: id.map(KnownPrincipal::Agent), subject: id }
     }
 }
 
 impl Services {
-    /// Refuses an API key, on the record.
-    pub(in crate::service) async fn refuse<T>(
+    /// Records that an API key was refused, and returns `failure`.
+    pub(in crate::service) async fn refuse_key<T>(
         &self,
         origin: &Origin,
         agent: Option<AgentId>,
@@ -173,41 +175,41 @@ impl Services {
         failure: AuthFailure,
     ) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
-        let by = By::agent(agent);
-        self.record_refusal(AuditAction::AuthFailed, origin, by, key.map(Resource::ApiKey), details).await?;
+        let refused = Refused::agent(agent);
+        self.record_refusal(AuditAction::AuthFailed, origin, refused, key.map(Resource::ApiKey), details).await?;
         Err(failure.into())
     }
 
-    /// Refuses an assertion, on the record.
+    /// Records that an assertion was refused, and returns `failure`.
     pub(in crate::service) async fn refuse_assertion<T>(
         &self,
         origin: &Origin,
-        by: By,
+        refused: Refused,
         failure: AuthFailure,
     ) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
-        self.record_refusal(AuditAction::AuthFailed, origin, by, None, details).await?;
+        self.record_refusal(AuditAction::AuthFailed, origin, refused, None, details).await?;
         Err(failure.into())
     }
 
-    /// Refuses an access token, on the record. The bearer is not told why.
+    /// Records why an access token was refused, and returns an error that does not tell the bearer.
     pub(in crate::service) async fn refuse_token<T>(
         &self,
         origin: &Origin,
         agent: Option<&AgentCaller>,
         failure: AuthFailure,
     ) -> Result<T> {
-        let key = agent.map(|agent| agent.acting().credential.into());
+        let credential = agent.map(|agent| agent.actor().credential.into());
         let details = json!({ "reason": failure.reason() });
-        let by = By {
-            known: agent.map(|agent| Known::Agent(agent.acting().agent)),
+        let refused = Refused {
+            principal: agent.map(|agent| KnownPrincipal::Agent(agent.actor().agent)),
             subject: agent.map(|agent| agent.subject.agent),
         };
-        self.record_refusal(AuditAction::AuthFailed, origin, by, key, details).await?;
+        self.record_refusal(AuditAction::AuthFailed, origin, refused, credential, details).await?;
         Err(AuthFailure::InvalidToken.into())
     }
 
-    /// Refuses a proof of possession, on the record, except for a client that only begins.
+    /// Records why a proof of possession was refused. A missing nonce is not recorded: every client begins that way.
     pub(in crate::service) async fn refuse_proof<T>(
         &self,
         origin: &Origin,
@@ -225,7 +227,7 @@ impl Services {
         }
     }
 
-    /// Records that a known caller lacked authority.
+    /// Records that a caller lacked authority.
     pub(in crate::service) async fn record_denial(
         &self,
         caller: &Caller,
@@ -236,29 +238,29 @@ impl Services {
         if let (Some(role), Some(members)) = (denial.role(), details.as_object_mut()) {
             members.insert("role".to_owned(), role.as_str().into());
         }
-        let by = By { known: Known::of(caller), subject: caller.subject() };
-        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, by, None, details).await?;
+        let refused = Refused { principal: KnownPrincipal::of(caller), subject: caller.subject() };
+        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, refused, None, details).await?;
         Ok(())
     }
 
-    /// Records a refusal, or only counts it when there are too many. Returns true if it was recorded.
+    /// Records a refusal, or only counts it if there are too many. Returns true if it was recorded.
     pub(in crate::service) async fn record_refusal(
         &self,
         action: AuditAction,
         origin: &Origin,
-        by: By,
+        refused: Refused,
         resource: Option<Resource>,
         details: Value,
     ) -> Result<bool> {
         let now = self.env.now();
-        if !self.refusals.admit(by.known, origin.ip, now, self.settings.refusals) {
+        if !self.refusals.admit(refused.principal, origin.ip, now, self.settings.refusals) {
             return Ok(false);
         }
         let event = Event {
             id: self.env.uuid(),
             at: now,
-            actor: by.known.and_then(Known::actor),
-            subject: by.subject,
+            actor: refused.principal.and_then(KnownPrincipal::actor),
+            subject: refused.subject,
             action,
             resource,
             details,
@@ -270,16 +272,16 @@ impl Services {
         Ok(true)
     }
 
-    /// Records the counted refusals once the minute is over, or in any case. Runs in the background.
+    /// Records the counted refusals if the window is over or `force` is set. For a background task.
     ///
     /// # Errors
-    /// When the database fails; what was not recorded counts on.
-    pub async fn record_suppressed(&self, in_any_case: bool) -> Result<(), Error> {
+    /// When the database fails; the counts are kept.
+    pub async fn record_suppressed(&self, force: bool) -> Result<(), Error> {
         let now = self.env.now();
-        let Some(ended) = self.refusals.end(now, in_any_case) else { return Ok(()) };
+        let Some(ended) = self.refusals.end(now, force) else { return Ok(()) };
         let events = ended.window.as_ref().map_or_else(Vec::new, |window| self.summaries(window, now));
-        // A change rather than plain records: it is atomic, and is not carried out once the caller gives up, so the refusals are
-        // not counted twice.
+        // A write transaction rather than single records: it is atomic, and it does not run once the caller has given
+        // up. So no refusal is counted twice.
         let recording = self.store.write(move |tx| {
             for event in events {
                 tx.audit(event);
@@ -291,7 +293,7 @@ impl Services {
         Ok(())
     }
 
-    /// A record for each of the sources that were counted most, and one for all the others.
+    /// Returns a record for each of the sources with the most refusals, and one for all others.
     fn summaries(&self, window: &Window, now: Timestamp) -> Vec<Event> {
         let since = window.since;
         let summary = |details| Event {
@@ -306,19 +308,25 @@ impl Services {
             success: false,
             request_id: None,
         };
-        let (named, others) = window.suppressed.most();
+        let (named, others) = window.suppressed.summary();
         let mut events: Vec<_> = named
             .into_iter()
             .map(|(source, suppressed)| {
                 let details = json!({ "suppressed": suppressed, "since": since });
                 match source {
-                    Source::Known(known) => Event {
-                        actor: known.actor(),
-                        subject: if let Known::Agent(id) = known { Some(id) } else { None },
-                        resource: if let Known::Account(id) = known { Some(Resource::Administrator(id)) } else { None },
+                    Source::Known(principal) => Event {
+                        actor: principal.actor(),
+                        subject: match principal {
+                            KnownPrincipal::Agent(id) => Some(id),
+                            KnownPrincipal::Person(_) | KnownPrincipal::Account(_) => None,
+                        },
+                        resource: match principal {
+                            KnownPrincipal::Account(id) => Some(Resource::Administrator(id)),
+                            KnownPrincipal::Agent(_) | KnownPrincipal::Person(_) => None,
+                        },
                         ..summary(details)
                     },
-                    Source::One(ip) => Event { ip: Some(ip), ..summary(details) },
+                    Source::Host(ip) => Event { ip: Some(ip), ..summary(details) },
                     Source::Network(network) => {
                         summary(json!({ "suppressed": suppressed, "since": since, "network": network.to_string() }))
                     }

@@ -1,4 +1,4 @@
-//! The audit log: what happened, in one chain whose every link seals all that came before it.
+//! The audit log: a hash chain of records, in which the hash of each record covers all records before it.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    agent::words,
-    error::Invalid,
     ids::{
         ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, FederatedIdentityId, ProtectedResourceId,
         PublicKeyId, RequestId, TokenId,
     },
+    invalid::Invalid,
+    string_enum::string_enum,
     timestamp::Timestamp,
     token::Credential,
 };
@@ -19,119 +19,119 @@ use super::{
 mod chain;
 mod changes;
 
-pub use chain::{Break, ChainHash, GENESIS, Head, Walk, hex};
+pub use chain::{Break, ChainHash, ChainVerifier, GENESIS, Head, hex};
 pub use changes::Changes;
 
-/// How many refusals are recorded one by one per minute.
+/// How many rejected requests get an audit record of their own per minute. The rest are counted in summary records.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusalBounds {
-    /// Of each network, agent and account.
+    /// Limit for each network, agent and account.
     pub each: u32,
-    /// In all.
+    /// Limit in total.
     pub total: u32,
 }
 
-words! {
-    /// What an audit record tells.
+string_enum! {
+    /// The type of an audited event.
     AuditAction {
         /// An API key was exchanged for an access token.
         TokenIssued = "auth.token_issued",
-        /// A client was issued an access token.
+        /// An access token was issued to an OAuth client.
         TokenGranted = "token.issued",
-        /// A token was exchanged for one by which an agent acts for another.
+        /// A token was exchanged for one that lets an agent act on behalf of another.
         TokenExchanged = "token.exchanged",
-        /// An access token was refused to a client that asked for what it cannot have.
+        /// A token request of an authenticated client was rejected.
         TokenRefused = "token.refused",
         /// An access token was revoked.
         TokenRevoked = "token.revoked",
         /// All access tokens of an agent were revoked.
         TokensRevoked = "agent.tokens_revoked",
-        /// A protected resource was registered.
+        /// A protected resource was created.
         ResourceCreated = "resource.created",
         /// A protected resource was edited.
         ResourceUpdated = "resource.updated",
-        /// A protected resource was removed.
+        /// A protected resource was deleted.
         ResourceDeleted = "resource.deleted",
-        /// A credential was refused.
+        /// A caller failed to authenticate.
         AuthFailed = "auth.failed",
-        /// A known caller was refused for lack of authority.
+        /// An authenticated caller was denied for lack of authority.
         AuthzDenied = "authz.denied",
-        /// Refusals that were counted and not recorded one by one.
+        /// Rejected requests were counted instead of recorded individually.
         RefusalsSuppressed = "audit.refusals_suppressed",
-        /// An agent was registered.
+        /// An agent was created.
         AgentCreated = "agent.created",
         /// An agent was edited.
         AgentUpdated = "agent.updated",
         /// An agent was suspended.
         AgentSuspended = "agent.suspended",
-        /// A suspended agent was made active again.
+        /// A suspended agent was reactivated.
         AgentReactivated = "agent.reactivated",
-        /// An agent was revoked, with its keys.
+        /// An agent and its API keys were revoked.
         AgentRevoked = "agent.revoked",
-        /// An agent was deleted, with its keys and grants.
+        /// An agent was deleted along with its credentials and grants.
         AgentDeleted = "agent.deleted",
         /// An API key was created.
         KeyCreated = "key.created",
-        /// An API key was replaced by another.
+        /// An API key was rotated.
         KeyRotated = "key.rotated",
         /// An API key was revoked.
         KeyRevoked = "key.revoked",
-        /// A public key of an agent was registered.
+        /// A public key was added to an agent.
         PublicKeyRegistered = "public_key.registered",
-        /// A public key of an agent was removed.
+        /// A public key of an agent was revoked.
         PublicKeyRemoved = "public_key.removed",
-        /// An agent was allowed to act for another.
+        /// An agent was allowed to act on behalf of another.
         DelegateAdded = "delegate.added",
-        /// An agent may no longer act for another.
+        /// The permission of an agent to act on behalf of another was revoked.
         DelegateRemoved = "delegate.removed",
-        /// A foreign issuer is trusted to vouch for an agent.
+        /// A federated identity was added to an agent.
         FederatedIdentityAdded = "federated_identity.added",
-        /// A foreign issuer is not trusted to vouch for an agent any more.
+        /// A federated identity of an agent was revoked.
         FederatedIdentityRemoved = "federated_identity.removed",
-        /// A capability was registered.
+        /// A capability was created.
         CapabilityCreated = "capability.created",
-        /// A capability was described anew.
+        /// The description of a capability was edited.
         CapabilityUpdated = "capability.updated",
         /// A capability was granted to an agent.
         CapabilityGranted = "capability.granted",
-        /// A capability was taken from an agent.
+        /// A capability granted to an agent was revoked.
         CapabilityRevoked = "capability.revoked",
-        /// An administrator was added.
+        /// An administrator account was created.
         AdministratorCreated = "administrator.created",
-        /// An administrator's name or role was changed.
+        /// The name or role of an administrator was edited.
         AdministratorUpdated = "administrator.updated",
-        /// An administrator may no longer sign in.
+        /// An administrator account was disabled.
         AdministratorDisabled = "administrator.disabled",
-        /// An administrator may sign in again.
+        /// A disabled administrator account was enabled.
         AdministratorEnabled = "administrator.enabled",
-        /// An administrator's password was set.
+        /// The password of an administrator was changed.
         PasswordChanged = "administrator.password_changed",
-        /// A second factor was added, replaced or removed, or a recovery code was used up.
+        /// A second factor of an administrator was added, changed or removed, or a recovery code was used.
         FactorChanged = "administrator.factor_changed",
         /// An administrator signed in to the console.
         SignedIn = "console.signed_in",
-        /// A sign-in to the console was refused.
+        /// An attempt to sign in to the console failed.
         SignInFailed = "console.sign_in_failed",
-        /// An administrator proved again who they are.
+        /// A signed-in administrator confirmed their identity.
         ProofRenewed = "console.proof_renewed",
-        /// A session of the console was ended.
+        /// One or more console sessions of an administrator were ended.
         SignedOut = "console.signed_out",
-        /// A link to set up the first administrator was made.
+        /// A setup link for the first owner account was created.
         SetupTokenCreated = "console.setup_token_created",
-        /// Old records were moved to an archive.
+        /// Old audit records were moved to an archive.
         AuditArchived = "audit.archived",
-        /// A token signing key was generated.
+        /// A token signing key was created.
         SigningKeyCreated = "signing_key.created",
-        /// The next token signing key signs from then on, and another one is next.
+        /// The token signing key was rotated.
         SigningKeyRotated = "signing_key.rotated",
-        /// A token signing key that no token can need any more was removed.
+        /// A token signing key was removed from the published key set.
         SigningKeyWithdrawn = "signing_key.withdrawn",
-        /// A database of the predecessor was imported.
+        /// A seed database was imported.
         SeedImported = "seed.imported",
     }
 }
 
-/// What an event is about.
+/// The target of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// An agent.
@@ -148,12 +148,12 @@ pub enum Resource {
     ProtectedResource(ProtectedResourceId),
     /// A public key of an agent.
     PublicKey(PublicKeyId),
-    /// A foreign issuer that vouches for an agent.
+    /// A federated identity of an agent.
     FederatedIdentity(FederatedIdentityId),
 }
 
 impl Resource {
-    /// The `resource_type` of the record.
+    /// Returns the `resource_type` of the record.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -168,7 +168,7 @@ impl Resource {
         }
     }
 
-    /// The `resource_id` of the record.
+    /// Returns the `resource_id` of the record.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
@@ -194,82 +194,82 @@ impl From<Credential> for Resource {
     }
 }
 
-/// What a unit of work asks to have recorded. The writer gives it its place in the chain.
+/// An event to record. The database writer assigns its position in the chain.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Identifier of the record.
+    /// Unique identifier of the record.
     pub id: Uuid,
-    /// When it happened.
+    /// Time of the event.
     pub at: Timestamp,
-    /// Who acted; `None` for the system itself and for callers that were not recognised.
+    /// Actor; `None` for AIMS itself and for unauthenticated callers.
     pub actor: Option<ActorId>,
-    /// The agent it happened to, which is not always the resource: a key has an owner.
+    /// Agent affected by the event. The target can be something else, such as a key of the agent.
     pub subject: Option<AgentId>,
-    /// What happened.
+    /// Type of the event.
     pub action: AuditAction,
-    /// What it is about.
+    /// Target.
     pub resource: Option<Resource>,
-    /// More about it: a JSON object.
+    /// Details, as a JSON object.
     pub details: Value,
-    /// From where.
+    /// IP address of the client.
     pub ip: Option<IpAddr>,
-    /// Whether it was carried out.
+    /// True if the action was carried out, false if it was rejected.
     pub success: bool,
-    /// The request that caused it.
+    /// Request that caused the event.
     pub request_id: Option<RequestId>,
 }
 
-/// An event in its place in the chain, as stored.
+/// An event as stored in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Position in the chain, from 1, without gaps.
+    /// Position in the chain, starting at 1, without gaps.
     pub seq: i64,
-    /// Identifier.
+    /// Unique identifier.
     pub id: Uuid,
-    /// When it happened.
+    /// Time of the event.
     pub at: Timestamp,
-    /// Who acted.
+    /// Actor.
     pub actor: Option<ActorId>,
-    /// The agent it happened to.
+    /// Agent affected by the event.
     pub subject: Option<AgentId>,
-    /// What happened: a word of [`AuditAction`], or one that an import brought along.
+    /// Type of the event: the text of an [`AuditAction`], or any other text in an imported record.
     pub action: String,
-    /// What kind of thing it is about.
+    /// Type of the target.
     pub resource_type: Option<String>,
-    /// Which one.
+    /// Identifier of the target.
     pub resource_id: Option<String>,
-    /// More about it: a JSON object, as text.
+    /// Details: a JSON object, as text.
     pub details: String,
-    /// From where.
+    /// IP address of the client.
     pub ip: Option<String>,
-    /// Whether it was carried out.
+    /// True if the action was carried out, false if it was rejected.
     pub success: bool,
-    /// The request that caused it.
+    /// Request that caused the event.
     pub request_id: Option<String>,
-    /// The hash of the record before.
+    /// Hash of the previous record.
     pub prev_hash: ChainHash,
-    /// The hash of this record.
+    /// Hash of this record.
     pub hash: ChainHash,
 }
 
-/// Which records a listing shows.
+/// Selects the records in a listing. All conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only what this agent or administrator did.
+    /// Only events with this actor.
     pub actor: Option<ActorId>,
-    /// Only what this agent did or what happened to it.
+    /// Only events in which this agent is the actor or the affected agent.
     pub involving: Option<AgentId>,
-    /// Only this action.
+    /// Only this type of event.
     pub action: Option<String>,
-    /// Only about this kind of resource.
+    /// Only targets of this type.
     pub resource_type: Option<String>,
-    /// Only about this one resource.
+    /// Only the target with this identifier.
     pub resource_id: Option<String>,
-    /// Only what was carried out, or only what was refused.
+    /// Only actions that were carried out, or only rejected ones.
     pub success: Option<bool>,
-    /// Only at or after this moment.
+    /// Only events at or after this time.
     pub from: Option<Timestamp>,
-    /// Only at or before this moment.
+    /// Only events at or before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -277,20 +277,20 @@ impl Filter {
     /// Parses the start of a period. A date without a time means the start of that day.
     ///
     /// # Errors
-    /// When the text is neither a date nor a date and time.
+    /// If the text is neither a date nor a date and time.
     pub fn parse_from(text: &str) -> Result<Timestamp, Invalid> {
-        Timestamp::parse_lenient(text).ok_or_else(not_a_moment)
+        Timestamp::parse_lenient(text).ok_or_else(invalid_time)
     }
 
     /// Parses the end of a period. A date without a time includes the whole day.
     ///
     /// # Errors
-    /// When the text is neither a date nor a date and time.
+    /// If the text is neither a date nor a date and time.
     pub fn parse_until(text: &str) -> Result<Timestamp, Invalid> {
-        Timestamp::parse_lenient_end(text).ok_or_else(not_a_moment)
+        Timestamp::parse_lenient_end(text).ok_or_else(invalid_time)
     }
 
-    /// Whether a listing with this filter shows `record`.
+    /// Returns true if a listing with this filter contains `record`.
     #[must_use]
     pub fn shows(&self, record: &Record) -> bool {
         self.actor.is_none_or(|actor| record.actor == Some(actor))
@@ -306,21 +306,21 @@ impl Filter {
     }
 }
 
-fn not_a_moment() -> Invalid {
+fn invalid_time() -> Invalid {
     Invalid::new("datetime_parsing", "Input should be a date or a date and time (ISO 8601)")
 }
 
-/// Where a page of records, newest first, starts.
+/// The start of a page of records. Pages list the newest record first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Below this position in the chain.
+    /// Start with the first record before this position in the chain.
     Before(i64),
-    /// After leaving out this many; costs more the more are left out.
+    /// Skip this many records. The cost grows with the number of skipped records.
     Offset(i64),
 }
 
 impl From<Event> for Record {
-    /// The event as a record that has no place yet; [`Head::append`] gives it one.
+    /// Converts an event to a record without a position. [`Head::append`] assigns the position.
     fn from(event: Event) -> Self {
         Self {
             seq: 0,

@@ -1,4 +1,4 @@
-//! The one place that writes the body of an error of the API.
+//! Renders errors of the API and the OAuth endpoints as JSON.
 
 use std::sync::Arc;
 
@@ -20,45 +20,45 @@ use crate::{
     domain::{Error, RequestId, error::FieldError},
     web::{
         failure::{self, Failure},
-        oauth::{self, error::NOT_STORED},
-        server::admission::TimeLimit,
+        oauth::{self, error::NO_STORE},
+        server::timeouts::RequestTimeout,
     },
 };
 
-/// Writes the body of every error, also of those that the server below made.
+/// Adds the body to every error response of the router inside, and applies the timeout.
 pub(in crate::web) async fn render(
-    State((metadata, limit)): State<(Arc<str>, TimeLimit)>,
+    State((metadata_url, timeout)): State<(Arc<str>, RequestTimeout)>,
     request: Request,
     next: Next,
 ) -> Response {
-    let asked = Asked::of(&request);
-    let answered = limit.run(next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|error| Failure(error).into_response());
-    point_to(&metadata, &mut response);
-    asked.describe(response)
+    let context = ErrorContext::of(&request);
+    let response = timeout.run(next.run(request)).await;
+    let mut response = response.unwrap_or_else(|error| Failure(error).into_response());
+    add_metadata_url(&metadata_url, &mut response);
+    context.render(response)
 }
 
-/// What of a request the body of an error depends on, and its log line.
-pub(in crate::web) struct Asked {
-    problem_details: bool,
+/// The parts of a request that an error's body and log line depend on.
+pub(in crate::web) struct ErrorContext {
+    accepts_problem_details: bool,
     request_id: Option<RequestId>,
     method: Method,
     uri: Uri,
 }
 
-impl Asked {
+impl ErrorContext {
     pub(in crate::web) fn of<B>(request: &http::Request<B>) -> Self {
         Self {
-            problem_details: wants_problem_details(request.headers()),
+            accepts_problem_details: accepts_problem_details(request.headers()),
             request_id: request.extensions().get().cloned(),
             method: request.method().clone(),
             uri: request.uri().clone(),
         }
     }
 
-    /// Writes the body of an error: `{"detail": …}`, or problem details (RFC 9457) where the client asks for them; at the
-    /// endpoints of OAuth what RFC 6749 demands.
-    pub(in crate::web) fn describe(self, response: Response) -> Response {
+    /// Adds the body to an error response: `{"detail": …}`, problem details (RFC 9457) if the client accepts them, or
+    /// the form of RFC 6749 at the OAuth endpoints. Returns other responses unchanged.
+    pub(in crate::web) fn render(self, response: Response) -> Response {
         let status = response.status();
         if !status.is_client_error() && !status.is_server_error() {
             return response;
@@ -68,16 +68,16 @@ impl Asked {
         if let Some(error) = error {
             failure::log(error, self.request_id.as_ref(), &self.method, &self.uri);
         }
-        if response.headers().get(CONTENT_TYPE).is_some_and(|described| described == "application/json") {
-            // A handler wrote this body itself, in the form that its own standard demands.
+        if response.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == "application/json") {
+            // The handler has already written the body.
             return response;
         }
         if let Some(error) = error.filter(|_| oauth::owns(self.uri.path())) {
             let (mut parts, _) = response.into_parts();
             parts.headers.remove(CONTENT_LENGTH);
-            return (parts, NOT_STORED, Json(oauth::error::ErrorBody::from(error))).into_response();
+            return (parts, NO_STORE, Json(oauth::error::ErrorBody::from(error))).into_response();
         }
-        let body = if self.problem_details {
+        let body = if self.accepts_problem_details {
             let request_id = self.request_id.map(|id| id.as_str().to_owned());
             let (title, detail, errors) = (reason(status), detail(status, error), fields(error));
             Json(Problem { r#type: "about:blank", title, status: status.as_u16(), detail, errors, request_id })
@@ -87,7 +87,7 @@ impl Asked {
         } else {
             Json(ErrorBody { detail: detail(status, error) }).into_response()
         };
-        let media_type = if self.problem_details { "application/problem+json" } else { "application/json" };
+        let media_type = if self.accepts_problem_details { "application/problem+json" } else { "application/json" };
         let (mut parts, _) = response.into_parts();
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -95,15 +95,15 @@ impl Asked {
     }
 }
 
-/// Tells bearers that are refused where they read what is demanded (RFC 9728 §5.1).
-fn point_to(metadata: &str, response: &mut Response) {
+/// Adds the URL of the protected resource metadata to bearer and DPoP challenges (RFC 9728 §5.1).
+fn add_metadata_url(metadata_url: &str, response: &mut Response) {
     let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok()) else {
         return;
     };
     let parameters = ["Bearer", "DPoP"].iter().find_map(|scheme| challenge.strip_prefix(scheme));
     let Some(parameters) = parameters else { return };
     let separator = if parameters.is_empty() { " " } else { ", " };
-    let challenge = HeaderValue::try_from(format!("{challenge}{separator}resource_metadata=\"{metadata}\""));
+    let challenge = HeaderValue::try_from(format!("{challenge}{separator}resource_metadata=\"{metadata_url}\""));
     if let Ok(challenge) = challenge {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
@@ -113,30 +113,30 @@ fn point_to(metadata: &str, response: &mut Response) {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct ErrorBody {
-    /// What is wrong, and where it helps, what to do.
+    /// Explanation of the error.
     detail: String,
 }
 
-/// A request that is not valid.
+/// An invalid request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ValidationError)]
 pub struct ValidationErrorBody {
-    /// Every field that is not.
+    /// The invalid fields.
     detail: Vec<FieldErrorBody>,
 }
 
-/// A field that is not valid.
+/// An invalid field.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FieldError)]
 pub struct FieldErrorBody {
-    /// What is wrong, for programs.
+    /// Error code.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Where: `body`, `query` or `header`, and the field.
+    /// Location: `body`, `query` or `header`, followed by the name of the field.
     loc: Vec<String>,
-    /// What is wrong, for people.
+    /// Explanation of the error.
     msg: String,
-    /// What was sent.
+    /// The rejected value. Omitted for secrets and for arrays and objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<Value>,
 }
@@ -165,16 +165,16 @@ fn detail(status: StatusCode, error: Option<&Error>) -> String {
 fn fields(error: Option<&Error>) -> Vec<FieldErrorBody> {
     let Some(Error::Invalid(fields)) = error else { return Vec::new() };
     let body = |field: &FieldError| FieldErrorBody {
-        kind: field.invalid.kind,
+        kind: field.invalid.kind(),
         loc: field.location.clone(),
-        msg: field.invalid.message.clone(),
+        msg: field.invalid.message().into_owned(),
         input: field.input.clone(),
     };
     fields.iter().map(body).collect()
 }
 
-/// Whether `Accept` names problem details and does not refuse them with `q=0`.
-fn wants_problem_details(headers: &HeaderMap) -> bool {
+/// Returns true if `Accept` lists problem details without `q=0`.
+fn accepts_problem_details(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
         let mut parts = range.split(';').map(str::trim);

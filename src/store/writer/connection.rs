@@ -1,4 +1,4 @@
-//! The connection that writes, and the transactions on it.
+//! The connection for writes and its transaction.
 
 use std::time::{Duration, Instant};
 
@@ -7,38 +7,39 @@ use sqlx::AssertSqlSafe;
 use crate::{
     domain::audit::{Head, Record},
     store::{
-        agents, audit,
-        db::{Conn, Db, PooledConn, on},
+        audit,
+        db::{Conn, Db, PooledConn, execute},
+        writer::agents,
     },
 };
 
-/// How long a connection to PostgreSQL may have been unused and is still taken to work.
+/// How long a connection to PostgreSQL may have been unused without being pinged before the next use.
 const TRUSTED: Duration = Duration::from_millis(10);
 
-/// How far the transaction has come.
+/// The state of the transaction.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Transaction {
-    /// There is none.
+    /// No transaction is open.
     None,
     Begun,
-    /// Its first unit was begun, and no other.
+    /// The first unit was started, without a savepoint.
     Unit,
-    /// There is a savepoint in front of its last unit.
+    /// The last unit was started after a savepoint.
     Savepoint,
 }
 
-/// The connection that writes. The writer keeps it: to return it to its pool after every batch costs a round trip to the
-/// database, and to fetch it again another.
+/// The connection for writes. The writer keeps it between batches: to return it to the pool and to acquire it again
+/// would each cost a round trip to the database.
 pub(super) struct WriteConn {
     connection: PooledConn,
     transaction: Transaction,
-    /// Whether this batch had to begin again.
-    began_again: bool,
-    /// The end of the chain, as this connection last saw or left it.
+    /// True after the transaction of this batch was rolled back and started again.
+    restarted: bool,
+    /// The end of the chain, as this connection last read or wrote it.
     head: Option<Head>,
-    /// Whether somebody else moved it when this connection last looked.
+    /// True if another node had moved the end of the chain when this connection last read it.
     is_shared: bool,
-    /// When it was last at work.
+    /// When the last transaction ended.
     used: Instant,
 }
 
@@ -48,23 +49,23 @@ impl WriteConn {
         Ok(Self {
             connection,
             transaction: Transaction::None,
-            began_again: false,
+            restarted: false,
             head: None,
             is_shared: false,
             used: Instant::now(),
         })
     }
 
-    /// The same connection for another batch, or another one in place of one that was cut while nobody used it.
-    pub(super) async fn again(mut self, db: &Db) -> sqlx::Result<Self> {
+    /// Returns this connection for the next batch, or a new one if this one was closed in the meantime.
+    pub(super) async fn reuse(mut self, db: &Db) -> sqlx::Result<Self> {
         if let PooledConn::Postgres(lease) = &mut self.connection
             && self.used.elapsed() >= TRUSTED
-            && !lease.is_answering().await
+            && !lease.is_alive().await
         {
-            lease.spoil();
+            lease.discard();
             return Self::open(db).await;
         }
-        self.began_again = false;
+        self.restarted = false;
         Ok(self)
     }
 
@@ -72,11 +73,14 @@ impl WriteConn {
         self.connection.conn()
     }
 
-    /// Begins a transaction that appends to the audit log, unless one is under way: gives the end of the chain, which nobody
-    /// else moves while it lasts, so that nodes on one PostgreSQL append one after another. On SQLite it holds the write lock
-    /// from its first statement: a plain `BEGIN` would fail later, when a read turns into a write while another process writes.
+    /// Starts a transaction unless one is open, and returns the end of the chain.
     ///
-    /// Several statements go as one text wherever they can: each text is a round trip, to a server or to SQLite's thread.
+    /// The transaction locks the end of the chain, so that nodes on one PostgreSQL write one after another. On SQLite
+    /// it takes the write lock with its first statement. After a plain `BEGIN` the transaction would fail at its first
+    /// write if another process is writing.
+    ///
+    /// Statements are combined into one text where possible: each text is a round trip, to the server or to SQLite's
+    /// thread.
     pub(super) async fn begin(&mut self) -> sqlx::Result<Head> {
         const SQLITE: &str = "BEGIN IMMEDIATE; SELECT seq, hash FROM audit_head WHERE id = 1";
         const POSTGRES: &str = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE";
@@ -97,8 +101,8 @@ impl WriteConn {
         Ok(head)
     }
 
-    /// Appends records as a transaction of their own, with one round trip, where nobody else was seen to move the end of the
-    /// chain; `false`, with nothing written, when somebody has.
+    /// Appends records in a transaction of their own, with one round trip. Returns false and writes nothing if another
+    /// node has moved the end of the chain, or is likely to.
     pub(super) async fn append(&mut self, records: &mut [Record]) -> sqlx::Result<bool> {
         let is_one_statement = !matches!(self.conn(), Conn::Postgres(_)) || records.len() <= audit::POSTGRES_ROWS;
         let is_sure = is_one_statement && !self.in_transaction() && !self.is_shared;
@@ -123,7 +127,7 @@ impl WriteConn {
         Ok(appended)
     }
 
-    /// Appends records to what the transaction did, and makes all of it durable.
+    /// Appends records and commits the transaction.
     pub(super) async fn commit(&mut self, records: &mut [Record]) -> sqlx::Result<()> {
         const COMMIT: &str = "COMMIT";
         let from = self.begin().await?;
@@ -152,14 +156,16 @@ impl WriteConn {
         Ok(())
     }
 
-    /// Begins a unit, which [`WriteConn::undo`] takes back. The first of a transaction needs no savepoint: nothing else is lost with
-    /// it. To undo it gives up the end of the chain, and to be given it again can take as long as other nodes please, so that this
-    /// is done once in a batch and not for each unit that is refused.
+    /// Starts a unit, which [`WriteConn::undo`] can undo.
+    ///
+    /// The first unit of a transaction needs no savepoint, because a rollback loses nothing else. But a rollback also
+    /// releases the end of the chain, and other nodes may take long before they release it in turn. So it happens once
+    /// per batch: after a rollback the first unit gets a savepoint as well.
     pub(super) async fn begin_unit(&mut self) -> sqlx::Result<()> {
         const FIRST: &str = "SAVEPOINT unit";
         const LATER: &str = "RELEASE SAVEPOINT unit; SAVEPOINT unit";
         self.begin().await?;
-        if self.transaction == Transaction::Begun && !self.began_again {
+        if self.transaction == Transaction::Begun && !self.restarted {
             self.transaction = Transaction::Unit;
             return Ok(());
         }
@@ -167,24 +173,23 @@ impl WriteConn {
         self.transaction = Transaction::Savepoint;
         match self.conn() {
             Conn::Sqlite(mut c) => sqlx::query(statements).execute(c.begin()).await.map(drop),
-            // Without parameters PostgreSQL takes several statements, but not as one that is prepared.
+            // PostgreSQL accepts several statements in one text only if they are not prepared.
             Conn::Postgres(mut c) => sqlx::raw_sql(statements).execute(c.begin()).await.map(drop),
         }
     }
 
-    /// Undoes what the last unit did.
+    /// Undoes the last unit.
     pub(super) async fn undo(&mut self) -> sqlx::Result<()> {
         let has_savepoint = self.transaction == Transaction::Savepoint;
         let statement = if has_savepoint { "ROLLBACK TO SAVEPOINT unit" } else { "ROLLBACK" };
-        on!(self.conn(), |c| sqlx::query(statement).execute(c).await.map(drop))?;
+        execute!(self.conn(), sqlx::query(statement))?;
         if !has_savepoint {
-            self.began_again = true;
+            self.restarted = true;
             self.end();
         }
         Ok(())
     }
 
-    /// Notes that the transaction has ended.
     fn end(&mut self) {
         (self.transaction, self.used) = (Transaction::None, Instant::now());
     }
@@ -193,17 +198,17 @@ impl WriteConn {
         self.transaction != Transaction::None
     }
 
-    /// Whether units were begun in the transaction.
+    /// Returns true if the transaction contains units of work.
     pub(super) fn has_units(&self) -> bool {
         self.transaction >= Transaction::Unit
     }
 }
 
 impl Drop for WriteConn {
-    /// A transaction that was not committed ends with its connection, in whatever state an error left the two.
+    /// Closes the connection if its transaction was not committed, because an error may have left it in any state.
     fn drop(&mut self) {
         if self.in_transaction() {
-            self.connection.spoil();
+            self.connection.discard();
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use aims::{
-    domain::{AgentId, ApiKeyId, CapabilityId, Error},
+    domain::{AgentId, CapabilityId, Error},
     service::{
         Caller,
         agents::{self, capabilities},
-        credentials::api_keys,
     },
 };
 use serde_json::{Value, json};
 
+use super::elevation::revoke_key;
 use crate::{
     both,
     support::{Agent, Client, Database, Server, open, start},
@@ -88,12 +88,6 @@ fn assert_rejected(outcome: Result<(), Error>) {
 
 fn assert_rejected_with(outcome: Result<(), Error>, refusal: &str) {
     assert_eq!(outcome.unwrap_err().to_string(), refusal);
-}
-
-/// Revokes a key as the operator, to whom the rules about one's own keys do not apply.
-async fn revoke_key(server: &Server, agent: &str, key: &str) -> Result<(), Error> {
-    let (agent, key) = (AgentId::parse(agent).unwrap(), ApiKeyId::parse(key).unwrap());
-    api_keys::revoke(&server.services, &Caller::system(), agent, key).await
 }
 
 async fn limits_that_do_not_end_keys_are_allowed(db: Database) {

@@ -1,4 +1,4 @@
-//! At least one active agent that holds `admin:*` can always authenticate. Otherwise, nobody could grant that
+//! At least one active agent that holds `admin:*` can always authenticate. Without one, no agent could grant that
 //! capability again.
 
 use std::time::Duration;

@@ -6,9 +6,9 @@
 //! | `agent` | lookup and status of a single agent |
 //! | `cache` | a cache whose loads lose against invalidations |
 //! | [`caller`] | the caller of an operation and the origin of its request |
-//! | `last_administrator` | the rule that somebody with `admin:*` can always authenticate |
+//! | `last_administrator` | the rule that one agent with `admin:*` can always authenticate |
 //! | [`policy`] | every action, and what it requires |
-//! | [`power`] | the rule that nobody acts on an agent that holds more |
+//! | [`power`] | the rule that a caller cannot act on an agent that holds more |
 //! | [`principals`] | the live view |
 //! | [`refusals`] | audit records of refusals, and their limits |
 //! | [`updates`] | notifications for pages that update while they are open |

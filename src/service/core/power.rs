@@ -23,7 +23,7 @@ pub(in crate::service) async fn require(act: &mut Act<'_>, agent: AgentId) -> Re
     act.authority.require_all(&held)
 }
 
-/// Checks that the caller may issue a credential for an agent, because whoever holds the credential can act as the
+/// Checks that the caller may issue a credential for an agent, because the holder of the credential can act as the
 /// agent. A caller that has the agent's authority through a limited key may only rotate that key (`replaced`), which
 /// keeps the limits.
 ///

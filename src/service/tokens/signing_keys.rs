@@ -288,7 +288,7 @@ enum Reason {
 
 /// Rotates the signing keys: the next key signs from now on, and another next key is published.
 ///
-/// If the keys are `compromised`, new keys replace all existing ones, because whoever has one of them has all of them.
+/// If the keys are `compromised`, new keys replace all existing ones, because an attacker who has one probably has them all.
 /// Then every token that was issued before is invalid, and verifiers that cache the key set do not know the new keys
 /// yet.
 ///

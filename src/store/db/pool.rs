@@ -155,7 +155,7 @@ fn release<D: Database>(leased: Leased<D>) {
                 tokio::spawn(return_to_sqlx(unused, pool));
             }
         }
-        // Hold the permit until the sqlx pool has the connection: whoever gets the permit must not wait for that pool.
+        // Hold the permit until the sqlx pool has the connection, so that the next holder does not wait.
         State::Clean | State::Busy => {
             tokio::spawn(async move {
                 return_to_sqlx(pooled, pool).await;

@@ -1,4 +1,4 @@
-//! Token exchange (RFC 8693): who may act for whom, with which scope, and for how long.
+//! Token exchange (RFC 8693): permitted actors, scope and lifetime of delegated tokens.
 
 use std::time::Duration;
 

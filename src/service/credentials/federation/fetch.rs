@@ -1,5 +1,5 @@
-//! Fetches small JSON documents from other hosts. Whoever chooses the URL cannot reach this machine or its network, and
-//! cannot block the service.
+//! Fetches small JSON documents from other hosts. A URL from a caller cannot reach this machine or its network, and a
+//! slow host cannot block the service.
 
 use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 

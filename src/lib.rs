@@ -7,7 +7,9 @@
 //! |---|---|
 //! | [`domain`] | types and rules, without I/O |
 //! | [`crypto`] | API keys, hashes, signatures, encryption at rest |
+//! | [`telemetry`] | traces, and the redaction of credentials |
 //! | [`store`] | all SQL, and the single write path |
+//! | [`telemetry`] | the metrics |
 //! | [`service`] | the operations: authorize, change, audit, commit |
 //! | [`web`] | console, JSON API, OAuth endpoints, documentation, and the HTTP server |
 //! | [`app`] | assembles the layers and runs the background tasks |
@@ -21,4 +23,5 @@ pub mod crypto;
 pub mod domain;
 pub mod service;
 pub mod store;
+pub mod telemetry;
 pub mod web;

@@ -5,8 +5,10 @@
 //! | (none)     | measures each operation and compares it with a bare axum handler: [`table`] |
 //! | `overload` | offers three times the load that the service can carry: [`overload`] |
 //! | `nodes`    | measures several nodes on one PostgreSQL database: [`nodes`] |
+//! | `telemetry` | compares the service with and without metrics and access log: [`telemetry`] |
 //! | `fill`     | fills a database with a fleet and its history: [`fleet`] |
 //! | `fleet`    | measures the service over a socket on filled databases: [`fleet::served`] |
+//! | `console`  | measures the pages of the console on filled databases: [`fleet::console`] |
 //! | `calls`    | measures the service calls behind lists, searches and filters: [`fleet::calls`] |
 //!
 //! Each starts the optimised `aims` as its own process. Linux only: CPU times and memory come from `/proc`.
@@ -25,6 +27,7 @@ mod operations;
 mod overload;
 mod server;
 mod table;
+mod telemetry;
 
 use std::{env, process::ExitCode, time::Duration};
 
@@ -54,9 +57,11 @@ struct Options {
 enum Command {
     Overload(overload::Options),
     Nodes(nodes::Options),
+    Telemetry(telemetry::Options),
     Fill(fleet::fill::Options),
     Fleet(fleet::served::Options),
     Calls(fleet::calls::Options),
+    Console(fleet::console::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,9 +73,11 @@ fn main() -> ExitCode {
             None => table::run(&options.table),
             Some(Command::Overload(options)) => overload::run(options),
             Some(Command::Nodes(options)) => nodes::run(options),
+            Some(Command::Telemetry(options)) => telemetry::run(options),
             Some(Command::Fill(options)) => fleet::fill::run(options),
             Some(Command::Fleet(options)) => fleet::served::run(options),
             Some(Command::Calls(options)) => fleet::calls::run(options),
+            Some(Command::Console(options)) => fleet::console::run(options),
         }
     } else {
         println!("skipped: measures only under `cargo bench --bench serve`");

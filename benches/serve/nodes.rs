@@ -38,6 +38,7 @@ const MEASURED: [&str; 2] = ["exchange ES256", "introspection"];
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// URL of an empty PostgreSQL database.
     #[arg(long)]

@@ -43,6 +43,7 @@ const PEOPLE: usize = 500;
 const MIB: f64 = 1_048_576.0;
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// Measured time of each row, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]

@@ -1,13 +1,14 @@
 //! The measured servers, each in its own process.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Json, Router, routing::get};
@@ -87,6 +88,20 @@ impl Installation {
             Some(address) => Ok(Process { child, address, quota: None }),
             None => Err(abandon(child, "aims does not start")),
         }
+    }
+
+    /// Starts the service with its log in a file, and waits until it accepts requests.
+    pub fn start_logging_to(&self, log: &Path) -> Result<Process, Failure> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let child = self.command("serve").stderr(File::create(log)?).spawn()?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(address) = fs::read_to_string(log)?.lines().find_map(address_in) {
+                return Ok(Process { child, address, quota: None });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Err(abandon(child, "aims does not start"))
     }
 
     /// Runs with an empty environment and where no `.env` file is found.
@@ -212,16 +227,22 @@ pub fn build_unaudited(target: &Path) -> Result<PathBuf, Failure> {
 fn address_served(stderr: ChildStderr) -> Option<SocketAddr> {
     let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
     let address = lines.by_ref().find_map(|line| {
-        let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-        if entry.pointer("/fields/message").is_some_and(|message| message == "serving") {
-            return entry.pointer("/fields/listen")?.as_str()?.parse().ok();
+        let address = address_in(&line);
+        if address.is_none() {
+            pass_on(&line);
         }
-        pass_on(&line);
-        None
+        address
     });
     // Keep reading: a full pipe would block the service.
     thread::spawn(move || lines.for_each(|line| pass_on(&line)));
     address
+}
+
+/// Returns the address in the log line that announces the service.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    entry.pointer("/fields/message").filter(|message| *message == "serving")?;
+    entry.pointer("/fields/listen")?.as_str()?.parse().ok()
 }
 
 fn pass_on(line: &str) {

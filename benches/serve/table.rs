@@ -53,6 +53,7 @@ const OTHER_ALGORITHMS: [(&str, (&str, &str)); 3] = [
 ];
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// Measure only operations whose name contains this; the bare handler is always measured.
     #[arg(long)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::{Failure, say};
@@ -14,7 +15,13 @@ use crate::{
     clock::Environment,
     config::Config,
     domain::{Administrator, Error, Role, Username, person::password::NewPassword},
-    service::{Caller, people::administrators},
+    service::{
+        Caller,
+        people::{
+            administrators,
+            factors::{self, Kind},
+        },
+    },
 };
 
 #[derive(Subcommand)]
@@ -25,6 +32,8 @@ pub(super) enum Command {
     List(Format),
     /// Set an administrator's password, end their sessions and clear failed sign-ins.
     ResetPassword(ResetPassword),
+    /// Remove lost second factors of an administrator and end their sessions. The password stays.
+    ResetFactors(ResetFactors),
     /// Disable an administrator and end their sessions.
     Disable(Named),
     /// Enable a disabled administrator.
@@ -54,6 +63,18 @@ pub(super) struct ResetPassword {
     every_factor: bool,
     #[command(flatten)]
     password: Password,
+}
+
+#[derive(Args)]
+pub(super) struct ResetFactors {
+    /// Username of the administrator.
+    username: String,
+    /// Remove only the authenticator app and its recovery codes.
+    #[arg(long, conflicts_with = "passkeys")]
+    authenticator: bool,
+    /// Remove only the passkeys.
+    #[arg(long)]
+    passkeys: bool,
 }
 
 #[derive(Args)]
@@ -91,6 +112,7 @@ async fn carry_out(app: &App, command: Command) -> Result<(), Failure> {
         Command::Create(arguments) => create(app, arguments).await,
         Command::List(format) => list(app, &format).await,
         Command::ResetPassword(arguments) => reset_password(app, arguments).await,
+        Command::ResetFactors(arguments) => reset_factors(app, arguments).await,
         Command::Disable(Named { username }) => {
             let person = find(app, &username).await?;
             administrators::disable(app.services(), &Caller::system(), person.id).await?;
@@ -126,6 +148,26 @@ async fn reset_password(app: &App, arguments: ResetPassword) -> Result<(), Failu
     arguments.password.tell(&person.username, text)
 }
 
+async fn reset_factors(app: &App, arguments: ResetFactors) -> Result<(), Failure> {
+    let person = find(app, &arguments.username).await?;
+    let passkeys = administrators::passkey_counts(app.services(), &Caller::system()).await?;
+    let held = [
+        (Kind::Authenticator, !arguments.passkeys, person.totp_enabled_at.is_some()),
+        (Kind::Passkeys, !arguments.authenticator, passkeys.contains_key(&person.id)),
+    ];
+    let chosen: Vec<Kind> =
+        held.into_iter().filter(|(_, chosen, held)| *chosen && *held).map(|(kind, ..)| kind).collect();
+    if chosen.is_empty() {
+        return Err(format!("{} has no such second factor; nothing was changed", person.username).into());
+    }
+    for kind in chosen {
+        factors::reset(app.services(), &Caller::system(), person.id, kind).await?;
+        let what = if kind == Kind::Authenticator { "authenticator app and recovery codes" } else { "passkeys" };
+        say(format_args!("{} of {} removed; they are signed out", what, person.username))?;
+    }
+    Ok(())
+}
+
 impl Password {
     /// Returns the password, and its text if it was generated and must be shown.
     fn choose(&self, app: &App, username: &Username) -> Result<(Option<String>, NewPassword), Failure> {
@@ -151,6 +193,8 @@ impl Password {
 
 async fn list(app: &App, format: &Format) -> Result<(), Failure> {
     let people = administrators::list(app.services(), &Caller::system()).await?;
+    let passkeys = administrators::passkey_counts(app.services(), &Caller::system()).await?;
+    let passkeys_of = |person: &Administrator| passkeys.get(&person.id).copied().unwrap_or_default();
     if format.json {
         let person = |person: &Administrator| {
             json!({
@@ -160,12 +204,19 @@ async fn list(app: &App, format: &Format) -> Result<(), Failure> {
                 "role": person.role.as_str(),
                 "enabled": person.is_enabled(),
                 "last_sign_in_at": person.last_sign_in_at,
+                "authenticator": person.totp_enabled_at.is_some(),
+                "passkeys": passkeys_of(person),
             })
         };
         return say(json!(people.iter().map(person).collect::<Vec<_>>()));
     }
     for person in &people {
-        let state = if person.is_enabled() { "" } else { "  disabled" };
+        let lacks_factor = person.totp_enabled_at.is_none() && passkeys_of(person) == 0;
+        let state = match (person.is_enabled(), lacks_factor) {
+            (false, _) => "  disabled",
+            (true, true) => "  no second factor",
+            (true, false) => "",
+        };
         say(format_args!("{:24} {:9} {}{state}", person.username.as_str(), person.role.as_str(), person.display_name))?;
     }
     if people.is_empty() { say("No administrators yet. Create a setup link with: aims setup-token") } else { Ok(()) }
@@ -185,16 +236,26 @@ fn parse<T>(what: &str, parsed: Result<T, crate::domain::Invalid>) -> Result<T, 
 
 pub(super) async fn setup_token(format: Format, config: Config) -> Result<ExitCode, Failure> {
     let app = App::open_beside(config, Environment::system()).await?;
-    let outcome = app.setup_url().await;
+    let outcome = async { Ok::<_, Error>((app.known_address().await?, app.setup_link().await?)) }.await;
     app.close().await;
-    let Some(url) = outcome? else {
+    let (address, Some(path)) = outcome? else {
         return Err("an administrator already exists; see: aims admin list".into());
     };
-    let url = secrecy::ExposeSecret::expose_secret(&url);
+    let path = path.expose_secret();
+    let url = address.map(|address| address.at(path));
     if format.json {
-        say(json!({ "setup_url": url }))?;
-    } else {
-        say(format_args!("Open this link within one hour to create the first owner:\n{url}"))?;
+        say(json!({ "setup_url": url, "setup_path": path }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match url {
+        Some(url) => say(format_args!(
+            "Open this link within one hour to create the first owner. Earlier links no longer work.\n{url}"
+        ))?,
+        None => say(format_args!(
+            "Open this path on your AIMS server within one hour to create the first owner. Earlier links no longer \
+             work.\n{path}\nThe address of the server is not known here: neither PUBLIC_URL nor LISTEN_ADDR is set, \
+             and no server has used this database yet."
+        ))?,
     }
     Ok(ExitCode::SUCCESS)
 }

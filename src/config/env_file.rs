@@ -18,6 +18,9 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, String>, Vec<Problem>>
 }
 
 fn parse(bytes: &[u8]) -> Result<HashMap<String, String>, Vec<Problem>> {
+    if is_utf16(bytes) {
+        return Err(vec![Problem(".env is UTF-16, as some editors of Windows write it; save it as UTF-8".to_owned())]);
+    }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut values = HashMap::new();
     let mut problems = Vec::new();
@@ -29,6 +32,12 @@ fn parse(bytes: &[u8]) -> Result<HashMap<String, String>, Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(values) } else { Err(problems) }
+}
+
+/// Returns true for text in UTF-16, which begins with a byte order mark or has a zero byte in each ASCII character.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let [first, second, ..] = bytes else { return false };
+    matches!((first, second), (0xff, 0xfe) | (0xfe, 0xff)) || (*first == 0) != (*second == 0)
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<(&str, String)>, String> {
@@ -146,7 +155,7 @@ mod tests {
     #[test]
     fn the_example_in_the_documentation_is_read_as_it_says() {
         let page = include_str!("../../docs/operations.md");
-        let (_, example) = page.split_once("```sh\n# A comment.\n").unwrap();
+        let (_, example) = page.split_once("```dotenv\n# A comment.\n").unwrap();
         let values = parse(example.split_once("```").unwrap().0.as_bytes()).unwrap();
         assert_eq!(values["LOG_FORMAT"], "json");
         assert_eq!(values["JWT_SECRET_KEY"], "anything but a single quote");
@@ -175,6 +184,8 @@ mod tests {
             assert!(!wrong.contains("canary"), "{wrong}");
         }
         assert_eq!(wrong(b"x\n\ny\n").lines().count(), 2, "every wrong line is told");
-        assert!(wrong(b"\xff\xfeA\0=\0x\0").starts_with(".env line 1: is not UTF-8"));
+        for text in [&b"\xff\xfeA\0=\0x\0"[..], b"\xfe\xff\0A\0=\0x", b"A\0=\0x\0", b"\0A\0=\0x"] {
+            assert!(wrong(text).starts_with(".env is UTF-16"), "{text:?}");
+        }
     }
 }

@@ -9,7 +9,8 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 
 use crate::{
-    domain::{PublicUrl, credential::network},
+    crypto::envelope::Recipient,
+    domain::{PublicUrl, Schedule, credential::network},
     store::db::Location,
 };
 
@@ -68,6 +69,11 @@ pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
     numeric.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
+/// No address turns the metrics off.
+pub(super) fn metrics_addr(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() { Ok(None) } else { listen_addr(text).map(Some) }
+}
+
 pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
     PublicUrl::parse(text).map_err(str::to_owned)
 }
@@ -92,6 +98,22 @@ pub(super) fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
         })
     };
     parts.map(origin).collect()
+}
+
+pub(super) fn schedule(text: &str) -> Result<Option<Schedule>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Schedule::parse(text).map(Some).ok_or_else(|| "must be a time such as daily 03:00 or every 6h".to_owned())
+}
+
+/// The error repeats nothing: somebody may have entered a private key.
+pub(super) fn recipients(text: &str) -> Result<Vec<Recipient>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let recipient = |(number, part): (usize, &str)| {
+        Recipient::parse(part).map_err(|wrong| format!("must hold recipients of age; number {number} {wrong}"))
+    };
+    (1..).zip(parts).map(recipient).collect()
 }
 
 pub(super) fn truth(text: &str) -> Result<bool, String> {
@@ -127,4 +149,25 @@ pub(super) fn secret(secret: String) -> Result<SecretString, String> {
         return Err(format!("is one character repeated; {HINT}"));
     }
     Ok(secret.into())
+}
+
+/// Splits a command at its spaces. A shell would give more characters a meaning, and a value with such a character would
+/// not do here what it does there, so it is rejected.
+pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
+    if text.contains(['\'', '"', '\\', '`', '$', '|', '&', ';', '<', '>', '(', ')', '*', '?']) {
+        return Err(
+            "runs without a shell: it must hold a program and arguments, separated by spaces, without quotes and \
+            other special characters; put anything else in a script"
+                .to_owned(),
+        );
+    }
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Returns the program of a command. Its arguments may hold a secret.
+pub(super) fn program(command: &str) -> String {
+    match command.split_once(char::is_whitespace) {
+        Some((program, _)) => format!("{program} (arguments not shown)"),
+        None => command.to_owned(),
+    }
 }

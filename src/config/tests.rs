@@ -94,6 +94,10 @@ fn addresses_to_listen_on_are_read() {
         assert_eq!(config.listen_addr.to_string(), address);
         assert_eq!(config.public_url.as_str(), format!("http://localhost:{}", config.listen_addr.port()));
     }
+    for (text, address) in [("", None), (" ", None), ("[::1]:9464", Some("[::1]:9464"))] {
+        let config = load(&[("METRICS_ADDR", text)]).unwrap();
+        assert_eq!(config.metrics_addr.map(|address| address.to_string()).as_deref(), address);
+    }
     for text in ["::1:8000", "[::1]", "127.0.0.1", "aims.example:80", "127.0.0.1:65536"] {
         assert!(problems(&[("LISTEN_ADDR", text)]).starts_with("LISTEN_ADDR must"), "{text}");
     }
@@ -110,6 +114,7 @@ fn trusted_proxies_are_networks() {
 fn every_bad_value_is_named_and_all_at_once() {
     let bad = [
         ("LISTEN_ADDR", "8000"),
+        ("METRICS_ADDR", "9464"),
         ("PUBLIC_URL", "https://user@host"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
         ("CORS_ORIGINS", "https://app.example, *"),
@@ -198,10 +203,49 @@ fn a_shared_secret_must_be_one() {
 #[test]
 fn postgres_needs_a_master_key() {
     let postgres = ("DATABASE_URL", "postgres://u:p@h/d");
-    assert!(problems(&[postgres]).contains("MASTER_KEY or MASTER_KEY_FILE must be set"));
+    assert!(problems(&[postgres]).contains("MASTER_KEY or MASTER_KEY_FILE or MASTER_KEY_COMMAND must be set"));
     let config = load(&[postgres, ("MASTER_KEY_FILE", "/run/key")]).unwrap();
     assert!(matches!(config.master_key, MasterKeySource::File { may_create: false, .. }));
     assert!(problems(&[("MASTER_KEY", &"ab".repeat(32)), ("MASTER_KEY_FILE", "x")]).contains("exclude each other"));
+}
+
+#[test]
+fn a_master_key_comes_from_one_place() {
+    let [key, other] = ["ab".repeat(32), "cd".repeat(32)];
+    let value = ("MASTER_KEY", key.as_str());
+    for (first, second) in [
+        (value, ("MASTER_KEY_FILE", "x")),
+        (value, ("MASTER_KEY_COMMAND", "x")),
+        (("MASTER_KEY_FILE", "x"), ("MASTER_KEY_COMMAND", "x")),
+    ] {
+        let told = problems(&[first, second]);
+        assert_eq!(told, format!("{} and {} exclude each other", first.0, second.0));
+    }
+    let both = load(&[value, ("MASTER_KEY_PREVIOUS", &other)]).unwrap().master_key;
+    let MasterKeySource::Value(keys) = both else { panic!() };
+    assert_eq!(keys.all().count(), 2);
+    assert!(problems(&[value, ("MASTER_KEY_PREVIOUS", &key)]).starts_with("MASTER_KEY_PREVIOUS must differ"));
+    assert!(problems(&[value, ("MASTER_KEY_PREVIOUS", "ab")]).starts_with("MASTER_KEY_PREVIOUS must be 64"));
+    for alone in [vec![], vec![("MASTER_KEY_FILE", "x")], vec![("MASTER_KEY_COMMAND", "x")]] {
+        let told = problems(&[alone, vec![("MASTER_KEY_PREVIOUS", other.as_str())]].concat());
+        assert!(told.starts_with("MASTER_KEY_PREVIOUS goes with MASTER_KEY"), "{told}");
+    }
+    let both_wrong = problems(&[("MASTER_KEY", "x"), ("MASTER_KEY_PREVIOUS", "y")]);
+    assert_eq!(both_wrong.lines().count(), 2, "{both_wrong}");
+}
+
+#[test]
+fn a_command_is_split_at_its_spaces_only() {
+    let config = load(&[("MASTER_KEY_COMMAND", "/usr/bin/kms  decrypt\t--key=canary")]).unwrap();
+    let MasterKeySource::Command(command) = &config.master_key else { panic!() };
+    assert_eq!(command.words(), ["/usr/bin/kms", "decrypt", "--key=canary"]);
+    let shown = format!("{config:?}{:?}", config.describe());
+    assert!(shown.contains("/usr/bin/kms (arguments not shown)") && !shown.contains("canary"), "{shown}");
+    for command in ["cat 'a b'", "cat \"a\"", "cat $HOME/key", "cat a | head", "a; b", "a && b", "cat < key", "cat `x`"]
+    {
+        let told = problems(&[("MASTER_KEY_COMMAND", command)]);
+        assert!(told.starts_with("MASTER_KEY_COMMAND runs without a shell"), "{command}: {told}");
+    }
 }
 
 #[test]
@@ -212,9 +256,33 @@ fn no_secret_is_shown() {
     let postgres = load(&[("DATABASE_URL", &format!("postgres://u:{canary}@h/d")), ("MASTER_KEY", &key)]).unwrap();
     let parameter =
         load(&[("DATABASE_URL", &format!("postgres://h/d?password={canary}")), ("MASTER_KEY", &key)]).unwrap();
-    for config in [shared, postgres, parameter] {
+    let previous = load(&[("MASTER_KEY", &"ab".repeat(32)), ("MASTER_KEY_PREVIOUS", &key)]).unwrap();
+    for config in [shared, postgres, parameter, previous] {
         let shown = format!("{config:?}{:?}", config.describe());
         assert!(!shown.contains("canary") && !shown.contains(&key), "{shown}");
     }
-    assert!(!problems(&[("JWT_SECRET_KEY", "canary"), ("MASTER_KEY", "canary")]).contains("canary"));
+    let wrong = [("JWT_SECRET_KEY", "canary"), ("MASTER_KEY", "canary"), ("MASTER_KEY_PREVIOUS", "canary")];
+    assert!(!problems(&wrong).contains("canary"));
+    assert!(!problems(&[("MASTER_KEY_COMMAND", "canary $x")]).contains("canary"));
+}
+
+#[test]
+fn backups_are_scheduled_with_a_folder_and_recipients() {
+    let recipient = age::x25519::Identity::generate().to_public();
+    assert!(load(&[("BACKUP_DIR", "/backups")]).unwrap().backups.is_none());
+    let set = [("BACKUP_SCHEDULE", "daily 03:00"), ("BACKUP_DIR", "/backups"), ("BACKUP_KEEP", "3")];
+    let backups = load(&set).unwrap().backups.unwrap();
+    assert_eq!((backups.schedule, backups.keep), (Schedule::Daily { minute: 180 }, 3));
+    for (name, value, expected) in [
+        ("BACKUP_SCHEDULE", "hourly", "BACKUP_SCHEDULE must be a time such as daily 03:00 or every 6h"),
+        ("BACKUP_DIR", "", "BACKUP_DIR must be set when BACKUP_SCHEDULE is set"),
+        ("BACKUP_KEEP", "0", "BACKUP_KEEP must be a whole number from 1 to 10000"),
+        ("BACKUP_ENCRYPT_TO", "x", "BACKUP_ENCRYPT_TO must hold recipients of age; number 1 is not an age recipient"),
+    ] {
+        let settings: Vec<_> = set.iter().copied().filter(|(set, _)| *set != name).chain([(name, value)]).collect();
+        assert!(problems(&settings).contains(expected), "{}", problems(&settings));
+    }
+    let two = format!("{recipient}, AGE-SECRET-KEY-1NOTSHOWN");
+    let problem = problems(&[("BACKUP_ENCRYPT_TO", &two)]);
+    assert!(problem.contains("number 2 is a private key") && !problem.contains("NOTSHOWN"), "{problem}");
 }

@@ -1,5 +1,7 @@
 //! DPoP proofs (RFC 9449) and the nonces that they must carry.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +20,8 @@ const NONCE_PURPOSE: &[u8] = b"AIMS DPoP nonce";
 /// Length of the period in which all responses carry the same nonce, in seconds. A nonce is accepted until the end of
 /// the next period.
 const NONCE_PERIOD: i64 = 300;
+/// Longest time for which a nonce is accepted.
+pub const NONCE_LIFE: Duration = Duration::from_mins(10);
 
 /// The claims of a proof (RFC 9449 §4.2).
 #[derive(Debug, Deserialize)]
@@ -95,6 +99,12 @@ impl NonceKey {
     pub fn nonce(&self, now: Timestamp) -> String {
         let period = period_of(now).to_be_bytes();
         URL_SAFE_NO_PAD.encode([period.as_slice(), hmac::sign(&self.0, &period).as_ref()].concat())
+    }
+
+    /// Returns true if the other key makes the same nonces.
+    #[must_use]
+    pub fn makes_the_same_as(&self, other: &Self, now: Timestamp) -> bool {
+        self.accepts(&other.nonce(now), now)
     }
 
     /// Returns true if a node created this nonce in the current or the previous period of 5 minutes. Also accepts the

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::signing::{KeyError, PrivateKey, PublicKey, jws_algorithm};
 use crate::domain::{
     Timestamp,
-    token::{CLOCK_SKEW, Claims, SigningAlgorithm},
+    token::{Claims, SigningAlgorithm},
 };
 
 /// Maximum length of a token, in bytes. Longer ones are rejected without parsing. Every token that AIMS issues is
@@ -196,12 +196,11 @@ fn is_access_token(typ: &str) -> bool {
 }
 
 fn check(claims: &Claims, issuer: &str, now: Timestamp) -> Result<(), JwtError> {
-    let now = now.as_secs();
     if claims.iss != issuer {
         Err(JwtError::WrongIssuer)
-    } else if claims.exp <= now {
+    } else if claims.exp <= now.as_secs() {
         Err(JwtError::Expired)
-    } else if claims.nbf.max(Some(claims.iat)).is_some_and(|from| from > now.saturating_add(CLOCK_SKEW)) {
+    } else if !claims.has_begun(now) {
         Err(JwtError::NotYetValid)
     } else {
         Ok(())

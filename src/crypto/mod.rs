@@ -6,6 +6,7 @@
 pub mod api_key;
 pub mod assertion;
 pub mod dpop;
+pub mod envelope;
 pub(crate) mod hex;
 pub mod jwt;
 pub mod opaque;
@@ -22,6 +23,6 @@ pub use jwt::{JwtError, Keyring};
 pub use opaque::OpaqueSecret;
 pub use password::{PasswordHash, PasswordPlace, PasswordQueue};
 pub use public_key::AssertionKey;
-pub use seal::{MasterKey, SealError};
+pub use seal::{AnswerKeys, MasterKey, MasterKeyId, MasterKeys, SealError};
 pub use signing::{KeyError, PrivateKey, PublicKey};
 pub use totp::TotpSecret;

@@ -5,10 +5,11 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use totp_rs::{Algorithm, Builder, Totp};
 
-use super::{MasterKey, SealError};
+use super::{MasterKey, MasterKeys, SealError, seal::authenticator_purpose};
 use crate::{clock::Environment, domain::Timestamp};
 
 /// The secret that AIMS shares with an authenticator app.
+#[derive(Clone)]
 pub struct TotpSecret(SecretSlice<u8>);
 
 impl TotpSecret {
@@ -24,8 +25,8 @@ impl TotpSecret {
     ///
     /// # Errors
     /// If it was sealed with another key or for another owner.
-    pub fn open(master: &MasterKey, owner: &str, sealed: &[u8]) -> Result<Self, SealError> {
-        master.open(&purpose(owner), sealed).map(Self)
+    pub fn open(keys: &MasterKeys, owner: &str, sealed: &[u8]) -> Result<Self, SealError> {
+        keys.open(&authenticator_purpose(owner), sealed).map(Self)
     }
 
     /// Encrypts the secret for the database.
@@ -33,7 +34,7 @@ impl TotpSecret {
     /// # Errors
     /// Never, for a secret of this size.
     pub fn seal(&self, master: &MasterKey, env: &Environment, owner: &str) -> Result<Vec<u8>, SealError> {
-        master.seal(env, &purpose(owner), self.0.expose_secret())
+        master.seal(env, &authenticator_purpose(owner), self.0.expose_secret())
     }
 
     /// Returns the secret in the form in which people type it into an app.
@@ -62,10 +63,6 @@ impl TotpSecret {
         let builder = Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_skew(1).with_step_duration(30);
         builder.with_secret(self.0.expose_secret().to_vec()).build().ok()
     }
-}
-
-fn purpose(owner: &str) -> String {
-    format!("totp:{owner}")
 }
 
 impl fmt::Debug for TotpSecret {
@@ -98,8 +95,9 @@ mod tests {
         let (env, secret) = (Environment::system(), TotpSecret::generate(&Environment::system()));
         let master = MasterKey::generate(&env);
         let sealed = secret.seal(&master, &env, "zoe").unwrap();
-        let opened = TotpSecret::open(&master, "zoe", &sealed).unwrap();
+        let keys = MasterKeys::one(master);
+        let opened = TotpSecret::open(&keys, "zoe", &sealed).unwrap();
         assert_eq!(opened.to_base32().expose_secret(), secret.to_base32().expose_secret());
-        assert!(TotpSecret::open(&master, "eve", &sealed).is_err());
+        assert!(TotpSecret::open(&keys, "eve", &sealed).is_err());
     }
 }

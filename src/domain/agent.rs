@@ -2,7 +2,13 @@
 
 use std::fmt;
 
-use super::{ids::AgentId, invalid::Invalid, string_enum::string_enum, text, timestamp::Timestamp};
+use super::{
+    ids::{AgentId, CapabilityId},
+    invalid::Invalid,
+    string_enum::string_enum,
+    text,
+    timestamp::Timestamp,
+};
 
 /// A registered agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +83,19 @@ impl Agent {
     }
 }
 
+/// The fields of an agent that a list of names needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Unique identifier.
+    pub id: AgentId,
+    /// Unique name.
+    pub name: AgentName,
+    /// Person or team responsible for the agent.
+    pub owner: String,
+    /// Lifecycle status.
+    pub status: AgentStatus,
+}
+
 /// Selects the agents in a listing. All conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -86,8 +105,24 @@ pub struct Filter {
     pub owner: Option<String>,
     /// Only agents of this type.
     pub agent_type: Option<AgentType>,
-    /// Only agents whose name, owner or description contains this text. ASCII letters match in either case.
+    /// Only agents whose name, owner or description contains this text, and the agent with this ID. ASCII letters match
+    /// in either case.
     pub text: Option<String>,
+    /// Only agents whose owner contains this text.
+    pub owner_part: Option<String>,
+    /// Only agents that hold this capability.
+    pub capability: Option<CapabilityId>,
+    /// Only agents that have not been used.
+    pub unused: Option<Unused>,
+}
+
+/// Since when an agent has not been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unused {
+    /// Ever since it was created.
+    Ever,
+    /// Since this time, at which it existed.
+    Since(Timestamp),
 }
 
 /// The position of an agent in a listing, for any sort order.
@@ -99,6 +134,8 @@ pub struct Position {
     pub id: AgentId,
     /// Name.
     pub name: String,
+    /// When the agent was last used, in a listing that is sorted by it.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// An agent's unique name: 1 to 128 characters of `[a-zA-Z0-9_-]`.
@@ -162,6 +199,10 @@ string_enum! {
         Name = "name",
         /// By name, descending.
         NameDescending = "name_backwards",
+        /// Used most recently first.
+        LastUsed = "used",
+        /// Unused for the longest time first.
+        LongestUnused = "unused",
     }
 }
 

@@ -1,10 +1,16 @@
 //! Capabilities: what an agent may do, as `resource:action`. Anything not granted is denied.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use super::{ids::CapabilityId, invalid::Invalid, text, timestamp::Timestamp};
+use super::{
+    agent::{Agent, AgentStatus},
+    ids::CapabilityId,
+    invalid::Invalid,
+    text,
+    timestamp::Timestamp,
+};
 
 /// A capability that agents can be granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,55 @@ impl Capability {
     /// See [`text::paragraph`].
     pub fn parse_description(text: &str) -> Result<String, Invalid> {
         text::paragraph(text, Self::DESCRIPTION_MAX)
+    }
+}
+
+/// A capability that an agent holds.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The capability.
+    pub capability: Capability,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// When the agent last used it, as far as AIMS knows: AIMS checked it, or issued a token whose scope names it.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Deref for Held {
+    type Target = Capability;
+
+    fn deref(&self) -> &Capability {
+        &self.capability
+    }
+}
+
+/// An agent that holds a capability.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The agent.
+    pub agent: Agent,
+    /// When the capability was granted.
+    pub granted_at: Timestamp,
+    /// When the agent last used the capability: see [`Held::last_used_at`].
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Which holders of a capability to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HolderFilter {
+    /// A part of the name.
+    pub text: Option<String>,
+    /// The owner.
+    pub owner: Option<String>,
+    /// The status.
+    pub status: Option<AgentStatus>,
+}
+
+impl HolderFilter {
+    /// Returns true if the filter matches every holder.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -127,6 +182,12 @@ pub mod builtin {
         (AUDIT_READ, "Read the audit log"),
         (ADMIN, "Everything"),
     ];
+
+    /// Returns true if AIMS itself checks this capability.
+    #[must_use]
+    pub fn is_checked(name: &str) -> bool {
+        name == TOKENS_INTROSPECT || ALL.iter().any(|(checked, _)| *checked == name)
+    }
 }
 
 /// A set of capabilities, sorted by name. Stored as a scope string, because the live view holds thousands of sets and
@@ -148,6 +209,20 @@ impl CapabilitySet {
     #[must_use]
     pub fn covers(&self, wanted: &str) -> bool {
         self.iter().any(|held| covers(held, wanted))
+    }
+
+    /// Returns the capability of this set that includes `wanted`: `wanted` itself, or else the narrowest wildcard.
+    #[must_use]
+    pub fn covering(&self, wanted: &str) -> Option<&str> {
+        // `admin:*` is the widest, whatever its length.
+        let breadth = |held: &&str| (*held == wanted, *held != builtin::ADMIN, held.len());
+        self.iter().filter(|held| covers(held, wanted)).max_by_key(breadth)
+    }
+
+    /// Returns this set without one capability. Wildcards that include it stay.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        Self::of(self.iter().filter(|held| *held != name).collect())
     }
 
     /// Returns the first capability in `other` that this set does not cover.
@@ -254,6 +329,16 @@ mod tests {
         assert_eq!(set(&["admin:*"]).intersection(&set(&["agents:read"])), set(&["agents:read"]));
         assert_eq!(set(&["agents:*", "x:y"]).intersection(&set(&["agents:read", "z:z"])), set(&["agents:read"]));
         assert_eq!(set(&["a:b"]).intersection(&set(&["c:d"])), set(&[]));
+    }
+
+    #[test]
+    fn the_narrowest_capability_covers() {
+        let held = set(&["admin:*", "a:*", "a:b:*", "a:b:c"]);
+        for (wanted, covering) in [("a:b:c", "a:b:c"), ("a:b:d", "a:b:*"), ("a:e", "a:*"), ("z", "admin:*")] {
+            assert_eq!(held.covering(wanted), Some(covering), "{wanted}");
+        }
+        assert_eq!(held.without("admin:*").covering("z"), None);
+        assert_eq!(set(&["a"]).without("a"), set(&[]));
     }
 
     #[test]

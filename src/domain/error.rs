@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, error::Error as StdError};
 
-use super::{invalid::Invalid, person::administrator::Role, token::TokenRefusal};
+use secrecy::SecretSlice;
+
+use super::{ids::RequestId, invalid::Invalid, person::administrator::Role, token::TokenRefusal};
 
 /// The result of a service function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,6 +39,13 @@ pub enum Error {
     /// A resource with the same unique value already exists.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// The resource has another version than the caller expects (RFC 9110 §13.1.1).
+    #[error("This has changed since you read it. Read it again, then retry with its current ETag in If-Match")]
+    Stale,
+    /// The caller made the request before, with the same `Idempotency-Key`. Not a failure: the response is the earlier
+    /// answer, and nothing changes.
+    #[error("The request was answered before")]
+    Repeated(EarlierAnswer),
     /// The body exceeds the size limit.
     #[error("The body is too large")]
     TooLarge,
@@ -86,6 +95,15 @@ impl Error {
     pub fn internal(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(reason.into())
     }
+}
+
+/// The answer to an earlier request.
+#[derive(Debug)]
+pub struct EarlierAnswer {
+    /// The ID of that request.
+    pub request_id: Option<RequestId>,
+    /// The answer, in the form in which the web layer encoded it. It may contain a secret.
+    pub encoded: SecretSlice<u8>,
 }
 
 impl From<AuthFailure> for Error {
@@ -211,8 +229,15 @@ pub enum Denial {
     #[error("This action requires the role {0}")]
     MissingRole(Role),
     /// The token in the link that creates the first owner account is unknown or has expired.
-    #[error("This setup link is not valid or has expired. Create a new one on the host with: aims setup-token")]
+    #[error(
+        "This setup link is not valid or has expired, or a newer link replaced it. Create a new one on the host with: \
+         aims setup-token"
+    )]
     SetupLink,
+    /// The token in the link that invites an administrator is unknown, expired, used or withdrawn, or the inviter is no
+    /// longer an owner. The message does not tell which.
+    #[error("This invitation link does not work. It may have expired, been used, or been replaced or withdrawn")]
+    InvitationLink,
     /// The action targets an agent that holds a capability the caller lacks, or grants such a capability.
     #[error("The agent holds authority that you lack: {0}")]
     MoreAuthority(String),
@@ -229,7 +254,7 @@ impl Denial {
         match self {
             Self::MissingCapability(name) => Some(name),
             Self::MoreAuthority(name) | Self::OverlappingIdentity(name) => Some(name),
-            Self::MissingRole(_) | Self::SetupLink => None,
+            Self::MissingRole(_) | Self::SetupLink | Self::InvitationLink => None,
         }
     }
 
@@ -238,9 +263,11 @@ impl Denial {
     pub const fn role(&self) -> Option<Role> {
         match self {
             Self::MissingRole(role) => Some(*role),
-            Self::MissingCapability(_) | Self::MoreAuthority(_) | Self::OverlappingIdentity(_) | Self::SetupLink => {
-                None
-            }
+            Self::MissingCapability(_)
+            | Self::MoreAuthority(_)
+            | Self::OverlappingIdentity(_)
+            | Self::SetupLink
+            | Self::InvitationLink => None,
         }
     }
 }

@@ -58,6 +58,10 @@ id!(
     PasskeyId
 );
 id!(
+    /// Identifies an invitation of an administrator. It is not the token of the link.
+    InvitationId
+);
+id!(
     /// Identifies the actor of an event: an agent or an administrator. No agent and administrator share an identifier.
     ActorId
 );
@@ -76,6 +80,10 @@ id!(
 id!(
     /// Identifies a delegation from one agent to another.
     DelegationId
+);
+id!(
+    /// Identifies an operation on many agents.
+    BulkActId
 );
 id!(
     /// Identifies an access token: its `jti` claim (RFC 7519 §4.1.7).

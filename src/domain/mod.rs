@@ -16,16 +16,17 @@ pub mod token;
 
 pub use agent::{Agent, AgentName, AgentStatus, AgentType};
 pub use capability::{Capability, CapabilityName, CapabilitySet};
-pub use credential::api_key::{ApiKey, ApiKeyStatus, Selection};
+pub use credential::api_key::{ApiKey, ApiKeyStatus, KeyState, Selection};
 pub use credential::key_limits::KeyLimits;
 pub use error::{AuthFailure, Denial, Error, Result};
 pub use ids::{
-    ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, DelegationId, FederatedIdentityId, PasskeyId,
-    ProtectedResourceId, PublicKeyId, RequestId, SessionId, TokenId,
+    ActorId, AdministratorId, AgentId, ApiKeyId, BulkActId, CapabilityId, DelegationId, FederatedIdentityId,
+    InvitationId, PasskeyId, ProtectedResourceId, PublicKeyId, RequestId, SessionId, TokenId,
 };
 pub use invalid::Invalid;
 pub use page::{Limit, Page};
 pub use person::administrator::{Administrator, Role, Username};
+pub use person::invitation::Invitation;
 pub use text::public_url::PublicUrl;
-pub use timestamp::Timestamp;
+pub use timestamp::{Timestamp, schedule::Schedule};
 pub use token::protected_resource::{ProtectedResource, ResourceUri};

@@ -6,7 +6,7 @@ use super::{
         self, NewAgent,
         capabilities::{self, NewCapability},
     },
-    core::{act::Act, caller::Caller, policy::Action},
+    core::{act::Act, caller::Caller, conditions::Once, policy::Action},
     credentials::api_keys::{self, NewApiKey},
 };
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     store::capabilities as stored,
 };
 
-const ADMIN_NAME: &str = "admin";
+/// The name of the agent that [`run`] registers.
+pub(in crate::service) const ADMIN_NAME: &str = "admin";
 const KEY_NAME: &str = "admin-bootstrap";
 const RECOVERY_KEY_NAME: &str = "admin-recovery";
 
@@ -90,6 +91,6 @@ pub async fn recover(services: &Services) -> Result<AdministratorKey> {
     let agent = stored::first_administrator(services.store.read().await?.conn()).await?;
     let agent = agent.ok_or(Error::NotFound("Active agent that holds admin:*"))?;
     let key = NewApiKey { name: RECOVERY_KEY_NAME.to_owned(), expires_at: None, limits: KeyLimits::default() };
-    let created = api_keys::create(services, &Caller::system(), agent, key).await?;
+    let created = api_keys::create(services, &Caller::system(), agent, key, Once::each_time()).await?;
     Ok(AdministratorKey { agent, raw_key: created.raw_key })
 }

@@ -5,9 +5,13 @@
 //! |---|---|
 //! | [`agents`] | agents, capabilities and delegates |
 //! | [`audit`] | the audit log: read, verify and archive |
+//! | [`backup`] | backups, restores and the schedule of backups |
 //! | [`bootstrap`] | the first agent with `admin:*`, and the recovery of access |
 //! | [`core`] | what all operations are built on |
 //! | [`credentials`] | API keys, public keys and federated identities |
+//! | [`gauges`] | the numbers that are read when the metrics are read |
+//! | [`health`] | the readiness check |
+//! | [`master_key`] | the key that encrypts secrets in the database, and its rotation |
 //! | [`overview`] | the numbers on the console's overview page |
 //! | [`people`] | administrators: setup, sign-in, sessions and second factors |
 //! | [`seed_import`] | the import of the predecessor's database |
@@ -15,9 +19,13 @@
 
 pub mod agents;
 pub mod audit;
+pub mod backup;
 pub mod bootstrap;
 pub mod core;
 pub mod credentials;
+pub mod gauges;
+pub mod health;
+pub mod master_key;
 pub mod overview;
 pub mod people;
 pub mod seed_import;
@@ -27,14 +35,16 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use core::caller::{Caller, Origin};
+pub use core::caller::{Caller, Identity, Origin};
+pub use core::conditions::{Expected, Once};
 pub use core::policy::Action;
 
 use crate::{
     clock::Environment,
-    crypto::{MasterKey, NonceKey, PasswordQueue},
+    crypto::PasswordQueue,
     domain::{PublicUrl, audit::RefusalBounds, token::SigningAlgorithm},
-    store::Store,
+    store::{Changes, Store},
+    telemetry::metrics::Metrics,
 };
 
 /// What all operations need.
@@ -52,20 +62,38 @@ pub struct Services {
     pub refusals: core::refusals::Refusals,
     /// The keys that sign and verify tokens.
     pub keyring: tokens::signing_keys::CurrentKeyring,
-    /// The key for `DPoP` nonces.
-    pub dpop_nonces: NonceKey,
+    /// The `DPoP` nonces.
+    pub dpop_nonces: tokens::nonces::DpopNonces,
     /// The queue for checking and hashing passwords.
     pub passwords: PasswordQueue,
-    /// The key that encrypts secrets in the database, if there is one.
-    pub master_key: Option<MasterKey>,
+    /// The keys that encrypt secrets in the database, if there are any.
+    pub master_key: Option<master_key::CurrentMasterKeys>,
     /// The background verification of the audit log.
     pub checker: audit::Checker,
+    /// The latest readiness check.
+    pub readiness: health::Readiness,
     /// True once the service shuts down, so that responses that wait for events end.
     pub ending: watch::Sender<bool>,
     /// Time and randomness.
     pub env: Environment,
     /// The settings.
     pub settings: Arc<Settings>,
+}
+
+impl Services {
+    /// Returns the metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    /// Forgets what is cached under the time at which it was loaded. For a clock that was set back: what had ended by
+    /// then may be valid again, and what was fetched in the future would stay for too long.
+    pub fn forget_caches(&self) {
+        self.principals.forget(&Changes::EVERYTHING);
+        self.verified_tokens.forget_all();
+        self.foreign_keys.forget_all();
+    }
 }
 
 /// The settings of the service layer.
@@ -87,4 +115,6 @@ pub struct Settings {
     pub federation_allow_private: bool,
     /// Limits on audit records of refusals.
     pub refusals: RefusalBounds,
+    /// The scheduled backups, if any.
+    pub backups: Option<backup::schedule::Plan>,
 }

@@ -7,7 +7,9 @@
 //! checks every such function.
 
 pub mod agents;
+pub mod answers;
 pub mod audit;
+pub mod backup;
 pub mod capabilities;
 pub mod credentials;
 pub mod db;
@@ -18,17 +20,20 @@ pub mod seed;
 pub mod tokens;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 use tokio::{sync::watch, time::interval};
 
-use crate::domain::{ApiKeyId, Error, Result, audit::Event};
+use crate::{
+    domain::{AgentId, ApiKeyId, Error, Result, Timestamp, audit::Event},
+    telemetry::metrics::Metrics,
+};
 
 pub use db::changes::Changes;
 pub use db::sqlite_file::{FileReplaced, SqliteFiles};
-pub use db::{Conn, Db, Location, Mode, PooledConn};
+pub use db::{Conn, Db, Location, Mode, OpenError, PooledConn};
 pub use writer::{OnCommit, Tx};
 
 /// How often the files of the database are checked. Each commit checks them as well.
@@ -40,6 +45,7 @@ pub struct Store {
     db: Db,
     writer: writer::Writer,
     commits: watch::Receiver<()>,
+    metrics: Arc<Metrics>,
 }
 
 impl Store {
@@ -47,8 +53,27 @@ impl Store {
     /// gets a response.
     #[must_use]
     pub fn start(db: Db, on_commit: OnCommit) -> Self {
+        Self::start_with(db, on_commit, Arc::new(Metrics::off()))
+    }
+
+    /// Like [`Store::start`], and counts in `metrics`.
+    #[must_use]
+    pub fn start_with(db: Db, on_commit: OnCommit, metrics: Arc<Metrics>) -> Self {
         let (committed, commits) = watch::channel(());
-        Self { writer: writer::Writer::start(db.clone(), on_commit, committed), commits, db }
+        let writer = writer::Writer::start(db.clone(), on_commit, committed, metrics.writer.clone());
+        Self { db, writer, commits, metrics }
+    }
+
+    /// Returns the metrics of this process.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Returns how much work waits for the writer, and how much may wait.
+    #[must_use]
+    pub fn queue(&self) -> (usize, usize) {
+        self.writer.queue()
     }
 
     /// Returns a channel that is notified of every commit of this process, after its callers got their responses.
@@ -100,12 +125,29 @@ impl Store {
         self.writer.write(unit, Duration::MAX).await
     }
 
+    /// Like [`Store::write`], but waits for a place if the queue is full.
+    ///
+    /// # Errors
+    /// See [`Store::write`].
+    pub async fn write_in_turn<T, F>(&self, unit: F) -> Result<T>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write_in_turn(unit, writer::TRANSACTION_TIMEOUT).await
+    }
+
     /// Appends an audit record. If it records the use of an API key, counts that use.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; see [`Store::write`].
     pub async fn record(&self, event: Event, used: Option<ApiKeyId>) -> Result<()> {
         self.writer.record(event, used).await
+    }
+
+    /// Notes that an agent used a capability that it holds. Written with the usage of keys, at most a second later.
+    pub fn used_capability(&self, agent: AgentId, capability: &str, at: Timestamp) {
+        self.writer.used_capability(agent, capability, at);
     }
 
     /// Returns once a file of the database was deleted, moved or replaced. Checks every second.

@@ -143,7 +143,8 @@ impl TryFrom<KeyRow> for Key {
 }
 
 /// The statement that reads all parts of an agent's authority in one round trip. `$agent` is an SQL expression for the
-/// agent, and `$2` the current time. `$before` and `$after` are added around it.
+/// agent, and `$2` the current time. `$before` and `$after` are added around it. Revocations
+/// count for a day after the token has expired: `revoked_tokens::KEPT`.
 macro_rules! authority {
     ($before:literal, $agent:literal, $after:literal) => {
         concat!(
@@ -166,7 +167,7 @@ macro_rules! authority {
             FROM federated_identities WHERE agent_id = ",
             $agent,
             " UNION ALL SELECT 'revoked', jti, 0, jti, '', NULL, NULL, NULL, NULL, NULL, NULL \
-            FROM revoked_tokens WHERE expires_at > $2 AND agent_id = ",
+            FROM revoked_tokens WHERE expires_at > $2 - 86400000000 AND agent_id = ",
             $agent,
             " UNION ALL SELECT 'delegation', delegate_id, 0, id, '', NULL, NULL, NULL, NULL, NULL, NULL \
             FROM delegations WHERE agent_id = ",

@@ -57,4 +57,8 @@ pub struct Listed {
     pub origins: Origins,
     /// True if the route is also served below [`API_PREFIX`], where it is documented.
     pub is_prefixed: bool,
+    /// True if a client may send `Idempotency-Key`.
+    pub is_repeatable: bool,
+    /// True if the object has an entity tag.
+    pub is_versioned: bool,
 }

@@ -11,6 +11,7 @@ use http::{
 use crate::{
     domain::{AuthFailure, Denial, Error, RequestId},
     service::tokens::dpop,
+    web::request::access_log::{shown_method, shown_path},
 };
 
 /// An error to be returned as a response.
@@ -33,11 +34,13 @@ const fn status(error: &Error) -> StatusCode {
         Error::Unauthenticated(_) | Error::ProofNeeded => StatusCode::UNAUTHORIZED,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Stale => StatusCode::PRECONDITION_FAILED,
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        // The API answers a repeated request itself, and nothing else asks for repetitions.
+        Error::Internal(_) | Error::Repeated(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -95,6 +98,6 @@ fn dpop_challenge(error: &str) -> Option<HeaderValue> {
 /// Logs errors whose causes are not sent to the client.
 pub(super) fn log(error: &Error, id: Option<&RequestId>, method: &Method, uri: &Uri) {
     let (Error::Internal(_) | Error::Unavailable(Some(_))) = error else { return };
-    // Without the query, which may contain secrets.
-    tracing::error!(request_id = id.map(RequestId::as_str), %method, path = uri.path(), "{}", error.with_causes());
+    let (method, path) = (shown_method(method), &*shown_path(uri));
+    tracing::error!(request_id = id.map(RequestId::as_str), method, path, "{}", error.with_causes());
 }

@@ -20,11 +20,12 @@ use super::{
     request::{authorization::Authorization, client_ip::ClientIp, dpop},
 };
 use crate::{
-    domain::{Error, RequestId, Result},
+    domain::{AuthFailure, Error, RequestId, Result},
     service::{
-        Action, Caller, Origin, Services,
+        Action, Caller, Identity, Origin, Services,
         tokens::{self, PresentedToken},
     },
+    telemetry::{metrics::labels::Refusal, traces},
 };
 
 /// The layer, or the service it wraps around a route.
@@ -77,10 +78,15 @@ where
                 Demand::Action(action) => {
                     let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
                     let presented = authorization.token(&services, headers, request.method(), path);
-                    authorize(&services, action, origin(request.extensions()), presented).await.map(Some)
+                    let policy = traces::Span::stage("policy");
+                    let authorizing = authorize(&services, action, origin(request.extensions()), presented);
+                    Box::pin(policy.run(authorizing)).await.map(Some)
                 }
                 Demand::Nothing | Demand::ApiKey | Demand::Client | Demand::ClientOr(_) => Ok(None),
             };
+            if let Err(Error::Unauthenticated(AuthFailure::MissingToken)) = &authorized {
+                services.metrics().refusals.increment(Refusal::MissingToken);
+            }
             let mut response = match authorized {
                 Ok(caller) => {
                     if let Some(caller) = caller {
@@ -105,12 +111,16 @@ async fn authorize(
     presented: Result<PresentedToken<'_>>,
 ) -> Result<Caller> {
     let caller = tokens::authenticate(services, origin, presented?).await?;
-    services.permit(&caller, action).await?;
+    services.admit(&caller, action).await?;
     Ok(caller)
 }
 
 pub(super) fn origin(extensions: &http::Extensions) -> Origin {
-    Origin { ip: extensions.get::<ClientIp>().map(|ip| ip.0), request_id: extensions.get::<RequestId>().cloned() }
+    Origin {
+        ip: extensions.get::<ClientIp>().map(|ip| ip.0),
+        request_id: extensions.get::<RequestId>().cloned(),
+        identity: extensions.get::<Identity>().cloned().unwrap_or_default(),
+    }
 }
 
 /// A caller that meets the demand of the route. Only [`Guard`] creates one.

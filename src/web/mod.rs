@@ -15,9 +15,9 @@ pub mod server;
 use std::{any::Any, convert::Infallible, sync::Arc};
 
 use crate::{
-    clock::Environment,
     domain::{Error, Result},
     service::Services,
+    telemetry::metrics::labels::Refusal,
 };
 use api::health;
 use axum::{
@@ -42,7 +42,9 @@ use server::{
     admission::Admission,
     arrival::{self, Arrived},
     cors::Cors,
-    host, security_headers,
+    host,
+    matched::Routes,
+    security_headers,
     serve::{HttpService, Limits},
     timeouts::RequestTimeout,
 };
@@ -58,7 +60,8 @@ pub fn service(
     limits: &Limits,
 ) -> impl HttpService {
     let entry = Arc::new(Entry {
-        env: services.env.clone(),
+        services: services.clone(),
+        routes: Routes::new(),
         proxies,
         cors: Cors::new(routes::list(), origins),
         admission: Admission::new(limits.max_requests, health_paths()),
@@ -76,7 +79,11 @@ pub fn service(
 fn router(services: &Arc<Services>, rate_limits: &RateLimits, limits: &Limits) -> Router {
     let api = routes::api_router(services, rate_limits);
     let oauth = oauth::with_fallbacks(routes::oauth_router(services, rate_limits));
-    let api = Router::new().nest(API_PREFIX, api.clone()).merge(api).merge(oauth).merge(docs::router());
+    let api = Router::new()
+        .nest(API_PREFIX, api.clone())
+        .merge(api)
+        .merge(oauth)
+        .merge(docs::router(&services.settings.issuer));
     let api = api.fallback(|| async { StatusCode::NOT_FOUND });
     let metadata_url: Arc<str> = services.settings.issuer.at(metadata::PROTECTED_RESOURCE).into();
     let timeout = RequestTimeout(limits.request_timeout);
@@ -92,14 +99,16 @@ fn router(services: &Arc<Services>, rate_limits: &RateLimits, limits: &Limits) -
         .fallback_service(api)
 }
 
-/// The paths of the health check under both mounts of the API.
+/// The paths of the health checks under both mounts of the API.
 fn health_paths() -> Vec<String> {
-    ["", API_PREFIX].map(|prefix| format!("{prefix}{}", health::PATH)).into()
+    let paths = [health::HEALTH, health::LIVEZ, health::READYZ];
+    paths.iter().flat_map(|path| ["", API_PREFIX].map(|prefix| format!("{prefix}{path}"))).collect()
 }
 
 /// The steps that every request and response passes through before and after the router.
 struct Entry {
-    env: Environment,
+    services: Arc<Services>,
+    routes: Routes,
     proxies: TrustedProxies,
     cors: Cors,
     admission: Admission,
@@ -109,31 +118,36 @@ struct Entry {
 }
 
 impl Entry {
-    async fn respond(&self, request: Request) -> Response {
+    async fn respond(&self, mut request: Request) -> Response {
         let is_head = request.method() == Method::HEAD;
-        let host = host::check(&request);
-        let (mut request, arrived) = match host {
-            Ok(()) => arrival::wait(request, self.timeout).await,
-            // The request is rejected without its body.
-            Err(_) => (request, Ok(Arrived::Partial)),
-        };
+        let route = self.routes.find(request.method(), request.uri().path());
+        let counted = self.services.metrics().begin(route.number);
         client_ip::record(&self.proxies, &mut request);
-        let tracked = request_id::track(&self.env, &mut request);
+        let is_probe = self.admission.is_exempt(request.uri());
+        let tracked = request_id::track(&self.services.env, route.template, is_probe, &mut request);
         let response = async {
-            match host {
-                Ok(()) => self.cors.apply(request, |request| self.route(request, arrived)).await,
+            match host::check(&request) {
+                Ok(()) => {
+                    let (request, arrived) = arrival::wait(request, self.timeout).await;
+                    self.cors.apply(request, |request| self.route(request, arrived)).await
+                }
+                // The request is rejected without its body.
                 Err(error) => ErrorContext::of(&request).render(Failure(error).into_response()),
             }
         };
         let mut response = tracked.finish(response).await;
         security_headers::set(response.headers_mut());
         remove_zero_length(is_head, &mut response);
+        counted.responded(response.status().as_u16());
         response
     }
 
     /// Routes a request, or rejects it if too many are in progress.
     async fn route(&self, request: Request, arrived: Result<Arrived>) -> Response {
-        let place = arrived.and_then(|arrived| self.admission.admit(request.uri(), arrived));
+        let place = arrived.and_then(|arrived| {
+            let admitted = self.admission.admit(request.uri(), arrived);
+            admitted.inspect_err(|_| self.services.metrics().refusals.increment(Refusal::Overloaded))
+        });
         match place {
             Ok(_place) => self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
             Err(error) => reject(request, error),

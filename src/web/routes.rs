@@ -3,12 +3,14 @@
 //! The router, the security section of the OpenAPI document, the CORS rules and the authorization tests are all derived
 //! from this table, so no route can be served without declaring its demands.
 
+mod headers;
+
 use std::sync::Arc;
 
 use axum::Router;
 use http::Method;
 use utoipa::openapi::{
-    ContentBuilder, OpenApi, PathItem, Paths, Ref, RefOr, Response, path::Operation, security::SecurityRequirement,
+    ContentBuilder, OpenApi, PathItem, Ref, RefOr, Response, path::Operation, security::SecurityRequirement,
 };
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter},
@@ -39,7 +41,33 @@ pub struct RateLimits {
     pub api: RateLimit,
 }
 
-type Entry = (Demand, Limited, Origins, UtoipaMethodRouter<Arc<Services>>);
+type Methods = UtoipaMethodRouter<Arc<Services>>;
+
+/// A row of the table.
+struct Entry {
+    demand: Demand,
+    limited: Limited,
+    origins: Origins,
+    /// True if a client may send `Idempotency-Key`.
+    is_repeatable: bool,
+    /// True if the object has an entity tag.
+    is_versioned: bool,
+    router: Methods,
+}
+
+impl Entry {
+    const fn new(demand: Demand, limited: Limited, origins: Origins, router: Methods) -> Self {
+        Self { demand, limited, origins, is_repeatable: false, is_versioned: false, router }
+    }
+
+    fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
+    }
+
+    fn versioned(self) -> Self {
+        Self { is_versioned: true, ..self }
+    }
+}
 
 /// The routes of the JSON API, served at the root and below `/api/v1`.
 fn api() -> Vec<Entry> {
@@ -47,41 +75,46 @@ fn api() -> Vec<Entry> {
     use Limited::{Auth, Never};
     use Origins::Configured;
     vec![
-        (Nothing, Never, Configured, routes!(health::health)),
-        (ApiKey, Auth, Configured, routes!(tokens::exchange)),
-        guarded(Action::CreateAgent, routes!(agents::create)),
+        Entry::new(Nothing, Never, Configured, routes!(health::health)),
+        Entry::new(Nothing, Never, Configured, routes!(health::livez)),
+        Entry::new(Nothing, Never, Configured, routes!(health::readyz)),
+        Entry::new(ApiKey, Auth, Configured, routes!(tokens::exchange)),
+        guarded(Action::CreateAgent, routes!(agents::create)).repeatable().versioned(),
         guarded(Action::ListAgents, routes!(agents::list)),
-        guarded(Action::ReadAgent, routes!(agents::get)),
-        guarded(Action::UpdateAgent, routes!(agents::update)),
-        guarded(Action::SuspendAgent, routes!(agents::suspend)),
-        guarded(Action::ReactivateAgent, routes!(agents::reactivate)),
-        guarded(Action::RevokeAgent, routes!(agents::revoke)),
-        guarded(Action::DeleteAgent, routes!(agents::delete)),
+        guarded(Action::ReadAgent, routes!(agents::get)).versioned(),
+        guarded(Action::UpdateAgent, routes!(agents::update)).versioned(),
+        guarded(Action::SuspendAgent, routes!(agents::suspend)).versioned(),
+        guarded(Action::ReactivateAgent, routes!(agents::reactivate)).versioned(),
+        guarded(Action::RevokeAgent, routes!(agents::revoke)).versioned(),
+        guarded(Action::DeleteAgent, routes!(agents::delete)).versioned(),
         guarded(Action::ListTokens, routes!(live_tokens::list)),
         guarded(Action::RevokeTokens, routes!(live_tokens::revoke)),
-        guarded(Action::CreateKey, routes!(api_keys::create)),
+        guarded(Action::CreateKey, routes!(api_keys::create)).repeatable(),
         guarded(Action::ListKeys, routes!(api_keys::list)),
-        guarded(Action::RotateKey, routes!(api_keys::rotate)),
+        guarded(Action::RotateKey, routes!(api_keys::rotate)).repeatable(),
         guarded(Action::RevokeKey, routes!(api_keys::revoke)),
-        guarded(Action::CreateKey, routes!(public_keys::register)),
+        guarded(Action::CreateKey, routes!(public_keys::register)).repeatable(),
         guarded(Action::ListKeys, routes!(public_keys::list)),
         guarded(Action::RevokeKey, routes!(public_keys::remove)),
-        guarded(Action::CreateKey, routes!(federated_identities::add)),
+        guarded(Action::CreateKey, routes!(federated_identities::add)).repeatable(),
         guarded(Action::ListKeys, routes!(federated_identities::list)),
         guarded(Action::RevokeKey, routes!(federated_identities::remove)),
-        guarded(Action::AddDelegate, routes!(delegates::add)),
+        guarded(Action::AddDelegate, routes!(delegates::add)).repeatable(),
         guarded(Action::ListDelegates, routes!(delegates::list)),
         guarded(Action::RemoveDelegate, routes!(delegates::remove)),
-        guarded(Action::CreateCapability, routes!(capabilities::create)),
+        guarded(Action::CreateCapability, routes!(capabilities::create)).repeatable().versioned(),
         guarded(Action::ListCapabilities, routes!(capabilities::list)),
+        guarded(Action::ListCapabilities, routes!(capabilities::get)).versioned(),
+        guarded(Action::UpdateCapability, routes!(capabilities::update)).versioned(),
+        guarded(Action::DeleteCapability, routes!(capabilities::delete)).versioned(),
         guarded(Action::ListGrants, routes!(capabilities::held_by)),
-        guarded(Action::GrantCapability, routes!(capabilities::grant)),
+        guarded(Action::GrantCapability, routes!(capabilities::grant)).repeatable(),
         guarded(Action::UngrantCapability, routes!(capabilities::ungrant)),
-        guarded(Action::ManageResources, routes!(resources::create)),
+        guarded(Action::ManageResources, routes!(resources::create)).repeatable().versioned(),
         guarded(Action::ListResources, routes!(resources::list)),
-        guarded(Action::ListResources, routes!(resources::get)),
-        guarded(Action::ManageResources, routes!(resources::update)),
-        guarded(Action::ManageResources, routes!(resources::delete)),
+        guarded(Action::ListResources, routes!(resources::get)).versioned(),
+        guarded(Action::ManageResources, routes!(resources::update)).versioned(),
+        guarded(Action::ManageResources, routes!(resources::delete)).versioned(),
         guarded(Action::ReadAudit, routes!(audit::list)),
         guarded(Action::ReadAudit, routes!(audit::of_agent)),
     ]
@@ -93,21 +126,21 @@ fn oauth() -> Vec<Entry> {
     use Limited::{Api, Auth, Never};
     use Origins::{Any, Configured};
     vec![
-        (Client, Auth, Any, routes!(endpoints::token)),
-        (Client, Auth, Any, routes!(endpoints::revoke)),
+        Entry::new(Client, Auth, Any, routes!(endpoints::token)),
+        Entry::new(Client, Auth, Any, routes!(endpoints::revoke)),
         // Not rate-limited, because a resource server introspects a token for every request it receives.
-        (ClientOr(Action::IntrospectToken), Never, Configured, routes!(endpoints::introspect)),
+        Entry::new(ClientOr(Action::IntrospectToken), Never, Configured, routes!(endpoints::introspect)),
         // Browsers navigate here; scripts have no reason to read it.
-        (Nothing, Api, Origins::None, routes!(endpoints::authorize)),
-        (Nothing, Api, Any, routes!(jwks::jwks)),
-        (Nothing, Api, Any, routes!(metadata::authorization_server)),
-        (Nothing, Api, Any, routes!(metadata::openid)),
-        (Nothing, Api, Any, routes!(metadata::protected_resource)),
+        Entry::new(Nothing, Api, Origins::None, routes!(endpoints::authorize)),
+        Entry::new(Nothing, Api, Any, routes!(jwks::jwks)),
+        Entry::new(Nothing, Api, Any, routes!(metadata::authorization_server)),
+        Entry::new(Nothing, Api, Any, routes!(metadata::openid)),
+        Entry::new(Nothing, Api, Any, routes!(metadata::protected_resource)),
     ]
 }
 
-const fn guarded(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> Entry {
-    (Demand::Action(action), Limited::Api, Origins::Configured, router)
+const fn guarded(action: Action, router: Methods) -> Entry {
+    Entry::new(Demand::Action(action), Limited::Api, Origins::Configured, router)
 }
 
 /// Returns every route.
@@ -115,10 +148,13 @@ const fn guarded(action: Action, router: UtoipaMethodRouter<Arc<Services>>) -> E
 pub fn list() -> Vec<Listed> {
     let mut listed = Vec::new();
     for (entries, is_prefixed) in [(api(), true), (oauth(), false)] {
-        for (demand, _, origins, (_, paths, _)) in entries {
+        for Entry { demand, origins, is_repeatable, is_versioned, router: (_, paths, _), .. } in entries {
             for (path, mut item) in paths.paths {
                 let methods = operations(&mut item).map(|(method, _)| method).collect::<Vec<_>>();
-                let listing = |method| Listed { method, path: path.clone(), demand, origins, is_prefixed };
+                let listing = |method| {
+                    let path = path.clone();
+                    Listed { method, path, demand, origins, is_prefixed, is_repeatable, is_versioned }
+                };
                 listed.extend(methods.into_iter().map(listing));
             }
         }
@@ -138,7 +174,8 @@ pub(super) fn oauth_router(services: &Arc<Services>, limits: &RateLimits) -> Rou
 
 fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) -> Router {
     let routes =
-        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, _, (schemas, paths, methods))| {
+        entries.into_iter().fold(OpenApiRouter::new(), |router, Entry { demand, limited, router: route, .. }| {
+            let (schemas, paths, methods) = route;
             let methods = methods.layer(Guard::layer(services.clone(), demand));
             let methods = match limited {
                 Limited::Never => methods,
@@ -153,18 +190,25 @@ fn assemble(entries: Vec<Entry>, services: &Arc<Services>, limits: &RateLimits) 
 /// Returns the OpenAPI document of all routes, with the API below `prefix`.
 pub(super) fn described(prefix: &str) -> OpenApi {
     let described = |entries: Vec<Entry>| {
-        entries.into_iter().fold(OpenApiRouter::new(), |router, (demand, limited, _, (schemas, mut paths, methods))| {
-            describe(&mut paths, demand, limited);
-            router.routes((schemas, paths, methods))
+        entries.into_iter().fold(OpenApiRouter::new(), |router, mut entry| {
+            describe(&mut entry);
+            router.routes(entry.router)
         })
     };
     OpenApiRouter::new().nest(prefix, described(api())).merge(described(oauth())).into_openapi()
 }
 
 /// Adds the demands of a route and its common errors to its OpenAPI operations.
-fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
+fn describe(entry: &mut Entry) {
+    let &mut Entry { demand, limited, is_repeatable, is_versioned, router: (_, ref mut paths, _), .. } = entry;
     for (path, item) in &mut paths.paths {
-        for (_, operation) in operations(item) {
+        for (method, operation) in operations(item) {
+            if is_repeatable {
+                headers::describe_repetition(operation);
+            }
+            if is_versioned {
+                headers::describe_version(&method, operation, is_repeatable);
+            }
             let denied: &[(&str, &str)] = match demand {
                 Demand::Nothing => {
                     operation.security = Some(vec![]);
@@ -201,7 +245,8 @@ fn describe(paths: &mut Paths, demand: Demand, limited: Limited) {
             let rate_limited = (limited != Limited::Never)
                 .then_some(("429", "The rate limit is exceeded. Retry after `Retry-After` seconds."));
             // Health checks are never rejected.
-            let busy = (!path.ends_with(health::PATH)).then_some((
+            let is_health_check = [health::HEALTH, health::LIVEZ, health::READYZ].contains(&path.as_str());
+            let busy = (!is_health_check).then_some((
                 "503",
                 "The service is overloaded or the database is unavailable. Retry after `Retry-After` seconds.",
             ));

@@ -19,7 +19,7 @@ fn read(path: impl AsRef<Path>) -> String {
 /// Every Markdown file for people, relative to the root.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/decisions", "examples"] {
+    for folder in ["", "deploy", "docs", "docs/decisions", "examples"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "md") {
@@ -33,13 +33,12 @@ fn documents() -> Vec<PathBuf> {
 
 #[test]
 fn generated_pages_match_the_code() {
-    for (page, file) in
-        [("configuration", "docs/configuration.md"), ("cli", "docs/cli.md"), ("audit-events", "docs/audit-events.md")]
-    {
+    for page in ["configuration", "cli", "audit-events", "metrics"] {
+        let file = format!("docs/{page}.md");
         let generated = Command::new(env!("CARGO_BIN_EXE_aims")).args(["docs", page]).output().unwrap();
         assert!(generated.status.success(), "{generated:?}");
         let generated = String::from_utf8(generated.stdout).unwrap();
-        assert!(generated == read(file), "{file} is outdated; run: cargo run -- docs {page} > {file}");
+        assert!(generated == read(&file), "{file} is outdated; run: cargo run -- docs {page} > {file}");
     }
 }
 

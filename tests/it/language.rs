@@ -7,8 +7,17 @@ use std::{
 };
 
 /// Files and folders with text for people.
-const SOURCES: [&str; 8] =
-    ["templates", "static/console.js", "src", "docs", "README.md", "BENCHMARKS.md", "examples/README.md", SNAPSHOTS];
+const SOURCES: [&str; 9] = [
+    "templates",
+    "static/script",
+    "src",
+    "docs",
+    "deploy",
+    "README.md",
+    "BENCHMARKS.md",
+    "examples/README.md",
+    SNAPSHOTS,
+];
 
 const SNAPSHOTS: &str = "tests/it/api/snapshots";
 

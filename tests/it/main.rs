@@ -17,14 +17,18 @@ mod support;
 
 mod api;
 mod architecture;
+mod backup;
 mod browser;
 mod console;
 mod documents;
+mod health;
 mod language;
+mod metrics;
 mod oauth;
 mod reliability;
 mod security;
 mod store;
+mod telemetry;
 
 /// Fails a test that hangs, well before the whole run is abandoned.
 async fn with_timeout(test: impl Future<Output = ()>) {

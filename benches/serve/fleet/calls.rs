@@ -96,24 +96,25 @@ fn quantile(times: &Times, percent: usize) -> f64 {
     times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
 }
 
-/// Counts the generated agents and records.
+/// Counts the generated agents and records, and finds their start.
 pub(super) async fn size(url: &str) -> Result<Fleet, Failure> {
-    const AGENTS: &str = "SELECT COUNT(*) FROM agents WHERE metadata_json = '{\"model\":\"m-1\"}'";
+    const AGENTS: &str =
+        "SELECT COUNT(*), COALESCE(MIN(created_at), 0) FROM agents WHERE metadata_json = '{\"model\":\"m-1\"}'";
     const RECORDS: &str = "SELECT COUNT(*) FROM audit_log";
-    let (agents, records): (i64, i64) = if let Location::Sqlite(path) = config(url)?.database {
+    let ((agents, start), records): ((i64, i64), i64) = if let Location::Sqlite(path) = config(url)?.database {
         let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await?;
         (
-            sqlx::query_scalar(AGENTS).fetch_one(&mut connection).await?,
+            sqlx::query_as(AGENTS).fetch_one(&mut connection).await?,
             sqlx::query_scalar(RECORDS).fetch_one(&mut connection).await?,
         )
     } else {
         let mut connection = PgConnection::connect(url).await?;
         (
-            sqlx::query_scalar(AGENTS).fetch_one(&mut connection).await?,
+            sqlx::query_as(AGENTS).fetch_one(&mut connection).await?,
             sqlx::query_scalar(RECORDS).fetch_one(&mut connection).await?,
         )
     };
-    Ok(Fleet { agents: u64::try_from(agents)?, records: u64::try_from(records)? })
+    Ok(Fleet { agents: u64::try_from(agents)?, records: u64::try_from(records)?, start })
 }
 
 async fn measure(url: &str, fleet: Fleet) -> Result<Vec<(&'static str, Times)>, Failure> {
@@ -168,7 +169,7 @@ impl Bench {
         let fleet = self.fleet;
         let position = move |number: u64| {
             let (created_at, id) = (Timestamp::from_micros(fleet.created_at(number)), AgentId(fleet.agent_id(number)));
-            Some(Position { created_at, id, name: Fleet::name(number) })
+            Some(Position { created_at, id, name: Fleet::name(number), last_used_at: None })
         };
         let everything = agent::Filter::default;
         let deep = move |dice: u64| position(DEEP_OFFSET.min(fleet.agents - 120) - dice % 20);
@@ -197,6 +198,15 @@ impl Bench {
             (agent::Filter { owner: Some("platform".to_owned()), ..both }, anywhere(dice))
         })
         .await?;
+        let unused = |unused| agent::Filter { unused: Some(unused), ..everything() };
+        self.agents("list: last used first", Sort::LastUsed, |_| (everything(), None)).await?;
+        self.agents("list: never used, newest first", Sort::Newest, |_| (unused(agent::Unused::Ever), None)).await?;
+        self.agents("list: never used and suspended, by name", Sort::Name, |_| {
+            (agent::Filter { status: Some(AgentStatus::Suspended), ..unused(agent::Unused::Ever) }, None)
+        })
+        .await?;
+        let part = || agent::Filter { owner_part: Some("LATFOR".to_owned()), ..everything() };
+        self.agents("list: part of an owner of many", Sort::Newest, |_| (part(), None)).await?;
         let services = self.services.clone();
         let services = &services;
         self.time("owners by prefix", |_| async move {
@@ -228,6 +238,7 @@ impl Bench {
                 created_at: Timestamp::from_micros(0),
                 id: AgentId(fleet.agent_id(0)),
                 name: Fleet::name(dice % fleet.agents),
+                last_used_at: None,
             };
             (text("invoice"), Some(after))
         })

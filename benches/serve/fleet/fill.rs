@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench serve -- fill --database URL [--agents N] [--records N]`
 //!
-//! creates the agents, two keys and five grants for each, and a valid chain of audit records. A PostgreSQL database
+//! creates the agents, two keys and five grants for each, what the agents in use did for 90 days, and a valid chain of
+//! audit records. A PostgreSQL database
 //! must exist.
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 use aims::{
+    clock::Environment,
     domain::audit::Head,
     store::{Db, Location, Mode, Store, audit},
 };
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-use super::{Fleet, config};
+use super::{Fleet, HOUR, YEAR, config, usage};
 use crate::Failure;
 
 /// Rows per statement on SQLite and per chunk of a COPY on PostgreSQL.
@@ -47,11 +49,12 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let fleet = Fleet { agents: options.agents, records: options.records };
+    let start = (Environment::system().now().as_micros() - YEAR) / HOUR * HOUR;
+    let fleet = Fleet { agents: options.agents, records: options.records, start };
     tokio::runtime::Runtime::new()?.block_on(fill(&options.database, fleet))
 }
 
-enum Cell {
+pub(super) enum Cell {
     Null,
     Int(i64),
     Text(String),
@@ -89,7 +92,7 @@ impl From<Uuid> for Cell {
     }
 }
 
-enum Sink {
+pub(super) enum Sink {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
 }
@@ -119,7 +122,7 @@ impl Sink {
     }
 
     /// Adds rows to a table, in order.
-    async fn fill(
+    pub(super) async fn fill(
         &mut self,
         table: &str,
         columns: &[&str],
@@ -253,6 +256,7 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
             agent.created_at.into(),
             suspended.then_some(agent.created_at).into(),
             revoked.then_some(agent.created_at).into(),
+            fleet.last_used_at(number).unwrap_or(0).into(),
         ]
     });
     let columns = [
@@ -267,6 +271,7 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
         "updated_at",
         "suspended_at",
         "revoked_at",
+        "last_used_at",
     ];
     sink.fill("agents", &columns, agents).await?;
     let counted = "(SELECT COUNT(*) FROM agents WHERE agents.status = agent_counts.status)";
@@ -276,6 +281,7 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
         let (agent, which) = (number / 2, number % 2);
         let created_at = fleet.created_at(agent);
         let key = Fleet::key(agent, which);
+        let last_used_at = fleet.last_used_at(agent).filter(|_| which == 0);
         vec![
             fleet.key_id(agent, which).into(),
             fleet.agent_id(agent).into(),
@@ -285,11 +291,24 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
             (if which == 0 { "active" } else { "revoked" }).into(),
             created_at.into(),
             (which == 1).then_some(created_at).into(),
-            created_at.into(),
+            fleet.expires_at(agent).filter(|_| which == 0).into(),
+            last_used_at.into(),
+            last_used_at.unwrap_or(created_at).into(),
         ]
     });
-    let columns =
-        ["id", "agent_id", "key_hash", "key_prefix", "name", "status", "created_at", "revoked_at", "idle_since"];
+    let columns = [
+        "id",
+        "agent_id",
+        "key_hash",
+        "key_prefix",
+        "name",
+        "status",
+        "created_at",
+        "revoked_at",
+        "expires_at",
+        "last_used_at",
+        "idle_since",
+    ];
     sink.fill("api_keys", &columns, keys).await?;
 
     let capabilities = (0..CAPABILITIES).map(|number| {
@@ -303,7 +322,8 @@ async fn fill_fleet(sink: &mut Sink, fleet: Fleet) -> Result<(), Failure> {
         let capability = Fleet::capability_id((agent + number % 5 * 4) % CAPABILITIES);
         vec![fleet.agent_id(agent).into(), capability.into(), fleet.created_at(agent).into()]
     });
-    sink.fill("agent_capabilities", &["agent_id", "capability_id", "granted_at"], grants).await
+    sink.fill("agent_capabilities", &["agent_id", "capability_id", "granted_at"], grants).await?;
+    usage::fill(sink, fleet).await
 }
 
 async fn fill_chain(sink: &mut Sink, fleet: Fleet, mut head: Head) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! A synthetic fleet. The data of agent `n` and of record `n` depend only on `n`, so every run creates the same fleet.
 
 pub mod calls;
+pub mod console;
 pub mod fill;
 pub mod served;
+mod usage;
 
 use std::fmt::Write;
 
@@ -24,10 +26,11 @@ fn config(url: &str) -> Result<Config, Failure> {
     Config::load(value).map_err(|error| format!("{error:?}").into())
 }
 
-/// Registration time of the first agent: 2025-01-01, in µs.
+/// Creation time of the capabilities: 2025-01-01, in µs.
 const FIRST_DAY: i64 = 1_735_689_600_000_000;
 /// The period that agents and records are spread over: one year, in µs.
 const YEAR: i64 = 365 * 86_400 * 1_000_000;
+const HOUR: i64 = 3_600 * 1_000_000;
 /// Words in agents' texts. Each word is in about a third of all agents.
 const WORDS: [&str; 24] = [
     "mail", "invoice", "billing", "search", "crawl", "report", "deploy", "build", "monitor", "alert", "sales",
@@ -71,6 +74,8 @@ fn uuid(at: i64, salt: u64) -> Uuid {
 pub struct Fleet {
     pub agents: u64,
     pub records: u64,
+    /// Registration time of the first agent, in µs. The history of the fleet ends a year later.
+    pub start: i64,
 }
 
 pub struct GeneratedAgent {
@@ -85,7 +90,7 @@ pub struct GeneratedAgent {
 
 impl Fleet {
     pub fn created_at(self, number: u64) -> i64 {
-        FIRST_DAY + YEAR / i64::try_from(self.agents.max(1)).unwrap_or(1) * i64::try_from(number).unwrap_or(0)
+        self.start + YEAR / i64::try_from(self.agents.max(1)).unwrap_or(1) * i64::try_from(number).unwrap_or(0)
     }
 
     pub fn agent_id(self, number: u64) -> Uuid {
@@ -137,6 +142,34 @@ impl Fleet {
         }
     }
 
+    /// The end of the history, in µs.
+    pub const fn end(self) -> i64 {
+        self.start + YEAR
+    }
+
+    /// When an agent last got a token, in µs; `None` for one in five. One agent in 50 is in use.
+    pub fn last_used_at(self, number: u64) -> Option<i64> {
+        let (dice, created_at) = (scramble(number ^ 0x0005_ED00), self.created_at(number));
+        let part = |whole: i64| i64::try_from(dice >> 40).unwrap_or(0) % whole.max(1);
+        match number {
+            _ if Self::is_busy(number) => Some(self.end() - part(HOUR)),
+            _ if dice.is_multiple_of(5) => None,
+            _ => Some(created_at + part(self.end() - created_at)),
+        }
+    }
+
+    /// Returns true for the agents in constant use, one in 50.
+    pub const fn is_busy(number: u64) -> bool {
+        number.is_multiple_of(50)
+    }
+
+    /// When the first key of an agent expires, in µs; never for three in four.
+    pub fn expires_at(self, number: u64) -> Option<i64> {
+        let dice = scramble(number ^ 0x000E_0000);
+        let spread = i64::try_from(dice >> 40).unwrap_or(0) * 64 % YEAR;
+        dice.is_multiple_of(4).then_some(self.end() - YEAR / 4 + spread)
+    }
+
     pub fn key_id(self, number: u64, which: u64) -> Uuid {
         uuid(self.created_at(number) + 1_000, number * 2 + which + 0x00C0_FFEE_0000)
     }
@@ -158,7 +191,7 @@ impl Fleet {
         let step = YEAR / i64::try_from(self.records.max(1)).unwrap_or(1);
         // Concurrent requests are recorded out of order.
         let disorder = i64::try_from(scramble(number) % 5_000).unwrap_or(0);
-        FIRST_DAY + step * i64::try_from(number).unwrap_or(0) - disorder
+        self.start + step * i64::try_from(number).unwrap_or(0) - disorder
     }
 
     /// The agent with three records, whatever the size of the fleet.

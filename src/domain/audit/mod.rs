@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{
     ids::{
-        ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, FederatedIdentityId, ProtectedResourceId,
-        PublicKeyId, RequestId, TokenId,
+        ActorId, AdministratorId, AgentId, ApiKeyId, CapabilityId, FederatedIdentityId, InvitationId,
+        ProtectedResourceId, PublicKeyId, RequestId, TokenId,
     },
     invalid::Invalid,
     string_enum::string_enum,
@@ -16,9 +16,13 @@ use super::{
     token::Credential,
 };
 
+pub mod activity;
+mod buckets;
 mod chain;
 mod changes;
 
+pub use activity::{Activity, Bucket, Range};
+pub use buckets::Buckets;
 pub use chain::{Break, ChainHash, ChainVerifier, GENESIS, Head, hex};
 pub use changes::Changes;
 
@@ -58,6 +62,8 @@ string_enum! {
         AuthzDenied = "authz.denied",
         /// Rejected requests were counted instead of recorded individually.
         RefusalsSuppressed = "audit.refusals_suppressed",
+        /// A request was repeated with the same `Idempotency-Key`, and its earlier answer was returned again.
+        AnswerRepeated = "request.repeated",
         /// An agent was created.
         AgentCreated = "agent.created",
         /// An agent was edited.
@@ -92,6 +98,8 @@ string_enum! {
         CapabilityCreated = "capability.created",
         /// The description of a capability was edited.
         CapabilityUpdated = "capability.updated",
+        /// A capability was deleted, with its grants.
+        CapabilityDeleted = "capability.deleted",
         /// A capability was granted to an agent.
         CapabilityGranted = "capability.granted",
         /// A capability granted to an agent was revoked.
@@ -108,6 +116,14 @@ string_enum! {
         PasswordChanged = "administrator.password_changed",
         /// A second factor of an administrator was added, changed or removed, or a recovery code was used.
         FactorChanged = "administrator.factor_changed",
+        /// A person was invited to become an administrator.
+        InvitationCreated = "invitation.created",
+        /// An invitation got a new link, which replaced the earlier one.
+        InvitationRenewed = "invitation.renewed",
+        /// An invitation was withdrawn.
+        InvitationWithdrawn = "invitation.withdrawn",
+        /// An invited person created their account.
+        InvitationAccepted = "invitation.accepted",
         /// An administrator signed in to the console.
         SignedIn = "console.signed_in",
         /// An attempt to sign in to the console failed.
@@ -126,6 +142,18 @@ string_enum! {
         SigningKeyRotated = "signing_key.rotated",
         /// A token signing key was removed from the published key set.
         SigningKeyWithdrawn = "signing_key.withdrawn",
+        /// A backup was made.
+        BackupCreated = "backup.created",
+        /// A scheduled backup failed.
+        BackupFailed = "backup.failed",
+        /// The database was restored from a backup.
+        BackupRestored = "backup.restored",
+        /// A new master key encrypts secrets in the database from now on.
+        MasterKeyRotated = "master_key.rotated",
+        /// Secrets in the database were encrypted again, with the new master key.
+        MasterKeyValuesResealed = "master_key.values_resealed",
+        /// The previous master key opens no secret in the database any more.
+        MasterKeyRetired = "master_key.retired",
         /// A seed database was imported.
         SeedImported = "seed.imported",
     }
@@ -142,6 +170,8 @@ pub enum Resource {
     Capability(CapabilityId),
     /// An administrator.
     Administrator(AdministratorId),
+    /// An invitation of an administrator.
+    Invitation(InvitationId),
     /// An access token.
     Token(TokenId),
     /// A protected resource.
@@ -153,6 +183,10 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// Every `resource_type`.
+    pub const KINDS: [&'static str; 8] =
+        ["agent", "api_key", "capability", "administrator", "token", "resource", "public_key", "federated_identity"];
+
     /// Returns the `resource_type` of the record.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -161,6 +195,7 @@ impl Resource {
             Self::ApiKey(_) => "api_key",
             Self::Capability(_) => "capability",
             Self::Administrator(_) => "administrator",
+            Self::Invitation(_) => "invitation",
             Self::Token(_) => "token",
             Self::ProtectedResource(_) => "resource",
             Self::PublicKey(_) => "public_key",
@@ -176,6 +211,7 @@ impl Resource {
             Self::ApiKey(id) => id.to_string(),
             Self::Capability(id) => id.to_string(),
             Self::Administrator(id) => id.to_string(),
+            Self::Invitation(id) => id.to_string(),
             Self::Token(id) => id.to_string(),
             Self::ProtectedResource(id) => id.to_string(),
             Self::PublicKey(id) => id.to_string(),
@@ -252,6 +288,38 @@ pub struct Record {
     pub hash: ChainHash,
 }
 
+impl Record {
+    /// Returns why the action was rejected; `None` if it was carried out, or if the record does not say.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        if self.success { None } else { text_in(&self.details, "reason") }
+    }
+}
+
+/// Returns a member of the details that is text.
+#[must_use]
+pub fn text_in(details: &str, member: &str) -> Option<String> {
+    match serde_json::from_str::<Value>(details).ok()?.get_mut(member)?.take() {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A file that records were moved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedRange {
+    /// Position of the first record in the file.
+    pub first_seq: i64,
+    /// Position of the last record in the file.
+    pub last_seq: i64,
+    /// Time of the last record; `None` if it was archived by a version of AIMS that did not store this.
+    pub last_at: Option<Timestamp>,
+    /// When the records were archived; `None` as above.
+    pub archived_at: Option<Timestamp>,
+    /// Name of the file; `None` as above.
+    pub file: Option<String>,
+}
+
 /// Selects the records in a listing. All conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -267,6 +335,12 @@ pub struct Filter {
     pub resource_id: Option<String>,
     /// Only actions that were carried out, or only rejected ones.
     pub success: Option<bool>,
+    /// Only events of the request with this ID.
+    pub request: Option<String>,
+    /// Only rejections for this reason.
+    pub reason: Option<String>,
+    /// Only requests from this IP address.
+    pub ip: Option<String>,
     /// Only events at or after this time.
     pub from: Option<Timestamp>,
     /// Only events at or before this time.
@@ -301,6 +375,9 @@ impl Filter {
             && self.resource_type.as_ref().is_none_or(|kind| record.resource_type.as_ref() == Some(kind))
             && self.resource_id.as_ref().is_none_or(|id| record.resource_id.as_ref() == Some(id))
             && self.success.is_none_or(|success| record.success == success)
+            && self.request.as_ref().is_none_or(|id| record.request_id.as_ref() == Some(id))
+            && self.reason.as_ref().is_none_or(|reason| record.reason().as_ref() == Some(reason))
+            && self.ip.as_ref().is_none_or(|ip| record.ip.as_ref() == Some(ip))
             && self.from.is_none_or(|from| record.at >= from)
             && self.until.is_none_or(|until| record.at <= until)
     }

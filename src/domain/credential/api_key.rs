@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::key_limits::KeyLimits;
 use crate::domain::{
+    agent::AgentStatus,
     error::AuthFailure,
     ids::{AgentId, ApiKeyId},
     invalid::Invalid,
@@ -84,6 +85,60 @@ impl Selection {
 /// The position of a key in a listing: the time it is ordered by, then its identifier.
 pub type Position = (Timestamp, ApiKeyId);
 
+/// What a key is worth at a moment: its own status, and that of its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyState {
+    /// It works.
+    Active,
+    /// It was replaced, and still works.
+    Rotated,
+    /// It would work if its agent were active. Holds the status of the agent.
+    Blocked(AgentStatus),
+    /// It has expired, its grace period has ended, or no uses are left.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+impl KeyState {
+    /// Returns the word for it: that of [`super::key_filter::StateFilter`].
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Rotated => "rotated",
+            Self::Blocked(_) => "blocked",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Returns the text for people.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Rotated => "Rotated",
+            Self::Blocked(AgentStatus::Revoked) => "Blocked: agent revoked",
+            Self::Blocked(_) => "Blocked: agent suspended",
+            Self::Expired => "Expired",
+            Self::Revoked => "Revoked",
+        }
+    }
+
+    /// Returns true if a token is issued for the key.
+    #[must_use]
+    pub const fn works(self) -> bool {
+        matches!(self, Self::Active | Self::Rotated)
+    }
+
+    /// Returns true if the key can never work again.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Expired | Self::Revoked)
+    }
+}
+
 string_enum! {
     /// The lifecycle status of an API key.
     ApiKeyStatus {
@@ -108,6 +163,26 @@ impl ApiKey {
     /// See [`text::name`].
     pub fn parse_name(text: &str) -> Result<String, Invalid> {
         text::name(text, Self::NAME_MAX)
+    }
+
+    /// Returns when the key was last used, or created if it never was.
+    #[must_use]
+    pub fn used_or_created_at(&self) -> Timestamp {
+        self.last_used_at.unwrap_or(self.created_at)
+    }
+
+    /// Returns what the key is worth at `now`, if its agent has this status. Every page that shows the state of a key, or
+    /// counts the keys that work, asks this function.
+    #[must_use]
+    pub fn state(&self, agent: AgentStatus, now: Timestamp) -> KeyState {
+        match self.validity().check(now) {
+            Err(AuthFailure::KeyRevoked) => KeyState::Revoked,
+            Err(_) => KeyState::Expired,
+            Ok(()) if self.limits.uses_left == Some(0) => KeyState::Expired,
+            Ok(()) if agent != AgentStatus::Active => KeyState::Blocked(agent),
+            Ok(()) if self.status == ApiKeyStatus::Rotated => KeyState::Rotated,
+            Ok(()) => KeyState::Active,
+        }
     }
 
     /// Returns the fields that decide whether the key works.
@@ -178,5 +253,38 @@ mod tests {
         assert_eq!(key.ends_at(), Some(at(5)));
         key.status = ApiKeyStatus::Revoked;
         assert_eq!(key.check(at(1)), Err(AuthFailure::KeyRevoked));
+    }
+
+    #[test]
+    fn the_state_of_a_key_includes_that_of_its_agent() {
+        let mut key = ApiKey {
+            id: ApiKeyId(uuid::Uuid::nil()),
+            agent_id: AgentId(uuid::Uuid::nil()),
+            key_prefix: String::new(),
+            name: String::new(),
+            status: ApiKeyStatus::Active,
+            limits: KeyLimits::default(),
+            expires_at: Some(at(10)),
+            created_at: at(0),
+            rotated_at: None,
+            grace_ends_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            last_used_ip: None,
+        };
+        let suspended = AgentStatus::Suspended;
+        assert_eq!(key.state(AgentStatus::Active, at(9)), KeyState::Active);
+        assert_eq!(key.state(suspended, at(9)), KeyState::Blocked(suspended));
+        assert_eq!(key.state(suspended, at(9)).label(), "Blocked: agent suspended");
+        assert_eq!(key.state(suspended, at(10)), KeyState::Expired, "an expired key stays expired");
+        key.limits.uses_left = Some(0);
+        assert_eq!(key.state(AgentStatus::Active, at(9)), KeyState::Expired);
+        key.limits.uses_left = Some(1);
+        (key.status, key.grace_ends_at) = (ApiKeyStatus::Rotated, Some(at(5)));
+        assert_eq!(key.state(AgentStatus::Active, at(4)), KeyState::Rotated);
+        assert_eq!(key.state(AgentStatus::Active, at(5)), KeyState::Expired);
+        assert_eq!(key.state(suspended, at(4)), KeyState::Blocked(suspended));
+        key.status = ApiKeyStatus::Revoked;
+        assert_eq!(key.state(suspended, at(4)), KeyState::Revoked);
     }
 }

@@ -165,6 +165,14 @@ impl Claims {
             _ => None,
         }
     }
+
+    /// Returns true if the token may be used at `now`, as far as `iat` and `nbf` say. They can be up to [`CLOCK_SKEW`] in
+    /// the future, because another node may have issued the token. One from further ahead was issued before the clock
+    /// was set back, and would outlive its lifetime.
+    #[must_use]
+    pub fn has_begun(&self, now: Timestamp) -> bool {
+        self.nbf.max(Some(self.iat)).is_none_or(|from| from <= now.as_secs().saturating_add(CLOCK_SKEW))
+    }
 }
 
 /// Serializes capabilities as a scope string, or in `array` as an array.

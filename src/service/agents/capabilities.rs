@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::{
     domain::{
-        Agent, AgentId, Capability, CapabilityId, CapabilityName, CapabilitySet, Error, Limit, Page, Result,
+        AgentId, Capability, CapabilityId, CapabilityName, CapabilitySet, Error, Limit, Page, Result, Timestamp,
         audit::{AuditAction, Changes, Resource},
-        capability::{Position, builtin},
+        capability::{Held, Holder, HolderFilter, Position, builtin},
     },
     service::{
         Services,
@@ -16,12 +16,16 @@ use crate::{
             act::Act,
             agent,
             caller::Caller,
+            conditions::{Expected, Once},
             last_administrator::require_other_administrator,
             policy::{Action, not_oneself},
             power,
         },
     },
-    store::{capabilities, names::Named},
+    store::{
+        capabilities::{self, holders, uses},
+        names::Named,
+    },
 };
 
 /// A new capability.
@@ -33,21 +37,27 @@ pub struct NewCapability {
     pub description: String,
 }
 
-const NOT_FOUND: Error = Error::NotFound("Capability");
-const OWN: &str = "Cannot modify your own capabilities";
+pub(super) const NOT_FOUND: Error = Error::NotFound("Capability");
+pub(super) const OWN: &str = "Cannot modify your own capabilities";
 
 /// Registers a capability.
 ///
 /// # Errors
-/// [`Error::Conflict`] if the name is taken or too similar to one that is.
-pub async fn create(services: &Services, caller: &Caller, new: NewCapability) -> Result<Capability> {
+/// [`Error::Conflict`] if the name is taken or too similar to one that is; see [`Once`].
+pub async fn create(
+    services: &Services,
+    caller: &Caller,
+    new: NewCapability,
+    once: Once<Capability>,
+) -> Result<Capability> {
     let id = CapabilityId(services.env.uuid());
     services
         .change(caller, Action::CreateCapability, move |act| {
             Box::pin(async move {
+                let first = once.begin(act).await?;
                 let capability = register(act, id, new).await?;
                 act.require_distinct(Named::Capability, capability.name.as_str()).await?;
-                Ok(capability)
+                first.finish(act, capability).await
             })
         })
         .await
@@ -76,8 +86,51 @@ pub async fn list(
     after: Option<Position>,
     limit: Limit,
 ) -> Result<Page<Capability, Position>> {
+    search(services, caller, None, after, limit).await
+}
+
+/// Returns a page of the capabilities whose name or description contains a text, in the order of registration.
+///
+/// # Errors
+/// [`Error::Denied`] without `agents:read`.
+pub async fn search(
+    services: &Services,
+    caller: &Caller,
+    text: Option<&str>,
+    after: Option<Position>,
+    limit: Limit,
+) -> Result<Page<Capability, Position>> {
     services.permit(caller, Action::ListCapabilities).await?;
-    capabilities::list(services.store.read().await?.conn(), after, limit).await
+    capabilities::list(services.store.read().await?.conn(), text, after, limit).await
+}
+
+/// Returns when each of these capabilities was last used. Those that were not used are left out.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn last_uses(
+    services: &Services,
+    caller: &Caller,
+    ids: &[CapabilityId],
+) -> Result<HashMap<CapabilityId, Timestamp>> {
+    services.permit(caller, Action::ListGrants).await?;
+    uses::latest(services.store.read().await?.conn(), ids).await
+}
+
+/// Returns how often an agent used a capability on each of the last 90 days: pairs of a day's number since the epoch
+/// and a number of uses. Days without uses are left out.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub async fn uses_by_day(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    capability: CapabilityId,
+) -> Result<Vec<(i64, i64)>> {
+    services.permit(caller, Action::ListGrants).await?;
+    let now = services.env.now();
+    uses::by_day(services.store.read_usage().await?.conn(), agent, capability, now).await
 }
 
 /// Returns a capability.
@@ -103,7 +156,8 @@ pub async fn count_holders(
     capabilities::count_holders(services.store.read().await?.conn(), ids, max).await
 }
 
-/// Returns a page of the agents that hold a capability.
+/// Returns a page of the agents that hold a capability, with when each last used it. A page may have fewer than `limit`
+/// agents although there are more pages: see [`holders::list`].
 ///
 /// # Errors
 /// [`Error::Denied`].
@@ -111,25 +165,33 @@ pub async fn holders(
     services: &Services,
     caller: &Caller,
     id: CapabilityId,
+    filter: &HolderFilter,
     after: Option<AgentId>,
     limit: Limit,
-) -> Result<Page<Agent, AgentId>> {
+) -> Result<Page<Holder, AgentId>> {
     services.permit(caller, Action::ListGrants).await?;
-    capabilities::holders(services.store.read().await?.conn(), id, after, limit).await
+    holders::list(services.store.read().await?.conn(), id, filter, after, limit).await
 }
 
 /// Changes the description of a capability.
 ///
 /// # Errors
-/// [`Error::NotFound`].
-pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, description: String) -> Result<()> {
+/// [`Error::NotFound`]; [`Error::Stale`].
+pub async fn describe(
+    services: &Services,
+    caller: &Caller,
+    id: CapabilityId,
+    expected: Expected,
+    description: Option<String>,
+) -> Result<Capability> {
     services
         .change(caller, Action::UpdateCapability, move |act| {
             Box::pin(async move {
                 let capability = capabilities::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
-                if capability.description == description {
-                    return Ok(());
-                }
+                expected.check(&capability)?;
+                let Some(description) = description.filter(|new| *new != capability.description) else {
+                    return Ok(capability);
+                };
                 capabilities::describe(act.tx, id, &description).await?;
                 let mut details = details(&capability);
                 if let Some(members) = details.as_object_mut() {
@@ -137,21 +199,21 @@ pub async fn describe(services: &Services, caller: &Caller, id: CapabilityId, de
                     members.insert("changes".to_owned(), json!(changes));
                 }
                 act.audit(AuditAction::CapabilityUpdated, Resource::Capability(id), None, details);
-                Ok(())
+                Ok(Capability { description, ..capability })
             })
         })
         .await
 }
 
-/// Returns the capabilities that an agent holds, sorted by name.
+/// Returns the capabilities that an agent holds, with when it last used each of them, sorted by name.
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown agent.
-pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<Capability>> {
+pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Result<Vec<Held>> {
     services.permit(caller, Action::ListGrants).await?;
     let mut read = services.store.read().await?;
     agent::find(read.conn(), agent).await?;
-    capabilities::held_by(read.conn(), agent).await
+    uses::of_agent(read.conn(), agent).await
 }
 
 /// Grants a capability to an agent.
@@ -159,12 +221,13 @@ pub async fn held_by(services: &Services, caller: &Caller, agent: AgentId) -> Re
 /// # Errors
 /// [`Error::Refused`] if the agent is the caller; [`Error::NotFound`]; [`Error::Conflict`] if the agent already holds
 /// the capability, and if the agent's capabilities would no longer fit in a token; [`Error::Denied`] if the caller
-/// lacks the capability, or one that the agent holds.
+/// lacks the capability, or one that the agent holds; see [`Once`].
 pub async fn grant(
     services: &Services,
     caller: &Caller,
     agent: AgentId,
     capability: CapabilityId,
+    once: Once<Capability>,
 ) -> Result<Capability> {
     services
         .change(caller, Action::GrantCapability, move |act| {
@@ -174,8 +237,9 @@ pub async fn grant(
                 power::require(act, agent).await?;
                 let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
                 act.authority.require_held(&capability.name)?;
+                let first = once.begin(act).await?;
                 give(act, agent, &capability).await?;
-                Ok(capability)
+                first.finish(act, capability).await
             })
         })
         .await
@@ -207,24 +271,27 @@ pub(in crate::service) async fn give(act: &mut Act<'_>, agent: AgentId, capabili
 pub async fn ungrant(services: &Services, caller: &Caller, agent: AgentId, capability: CapabilityId) -> Result<()> {
     services
         .change(caller, Action::UngrantCapability, move |act| {
-            Box::pin(async move {
-                not_oneself(&act.caller, agent, OWN)?;
-                agent::find(act.conn(), agent).await?;
-                let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
-                power::require(act, agent).await?;
-                if capability.name.as_str() == builtin::ADMIN {
-                    require_other_administrator(act, agent).await?;
-                }
-                if !capabilities::ungrant(act.tx, agent, capability.id).await? {
-                    return Err(Error::NotFound("Capability grant"));
-                }
-                act.audit(AuditAction::CapabilityRevoked, Resource::Agent(agent), Some(agent), details(&capability));
-                Ok(())
-            })
+            Box::pin(async move { take(act, agent, capability).await })
         })
         .await
 }
 
-fn details(capability: &Capability) -> serde_json::Value {
+/// Does the same as [`ungrant`] in a transaction.
+pub(in crate::service) async fn take(act: &mut Act<'_>, agent: AgentId, capability: CapabilityId) -> Result<()> {
+    not_oneself(&act.caller, agent, OWN)?;
+    agent::find(act.conn(), agent).await?;
+    let capability = capabilities::find(act.conn(), capability).await?.ok_or(NOT_FOUND)?;
+    power::require(act, agent).await?;
+    if capability.name.as_str() == builtin::ADMIN {
+        require_other_administrator(act, agent).await?;
+    }
+    if !capabilities::ungrant(act.tx, agent, capability.id).await? {
+        return Err(Error::NotFound("Capability grant"));
+    }
+    act.audit(AuditAction::CapabilityRevoked, Resource::Agent(agent), Some(agent), details(&capability));
+    Ok(())
+}
+
+pub(super) fn details(capability: &Capability) -> serde_json::Value {
     json!({ "capability": capability.name, "capability_id": capability.id })
 }

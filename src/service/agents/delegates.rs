@@ -10,7 +10,7 @@ use crate::{
     },
     service::{
         Services,
-        core::{agent, caller::Caller, policy::Action, power},
+        core::{agent, caller::Caller, conditions::Once, policy::Action, power},
     },
     store::agents::delegations,
 };
@@ -20,14 +20,21 @@ use crate::{
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::Refused`] if
 /// the two are the same agent; [`Error::Conflict`] if it is already a delegate, and beyond
-/// [`Delegation::MAX_PER_AGENT`].
-pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate: AgentId) -> Result<Delegation> {
+/// [`Delegation::MAX_PER_AGENT`]; see [`Once`].
+pub async fn add(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    delegate: AgentId,
+    once: Once<Delegation>,
+) -> Result<Delegation> {
     let id = DelegationId(services.env.uuid());
     services
         .change(caller, Action::AddDelegate, move |act| {
             Box::pin(async move {
                 agent::find(act.conn(), agent).await?;
                 power::require(act, agent).await?;
+                let first = once.begin(act).await?;
                 if agent == delegate {
                     return Err(Error::Refused("An agent cannot be its own delegate"));
                 }
@@ -43,7 +50,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, delegate:
                 }
                 let details = json!({ "target_agent": agent, "delegate": delegate });
                 act.audit(AuditAction::DelegateAdded, Resource::Agent(delegate), Some(agent), details);
-                Ok(delegation)
+                first.finish(act, delegation).await
             })
         })
         .await

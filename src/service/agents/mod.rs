@@ -1,11 +1,19 @@
 //! Agents: register, read, edit, suspend, reactivate, revoke and delete.
 
+pub mod activity;
+pub mod bulk;
 pub mod capabilities;
+pub mod capability_impact;
+pub mod capability_removal;
 pub mod delegates;
+pub mod equip;
+pub mod impact;
+pub mod listing;
+pub mod named;
+pub mod past;
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::{
@@ -14,6 +22,7 @@ use super::{
         act::Act,
         agent::{self, NOT_FOUND},
         caller::Caller,
+        conditions::{Expected, Once},
         last_administrator::require_other_administrator,
         policy::{Action, not_oneself},
         power,
@@ -21,7 +30,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result, Timestamp,
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result,
         agent::{Filter, Position, Sort},
         audit::{AuditAction, Changes, Resource},
     },
@@ -54,22 +63,23 @@ pub struct AgentEdit {
     pub agent_type: Option<AgentType>,
     /// New metadata.
     pub metadata_json: Option<String>,
-    /// If set, the edit fails unless the agent was last changed at this time.
-    pub unchanged_since: Option<Timestamp>,
+    /// The versions of the agent that may be edited.
+    pub expected: Expected,
 }
 
 /// Registers an agent, without any capabilities.
 ///
 /// # Errors
-/// [`Error::Conflict`] if the name is taken or too similar to one that is.
-pub async fn create(services: &Services, caller: &Caller, new: NewAgent) -> Result<Agent> {
+/// [`Error::Conflict`] if the name is taken or too similar to one that is; see [`Once`].
+pub async fn create(services: &Services, caller: &Caller, new: NewAgent, once: Once<Agent>) -> Result<Agent> {
     let id = AgentId(services.env.uuid());
     services
         .change(caller, Action::CreateAgent, move |act| {
             Box::pin(async move {
+                let first = once.begin(act).await?;
                 let agent = register(act, id, new).await?;
                 act.require_distinct(Named::Agent, agent.name.as_str()).await?;
-                Ok(agent)
+                first.finish(act, agent).await
             })
         })
         .await
@@ -146,15 +156,13 @@ pub async fn by_name(services: &Services, caller: &Caller, name: &AgentName) -> 
 /// Edits an agent. An edit that changes nothing is not recorded.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::Conflict`] if the agent was changed after [`AgentEdit::unchanged_since`].
+/// [`Error::NotFound`]; [`Error::Stale`].
 pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: AgentEdit) -> Result<Agent> {
     services
         .change(caller, Action::UpdateAgent, move |act| {
             Box::pin(async move {
                 let mut agent = agent::find(act.conn(), id).await?;
-                if edit.unchanged_since.is_some_and(|seen| seen != agent.updated_at) {
-                    return Err(Error::Conflict("Somebody else changed this agent in the meantime".into()));
-                }
+                edit.expected.check(&agent)?;
                 let before = agent.clone();
                 agent.description = edit.description.unwrap_or(agent.description);
                 agent.owner = edit.owner.unwrap_or(agent.owner);
@@ -190,70 +198,95 @@ fn changes(before: &Agent, after: &Agent) -> Changes {
 ///
 /// # Errors
 /// [`Error::Refused`] for the caller, a revoked agent, and the last active agent that holds `admin:*` and can
-/// authenticate.
-pub async fn suspend(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
+/// authenticate; [`Error::Stale`].
+pub async fn suspend(
+    services: &Services,
+    caller: &Caller,
+    id: AgentId,
+    expected: Expected,
+    reason: Option<String>,
+) -> Result<Agent> {
     services
         .change(caller, Action::SuspendAgent, move |act| {
             Box::pin(async move {
-                not_oneself(&act.caller, id, "Cannot suspend yourself")?;
-                let agent = agent::find(act.conn(), id).await?;
-                match agent.status {
-                    AgentStatus::Active => {}
-                    AgentStatus::Suspended => return Ok(agent),
-                    AgentStatus::Revoked => return Err(Error::Refused("Cannot suspend a revoked agent")),
-                }
-                power::require(act, id).await?;
-                require_other_administrator(act, id).await?;
-                let now = act.now;
-                let agent = transition(act, agent, |agent| {
-                    agent.status = AgentStatus::Suspended;
-                    agent.suspended_at = Some(now);
-                    agent.token_epoch += 1;
-                })
-                .await?;
-                act.audit(AuditAction::AgentSuspended, Resource::Agent(id), Some(id), json!({ "reason": reason }));
-                Ok(agent)
+                expected.check(&agent::find(act.conn(), id).await?)?;
+                suspend_now(act, id, reason).await
             })
         })
         .await
 }
 
+/// Does the same as [`suspend`] in a transaction.
+pub(in crate::service) async fn suspend_now(act: &mut Act<'_>, id: AgentId, reason: Option<String>) -> Result<Agent> {
+    not_oneself(&act.caller, id, "Cannot suspend yourself")?;
+    let agent = agent::find(act.conn(), id).await?;
+    match agent.status {
+        AgentStatus::Active => {}
+        AgentStatus::Suspended => return Ok(agent),
+        AgentStatus::Revoked => return Err(Error::Refused("Cannot suspend a revoked agent")),
+    }
+    power::require(act, id).await?;
+    require_other_administrator(act, id).await?;
+    let now = act.now;
+    let agent = transition(act, agent, |agent| {
+        agent.status = AgentStatus::Suspended;
+        agent.suspended_at = Some(now);
+        agent.token_epoch += 1;
+    })
+    .await?;
+    act.audit(AuditAction::AgentSuspended, Resource::Agent(id), Some(id), json!({ "reason": reason }));
+    Ok(agent)
+}
+
 /// Reactivates a suspended agent. Tokens from before the suspension stay invalid.
 ///
 /// # Errors
-/// [`Error::Refused`] unless the agent is suspended.
-pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId) -> Result<Agent> {
+/// [`Error::Refused`] unless the agent is suspended; [`Error::Stale`].
+pub async fn reactivate(services: &Services, caller: &Caller, id: AgentId, expected: Expected) -> Result<Agent> {
     services
         .change(caller, Action::ReactivateAgent, move |act| {
             Box::pin(async move {
-                let agent = agent::find(act.conn(), id).await?;
-                if agent.status != AgentStatus::Suspended {
-                    return Err(Error::Refused("Only suspended agents can be reactivated"));
-                }
-                power::require(act, id).await?;
-                let agent = transition(act, agent, |agent| {
-                    agent.status = AgentStatus::Active;
-                    agent.suspended_at = None;
-                })
-                .await?;
-                act.audit(AuditAction::AgentReactivated, Resource::Agent(id), Some(id), json!({}));
-                Ok(agent)
+                expected.check(&agent::find(act.conn(), id).await?)?;
+                reactivate_now(act, id).await
             })
         })
         .await
+}
+
+/// Does the same as [`reactivate`] in a transaction.
+pub(in crate::service) async fn reactivate_now(act: &mut Act<'_>, id: AgentId) -> Result<Agent> {
+    let agent = agent::find(act.conn(), id).await?;
+    if agent.status != AgentStatus::Suspended {
+        return Err(Error::Refused("Only suspended agents can be reactivated"));
+    }
+    power::require(act, id).await?;
+    let agent = transition(act, agent, |agent| {
+        agent.status = AgentStatus::Active;
+        agent.suspended_at = None;
+    })
+    .await?;
+    act.audit(AuditAction::AgentReactivated, Resource::Agent(id), Some(id), json!({}));
+    Ok(agent)
 }
 
 /// Revokes an agent permanently, with all of its keys that have not expired.
 ///
 /// # Errors
 /// [`Error::Refused`] for the caller, a revoked agent, and the last active agent that holds `admin:*` and can
-/// authenticate.
-pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: Option<String>) -> Result<Agent> {
+/// authenticate; [`Error::Stale`].
+pub async fn revoke(
+    services: &Services,
+    caller: &Caller,
+    id: AgentId,
+    expected: Expected,
+    reason: Option<String>,
+) -> Result<Agent> {
     services
         .change(caller, Action::RevokeAgent, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot revoke yourself")?;
                 let agent = agent::find(act.conn(), id).await?;
+                expected.check(&agent)?;
                 if agent.status == AgentStatus::Revoked {
                     return Err(Error::Refused("Agent is already revoked"));
                 }
@@ -277,13 +310,15 @@ pub async fn revoke(services: &Services, caller: &Caller, id: AgentId, reason: O
 /// Deletes an agent with its credentials and grants. Audit records stay.
 ///
 /// # Errors
-/// [`Error::Refused`] for the caller, and for the last active agent that holds `admin:*` and can authenticate.
-pub async fn delete(services: &Services, caller: &Caller, id: AgentId) -> Result<()> {
+/// [`Error::Refused`] for the caller, and for the last active agent that holds `admin:*` and can authenticate;
+/// [`Error::Stale`].
+pub async fn delete(services: &Services, caller: &Caller, id: AgentId, expected: Expected) -> Result<()> {
     services
         .change(caller, Action::DeleteAgent, move |act| {
             Box::pin(async move {
                 not_oneself(&act.caller, id, "Cannot delete yourself")?;
                 let agent = agent::find(act.conn(), id).await?;
+                expected.check(&agent)?;
                 power::require(act, id).await?;
                 require_other_administrator(act, id).await?;
                 if !agents::delete(act.tx, id).await? {
@@ -305,84 +340,4 @@ pub(super) async fn transition(act: &mut Act<'_>, mut agent: Agent, apply: impl 
         return Err(Error::Conflict("Somebody else changed this agent in the meantime".into()));
     }
     Ok(agent)
-}
-
-/// An operation on many agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bulk {
-    /// See [`suspend`].
-    Suspend,
-    /// See [`reactivate`].
-    Reactivate,
-}
-
-/// The outcome of an operation on many agents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Agents that now have the requested status.
-    pub done: usize,
-    /// Agents for which the operation was refused.
-    pub refused: usize,
-}
-
-/// Maximum number of agents in a bulk operation.
-pub const BULK_MAX: usize = 5_000;
-
-/// Runs an operation on each of these agents, with an audit record for each. A refusal for one agent does not affect
-/// the others.
-///
-/// # Errors
-/// [`Error::Denied`]; when the database fails, possibly after some agents were changed.
-pub async fn bulk(
-    services: &Arc<Services>,
-    caller: &Caller,
-    bulk: Bulk,
-    ids: Vec<AgentId>,
-    reason: Option<String>,
-) -> Result<Tally> {
-    /// Enough for full batches in the writer.
-    const CONCURRENCY: usize = 128;
-    let action = match bulk {
-        Bulk::Suspend => Action::SuspendAgent,
-        Bulk::Reactivate => Action::ReactivateAgent,
-    };
-    services.permit(caller, action).await?;
-    let mut outcomes = stream::iter(ids.into_iter().take(BULK_MAX))
-        .map(|id| {
-            let (services, caller, reason) = (services.clone(), caller.clone(), reason.clone());
-            async move {
-                match bulk {
-                    Bulk::Suspend => suspend(&services, &caller, id, reason).await.map(drop),
-                    Bulk::Reactivate => reactivate(&services, &caller, id).await.map(drop),
-                }
-            }
-        })
-        .buffer_unordered(CONCURRENCY);
-    let mut tally = Tally::default();
-    while let Some(outcome) = outcomes.next().await {
-        match outcome {
-            Ok(()) => tally.done += 1,
-            Err(Error::Refused(_) | Error::NotFound(_) | Error::Denied(_) | Error::Conflict(_)) => tally.refused += 1,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(tally)
-}
-
-/// Returns the agents that match a filter, at most [`BULK_MAX`].
-///
-/// # Errors
-/// [`Error::Denied`] without `agents:read`.
-pub async fn matching(services: &Services, caller: &Caller, filter: &Filter) -> Result<Vec<AgentId>> {
-    let mut found = Vec::new();
-    let mut after = None;
-    loop {
-        let page = list(services, caller, filter, Sort::Oldest, after, Limit::of(Limit::MAX)).await?;
-        found.extend(page.items.iter().map(|agent| agent.id));
-        after = page.next;
-        if after.is_none() || found.len() >= BULK_MAX {
-            found.truncate(BULK_MAX);
-            return Ok(found);
-        }
-    }
 }

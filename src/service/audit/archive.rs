@@ -6,7 +6,7 @@ use std::{io, path::Path, time::Duration};
 use crate::{
     domain::{
         Error, Result, Timestamp,
-        audit::{AuditAction, Break, Head, Record},
+        audit::{ArchivedRange, AuditAction, Break, Head, Record},
     },
     service::{
         Services,
@@ -67,7 +67,7 @@ pub async fn archive(
     // An earlier run may have been interrupted before all records were removed.
     remove_archived(services).await?;
     let start = audit::start(services.store.read().await?.conn()).await?;
-    let last = write(services, start, before, path).await?;
+    let (last, last_at) = write(services, start, before, path).await?;
     if last == start {
         return Ok(None);
     }
@@ -76,12 +76,22 @@ pub async fn archive(
     if archived != Ok(Archive { first_seq: start.seq + 1, last }) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file does not contain what was written").into());
     }
+    // The folder says nothing to those who read the log, and the file may be moved.
+    let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
     services
         .change(caller, Action::ArchiveAudit, move |act| {
             Box::pin(async move {
                 if !audit::move_start(act.conn(), start, last).await? {
                     return Err(Error::Conflict("Somebody else archived records in the meantime".into()));
                 }
+                let archived = ArchivedRange {
+                    first_seq: start.seq + 1,
+                    last_seq: last.seq,
+                    last_at: Some(last_at),
+                    archived_at: Some(act.now),
+                    file,
+                };
+                audit::archives::insert(act.conn(), &archived).await?;
                 act.audit(AuditAction::AuditArchived, None, None, Record::archive_details(start.seq + 1, last));
                 Ok(())
             })
@@ -91,10 +101,16 @@ pub async fn archive(
     Ok(Some(Archive { first_seq: start.seq + 1, last }))
 }
 
-async fn write(services: &Services, start: Head, before: Timestamp, path: &Path) -> Result<Head, ArchiveError> {
+/// Writes the file. Returns the last record and its time.
+async fn write(
+    services: &Services,
+    start: Head,
+    before: Timestamp,
+    path: &Path,
+) -> Result<(Head, Timestamp), ArchiveError> {
     let mut read = services.store.read().await?;
     let mut writer = Writer::create(path)?;
-    let mut head = start;
+    let (mut head, mut last_at) = (start, before);
     'log: loop {
         let records = audit::chain(read.conn(), head.seq + 1, BATCH).await?;
         if records.is_empty() {
@@ -107,13 +123,14 @@ async fn write(services: &Services, start: Head, before: Timestamp, path: &Path)
                 break 'log;
             }
             head.check(&record).map_err(ArchiveError::Broken)?;
+            last_at = record.at;
             writer.add(record)?;
         }
     }
     if head != start {
         writer.finish()?;
     }
-    Ok(head)
+    Ok((head, last_at))
 }
 
 /// Removes the archived records in small transactions, so that other writes do not wait long.

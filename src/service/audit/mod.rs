@@ -1,8 +1,12 @@
 //! The audit log: reading it, verifying it and keeping its index up to date.
 
 pub mod archive;
+pub mod chart;
+pub mod names;
+pub mod proof;
+pub mod views;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time};
 
@@ -12,10 +16,10 @@ use super::{
 };
 use crate::{
     domain::{
-        ActorId, AgentId, Error, Limit, Page, Result, Timestamp,
-        audit::{Break, ChainVerifier, Filter, Head, Record, Start},
+        AgentId, Error, Limit, Page, Result, Timestamp,
+        audit::{ArchivedRange, Break, ChainVerifier, Filter, Head, Record, Start},
     },
-    store::{Db, PooledConn, Store, agents, audit, people::administrators},
+    store::{Db, PooledConn, Store, audit},
 };
 
 /// Records per read during a verification.
@@ -159,24 +163,21 @@ pub async fn head(services: &Services, caller: &Caller) -> Result<Head> {
     audit::head(services.store.read().await?.conn()).await
 }
 
-/// Returns the names of these agents and administrators. Those that no longer exist are left out.
+/// Returns the file that a record was moved to; `None` if it is in the database, or does not exist.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn names(services: &Services, caller: &Caller, actors: &[ActorId]) -> Result<HashMap<ActorId, String>> {
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn archived(services: &Services, caller: &Caller, seq: i64) -> Result<Option<ArchivedRange>> {
     services.permit(caller, Action::ReadAudit).await?;
-    let mut read = services.store.read().await?;
-    let mut sorted = actors.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let ids: Vec<_> = sorted.iter().map(|id| AgentId(id.0)).collect();
-    let found = agents::names(read.conn(), &ids).await?;
-    let mut names: HashMap<_, _> = found.into_iter().map(|(id, name)| (id.into(), name.to_string())).collect();
-    if sorted.iter().any(|id| !names.contains_key(id)) {
-        let people = administrators::list(read.conn()).await?;
-        names.extend(people.into_iter().map(|person| (person.id.into(), person.username.to_string())));
-    }
-    Ok(names)
+    audit::archives::holding(services.store.read().await?.conn(), seq).await
+}
+
+/// Returns the last file that records were moved to; `None` if none were.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn last_archived(services: &Services, caller: &Caller) -> Result<Option<ArchivedRange>> {
+    archived(services, caller, i64::MAX).await
 }
 
 /// The state of the background verification in this process.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     agent::check_status,
@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     clock::Environment,
+    crypto::{AnswerKeys, MasterKeys},
     domain::{
-        AgentId, AuthFailure, CapabilitySet, Error, Result, Timestamp,
+        AgentId, AuthFailure, CapabilitySet, Error, RequestId, Result, Timestamp,
         audit::{AuditAction, Event, Resource},
     },
-    service::Services,
+    service::{Services, master_key::CurrentMasterKeys},
     store::{
         Conn, Tx,
         names::{self, Named},
@@ -36,6 +37,14 @@ pub struct Act<'t> {
     /// The time of the change.
     pub now: Timestamp,
     env: Environment,
+    master_keys: Option<Arc<MasterKeys>>,
+}
+
+impl<'t> Act<'t> {
+    /// A change that AIMS itself makes, where there is no service: before a restored database is in its place.
+    pub(in crate::service) fn by_system(tx: &'t mut Tx, env: Environment) -> Self {
+        Self { tx, caller: Caller::system(), authority: Authority::Unlimited, now: env.now(), env, master_keys: None }
+    }
 }
 
 impl Act<'_> {
@@ -54,6 +63,23 @@ impl Act<'_> {
             Some(other) => Err(Error::Conflict(format!("This name is too similar to one in use: {other}").into())),
             None => Ok(()),
         }
+    }
+
+    /// Derives the keys of the answer with this ID from a client's secret.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(in crate::service) fn answer_keys(&self, secret: &[u8], id: &[u8; 32]) -> Result<AnswerKeys> {
+        AnswerKeys::derive(self.master_keys.iter().flat_map(|keys| keys.all()), secret, id)
+            .map_err(|error| Error::Internal(Box::new(error)))
+    }
+
+    /// Seals an answer.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(in crate::service) fn seal_answer(&self, keys: &AnswerKeys, answer: &[u8]) -> Result<Vec<u8>> {
+        keys.seal(&self.env, answer).map_err(|error| Error::Internal(Box::new(error)))
     }
 
     /// Adds an audit record. `subject` is the agent that the change affects.
@@ -96,6 +122,7 @@ impl Services {
         T: Send + 'static,
     {
         let (current, env) = (caller.clone(), self.env.clone());
+        let master_keys = self.master_key.as_ref().map(CurrentMasterKeys::get);
         let outcome = self
             .store
             .write(move |tx| {
@@ -103,18 +130,42 @@ impl Services {
                     let now = env.now();
                     let authority = current_authority(tx, &current, now).await?;
                     authority.require(action, now)?;
-                    change(&mut Act { tx, caller: current, authority, now, env }).await
+                    change(&mut Act { tx, caller: current, authority, now, env, master_keys }).await
                 })
             })
             .await;
         match (&outcome, &caller.principal) {
             (Err(Error::Denied(denial)), _) => self.record_denial(caller, action, denial).await?,
+            (Err(Error::Repeated(earlier)), _) => {
+                self.record_repetition(caller, action, earlier.request_id.as_ref()).await?;
+            }
             (Err(Error::Unauthenticated(failure)), Principal::Agent(agent)) => {
                 return self.refuse_token(&caller.origin, Some(agent), *failure).await;
             }
             _ => {}
         }
         outcome
+    }
+
+    /// Records that the answer to an earlier request is returned again: it can contain a secret.
+    async fn record_repetition(&self, caller: &Caller, action: Action, first: Option<&RequestId>) -> Result<()> {
+        let mut details = json!({ "action": format!("{action:?}"), "first_request_id": first.map(RequestId::as_str) });
+        if let (Some(agent), Some(members)) = (caller.on_behalf_of(), details.as_object_mut()) {
+            members.insert("on_behalf_of".to_owned(), agent.to_string().into());
+        }
+        let event = Event {
+            id: self.env.uuid(),
+            at: self.env.now(),
+            actor: caller.actor(),
+            subject: None,
+            action: AuditAction::AnswerRepeated,
+            resource: None,
+            details,
+            ip: caller.origin.ip,
+            success: true,
+            request_id: caller.origin.request_id.clone(),
+        };
+        self.store.record(event, None).await
     }
 
     /// Checks that the caller is allowed to do `action`, for operations without a transaction. A denial is recorded.

@@ -7,6 +7,8 @@ use quick_cache::{
     sync::{Cache, GuardResult},
 };
 
+use crate::telemetry::metrics::{Metrics, labels};
+
 /// Returns the cached value of `key`, or loads it. A loaded value is cached unless the key was removed, or the cache
 /// was cleared, after the load began: the entry is reserved before the load, and both discard the reservation.
 ///
@@ -32,6 +34,31 @@ where
         drop(reservation.insert(value.clone()));
     }
     Ok(loaded)
+}
+
+/// Does the same and counts it: a look-up that loads is a miss.
+pub(in crate::service) async fn get_or_load_counted<K, V, W, E>(
+    (metrics, name): (&Metrics, labels::Cache),
+    cache: &Cache<K, V, W>,
+    key: &K,
+    load: impl Future<Output = Result<Option<V>, E>>,
+) -> Result<Option<V>, E>
+where
+    K: Eq + Hash + Clone,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+{
+    let mut is_hit = true;
+    let load = async {
+        is_hit = false;
+        metrics.cache_misses.increment(name);
+        load.await
+    };
+    let found = get_or_load(cache, key, load).await;
+    if is_hit {
+        metrics.cache_hits.increment(name);
+    }
+    found
 }
 
 #[cfg(test)]

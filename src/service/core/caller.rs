@@ -1,6 +1,10 @@
 //! The caller of an operation: its identity, its authority and the origin of its request.
 
-use std::{iter, net::IpAddr, sync::Arc};
+use std::{
+    iter,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use crate::domain::{
     ActorId, AdministratorId, AgentId, ApiKeyId, CapabilitySet, RequestId, Role, SessionId, Timestamp,
@@ -14,6 +18,39 @@ pub struct Origin {
     pub ip: Option<IpAddr>,
     /// The ID of the request.
     pub request_id: Option<RequestId>,
+    /// Who sent the request, once that is known.
+    pub identity: Identity,
+}
+
+/// Who sent a request, for its line in the access log. It is noted when the sender has authenticated, and stays known if
+/// the request is then refused or cancelled. Copies share it. Nothing is decided by it.
+#[derive(Clone, Debug, Default)]
+pub struct Identity(Arc<OnceLock<Identified>>);
+
+#[derive(Debug)]
+struct Identified {
+    actor: ActorId,
+    on_behalf_of: Option<AgentId>,
+}
+
+impl Identity {
+    /// Notes who acts, and for which other agent. Only the first note counts: what a client authenticates with.
+    pub(in crate::service) fn note(&self, actor: impl Into<ActorId>, on_behalf_of: Option<AgentId>) {
+        // Nothing to do if it is noted already.
+        let _ = self.0.set(Identified { actor: actor.into(), on_behalf_of });
+    }
+
+    /// Returns the ID of the agent or administrator that acts.
+    #[must_use]
+    pub fn actor(&self) -> Option<String> {
+        self.0.get().map(|identified| identified.actor.to_string())
+    }
+
+    /// Returns the ID of the agent that it acts for, if that is another one.
+    #[must_use]
+    pub fn on_behalf_of(&self) -> Option<String> {
+        self.0.get()?.on_behalf_of.map(|agent| agent.to_string())
+    }
 }
 
 /// An authenticated caller. Only [`crate::service::tokens::authenticate`],
@@ -107,6 +144,15 @@ impl Caller {
         matches!(&self.principal, Principal::Agent(agent) if agent.links().any(|link| link.agent == id))
     }
 
+    /// Returns the agents of this call, the subject first; none unless the caller is an agent.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentId> {
+        match &self.principal {
+            Principal::Agent(agent) => agent.links().map(|link| link.agent).collect(),
+            Principal::System | Principal::Administrator(_) => Vec::new(),
+        }
+    }
+
     /// Returns true if the caller is this agent and no other agent acts for it.
     pub(in crate::service) fn is_agent(&self, id: AgentId) -> bool {
         matches!(&self.principal, Principal::Agent(agent) if agent.subject.agent == id && agent.actors.is_empty())
@@ -137,6 +183,14 @@ impl Caller {
             Principal::Administrator(person) => Some(person.session),
             Principal::System | Principal::Agent(_) => None,
         }
+    }
+
+    /// Notes the caller as the sender of its request.
+    pub(in crate::service) fn identified(self) -> Self {
+        if let Some(actor) = self.actor() {
+            self.origin.identity.note(actor, self.on_behalf_of());
+        }
+        self
     }
 
     /// Returns the actor for audit records; `None` for the system.

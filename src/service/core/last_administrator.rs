@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use super::act::Act;
 use crate::{
-    domain::{AgentId, Error, Result, token::Credential},
-    store::credentials::ways_in::{self, Demand},
+    domain::{AgentId, ApiKeyId, Error, Result, Timestamp, token::Credential},
+    store::{
+        Conn,
+        credentials::ways_in::{self, Demand},
+    },
 };
 
 /// Minimum remaining life of a lasting credential.
@@ -48,6 +51,36 @@ pub(in crate::service) async fn require_other_credential(
         ));
     }
     Ok(())
+}
+
+/// Returns those of these keys whose revocation, one after another, [`require_other_credential`] refuses. `keys` holds
+/// keys of agents that hold `admin:*`.
+///
+/// # Errors
+/// If the database fails.
+pub(in crate::service) async fn indispensable(
+    mut conn: Conn<'_>,
+    keys: &[(AgentId, ApiKeyId)],
+    now: Timestamp,
+) -> Result<Vec<ApiKeyId>> {
+    let demands = [Demand { at: now, tokens: 1 }, Demand { at: now.plus(LASTING), tokens: i64::MAX }];
+    let all: Vec<_> = keys.iter().map(|(_, key)| *key).collect();
+    let (mut indispensable, mut gone) = (Vec::new(), Vec::new());
+    for demand in demands {
+        if ways_in::any_without(conn.reborrow(), None, &all, demand).await? {
+            continue;
+        }
+        gone.clear();
+        for &(agent, key) in keys.iter().filter(|(_, key)| !indispensable.contains(key)).collect::<Vec<_>>() {
+            let had_one = ways_in::any_without(conn.reborrow(), Some(agent), &gone, demand).await?;
+            gone.push(key);
+            if had_one && !ways_in::any_without(conn.reborrow(), None, &gone, demand).await? {
+                indispensable.push(key);
+                gone.pop();
+            }
+        }
+    }
+    Ok(indispensable)
 }
 
 const fn now(act: &Act<'_>) -> Demand {

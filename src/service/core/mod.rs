@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`act`] | the write path: authority, change and audit record in one transaction |
 //! | `agent` | lookup and status of a single agent |
+//! | `capability_use` | counts of the uses of capabilities |
 //! | `cache` | a cache whose loads lose against invalidations |
 //! | [`caller`] | the caller of an operation and the origin of its request |
+//! | [`conditions`] | changes that are made once, or only to a known version |
 //! | `last_administrator` | the rule that one agent with `admin:*` can always authenticate |
 //! | [`policy`] | every action, and what it requires |
 //! | [`power`] | the rule that a caller cannot act on an agent that holds more |
@@ -17,6 +19,8 @@ pub mod act;
 pub(super) mod agent;
 pub(super) mod cache;
 pub mod caller;
+mod capability_use;
+pub mod conditions;
 pub(super) mod last_administrator;
 pub mod policy;
 pub mod power;

@@ -15,7 +15,7 @@ use std::{
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Notify;
 
-use super::cache::get_or_load;
+use super::cache::get_or_load_counted;
 use crate::{
     crypto::KeyHash,
     domain::{Agent, AgentId, ApiKeyId, Result, Timestamp},
@@ -23,6 +23,7 @@ use crate::{
         Changes, Store, agents,
         principals::{self, Principal},
     },
+    telemetry::metrics::{Metrics, labels},
 };
 
 /// Memory for descriptions, in bytes for each agent of the capacity.
@@ -64,7 +65,9 @@ impl Principals {
     /// # Errors
     /// When the database fails.
     pub async fn agent(&self, store: &Store, id: AgentId, now: Timestamp) -> Result<Option<Arc<Principal>>> {
-        self.cached(&self.0.agents, id, async { principals::load(store.read().await?.conn(), id, now).await }).await
+        let counted = (store.metrics().as_ref(), labels::Cache::Agents);
+        self.cached(counted, &self.0.agents, id, async { principals::load(store.read().await?.conn(), id, now).await })
+            .await
     }
 
     /// Returns an agent's description, or `None` if the agent does not exist.
@@ -72,17 +75,24 @@ impl Principals {
     /// # Errors
     /// When the database fails.
     pub async fn details(&self, store: &Store, id: AgentId) -> Result<Option<Arc<Agent>>> {
-        self.cached(&self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
+        let counted = (store.metrics().as_ref(), labels::Cache::AgentDetails);
+        self.cached(counted, &self.0.details, id, async { agents::find(store.read().await?.conn(), id).await }).await
     }
 
     async fn cached<T, W: Weighter<AgentId, Arc<T>> + Clone>(
         &self,
+        counted: (&Metrics, labels::Cache),
         cache: &Cache<AgentId, Arc<T>, W>,
         id: AgentId,
         load: impl Future<Output = Result<Option<T>>>,
     ) -> Result<Option<Arc<T>>> {
         let load = async { Ok(load.await?.map(Arc::new)) };
-        if self.is_bypassed() { load.await } else { get_or_load(cache, &id, load).await }
+        if self.is_bypassed() {
+            counted.0.cache_misses.increment(counted.1);
+            load.await
+        } else {
+            get_or_load_counted(counted, cache, &id, load).await
+        }
     }
 
     /// Returns the key with this hash, even if it has ended, and the authority of its agent.
@@ -95,9 +105,12 @@ impl Principals {
         hash: &KeyHash,
         now: Timestamp,
     ) -> Result<Option<(ApiKeyId, Arc<Principal>)>> {
+        let metrics = store.metrics();
         if let Some((key, agent)) = self.0.owners.get(hash) {
+            metrics.cache_hits.increment(labels::Cache::ApiKeys);
             return Ok(self.agent(store, agent, now).await?.map(|principal| (key, principal)));
         }
+        metrics.cache_misses.increment(labels::Cache::ApiKeys);
         let loaded = principals::load_by_key(store.read().await?.conn(), hash, now).await?;
         // Unknown keys are not cached: guesses must not fill the memory.
         let Some((key, principal)) = loaded else { return Ok(None) };
@@ -222,7 +235,8 @@ mod tests {
             meanwhile(view);
             Ok(Some(agent))
         };
-        let loaded = view.cached(&view.0.details, id, load).await.unwrap();
+        let counted = (&Metrics::off(), labels::Cache::AgentDetails);
+        let loaded = view.cached(counted, &view.0.details, id, load).await.unwrap();
         assert!(loaded.is_some(), "the caller gets what it loaded");
         view.0.details.get(&id).is_some()
     }
@@ -244,7 +258,8 @@ mod tests {
 
         let view = Principals::new(16);
         assert!(is_cached(&view, Principals::bypass).await);
-        let loaded = view.cached(&view.0.details, agent().id, async { Ok(None) }).await.unwrap();
+        let counted = (&Metrics::off(), labels::Cache::AgentDetails);
+        let loaded = view.cached(counted, &view.0.details, agent().id, async { Ok(None) }).await.unwrap();
         assert!(loaded.is_none(), "the database is read");
     }
 }

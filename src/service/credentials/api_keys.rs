@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 use crate::{
     crypto::RawApiKey,
     domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, KeyLimits, Limit, Page, Result,
-        Timestamp,
+        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Invalid, KeyLimits, Result, Timestamp,
         audit::{AuditAction, Resource},
-        credential::api_key::{Position, Selection},
         token::Credential,
     },
     service::{
         Services,
-        core::{act::Act, agent, caller::Caller, last_administrator::require_other_credential, policy::Action, power},
+        core::{
+            act::Act, agent, caller::Caller, conditions::Once, last_administrator::require_other_credential,
+            policy::Action, power,
+        },
         tokens::resources::require_registered,
     },
     store::credentials::api_keys,
@@ -57,9 +58,34 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// # Errors
 /// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Refused`] for
 /// a revoked agent; [`Error::Invalid`] for an expiry that is not in the future, and for a scope that has an
-/// unregistered capability or does not fit in a token; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`].
-pub async fn create(services: &Services, caller: &Caller, agent: AgentId, new: NewApiKey) -> Result<CreatedApiKey> {
-    create_with_id(services, caller, agent, ApiKeyId(services.env.uuid()), new).await
+/// unregistered capability or does not fit in a token; [`Error::Conflict`] beyond [`ApiKey::MAX_PER_AGENT`];
+/// see [`Once`].
+pub async fn create(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    new: NewApiKey,
+    once: Once<CreatedApiKey>,
+) -> Result<CreatedApiKey> {
+    let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
+    services
+        .change(caller, Action::CreateKey, move |act| {
+            Box::pin(async move {
+                power::require_to_issue(act, agent, None).await?;
+                let first = once.begin(act).await?;
+                require_future(&new, act.now)?;
+                let created = add(act, agent, id, raw_key, new).await?;
+                first.finish(act, created).await
+            })
+        })
+        .await
+}
+
+fn require_future(new: &NewApiKey, now: Timestamp) -> Result<()> {
+    if new.expires_at.is_some_and(|end| end <= now) {
+        return Err(Error::field(&["body", "expires_at"], Invalid::NotInFuture));
+    }
+    Ok(())
 }
 
 /// Creates an API key with a given ID, so that a form that is submitted twice creates one key.
@@ -73,9 +99,7 @@ pub async fn create_with_id(
     id: ApiKeyId,
     new: NewApiKey,
 ) -> Result<CreatedApiKey> {
-    if new.expires_at.is_some_and(|end| end <= services.env.now()) {
-        return Err(Error::field(&["body", "expires_at"], Invalid::NotInFuture));
-    }
+    require_future(&new, services.env.now())?;
     let raw_key = RawApiKey::generate(&services.env);
     services
         .change(caller, Action::CreateKey, move |act| {
@@ -161,34 +185,19 @@ pub async fn get(services: &Services, caller: &Caller, agent: AgentId, id: ApiKe
     found.filter(|key| key.agent_id == agent).ok_or(NOT_FOUND)
 }
 
-/// Returns a page of the API keys of all agents.
-///
-/// # Errors
-/// [`Error::Denied`].
-pub async fn fleet(
-    services: &Services,
-    caller: &Caller,
-    selection: Selection,
-    after: Option<Position>,
-    limit: Limit,
-) -> Result<Page<ApiKey, Position>> {
-    services.permit(caller, Action::ListKeys).await?;
-    let now = services.env.now();
-    api_keys::fleet(services.store.read_usage().await?.conn(), selection, now, after, limit).await
-}
-
 /// Replaces an active key with a new one of the same name, expiry and limits. The old key works until `grace` is over.
 /// If its uses are limited, the new key gets the remaining uses, and the old key stops working at once.
 ///
 /// # Errors
 /// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Refused`]
-/// unless the key is active and unexpired.
+/// unless the key is active and unexpired; see [`Once`].
 pub async fn rotate(
     services: &Services,
     caller: &Caller,
     agent: AgentId,
     old: ApiKeyId,
     grace: Option<Duration>,
+    once: Once<Rotation>,
 ) -> Result<Rotation> {
     let grace = grace.unwrap_or(services.settings.rotation_grace);
     let (id, raw_key) = (ApiKeyId(services.env.uuid()), RawApiKey::generate(&services.env));
@@ -196,6 +205,7 @@ pub async fn rotate(
         .change(caller, Action::RotateKey, move |act| {
             Box::pin(async move {
                 power::require_to_issue(act, agent, Some(old)).await?;
+                let first = once.begin(act).await?;
                 let mut key = find(act, agent, old).await?;
                 let now = act.now;
                 if key.status != ApiKeyStatus::Active {
@@ -216,7 +226,7 @@ pub async fn rotate(
                 let new = insert(act, agent, id, raw_key, new).await?;
                 let details = json!({ "old_key_id": old, "new_key_id": id });
                 act.audit(AuditAction::KeyRotated, Resource::ApiKey(old), Some(agent), details);
-                Ok(Rotation { old, new, grace })
+                first.finish(act, Rotation { old, new, grace }).await
             })
         })
         .await

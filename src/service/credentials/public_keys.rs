@@ -11,7 +11,10 @@ use crate::{
     },
     service::{
         Services,
-        core::{act::Act, agent, caller::Caller, last_administrator::require_other_credential, policy::Action, power},
+        core::{
+            act::Act, agent, caller::Caller, conditions::Once, last_administrator::require_other_credential,
+            policy::Action, power,
+        },
     },
     store::credentials::public_keys,
 };
@@ -36,18 +39,20 @@ pub fn parse(value: &Value) -> Result<Vec<AssertionKey>> {
 ///
 /// # Errors
 /// [`Error::Denied`] if the agent holds a capability that the caller lacks; [`Error::NotFound`]; [`Error::Conflict`]
-/// for a key that the agent already has, and beyond [`PublicKey::MAX_PER_AGENT`].
+/// for a key that the agent already has, and beyond [`PublicKey::MAX_PER_AGENT`]; see [`Once`].
 pub async fn register(
     services: &Services,
     caller: &Caller,
     agent: AgentId,
     keys: Vec<AssertionKey>,
+    once: Once<Vec<PublicKey>>,
 ) -> Result<Vec<PublicKey>> {
     let env = services.env.clone();
     services
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
                 power::require_to_issue(act, agent, None).await?;
+                let first = once.begin(act).await?;
                 if public_keys::of_agent(act.conn(), agent).await?.len() + keys.len() > PublicKey::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} public keys", PublicKey::MAX_PER_AGENT).into(),
@@ -57,7 +62,7 @@ pub async fn register(
                 for key in keys {
                     registered.push(add(act, agent, PublicKeyId(env.uuid()), &key).await?);
                 }
-                Ok(registered)
+                first.finish(act, registered).await
             })
         })
         .await

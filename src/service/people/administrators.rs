@@ -1,6 +1,8 @@
 //! Administrators: create, edit, disable and enable. The last owner who can sign in cannot be disabled or given another
 //! role.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::{sign_in::end_all_sessions, throttle};
@@ -100,6 +102,15 @@ pub fn generate_password(services: &Services) -> OpaqueSecret {
 pub async fn list(services: &Services, caller: &Caller) -> Result<Vec<Administrator>> {
     services.permit(caller, Action::ListAdministrators).await?;
     administrators::list(services.store.read().await?.conn()).await
+}
+
+/// Returns the number of passkeys of each administrator who has one.
+///
+/// # Errors
+/// [`Error::Denied`] unless the caller is an owner.
+pub async fn passkey_counts(services: &Services, caller: &Caller) -> Result<HashMap<AdministratorId, i64>> {
+    services.permit(caller, Action::ListAdministrators).await?;
+    factors::passkey_counts(services.store.read().await?.conn()).await
 }
 
 /// Returns an administrator.
@@ -239,9 +250,7 @@ pub async fn reset_password(
                 throttle::forgive_account(act.tx, &person.username).await?;
                 if every_factor {
                     factors::remove_totp(act.conn(), id).await?;
-                    for (passkey, _) in factors::passkeys(act.conn(), id).await? {
-                        factors::remove_passkey(act.conn(), id, passkey.id).await?;
-                    }
+                    factors::remove_passkeys(act.conn(), id).await?;
                     (person.totp_enabled_at, person.updated_at) = (None, now);
                     administrators::update(act.conn(), &person).await?;
                 }

@@ -1,16 +1,19 @@
 //! Second factors: an authenticator app, and recovery codes in case it is lost.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 pub use crate::crypto::TotpSecret;
 
 use super::{
     administrators::find,
-    sign_in::{Pending, Proof},
+    sign_in::{Pending, Proof, end_all_sessions},
     throttle::{Throttle, run_to_completion},
 };
 use crate::{
-    crypto::{MasterKey, OpaqueSecret},
+    clock::Environment,
+    crypto::{MasterKeys, OpaqueSecret},
     domain::{
         AdministratorId, AuthFailure, Error, Invalid, Result,
         audit::{AuditAction, Event, Resource},
@@ -21,17 +24,23 @@ use crate::{
             caller::{Caller, Origin},
             policy::Action,
         },
+        master_key::{CurrentMasterKeys, sealing_key},
+        tokens::signing_keys::KeyringError,
     },
-    store::people::{
-        administrators,
-        factors::{self, Totp},
+    store::{
+        Conn, Store,
+        people::{
+            administrators,
+            factors::{self, Totp},
+        },
     },
 };
 
 /// Number of recovery codes in a new set.
 pub const RECOVERY_CODES: usize = 10;
 
-const NO_MASTER_KEY: Error = Error::Refused("Authenticator apps need MASTER_KEY or MASTER_KEY_FILE to be set");
+const NO_MASTER_KEY: Error =
+    Error::Refused("Authenticator apps need MASTER_KEY, MASTER_KEY_FILE or MASTER_KEY_COMMAND to be set");
 
 /// The second factors of an administrator.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +63,63 @@ pub async fn own(services: &Services, caller: &Caller) -> Result<Overview> {
     Ok(Overview { totp, recovery_codes_left: factors::recovery_codes_left(read.conn(), id).await? })
 }
 
+/// A kind of second factor that an owner can reset for another administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The authenticator app and its recovery codes.
+    Authenticator,
+    /// All passkeys.
+    Passkeys,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Authenticator => "authenticator",
+            Self::Passkeys => "passkeys",
+        }
+    }
+}
+
+/// Removes a second factor that another administrator has lost, and ends their sessions. Their password stays.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::Refused`] for the caller and if there is no such factor; [`Error::ProofNeeded`].
+pub async fn reset(services: &Services, caller: &Caller, id: AdministratorId, kind: Kind) -> Result<()> {
+    services
+        .change(caller, Action::ManageAdministrators, move |act| {
+            Box::pin(async move {
+                // Otherwise a session that was left open could strip its own account down to the password.
+                if act.caller.administrator() == Some(id) {
+                    return Err(Error::Refused("Remove your own second factor on your account page"));
+                }
+                let mut person = find(act, id).await?;
+                let removed = match kind {
+                    Kind::Authenticator => u64::from(person.totp_enabled_at.is_some()),
+                    Kind::Passkeys => factors::remove_passkeys(act.conn(), id).await?,
+                };
+                if removed == 0 {
+                    return Err(Error::Refused(match kind {
+                        Kind::Authenticator => "This administrator has no authenticator app",
+                        Kind::Passkeys => "This administrator has no passkeys",
+                    }));
+                }
+                if kind == Kind::Authenticator {
+                    factors::remove_totp(act.conn(), id).await?;
+                    (person.totp_enabled_at, person.updated_at) = (None, act.now);
+                    administrators::update(act.conn(), &person).await?;
+                }
+                end_all_sessions(act, id).await?;
+                let username = person.username.as_str();
+                let details =
+                    json!({ "factor": kind.name(), "change": "reset", "username": username, "removed": removed });
+                act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
+                Ok(())
+            })
+        })
+        .await
+}
+
 /// Checks an authenticator code or a recovery code after a correct password.
 ///
 /// # Errors
@@ -73,7 +139,7 @@ async fn check(services: &Services, origin: &Origin, pending: &Pending, code: &s
     let throttle = Throttle::of(origin, Some(&person.username));
     let attempt = throttle.count(services, Some(id)).await?;
     let secret = match (&services.master_key, totp) {
-        (Some(master), Some(totp)) => Some(open(master, id, &totp)?),
+        (Some(master), Some(totp)) => Some(open(services, master, id, &totp).await?),
         _ => None,
     };
     let now = services.env.now();
@@ -117,6 +183,24 @@ async fn check(services: &Services, origin: &Origin, pending: &Pending, code: &s
     }
 }
 
+/// Returns true if an administrator has an authenticator, whose secret the master key seals.
+///
+/// # Errors
+/// When the database fails.
+pub async fn any_sealed(store: &Store) -> Result<bool> {
+    Ok(factors::any_totp(store.read().await?.conn()).await?.is_some())
+}
+
+/// Checks that the master key opens the secret of an authenticator, if there is one. A restored database may hold such
+/// secrets and no signing keys.
+///
+/// # Errors
+/// [`KeyringError::WrongMasterKey`].
+pub async fn check_master_key(store: &Store, masters: &MasterKeys) -> Result<(), KeyringError> {
+    let Some((id, sealed)) = factors::any_totp(store.read().await?.conn()).await? else { return Ok(()) };
+    TotpSecret::open(masters, &id.to_string(), &sealed).map(drop).map_err(|_| KeyringError::WrongMasterKey)
+}
+
 /// Generates the secret of a new authenticator, and the same secret sealed for the caller's session. It takes effect
 /// once [`enable_totp`] has checked a code.
 ///
@@ -126,16 +210,17 @@ pub async fn new_totp(services: &Services, caller: &Caller) -> Result<(TotpSecre
     services.permit(caller, Action::ManageFactors).await?;
     let id = caller.administrator().ok_or(AuthFailure::NoSession)?;
     let secret = TotpSecret::generate(&services.env);
-    let sealed = seal(services, id, &secret)?;
+    let masters = masters(services).await?;
+    let sealed = seal(services.store.read().await?.conn(), &masters, &services.env, id, &secret).await?;
     Ok((secret, sealed))
 }
 
 /// Opens a secret that [`new_totp`] sealed. Returns `None` if it was sealed for another administrator or under another
-/// key.
+/// key: the secret of a setup that has begun is not sealed anew when the master key is rotated.
 #[must_use]
 pub fn open_new_totp(services: &Services, caller: &Caller, sealed: &[u8]) -> Option<TotpSecret> {
     let (master, id) = (services.master_key.as_ref()?, caller.administrator()?);
-    TotpSecret::open(master, &id.to_string(), sealed).ok()
+    TotpSecret::open(&master.get(), &id.to_string(), sealed).ok()
 }
 
 /// Sets up an authenticator whose code is correct. Returns new recovery codes.
@@ -156,13 +241,14 @@ pub async fn enable_totp(
         )
     };
     let last_step = secret.step_of(code, services.env.now()).ok_or_else(wrong)?;
-    let sealed_secret = seal(services, id, secret)?;
+    let (masters, secret, env) = (masters(services).await?, secret.clone(), services.env.clone());
     let codes = new_codes(services);
     let hashes: Vec<_> = codes.iter().map(OpaqueSecret::hash).collect();
     services
         .change(caller, Action::ManageFactors, move |act| {
             Box::pin(async move {
                 let mut person = find(act, id).await?;
+                let sealed_secret = seal(act.conn(), &masters, &env, id, &secret).await?;
                 factors::put_totp(act.conn(), id, &Totp { sealed_secret, last_step }).await?;
                 factors::put_recovery_codes(act.conn(), id, &hashes).await?;
                 (person.totp_enabled_at, person.updated_at) = (Some(act.now), act.now);
@@ -228,12 +314,23 @@ fn new_codes(services: &Services) -> Vec<OpaqueSecret> {
     std::iter::repeat_with(|| OpaqueSecret::for_people(&services.env)).take(RECOVERY_CODES).collect()
 }
 
-fn seal(services: &Services, id: AdministratorId, secret: &TotpSecret) -> Result<Vec<u8>> {
-    let master = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
-    secret.seal(master, &services.env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))
+async fn masters(services: &Services) -> Result<Arc<MasterKeys>> {
+    let current = services.master_key.as_ref().ok_or(NO_MASTER_KEY)?;
+    current.up_to_date(&services.store, &services.env).await
 }
 
-fn open(master: &MasterKey, id: AdministratorId, totp: &Totp) -> Result<TotpSecret> {
-    let opened = TotpSecret::open(master, &id.to_string(), &totp.sealed_secret);
+async fn seal(
+    conn: Conn<'_>,
+    masters: &MasterKeys,
+    env: &Environment,
+    id: AdministratorId,
+    secret: &TotpSecret,
+) -> Result<Vec<u8>> {
+    let master = sealing_key(conn, masters).await?;
+    secret.seal(&master, env, &id.to_string()).map_err(|error| Error::Internal(Box::new(error)))
+}
+
+async fn open(services: &Services, master: &CurrentMasterKeys, id: AdministratorId, totp: &Totp) -> Result<TotpSecret> {
+    let opened = master.open(&services.env, |keys| TotpSecret::open(keys, &id.to_string(), &totp.sealed_secret)).await;
     opened.map_err(|error| Error::Internal(Box::new(error)))
 }

@@ -1,8 +1,9 @@
-//! Administrators: setup, sign-in, sessions, second factors and accounts.
+//! Administrators: setup, invitations, sign-in, sessions, second factors and accounts.
 
 pub mod account;
 pub mod administrators;
 pub mod factors;
+pub mod invitations;
 pub mod passkeys;
 pub mod sessions;
 pub mod setup;

@@ -20,7 +20,9 @@ use crate::{
         tokens::dpop::CLOCK_SKEW_MARGIN,
     },
     store::{
-        credentials::{api_keys, public_keys},
+        answers,
+        capabilities::uses,
+        credentials::{activity, api_keys, public_keys},
         people::sessions::{self, Oldest},
         tokens::{delegated_tokens, revoked_tokens},
     },
@@ -106,7 +108,8 @@ pub async fn authenticate(services: &Services, origin: Origin, key: KeyHash) -> 
         role: administrator.role,
         proved_at: session.proved_at,
     };
-    Ok(SignedIn { caller: Caller { principal: Principal::Administrator(person), origin }, administrator })
+    let caller = Caller { principal: Principal::Administrator(person), origin }.identified();
+    Ok(SignedIn { caller, administrator })
 }
 
 /// Returns true if the caller's session is still valid and its role allows `action`. For responses that stream over a
@@ -176,8 +179,11 @@ pub async fn sweep(services: &Services) -> Result<()> {
             Box::pin(async move {
                 let mut removed = sessions::sweep(tx.conn(), oldest, forgotten, SWEEP_MAX).await?;
                 removed += api_keys::forget_old_uses(tx.conn(), now, SWEEP_MAX).await?;
+                removed += activity::forget_old(tx.conn(), now, SWEEP_MAX).await?;
+                removed += uses::forget_old(tx.conn(), now, SWEEP_MAX).await?;
                 removed += public_keys::forget_spent(tx.conn(), expired, SWEEP_MAX).await?;
                 removed += revoked_tokens::forget_expired(tx, expired, SWEEP_MAX).await?;
+                removed += answers::forget_expired(tx.conn(), expired, SWEEP_MAX).await?;
                 Ok(removed + delegated_tokens::forget_expired(tx.conn(), expired, SWEEP_MAX).await?)
             })
         });

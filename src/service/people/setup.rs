@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     crypto::{OpaqueSecret, PasswordHash},
-    domain::{AdministratorId, Denial, Error, Result, Role, audit::AuditAction},
+    domain::{AdministratorId, Denial, Error, PublicUrl, Result, Role, audit::AuditAction},
     service::{
         Services,
         core::{
@@ -20,6 +20,7 @@ use crate::{
         },
     },
     store::people::administrators,
+    telemetry::metrics::labels::Refusal,
 };
 
 /// How long a setup link is valid.
@@ -51,6 +52,30 @@ pub async fn make_token(services: &Services) -> Result<Option<OpaqueSecret>> {
     Ok(made.then_some(secret))
 }
 
+/// The page that a setup link opens.
+pub const PATH: &str = "/console/setup";
+
+/// Records where this service is reached, so that `aims setup-token` can print a full link without its settings.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record_address(services: &Services) -> Result<()> {
+    let url = services.settings.issuer.as_str().to_owned();
+    if recorded_address(services).await?.is_some_and(|recorded| recorded.as_str() == url) {
+        return Ok(());
+    }
+    services.store.write(move |tx| Box::pin(async move { administrators::put_public_url(tx.conn(), &url).await })).await
+}
+
+/// Returns where the service that used the database last is reached; `None` if none has.
+///
+/// # Errors
+/// When the database fails.
+pub async fn recorded_address(services: &Services) -> Result<Option<PublicUrl>> {
+    let recorded = administrators::public_url(services.store.read().await?.conn()).await?;
+    Ok(recorded.and_then(|url| PublicUrl::parse(&url).ok()))
+}
+
 /// Returns true if there is an administrator.
 ///
 /// # Errors
@@ -73,7 +98,8 @@ pub async fn check(services: &Services, origin: &Origin, token: &str) -> Result<
         _ => drop(read),
     }
     let details = json!({ "reason": "invalid_setup_link" });
-    services.record_refusal(AuditAction::AuthFailed, origin, Refused::UNKNOWN, None, details).await?;
+    let refusal = (AuditAction::AuthFailed, Refusal::InvalidSetupLink);
+    services.record_refusal(refusal, origin, Refused::UNKNOWN, None, details).await?;
     Err(Denial::SetupLink.into())
 }
 

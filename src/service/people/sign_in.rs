@@ -47,6 +47,7 @@ use crate::{
         administrators,
         sessions::{self, Ending},
     },
+    telemetry::metrics::labels::SignIn,
 };
 
 /// Time between a correct password and its second factor.
@@ -105,8 +106,8 @@ impl Pending {
     }
 }
 
-/// A proof of an administrator's identity. Only this module, [`super::factors`], [`super::passkeys`] and
-/// [`super::setup`] create one.
+/// A proof of an administrator's identity. Only this module, [`super::factors`], [`super::invitations`],
+/// [`super::passkeys`] and [`super::setup`] create one.
 #[derive(Debug)]
 pub struct Proof {
     pub(in crate::service) administrator: AdministratorId,
@@ -284,51 +285,52 @@ pub async fn begin(
 ) -> Result<()> {
     let (session, now) = (SessionId(services.env.uuid()), services.env.now());
     let (env, ip, request_id) = (services.env.clone(), origin.ip, origin.request_id.clone());
-    services
-        .store
-        .write(move |tx| {
-            Box::pin(async move {
-                let found = administrators::find(tx.conn(), proof.administrator).await?;
-                let mut administrator = found.filter(Administrator::is_enabled).ok_or(AuthFailure::WrongCredentials)?;
-                if proof.password_set_at.is_some_and(|at| at != administrator.password_changed_at) {
-                    return Err(AuthFailure::WrongCredentials.into());
-                }
-                let session = Session {
-                    id: session,
-                    administrator: administrator.id,
-                    signed_in_at: now,
-                    last_seen_at: now,
-                    proved_at: now,
-                    ip: ip.map(|ip| ip.to_string()),
-                    user_agent,
-                };
-                for old in keys.old {
-                    sessions::replace(tx.conn(), old).await?;
-                }
-                if !sessions::sign_in(tx.conn(), keys.new, &session).await? {
-                    return Err(AuthFailure::NoSession.into());
-                }
-                administrator.last_sign_in_at = Some(now);
-                administrators::update(tx.conn(), &administrator).await?;
-                if let Some(ip) = ip {
-                    sessions::know_network(tx.conn(), administrator.id, &network(ip).to_string(), now).await?;
-                }
-                tx.audit(Event {
-                    id: env.uuid(),
-                    at: now,
-                    actor: Some(administrator.id.into()),
-                    subject: None,
-                    action: AuditAction::SignedIn,
-                    resource: Some(Resource::Administrator(administrator.id)),
-                    details: json!({ "method": proof.method, "username": administrator.username.as_str() }),
-                    ip,
-                    success: true,
-                    request_id,
-                });
-                Ok(())
-            })
+    origin.identity.note(proof.administrator, None);
+    let beginning = services.store.write(move |tx| {
+        Box::pin(async move {
+            let found = administrators::find(tx.conn(), proof.administrator).await?;
+            let mut administrator = found.filter(Administrator::is_enabled).ok_or(AuthFailure::WrongCredentials)?;
+            if proof.password_set_at.is_some_and(|at| at != administrator.password_changed_at) {
+                return Err(AuthFailure::WrongCredentials.into());
+            }
+            let session = Session {
+                id: session,
+                administrator: administrator.id,
+                signed_in_at: now,
+                last_seen_at: now,
+                proved_at: now,
+                ip: ip.map(|ip| ip.to_string()),
+                user_agent,
+            };
+            for old in keys.old {
+                sessions::replace(tx.conn(), old).await?;
+            }
+            if !sessions::sign_in(tx.conn(), keys.new, &session).await? {
+                return Err(AuthFailure::NoSession.into());
+            }
+            administrator.last_sign_in_at = Some(now);
+            administrators::update(tx.conn(), &administrator).await?;
+            if let Some(ip) = ip {
+                sessions::know_network(tx.conn(), administrator.id, &network(ip).to_string(), now).await?;
+            }
+            tx.audit(Event {
+                id: env.uuid(),
+                at: now,
+                actor: Some(administrator.id.into()),
+                subject: None,
+                action: AuditAction::SignedIn,
+                resource: Some(Resource::Administrator(administrator.id)),
+                details: json!({ "method": proof.method, "username": administrator.username.as_str() }),
+                ip,
+                success: true,
+                request_id,
+            });
+            Ok(())
         })
-        .await
+    });
+    beginning.await?;
+    services.metrics().sign_ins.increment(SignIn::Succeeded);
+    Ok(())
 }
 
 /// Replaces the caller's session after the caller confirmed their identity.

@@ -33,6 +33,7 @@ use crate::{
         db::Conn,
         people::sessions::{self, Failures, Subject},
     },
+    telemetry::metrics::labels::{Refusal, SignIn},
 };
 
 /// Time after which failures are forgotten.
@@ -123,7 +124,11 @@ impl Throttle {
                 Ok(Ok(Attempt { at: now, pair, counted }))
             })
         });
-        counting.await?
+        let counted = counting.await?;
+        if counted.is_err() {
+            services.metrics().sign_ins.increment(SignIn::Throttled);
+        }
+        counted
     }
 
     /// Records a failed attempt, and returns the error for the client.
@@ -140,7 +145,9 @@ impl Throttle {
         let details: Value = json!({ "reason": failure.reason(), "factor": factor, "username": name });
         let refused = Refused { principal: person.map(KnownPrincipal::Account), subject: None };
         let resource = person.map(Resource::Administrator);
-        if !services.record_refusal(AuditAction::SignInFailed, origin, refused, resource, details).await? {
+        services.metrics().sign_ins.increment(SignIn::Failed);
+        let refusal = (AuditAction::SignInFailed, Refusal::WrongCredentials);
+        if !services.record_refusal(refusal, origin, refused, resource, details).await? {
             self.take_as_long_as_a_record(services).await?;
         }
         Err(failure.into())

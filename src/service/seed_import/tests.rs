@@ -111,8 +111,11 @@ impl Fixture {
             passwords: crate::crypto::PasswordQueue::default(),
             master_key: None,
             checker: crate::service::audit::Checker::default(),
+            readiness: crate::service::health::Readiness::default(),
             ending: tokio::sync::watch::Sender::new(false),
-            dpop_nonces: crate::crypto::NonceKey::of_shared_secret(&"a secret".into()),
+            dpop_nonces: crate::service::tokens::nonces::DpopNonces::new(crate::crypto::NonceKey::of_shared_secret(
+                &"a secret".into(),
+            )),
             keyring: CurrentKeyring::new(
                 Keyring::shared_secret(&"a secret of more than 32 bytes, for tests".into()).unwrap(),
             ),
@@ -126,6 +129,7 @@ impl Fixture {
                 federation_allow_private: false,
                 rotation_grace: Duration::from_hours(24),
                 refusals: RefusalBounds { each: 100, total: 1_000 },
+                backups: None,
             }),
         };
         Self { dir, services }

@@ -22,6 +22,7 @@ use crate::{
         },
     },
     store::{credentials::public_keys, principals},
+    telemetry::metrics::labels::Refusal,
 };
 
 /// The supported signature algorithms of assertions.
@@ -71,12 +72,15 @@ pub async fn authenticate(
         if known.limits.admits(origin.ip) { Ok(known) } else { Err(AuthFailure::KeyNotFromHere) }
     });
     match usable {
-        Ok(known) => Ok(Client {
-            principal,
-            credential: Credential::ApiKey(key),
-            expires_at: known.validity.ends_at(),
-            limits: known.limits,
-        }),
+        Ok(known) => {
+            origin.identity.note(agent, None);
+            Ok(Client {
+                principal,
+                credential: Credential::ApiKey(key),
+                expires_at: known.validity.ends_at(),
+                limits: known.limits,
+            })
+        }
         Err(failure) => services.refuse_key(origin, Some(agent), Some(key), failure).await,
     }
 }
@@ -123,6 +127,7 @@ pub async fn authenticate_assertion(
     if !is_first {
         return refuse(Some(agent), "assertion_replayed").await;
     }
+    origin.identity.note(agent, None);
     Ok(Client { principal, credential: Credential::PublicKey(key), expires_at: None, limits: KeyLimits::default() })
 }
 
@@ -132,7 +137,8 @@ pub async fn authenticate_assertion(
 /// When the record cannot be written.
 pub async fn record_invalid_client(services: &Services, origin: &Origin) -> Result<()> {
     let details = json!({ "reason": AuthFailure::InvalidClient.reason() });
-    services.record_refusal(AuditAction::AuthFailed, origin, Refused::UNKNOWN, None, details).await?;
+    let refusal = (AuditAction::AuthFailed, Refusal::InvalidClient);
+    services.record_refusal(refusal, origin, Refused::UNKNOWN, None, details).await?;
     Ok(())
 }
 

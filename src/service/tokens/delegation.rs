@@ -24,6 +24,7 @@ use crate::{
         tokens,
     },
     store::tokens::delegated_tokens,
+    telemetry::metrics::labels,
 };
 
 /// Why an agent gets no token to act for another.
@@ -137,16 +138,19 @@ pub async fn exchange(
         let actor = actor(services, client, exchange.actor_token, now).await?;
         refused.principal = Some(KnownPrincipal::Agent(actor.bearer.subject.agent));
         credential = Some(actor.bearer.subject.credential);
+        origin.identity.note(actor.bearer.subject.agent, None);
         let subject = Party::of_token(services, exchange.subject_token, now, Fault::Subject).await?;
         refused.subject = Some(subject.bearer.subject.agent);
         delegate(services, origin, actor, subject, request, now, Fault::of_exchange).await
     }
     .await;
     let outcome = services.record_if_refused(outcome, origin, refused, credential).await;
-    match client {
+    let issued = match client {
         Some(client) => services.record_if_used_up(outcome, origin, client).await,
         None => outcome,
-    }
+    }?;
+    services.metrics().tokens_issued.increment(labels::Grant::TokenExchange);
+    Ok(issued)
 }
 
 /// Issues a token for an assertion that vouches for an agent (RFC 7523 §2.1). Without client authentication, and for a
@@ -163,9 +167,21 @@ pub async fn by_assertion(
     vouched: &Client,
     request: &TokenRequest,
 ) -> Result<IssuedToken> {
-    let Some(client) = client.filter(|client| client.id() != vouched.id()) else {
-        return tokens::client_credentials(services, origin, vouched, request).await;
-    };
+    let issued = match client.filter(|client| client.id() != vouched.id()) {
+        Some(client) => for_vouched(services, origin, client, vouched, request).await,
+        None => tokens::issue_own(services, origin, vouched, request).await,
+    }?;
+    services.metrics().tokens_issued.increment(labels::Grant::JwtBearer);
+    Ok(issued)
+}
+
+async fn for_vouched(
+    services: &Services,
+    origin: &Origin,
+    client: &Client,
+    vouched: &Client,
+    request: &TokenRequest,
+) -> Result<IssuedToken> {
     let now = services.env.now();
     let (actor, subject) = (Party::of_client(services, client, now), Party::of_client(services, vouched, now));
     let refused = Refused { principal: Some(KnownPrincipal::Agent(client.id())), subject: Some(vouched.id()) };
@@ -239,8 +255,15 @@ async fn delegate(
     let event = event(services, origin, &claims, &links, subject.token.map(|token| token.jti), now);
     let expires_at = Timestamp::from_secs(claims.exp);
     let token = DelegatedToken { jti, audience: claims.aud.clone(), issued_at: now, expires_at, links };
+    let agents: Vec<_> = token.links.iter().map(|link| link.agent).collect();
     let recording = record(services, token, event, actor.used_key, refuse(Fault::Subject));
-    tokens::sign_and_record(services, &claims, grant.scope, recording).await
+    let issued = tokens::sign_and_record(services, &claims, grant.scope, recording).await?;
+    if request.scope.is_some() {
+        for agent in agents {
+            services.count_uses(agent, issued.scope.iter()).await;
+        }
+    }
+    Ok(issued)
 }
 
 fn event(

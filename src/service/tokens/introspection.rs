@@ -25,7 +25,7 @@ pub struct Active {
 /// # Errors
 /// [`crate::domain::Error::Denied`] without `tokens:introspect`; when the database fails.
 pub async fn introspect(services: &Services, caller: &Caller, token: &str) -> Result<Option<Active>> {
-    services.permit(caller, Action::IntrospectToken).await?;
+    services.admit(caller, Action::IntrospectToken).await?;
     let now = services.env.now();
     let Some(verified) = services.verify_token(token, now).await? else { return Ok(None) };
     let authority = services.effective_authority(&verified.bearer, now).await?;

@@ -3,6 +3,8 @@
 //! Issuing a token writes only its audit record. So the audit log says which tokens there are, and the live view which
 //! of them are still active.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::verified_tokens::Verified;
@@ -81,7 +83,7 @@ pub async fn list(
 ) -> Result<Page<LiveToken, i64>> {
     services.permit(caller, Action::ListTokens).await?;
     agent::find(services.store.read().await?.conn(), agent).await?;
-    let mut page = page(services, agent, before.unwrap_or(i64::MAX), limit, &OBTAINED).await?;
+    let mut page = page(services, agent, None, before.unwrap_or(i64::MAX), limit, &OBTAINED).await?;
     let delegated = delegated_through(services, agent).await?;
     for token in &mut page.items {
         token.descendants = delegated.iter().filter(|one| descends(one, agent, token.jti)).cloned().collect();
@@ -98,15 +100,47 @@ pub async fn count(services: &Services, caller: &Caller, agent: AgentId) -> Resu
     count_active(services, agent).await
 }
 
+/// Counts the active tokens of several agents and their active descendants, each once, up to [`COUNT_MAX`].
+pub(in crate::service) async fn count_of_all(services: &Services, agents: &[AgentId]) -> Result<Count> {
+    let (mut delegated, mut own, mut may_be_more) = (HashSet::new(), 0, false);
+    for agent in agents {
+        if own + delegated.len() >= COUNT_MAX {
+            may_be_more = true;
+            break;
+        }
+        delegated.extend(delegated_through(services, *agent).await?.into_iter().map(|token| token.jti));
+        let page = page(services, *agent, None, i64::MAX, Limit::of(Limit::MAX), &ISSUED).await?;
+        own += page.items.len();
+        may_be_more |= page.next.is_some();
+    }
+    let tokens = own + delegated.len();
+    Ok(Count { tokens: tokens.min(COUNT_MAX), may_be_more: may_be_more || tokens >= COUNT_MAX })
+}
+
 pub(in crate::service) async fn count_active(services: &Services, agent: AgentId) -> Result<Count> {
     let (mut tokens, mut before) = (delegated_through(services, agent).await?.len(), Some(i64::MAX));
     for _ in 0..PAGES_MAX {
         let Some(position) = before.filter(|_| tokens < COUNT_MAX) else { break };
-        let page = page(services, agent, position, Limit::of(Limit::MAX), &ISSUED).await?;
+        let page = page(services, agent, None, position, Limit::of(Limit::MAX), &ISSUED).await?;
         tokens += page.items.len();
         before = page.next;
     }
     Ok(Count { tokens: tokens.min(COUNT_MAX), may_be_more: tokens >= COUNT_MAX || before.is_some() })
+}
+
+/// Counts the active tokens with which `delegate` acts for `agent`, and those that descend from them.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`].
+pub async fn count_acting(services: &Services, caller: &Caller, agent: AgentId, delegate: AgentId) -> Result<Count> {
+    services.permit(caller, Action::ListTokens).await?;
+    let through = delegated_through(services, delegate).await?;
+    let acts = |token: &&DelegatedToken| {
+        token.links.first().is_some_and(|subject| subject.agent == agent)
+            && token.links.iter().skip(1).any(|link| link.agent == delegate)
+    };
+    let may_be_more = through.len() >= COUNT_MAX;
+    Ok(Count { tokens: through.iter().filter(acts).count(), may_be_more })
 }
 
 /// Counts a token, if it is active, and its active descendants, up to [`COUNT_MAX`]. They all end when the token is
@@ -143,9 +177,31 @@ async fn delegated_through(services: &Services, agent: AgentId) -> Result<Vec<De
     Ok(live)
 }
 
+/// Returns the newest active tokens that were issued for an API key, up to `limit`, and the number of active tokens that
+/// end when the key is revoked: these and all that descend from them.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`].
+pub async fn of_key(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    key: ApiKeyId,
+    limit: Limit,
+) -> Result<(Vec<LiveToken>, Count)> {
+    services.permit(caller, Action::ListTokens).await?;
+    let page = page(services, agent, Some(key), i64::MAX, limit, &ISSUED).await?;
+    let through = |token: &DelegatedToken| token.links.iter().any(|link| link.credential == Credential::ApiKey(key));
+    let delegated = delegated_through(services, agent).await?;
+    let tokens = page.items.len() + delegated.iter().filter(|token| through(token)).count();
+    let may_be_more = page.next.is_some() || tokens >= COUNT_MAX;
+    Ok((page.items, Count { tokens: tokens.min(COUNT_MAX), may_be_more }))
+}
+
 async fn page(
     services: &Services,
     agent: AgentId,
+    key: Option<ApiKeyId>,
     before: i64,
     limit: Limit,
     actions: &[AuditAction],
@@ -157,6 +213,7 @@ async fn page(
         let filter = Filter {
             actor: Some(agent.into()),
             action: Some(action.as_str().to_owned()),
+            resource_id: key.map(|key| key.to_string()),
             from: Some(now.minus(LIFE_MAX)),
             ..Filter::default()
         };

@@ -5,6 +5,8 @@ pub mod delegation;
 pub mod dpop;
 pub mod introspection;
 pub mod live_tokens;
+mod new_signing_keys;
+pub mod nonces;
 pub mod resources;
 pub mod revocation;
 pub mod signing_keys;
@@ -20,7 +22,7 @@ use super::{
     Services,
     core::{
         caller::{Caller, Origin, Principal},
-        refusals::Refused,
+        refusals::{Refused, of_token_refusal},
     },
 };
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
         token::{Claims, Confirmation, Credential, MayAct, TokenRefusal},
     },
     store::{Tx, capabilities, credentials::api_keys, tokens::resources as registered},
+    telemetry::{metrics::labels, traces},
 };
 use clients::Client;
 use dpop::{PresentedProof, VerifiedProof};
@@ -89,7 +92,7 @@ pub(super) struct Grant {
 /// # Errors
 /// As [`clients::authenticate`]; [`TokenRefusal::InvalidScope`] if the capabilities do not fit in a token.
 pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Result<IssuedToken> {
-    let client = clients::authenticate(services, origin, None, raw_key).await?;
+    let client = traces::Span::stage("policy").run(clients::authenticate(services, origin, None, raw_key)).await?;
     let refused = Refused::agent(Some(client.id()));
     let scope = require_fit(client.authority()).map_err(Error::from);
     let grant = Grant {
@@ -99,7 +102,9 @@ pub async fn exchange(services: &Services, origin: &Origin, raw_key: &str) -> Re
         may_act: None,
         jkt: None,
     };
-    issue(services, origin, &client, grant, AuditAction::TokenIssued).await
+    let issued = issue(services, origin, &client, grant, AuditAction::TokenIssued).await?;
+    services.metrics().tokens_issued.increment(labels::Grant::ApiKey);
+    Ok(issued)
 }
 
 /// Issues a token to a client (RFC 6749 §4.4). Returns once the audit record is durable.
@@ -112,10 +117,27 @@ pub async fn client_credentials(
     client: &Client,
     request: &TokenRequest,
 ) -> Result<IssuedToken> {
+    let issued = issue_own(services, origin, client, request).await?;
+    services.metrics().tokens_issued.increment(labels::Grant::ClientCredentials);
+    Ok(issued)
+}
+
+/// Issues a client's own token, for whatever grant.
+pub(super) async fn issue_own(
+    services: &Services,
+    origin: &Origin,
+    client: &Client,
+    request: &TokenRequest,
+) -> Result<IssuedToken> {
     let refused = Refused::agent(Some(client.id()));
     let granted = grant(services, &client.authority(), request).await;
     let grant = services.record_if_refused(granted, origin, refused, Some(client.credential)).await?;
-    issue(services, origin, client, grant, AuditAction::TokenGranted).await
+    let issued = issue(services, origin, client, grant, AuditAction::TokenGranted).await?;
+    // Without a requested scope, a token has whatever its agent holds, which says nothing about what the agent uses.
+    if request.scope.is_some() {
+        services.count_uses(client.id(), issued.scope.iter()).await;
+    }
+    Ok(issued)
 }
 
 impl Services {
@@ -142,8 +164,8 @@ impl Services {
             && *refusal != TokenRefusal::DpopNonceNeeded
         {
             let details = json!({ "reason": refusal.reason() });
-            self.record_refusal(AuditAction::TokenRefused, origin, refused, credential.map(Into::into), details)
-                .await?;
+            let counted = (AuditAction::TokenRefused, of_token_refusal(refusal));
+            self.record_refusal(counted, origin, refused, credential.map(Into::into), details).await?;
         }
         outcome
     }
@@ -349,7 +371,7 @@ pub async fn authenticate(services: &Services, origin: Origin, presented: Presen
                 return services.refuse_proof(&origin, &agent, error.into()).await;
             }
             agent.authority = authority;
-            Ok(Caller { principal: Principal::Agent(agent), origin })
+            Ok(Caller { principal: Principal::Agent(agent), origin }.identified())
         }
         Err(failure) => services.refuse_token(&origin, Some(&agent), failure).await,
     }

@@ -10,7 +10,12 @@ use crate::{
     },
     service::{
         Services,
-        core::{act::Act, caller::Caller, policy::Action},
+        core::{
+            act::Act,
+            caller::Caller,
+            conditions::{Expected, Once},
+            policy::Action,
+        },
     },
     store::{capabilities, tokens::resources},
 };
@@ -33,6 +38,8 @@ pub struct ResourceEdit {
     pub name: Option<String>,
     /// New capabilities. Tokens that were already issued keep theirs.
     pub capabilities: Option<CapabilitySet>,
+    /// The versions of the resource that may be edited.
+    pub expected: Expected,
 }
 
 const NOT_FOUND: Error = Error::NotFound("Resource");
@@ -40,8 +47,14 @@ const NOT_FOUND: Error = Error::NotFound("Resource");
 /// Registers a protected resource.
 ///
 /// # Errors
-/// [`Error::Conflict`] if the identifier is taken; [`Error::NotFound`] for a capability that is not registered.
-pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> Result<ProtectedResource> {
+/// [`Error::Conflict`] if the identifier is taken; [`Error::NotFound`] for a capability that is not registered;
+/// see [`Once`].
+pub async fn create(
+    services: &Services,
+    caller: &Caller,
+    new: NewResource,
+    once: Once<ProtectedResource>,
+) -> Result<ProtectedResource> {
     let id = ProtectedResourceId(services.env.uuid());
     if services.settings.issuer.is_equivalent(new.identifier.as_str()) {
         return Err(Error::Conflict(
@@ -51,6 +64,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
     services
         .change(caller, Action::ManageResources, move |act| {
             Box::pin(async move {
+                let first = once.begin(act).await?;
                 require_registered(act, &new.capabilities).await?;
                 let resource = ProtectedResource {
                     id,
@@ -69,7 +83,7 @@ pub async fn create(services: &Services, caller: &Caller, new: NewResource) -> R
                     "scope": resource.capabilities.as_scope(),
                 });
                 act.audit(AuditAction::ResourceCreated, Resource::ProtectedResource(id), None, details);
-                Ok(resource)
+                first.finish(act, resource).await
             })
         })
         .await
@@ -121,7 +135,8 @@ pub async fn get(services: &Services, caller: &Caller, id: ProtectedResourceId) 
 /// Edits a protected resource. An edit that changes nothing is not recorded.
 ///
 /// # Errors
-/// [`Error::NotFound`] for an unknown resource, and for a capability that is not registered.
+/// [`Error::NotFound`] for an unknown resource, and for a capability that is not registered;
+/// [`Error::Stale`].
 pub async fn update(
     services: &Services,
     caller: &Caller,
@@ -132,6 +147,7 @@ pub async fn update(
         .change(caller, Action::ManageResources, move |act| {
             Box::pin(async move {
                 let before = resources::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
+                edit.expected.check(&before)?;
                 let mut resource = before.clone();
                 if let Some(capabilities) = edit.capabilities {
                     require_registered(act, &capabilities).await?;
@@ -158,12 +174,13 @@ pub async fn update(
 /// Deletes a protected resource. No more tokens are issued for it.
 ///
 /// # Errors
-/// [`Error::NotFound`].
-pub async fn delete(services: &Services, caller: &Caller, id: ProtectedResourceId) -> Result<()> {
+/// [`Error::NotFound`]; [`Error::Stale`].
+pub async fn delete(services: &Services, caller: &Caller, id: ProtectedResourceId, expected: Expected) -> Result<()> {
     services
         .change(caller, Action::ManageResources, move |act| {
             Box::pin(async move {
                 let resource = resources::find(act.conn(), id).await?.ok_or(NOT_FOUND)?;
+                expected.check(&resource)?;
                 resources::delete(act.conn(), id).await?;
                 let details = json!({ "identifier": resource.identifier });
                 act.audit(AuditAction::ResourceDeleted, Resource::ProtectedResource(id), None, details);

@@ -23,6 +23,7 @@ use crate::{
         },
     },
     store::tokens::revoked_tokens,
+    telemetry::metrics::labels::Refusal,
 };
 
 /// Revokes one of a client's own tokens. Returns how many tokens this ended: the token itself and its descendants. A
@@ -37,7 +38,8 @@ pub async fn revoke(services: &Services, origin: &Origin, client: &Client, token
         let refusal = TokenRefusal::UnauthorizedClient("The token was issued to another client");
         let (refused, token) = (Refused::agent(Some(agent)), Resource::Token(verified.jti));
         let details = json!({ "reason": refusal.reason() });
-        services.record_refusal(AuditAction::AuthzDenied, origin, refused, Some(token), details).await?;
+        let counted = (AuditAction::AuthzDenied, Refusal::UnauthorizedClient);
+        services.record_refusal(counted, origin, refused, Some(token), details).await?;
         return Err(refusal.into());
     }
     let ended = live_tokens::count_with_descendants(services, &verified).await?;

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
+use secrecy::SecretSlice;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::{
     clock::Environment,
-    crypto::{Keyring, MasterKey, PrivateKey},
+    crypto::{Keyring, MasterKey, MasterKeys, PrivateKey, SealError, seal::signing_key_purpose},
     domain::{
         Error, Result, Timestamp,
         audit::{AuditAction, Event},
@@ -24,6 +24,8 @@ use crate::{
     service::{
         Services,
         core::{act::Act, caller::Caller, policy::Action},
+        master_key::CurrentMasterKeys,
+        tokens::new_signing_keys::Candidates,
     },
     store::{
         Store, Tx,
@@ -83,7 +85,7 @@ pub enum KeyringError {
 pub async fn load(
     store: &Store,
     env: &Environment,
-    master: &MasterKey,
+    master: &CurrentMasterKeys,
     algorithm: SigningAlgorithm,
 ) -> Result<Keyring, KeyringError> {
     let mut present = signing_keys::list(store.read().await?.conn()).await?;
@@ -91,7 +93,7 @@ pub async fn load(
         complete(store, env, master, algorithm).await?;
         present = signing_keys::list(store.read().await?.conn()).await?;
     }
-    let opened = open_all(master, &present)?;
+    let opened = open_all(master, env, &present).await?;
     assemble(algorithm, &present, opened)
 }
 
@@ -116,6 +118,15 @@ pub async fn activate(services: &Services) -> Result<()> {
 /// When the database fails.
 pub async fn any(store: &Store) -> Result<bool> {
     Ok(!signing_keys::list(store.read().await?.conn()).await?.is_empty())
+}
+
+/// Checks that the master key opens the signing keys.
+///
+/// # Errors
+/// [`KeyringError::WrongMasterKey`].
+pub async fn check_master_key(store: &Store, master: &MasterKey) -> Result<(), KeyringError> {
+    let present = signing_keys::list(store.read().await?.conn()).await?;
+    open_sealed(&MasterKeys::one(master.clone()), &present).map(drop).map_err(|_| KeyringError::WrongMasterKey)
 }
 
 /// Builds a keyring of the current key, which signs, and all other keys, which verify.
@@ -155,35 +166,21 @@ fn is_complete(keys: &[SealedKey], algorithm: SigningAlgorithm) -> bool {
     current(keys, algorithm).is_some() && next(keys, algorithm).is_some()
 }
 
-fn generate(master: &MasterKey, env: &Environment, algorithm: SigningAlgorithm) -> Result<SealedKey> {
-    let key = PrivateKey::generate(algorithm).map_err(defect)?;
-    let kid = key.public().kid().to_owned();
-    let private_key = key.to_pkcs8().map_err(defect)?;
-    Ok(SealedKey {
-        sealed_private_key: master.seal(env, &purpose(&kid), private_key.expose_secret()).map_err(defect)?,
-        kid,
-        algorithm,
-        created_at: env.now(),
-        activated_at: None,
-        retired_at: None,
-    })
-}
-
-async fn complete(store: &Store, env: &Environment, master: &MasterKey, algorithm: SigningAlgorithm) -> Result<()> {
-    let candidates = [generate(master, env, algorithm)?, generate(master, env, algorithm)?];
+async fn complete(
+    store: &Store,
+    env: &Environment,
+    master: &CurrentMasterKeys,
+    algorithm: SigningAlgorithm,
+) -> Result<()> {
+    let candidates = Candidates::generate(store, env, master, algorithm).await?;
     let env = env.clone();
     store.write(move |tx| Box::pin(add_missing(tx, env, algorithm, candidates))).await
 }
 
 /// Adds the keys that are missing. Several nodes may start at once; all of them use the keys of the first one.
-async fn add_missing(
-    tx: &mut Tx,
-    env: Environment,
-    algorithm: SigningAlgorithm,
-    candidates: [SealedKey; 2],
-) -> Result<()> {
+async fn add_missing(tx: &mut Tx, env: Environment, algorithm: SigningAlgorithm, candidates: Candidates) -> Result<()> {
     let present = signing_keys::list(tx.conn()).await?;
-    let [mut first, second] = candidates;
+    let [mut first, second] = candidates.seal(tx.conn()).await?;
     let current = current(&present, algorithm).map(|current| current.kid.clone());
     if current.is_none() {
         first.activated_at = Some(first.created_at);
@@ -310,7 +307,7 @@ async fn rotate_for(services: &Services, caller: &Caller, reason: Reason) -> Res
             "Tokens are signed with the shared secret JWT_SECRET_KEY. Change that setting to replace it",
         ));
     };
-    let candidates = [generate(master, &services.env, algorithm)?, generate(master, &services.env, algorithm)?];
+    let candidates = Candidates::generate(&services.store, &services.env, master, algorithm).await?;
     let rotated = services
         .change(caller, Action::RotateSigningKey, move |act| Box::pin(replace(act, algorithm, candidates, reason)))
         .await?;
@@ -323,9 +320,10 @@ async fn rotate_for(services: &Services, caller: &Caller, reason: Reason) -> Res
 async fn replace(
     act: &mut Act<'_>,
     algorithm: SigningAlgorithm,
-    [new_next, new_current]: [SealedKey; 2],
+    candidates: Candidates,
     reason: Reason,
 ) -> Result<Option<KeyInfo>> {
+    let [new_next, new_current] = candidates.seal(act.conn()).await?;
     let present = signing_keys::list(act.conn()).await?;
     let (Some(current), Some(next)) = (current(&present, algorithm), next(&present, algorithm)) else {
         return Err(Error::Refused(
@@ -344,9 +342,7 @@ async fn replace(
     }
     let mut signing = next.clone();
     if reason == Reason::Compromise {
-        for key in &present {
-            withdraw(act, &key.kid).await?;
-        }
+        withdraw_all(act).await?;
         signing_keys::insert(act.tx, &new_current).await?;
         signing = new_current;
     } else {
@@ -380,6 +376,15 @@ pub async fn maintain(services: &Services) -> Result<()> {
     }
     withdraw_expired(services).await?;
     reload(services).await
+}
+
+/// Withdraws every key, so that every token that they signed ends. Keys that take their place are created with the new
+/// ones of a rotation, or when the service starts.
+pub(in crate::service) async fn withdraw_all(act: &mut Act<'_>) -> Result<()> {
+    for key in signing_keys::list(act.conn()).await? {
+        withdraw(act, &key.kid).await?;
+    }
+    Ok(())
 }
 
 async fn withdraw(act: &mut Act<'_>, kid: &str) -> Result<()> {
@@ -425,7 +430,7 @@ async fn reload(services: &Services) -> Result<()> {
     let present = signing_keys::list(services.store.read().await?.conn()).await?;
     let state = |keyring: &Keyring| keyring.jwks_tag().to_owned();
     let before = services.keyring.get();
-    let opened = open_all(master, &present).map_err(defect)?;
+    let opened = open_all(master, &services.env, &present).await.map_err(defect)?;
     let keyring = assemble(algorithm, &present, opened).map_err(defect)?;
     if state(&before) == state(&keyring) {
         return Ok(());
@@ -436,17 +441,29 @@ async fn reload(services: &Services) -> Result<()> {
     Ok(())
 }
 
-fn open_all(master: &MasterKey, sealed: &[SealedKey]) -> Result<Vec<PrivateKey>, KeyringError> {
-    let open = |key: &SealedKey| {
-        let der = master.open(&purpose(&key.kid), &key.sealed_private_key).map_err(|_| KeyringError::WrongMasterKey)?;
-        Ok(PrivateKey::from_pkcs8(key.algorithm, &der).map_err(defect)?)
-    };
-    sealed.iter().map(open).collect()
+/// Returns true if the master key opens the signing keys in the database. Another node may have sealed them with another
+/// one since this service started.
+///
+/// # Errors
+/// When the database fails.
+pub async fn are_readable(services: &Services) -> Result<bool> {
+    let (Some(_), Some(master)) = (services.settings.signing, &services.master_key) else { return Ok(true) };
+    let present = signing_keys::list(services.store.read().await?.conn()).await?;
+    Ok(master.open(&services.env, |keys| open_sealed(keys, &present)).await.is_ok())
 }
 
-/// Returns the context that binds an encrypted key to its ID, so that the keys in the database cannot be swapped.
-fn purpose(kid: &str) -> String {
-    format!("signing-key:{kid}")
+async fn open_all(
+    master: &CurrentMasterKeys,
+    env: &Environment,
+    sealed: &[SealedKey],
+) -> Result<Vec<PrivateKey>, KeyringError> {
+    let opened = master.open(env, |keys| open_sealed(keys, sealed)).await.map_err(|_| KeyringError::WrongMasterKey)?;
+    let parsed = sealed.iter().zip(&opened).map(|(key, der)| PrivateKey::from_pkcs8(key.algorithm, der));
+    Ok(parsed.collect::<Result<_, _>>().map_err(defect)?)
+}
+
+fn open_sealed(keys: &MasterKeys, sealed: &[SealedKey]) -> Result<Vec<SecretSlice<u8>>, SealError> {
+    sealed.iter().map(|key| keys.open(&signing_key_purpose(&key.kid), &key.sealed_private_key)).collect()
 }
 
 fn defect(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -14,9 +14,10 @@ use crate::{
     },
     service::{
         Services,
-        core::{cache::get_or_load, caller::AgentCaller},
+        core::{cache::get_or_load_counted, caller::AgentCaller},
     },
     store::tokens::delegated_tokens,
+    telemetry::metrics::labels,
 };
 
 /// The verified tokens, by the SHA-256 hash of the token. All clones share the cache.
@@ -52,16 +53,18 @@ impl VerifiedTokens {
 }
 
 impl Services {
-    /// Verifies a token that AIMS signed, for whatever audience. Returns `None` for any other token, and for an expired
-    /// one.
+    /// Verifies a token that AIMS signed, for whatever audience. Returns `None` for any other token, and for one that has
+    /// expired or has not begun.
     ///
     /// # Errors
     /// When the database fails.
     pub(in crate::service) async fn verify_token(&self, token: &str, now: Timestamp) -> Result<Option<Verified>> {
         let hash = Sha256::digest(token).into();
         // Invalid tokens are not cached: forged ones must not fill the memory.
-        let verified = get_or_load(&self.verified_tokens.0, &hash, verify(self, token, now)).await?;
-        Ok(verified.filter(|verified| now < verified.expires_at()))
+        let counted = (self.metrics(), labels::Cache::VerifiedTokens);
+        let verifying = verify(self, token, now);
+        let verified = get_or_load_counted(counted, &self.verified_tokens.0, &hash, verifying).await?;
+        Ok(verified.filter(|verified| now < verified.expires_at() && verified.claims.has_begun(now)))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Delegations: which agents may act on behalf of which (RFC 8693).
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
-    domain::{AgentId, DelegationId, Result, Timestamp, token::delegation::Delegation},
+    domain::{Agent, AgentId, CapabilityId, DelegationId, Result, Timestamp, token::delegation::Delegation},
     store::{
         Tx,
         db::{Conn, dispatch, execute},
@@ -60,6 +62,46 @@ pub async fn of_agent(conn: Conn<'_>, agent: AgentId) -> Result<Vec<Delegation>>
         FROM delegations d JOIN agents a ON a.id = d.delegate_id WHERE d.agent_id = $1 ORDER BY d.created_at, d.id";
     let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(agent.0).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Delegation::from).collect())
+}
+
+/// Returns the first `most` delegations by which another agent can act for a holder of a capability, each with the
+/// holder, and their number up to `count_max`. Looks at the delegations of the first `count_max` holders.
+///
+/// # Errors
+/// If the database fails.
+pub async fn of_holders(
+    mut conn: Conn<'_>,
+    capability: CapabilityId,
+    most: i64,
+    count_max: i64,
+) -> Result<(Vec<(Agent, Delegation)>, i64)> {
+    const HOLDERS: &str =
+        "(SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 ORDER BY agent_id LIMIT +$2)";
+    let first = format!(
+        "SELECT d.id, d.agent_id, d.delegate_id, a.name AS delegate_name, d.created_at FROM {HOLDERS} AS h \
+         JOIN delegations d ON d.agent_id = h.agent_id JOIN agents a ON a.id = d.delegate_id LIMIT +$3"
+    );
+    let count = format!(
+        "SELECT COUNT(*) FROM (SELECT d.id FROM {HOLDERS} AS h JOIN delegations d ON d.agent_id = h.agent_id LIMIT +$3) \
+         AS counted"
+    );
+    let rows: Vec<Row> = dispatch!(&mut conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(first))
+        .bind(capability.0)
+        .bind(count_max)
+        .bind(most)
+        .fetch_all(c)
+        .await)?;
+    let count: i64 = dispatch!(&mut conn, |c| sqlx::query_scalar(sqlx::AssertSqlSafe(count))
+        .bind(capability.0)
+        .bind(count_max)
+        .bind(count_max)
+        .fetch_one(c)
+        .await)?;
+    let ids: Vec<_> = rows.iter().map(|row| AgentId(row.agent_id)).collect();
+    let agents: HashMap<_, _> = super::those(conn, &ids).await?.into_iter().map(|agent| (agent.id, agent)).collect();
+    let named = rows.into_iter().map(Delegation::from);
+    let named = named.filter_map(|delegation| Some((agents.get(&delegation.agent)?.clone(), delegation)));
+    Ok((named.collect(), count))
 }
 
 /// Deletes the delegation of `agent` to `delegate`. Returns false if there was none.

@@ -4,45 +4,57 @@
 //! filter without a status or type is a merge of at most twelve index ranges, which both databases read only as far as
 //! the page needs.
 //!
-//! A search for a text has three steps:
+//! The other conditions (a text, a part of the owner, a capability, and unused agents in another order than that of
+//! their last use) have no index in the order of the listing. A page is found in three steps:
 //!
-//! 1. Check the next few agents of the listing. If many agents contain the text, these fill the page.
-//! 2. Look up candidates in the trigram index. If there are few, check each of them.
+//! 1. Check the next few agents of the listing. If many agents match, these fill the page.
+//! 2. Look up candidates in an index of one condition: the trigram index, the holders of the capability, or the agents by
+//!    their last use. If there are at most 5,000, check and sort them.
 //! 3. Otherwise check the agents in the order of the listing, in windows of growing size.
 //!
-//! A text that is too short for the index can end a page early. The page then contains the matches of the windows,
-//! possibly none, and the position where the next page starts.
+//! Conditions that no index narrows down enough can end a page early. The page then contains the matches of the
+//! windows, possibly none, and the position where the next page starts. So no page costs more than the windows.
+
+use sqlx::FromRow;
 
 use super::{
     Row,
+    conditions::{self, Conditions},
     search::{self, Candidates},
 };
 use crate::{
     domain::{
-        Agent, AgentStatus, AgentType, Limit, Page, Result,
+        Agent, AgentId, AgentStatus, AgentType, Limit, Page, Result, Timestamp,
         agent::{Filter, Position, Sort},
     },
     store::db::{
-        Conn, dispatch,
+        Conn,
         sql::{Sql, run},
     },
 };
 
 /// How many agents to check before using the index, per agent of a page.
 const NEXT: i64 = 4;
-/// The sizes of the windows to check for a text.
+/// The sizes of the windows to check.
 const WINDOWS: [i64; 3] = [1_000, 4_000, 16_000];
+/// The columns that every statement in the order of a listing selects.
+const PLACE: &str = "a.id, a.created_at, a.name, a.last_used_at";
 
 /// Returns the columns to sort by. Together they are unique.
 const fn columns(sort: Sort) -> &'static [&'static str] {
     match sort {
         Sort::Oldest | Sort::Newest => &["created_at", "id"],
         Sort::Name | Sort::NameDescending => &["name"],
+        Sort::LastUsed | Sort::LongestUnused => &["last_used_at", "id"],
     }
 }
 
+const fn is_ascending(sort: Sort) -> bool {
+    matches!(sort, Sort::Oldest | Sort::Name | Sort::LongestUnused)
+}
+
 fn order(sql: &mut Sql, sort: Sort, table: &str) {
-    let direction = if matches!(sort, Sort::Oldest | Sort::Name) { "" } else { " DESC" };
+    let direction = if is_ascending(sort) { "" } else { " DESC" };
     for (number, column) in columns(sort).iter().enumerate() {
         sql.push(if number == 0 { " ORDER BY " } else { ", " }).push(table).push(column).push(direction);
     }
@@ -57,7 +69,7 @@ struct Span {
 
 impl Span {
     fn narrow(&self, sql: &mut Sql, sort: Sort) {
-        let forwards = matches!(sort, Sort::Oldest | Sort::Name);
+        let forwards = is_ascending(sort);
         let bounds =
             [(&self.after, if forwards { ">" } else { "<" }), (&self.until, if forwards { "<=" } else { ">=" })];
         for (position, comparison) in bounds {
@@ -70,12 +82,17 @@ impl Span {
                 Sort::Name | Sort::NameDescending => {
                     sql.push(" AND a.name ").push(comparison).push(" ").bind(position.name.as_str());
                 }
+                Sort::LastUsed | Sort::LongestUnused => {
+                    sql.push(" AND (a.last_used_at, a.id) ").push(comparison).push(" (");
+                    let last_used_at = position.last_used_at.map_or(0, Timestamp::as_micros);
+                    sql.bind(last_used_at).push(", ").bind(position.id.0).push(")");
+                }
             }
         }
     }
 }
 
-/// Adds the conditions of a filter, except for its text.
+/// Adds the conditions that the indexes of a listing begin with.
 fn narrow(sql: &mut Sql, owner: Option<&str>, status: Option<AgentStatus>, agent_type: Option<AgentType>) {
     if let Some(owner) = owner {
         sql.and("a.owner =", owner);
@@ -105,6 +122,9 @@ fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) 
         sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT ");
         sql.push(columns).push(" FROM agents a WHERE 1 = 1");
         narrow(sql, filter.owner.as_deref(), status, agent_type);
+        if let Some(unused) = filter.unused.filter(|_| conditions::is_by_use(sort)) {
+            conditions::require_last_use(sql, unused);
+        }
         span.narrow(sql, sort);
         order(sql, sort, "a.");
         sql.push(") AS part");
@@ -132,15 +152,42 @@ fn agents_of(sort: Sort, inner: impl FnOnce(&mut Sql), count: i64) -> Sql {
     sql
 }
 
-fn position(agent: &Agent) -> Position {
-    Position { created_at: agent.created_at, id: agent.id, name: agent.name.to_string() }
+/// An agent with the column that only listings need.
+#[derive(FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    agent: Row,
+    last_used_at: i64,
+}
+
+struct Listed {
+    agent: Agent,
+    last_used_at: Timestamp,
+}
+
+fn position(listed: &Listed, sort: Sort) -> Position {
+    Position {
+        created_at: listed.agent.created_at,
+        id: listed.agent.id,
+        name: listed.agent.name.to_string(),
+        last_used_at: conditions::is_by_use(sort).then_some(listed.last_used_at),
+    }
+}
+
+fn cut(found: Vec<Listed>, limit: Limit, sort: Sort) -> Page<Agent, Position> {
+    let page = Page::cut(found, limit, |listed| position(listed, sort));
+    Page { items: agents(page.items), next: page.next }
+}
+
+fn agents(found: Vec<Listed>) -> Vec<Agent> {
+    found.into_iter().map(|listed| listed.agent).collect()
 }
 
 /// Returns a page of agents after `after`.
 ///
-/// If the filter searches for a text of one or two characters (on PostgreSQL also for one without three letters or
-/// digits in a row), a page may end early. It then contains the matches among the next 21,000 agents, possibly none,
-/// and the position of the next page.
+/// If there are too many candidates for every condition, a page may end early. It then contains the matches among the
+/// next 21,000 agents, possibly none, and the position of the next page. A search for a text that the index knows never
+/// does. One of one or two characters may (on PostgreSQL also one without three letters or digits in a row).
 ///
 /// # Errors
 /// If the database fails.
@@ -153,20 +200,24 @@ pub async fn list(
 ) -> Result<Page<Agent, Position>> {
     let count = i64::from(limit.get()) + 1;
     let mut span = Span { after, until: None };
-    let Some(text) = &filter.text else {
+    if let Some(found) = with_id(conn.reborrow(), filter, sort, &span).await? {
+        return Ok(Page { items: agents(vec![found]), next: None });
+    }
+    let checked = Conditions::of(filter, sort);
+    if checked.is_empty() {
         let sql =
             agents_of(sort, |sql| keys_in_order(sql, &columns(sort).join(", "), filter, sort, &span, count), count);
-        return Ok(Page::cut(fetch(conn, sql).await?, limit, position));
-    };
-    let sql = containing_text(&conn, filter, sort, &span, text, (NEXT * count, count));
+        return Ok(cut(fetch(conn, sql).await?, limit, sort));
+    }
+    let sql = matching(&conn, filter, sort, &span, &checked, (NEXT * count, count));
     let found = fetch(conn.reborrow(), sql).await?;
     if found.len() > usize::from(limit.get()) {
-        return Ok(Page::cut(found, limit, position));
+        return Ok(cut(found, limit, sort));
     }
-    let candidates = search::candidates(conn.reborrow(), text).await?;
+    let candidates = candidates(conn.reborrow(), filter, &checked).await?;
     if matches!(candidates, Candidates::Few(_)) {
-        let sql = sorted_candidates(&conn, filter, sort, &span, &candidates, text, count);
-        return Ok(Page::cut(fetch(conn, sql).await?, limit, position));
+        let sql = sorted_candidates(&conn, filter, sort, &span, &checked, &candidates, count);
+        return Ok(cut(fetch(conn, sql).await?, limit, sort));
     }
     let first = span.clone();
     let mut found = Vec::new();
@@ -174,37 +225,83 @@ pub async fn list(
         span.until = nth(conn.reborrow(), filter, sort, &span, window).await?;
         let missing = count - i64::try_from(found.len()).unwrap_or(count);
         // Limited by the span and not by a count, so that agents that are added in the meantime do not displace others.
-        let sql = containing_text(&conn, filter, sort, &span, text, (i64::MAX, missing));
+        let sql = matching(&conn, filter, sort, &span, &checked, (i64::MAX, missing));
         found.extend(fetch(conn.reborrow(), sql).await?);
-        let Some(until) = span.until.take() else { return Ok(Page::cut(found, limit, position)) };
+        let Some(until) = span.until.take() else { return Ok(cut(found, limit, sort)) };
         if found.len() > usize::from(limit.get()) {
-            return Ok(Page::cut(found, limit, position));
+            return Ok(cut(found, limit, sort));
         }
         span.after = Some(until);
     }
     if matches!(candidates, Candidates::Unknown) {
-        return Ok(Page { items: found, next: span.after });
+        return Ok(Page { items: agents(found), next: span.after });
     }
     // Many agents contain the text, but few in the next windows of this listing. Look up all matches.
-    let sql = sorted_candidates(&conn, filter, sort, &first, &candidates, text, count);
-    Ok(Page::cut(fetch(conn, sql).await?, limit, position))
+    let sql = sorted_candidates(&conn, filter, sort, &first, &checked, &candidates, count);
+    Ok(cut(fetch(conn, sql).await?, limit, sort))
 }
 
-/// Selects the first `count` agents that contain a text among the first `among` agents of a span.
-fn containing_text(
+/// Returns the agent whose ID is the text, if it matches the other conditions. So a pasted ID is found.
+async fn with_id(conn: Conn<'_>, filter: &Filter, sort: Sort, span: &Span) -> Result<Option<Listed>> {
+    let Some(id) = filter.text.as_deref().and_then(AgentId::parse) else { return Ok(None) };
+    let others = Filter { text: None, ..filter.clone() };
+    let inner = |sql: &mut Sql| {
+        sql.push("SELECT ").push(PLACE).push(" FROM agents a WHERE a.id = ").bind(id.0);
+        narrow(sql, filter.owner.as_deref(), filter.status, filter.agent_type);
+        Conditions::all_of(&others).require(sql, &conn, false);
+        span.narrow(sql, sort);
+    };
+    let sql = agents_of(sort, inner, 1);
+    Ok(fetch(conn, sql).await?.pop())
+}
+
+/// Looks up the agents that may match, in the index of one of the conditions.
+async fn candidates(mut conn: Conn<'_>, filter: &Filter, checked: &Conditions<'_>) -> Result<Candidates> {
+    let mut best = Candidates::Unknown;
+    for text in checked.texts() {
+        match search::candidates(conn.reborrow(), text).await? {
+            few @ Candidates::Few(_) => return Ok(few),
+            // Only the matches of the whole text are all looked up in the end.
+            Candidates::Many if checked.text == Some(text) => best = Candidates::Many,
+            Candidates::Many | Candidates::Unknown => {}
+        }
+    }
+    if let Some(capability) = checked.capability {
+        let inner = |sql: &mut Sql, column: &str| {
+            sql.push("SELECT a.").push(column).push(" FROM agent_capabilities g CROSS JOIN agents a ");
+            sql.push("WHERE a.id = g.agent_id AND g.capability_id = ").bind(capability.0);
+        };
+        if let few @ Candidates::Few(_) = search::few(conn.reborrow(), inner).await? {
+            return Ok(few);
+        }
+    }
+    if checked.unused.is_some() {
+        let inner = |sql: &mut Sql, column: &str| {
+            keys(sql, column, filter, Sort::LongestUnused, &Span::default());
+        };
+        if let few @ Candidates::Few(_) = search::few(conn, inner).await? {
+            return Ok(few);
+        }
+    }
+    Ok(best)
+}
+
+/// Selects the first `count` agents that match among the first `among` agents of a span.
+fn matching(
     conn: &Conn<'_>,
     filter: &Filter,
     sort: Sort,
     span: &Span,
-    text: &str,
+    checked: &Conditions<'_>,
     (among, count): (i64, i64),
 ) -> Sql {
     let inner = |sql: &mut Sql| {
-        sql.push("SELECT a.created_at, a.id, a.name FROM (");
+        sql.push("SELECT ").push(PLACE).push(" FROM (");
         // The limit also keeps the planner from searching for the text first.
-        keys_in_order(sql, "created_at, id, name, owner, description", filter, sort, span, among);
+        let columns = "created_at, id, name, owner, description, last_used_at";
+        keys_in_order(sql, columns, filter, sort, span, among);
         sql.push(") AS a WHERE 1 = 1");
-        search::require_text(sql, conn, text, false);
+        checked.require(sql, conn, false);
         order(sql, sort, "a.");
         sql.limit(count);
     };
@@ -222,7 +319,7 @@ async fn nth(conn: Conn<'_>, filter: &Filter, sort: Sort, span: &Span, number: i
         },
         1,
     );
-    Ok(fetch(conn, sql).await?.first().map(position))
+    Ok(fetch(conn, sql).await?.first().map(|listed| position(listed, sort)))
 }
 
 /// Selects the candidates that match the filter, sorted. Reads the columns to sort by first, and complete agents only
@@ -232,16 +329,19 @@ fn sorted_candidates(
     filter: &Filter,
     sort: Sort,
     span: &Span,
+    checked: &Conditions<'_>,
     candidates: &Candidates,
-    text: &str,
     count: i64,
 ) -> Sql {
     let inner = |sql: &mut Sql| {
         // Materialized, so that the planner does not read the listing in order instead.
-        sql.push("WITH matching AS MATERIALIZED (SELECT a.id, a.created_at, a.name");
-        search::from_candidates(sql, conn, candidates, text);
-        search::require_text(sql, conn, text, matches!(candidates, Candidates::Many));
+        sql.push("WITH matching AS MATERIALIZED (SELECT ").push(PLACE);
+        search::from_candidates(sql, conn, candidates, checked.text.unwrap_or_default());
+        checked.require(sql, conn, matches!(candidates, Candidates::Many));
         narrow(sql, filter.owner.as_deref(), filter.status, filter.agent_type);
+        if let Some(unused) = filter.unused.filter(|_| checked.unused.is_none()) {
+            conditions::require_unused(sql, unused);
+        }
         span.narrow(sql, sort);
         sql.push(") SELECT * FROM matching");
         order(sql, sort, "");
@@ -250,9 +350,12 @@ fn sorted_candidates(
     agents_of(sort, inner, count)
 }
 
-async fn fetch(conn: Conn<'_>, sql: Sql) -> Result<Vec<Agent>> {
-    let rows: Vec<Row> = run!(conn, sqlx::query_as, sql, fetch_all)?;
-    rows.into_iter().map(Agent::try_from).collect()
+async fn fetch(conn: Conn<'_>, sql: Sql) -> Result<Vec<Listed>> {
+    let rows: Vec<ListedRow> = run!(conn, sqlx::query_as, sql, fetch_all)?;
+    let listed = |row: ListedRow| {
+        Ok(Listed { last_used_at: Timestamp::from_micros(row.last_used_at), agent: row.agent.try_into()? })
+    };
+    rows.into_iter().map(listed).collect()
 }
 
 /// Counts the agents that match a filter, up to `cap`. A text that is too short for the index is searched for in every
@@ -261,41 +364,72 @@ async fn fetch(conn: Conn<'_>, sql: Sql) -> Result<Vec<Agent>> {
 /// # Errors
 /// If the database fails.
 pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<u64> {
-    let cap = i64::from(cap);
+    let checked = Conditions::of(filter, Sort::LongestUnused);
+    if with_id(conn.reborrow(), filter, Sort::Oldest, &Span::default()).await?.is_some() {
+        return Ok(1);
+    }
     let mut sql = Sql::default();
     sql.push("SELECT COUNT(*) FROM (");
-    match &filter.text {
-        None => keys(&mut sql, "id", filter, Sort::Oldest, &Span::default()),
-        Some(text) => {
-            let candidates = search::candidates(conn.reborrow(), text).await?;
-            let few = matches!(candidates, Candidates::Few(_));
-            sql.push("SELECT 1");
-            if few {
-                search::from_candidates(&mut sql, &conn, &candidates, text);
-            } else {
-                sql.push(" FROM agents a WHERE 1 = 1");
-            }
-            search::require_text(&mut sql, &conn, text, !few);
-            narrow(&mut sql, filter.owner.as_deref(), filter.status, filter.agent_type);
+    if checked.is_empty() {
+        keys(&mut sql, "id", filter, count_order(filter), &Span::default());
+    } else {
+        let candidates = candidates(conn.reborrow(), filter, &checked).await?;
+        let few = matches!(candidates, Candidates::Few(_));
+        sql.push("SELECT 1");
+        if few {
+            search::from_candidates(&mut sql, &conn, &candidates, "");
+        } else {
+            sql.push(" FROM agents a WHERE 1 = 1");
+        }
+        checked.require(&mut sql, &conn, !few);
+        narrow(&mut sql, filter.owner.as_deref(), filter.status, filter.agent_type);
+        if let Some(unused) = filter.unused.filter(|_| checked.unused.is_none()) {
+            conditions::require_unused(&mut sql, unused);
         }
     }
-    sql.limit(cap).push(") AS counted");
-    let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one)?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    sql.limit(i64::from(cap)).push(") AS counted");
+    scalar(conn, sql).await
 }
 
-/// Returns at most `limit` owners that start with `prefix`, sorted. Costs one index lookup per owner, however many
-/// agents each owns.
+/// A number of agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The number of agents that were found.
+    pub found: u64,
+    /// Whether there may be more.
+    pub may_be_more: bool,
+}
+
+/// Counts the agents that match a filter, up to `cap`, for the price of a page of the listing.
 ///
 /// # Errors
 /// If the database fails.
-pub async fn owners(conn: Conn<'_>, prefix: &str, limit: Limit) -> Result<Vec<String>> {
-    const SQL: &str = "WITH RECURSIVE known (owner) AS (\
-        SELECT MIN(owner) FROM agents WHERE owner >= $1 UNION ALL \
-        SELECT (SELECT MIN(a.owner) FROM agents a WHERE a.owner > known.owner) FROM known \
-            WHERE known.owner IS NOT NULL) \
-        SELECT owner FROM known WHERE owner IS NOT NULL LIMIT +$2";
-    let owners: Vec<String> =
-        dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(prefix).bind(i64::from(limit.get())).fetch_all(c).await)?;
-    Ok(owners.into_iter().take_while(|owner| owner.starts_with(prefix)).collect())
+pub async fn estimate(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<Estimate> {
+    let checked = Conditions::of(filter, Sort::LongestUnused);
+    let up_to_cap = |found| Estimate { found, may_be_more: found >= u64::from(cap) };
+    if checked.is_empty()
+        || with_id(conn.reborrow(), filter, Sort::Oldest, &Span::default()).await?.is_some()
+        || matches!(candidates(conn.reborrow(), filter, &checked).await?, Candidates::Few(_))
+    {
+        return Ok(up_to_cap(count_up_to(conn, filter, cap).await?));
+    }
+    let among: i64 = WINDOWS.iter().sum();
+    let mut sql = Sql::default();
+    sql.push("SELECT COUNT(*) FROM (SELECT 1 FROM (");
+    let columns = "created_at, id, name, owner, description, last_used_at";
+    keys_in_order(&mut sql, columns, filter, count_order(filter), &Span::default(), among);
+    sql.push(") AS a WHERE 1 = 1");
+    checked.require(&mut sql, &conn, false);
+    sql.limit(i64::from(cap)).push(") AS counted");
+    Ok(Estimate { found: scalar(conn, sql).await?, may_be_more: true })
+}
+
+/// Returns the order whose indexes contain the conditions of a filter.
+const fn count_order(filter: &Filter) -> Sort {
+    if filter.unused.is_some() { Sort::LongestUnused } else { Sort::Oldest }
+}
+
+async fn scalar(conn: Conn<'_>, sql: Sql) -> Result<u64> {
+    let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one)?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }

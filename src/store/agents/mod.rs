@@ -1,7 +1,12 @@
 //! Agents.
 
+pub mod bulk_acts;
+mod conditions;
 pub mod delegations;
+pub mod facts;
+pub mod impact;
 mod listing;
+mod owners;
 mod search;
 
 use sqlx::{FromRow, QueryBuilder};
@@ -14,7 +19,8 @@ use super::{
 };
 use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp};
 
-pub use listing::{count_up_to, list, owners};
+pub use listing::{Estimate, count_up_to, estimate, list};
+pub use owners::{count_owned, owners};
 
 #[derive(FromRow)]
 struct Row {
@@ -164,6 +170,28 @@ pub async fn names(mut conn: Conn<'_>, ids: &[AgentId]) -> Result<Vec<(AgentId, 
     Ok(names)
 }
 
+/// Returns those of these names that agents have.
+///
+/// # Errors
+/// If the database fails.
+pub async fn by_names(mut conn: Conn<'_>, wanted: &[AgentName]) -> Result<Vec<(AgentId, AgentName)>> {
+    let mut found = Vec::with_capacity(wanted.len());
+    for chunk in even_chunks(wanted) {
+        let rows: Vec<(Uuid, String)> = dispatch!(&mut conn, |c| {
+            let mut query = QueryBuilder::new("SELECT id, name FROM agents WHERE name IN (");
+            let mut list = query.separated(", ");
+            for name in chunk {
+                list.push_bind(name.as_str());
+            }
+            query.push(")").build_query_as().fetch_all(c).await
+        })?;
+        for (id, name) in rows {
+            found.push((AgentId(id), stored("agent name", AgentName::parse(&name))?));
+        }
+    }
+    Ok(found)
+}
+
 /// Updates the editable fields of an agent. Returns false if the agent does not exist.
 ///
 /// # Errors
@@ -183,6 +211,17 @@ pub async fn update_details(tx: &mut Tx, agent: &Agent) -> Result<bool> {
     )?;
     tx.mark_changed(agent.id);
     Ok(updated == 1)
+}
+
+/// Moves every agent to a token epoch that is at least `epoch`, so that every token ends.
+///
+/// # Errors
+/// If the database fails.
+pub async fn begin_epoch(tx: &mut Tx, epoch: i64) -> Result<()> {
+    const SQL: &str = "UPDATE agents SET token_epoch = CASE WHEN token_epoch < $1 THEN $1 ELSE token_epoch + 1 END";
+    execute!(tx.conn(), sqlx::query(SQL).bind(epoch))?;
+    tx.mark_everything_changed();
+    Ok(())
 }
 
 /// Updates the status, times and token epoch of an agent. Returns false if its status is no longer `from`.

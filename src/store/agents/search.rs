@@ -38,14 +38,30 @@ pub(super) async fn candidates(mut conn: Conn<'_>, text: &str) -> Result<Candida
     if !has_trigrams(conn.reborrow(), text).await? {
         return Ok(Candidates::Unknown);
     }
+    let in_sqlite = matches!(conn, Conn::Sqlite(_));
+    few(conn, |sql, _| {
+        if in_sqlite {
+            sql.push(CANDIDATES).bind(full_text(text).as_str());
+        } else {
+            sql.push("SELECT a.id FROM agents a WHERE ").push(POSTGRES_TEXT).push(" ILIKE ");
+            sql.bind(pattern(text).as_str());
+        }
+    })
+    .await
+}
+
+/// Returns the agents that a statement selects, if they are few. The statement gets the name of the column to select,
+/// and may select other agents as well: each candidate is checked.
+pub(super) async fn few(conn: Conn<'_>, select: impl FnOnce(&mut Sql, &str)) -> Result<Candidates> {
     let limit = i64::try_from(FEW).unwrap_or(i64::MAX).saturating_add(1);
     let mut sql = Sql::default();
     let (count, list) = if matches!(conn, Conn::Sqlite(_)) {
-        sql.push(CANDIDATES).bind(full_text(text).as_str()).limit(limit);
+        select(&mut sql, "number");
+        sql.limit(limit);
         let numbers: Vec<i64> = run!(conn, sqlx::query_scalar, sql, fetch_all)?;
         (numbers.len(), format!("{numbers:?}"))
     } else {
-        sql.push("SELECT a.id FROM agents a WHERE ").push(POSTGRES_TEXT).push(" ILIKE ").bind(pattern(text).as_str());
+        select(&mut sql, "id");
         sql.limit(limit);
         let ids: Vec<Uuid> = run!(conn, sqlx::query_scalar, sql, fetch_all)?;
         (ids.len(), ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(","))
@@ -97,6 +113,15 @@ pub(super) fn require_text(sql: &mut Sql, conn: &Conn<'_>, text: &str, by_index:
             sql.bind(pattern.as_str());
         }
     }
+}
+
+/// Adds the condition that the owner of the agent `a` contains `part`, without an index.
+pub(super) fn require_owner(sql: &mut Sql, conn: &Conn<'_>, part: &str) {
+    let pattern = pattern(part);
+    match conn {
+        Conn::Sqlite(_) => sql.push(" AND a.owner LIKE +").bind(pattern.as_str()).push(" ESCAPE '\\'"),
+        Conn::Postgres(_) => sql.push(" AND (a.owner || '') COLLATE \"default\" ILIKE ").bind(pattern.as_str()),
+    };
 }
 
 /// Adds a `FROM` clause for the agents `a` among the candidates.

@@ -4,10 +4,13 @@
 //! is indexed in the background, one *run* of 8,192 consecutive records at a time, once the run is complete. Records after
 //! the last indexed run are scanned instead.
 //!
-//! A record has up to six *terms*, one for each field that a filter can name. A term is a 64-bit hash of the field and its
+//! A record has up to nine *terms*, one for each field that a filter can name. A term is a 64-bit hash of the field and its
 //! value. The terms of a run are divided into 256 *buckets* by their first byte. Indexing a run writes, in one transaction:
 //!
-//! - `audit_runs (run, first_at, last_at)`: one row with the earliest and the latest time of its records;
+//! - `audit_runs (run, first_at, last_at, version)`: one row with the earliest and the latest time of its records, and the version
+//!   of the index, because earlier versions have fewer terms. Their runs are indexed again, and until then, filters by the terms
+//!   that they lack scan them;
+//! - `audit_names (id, name)`: one row for each agent that was deleted, with its last name;
 //! - `audit_index (place, postings)`: one row for each bucket that is not empty, where `place` is `bucket << 40 | run`. The rows
 //!   of a bucket are thus in the order of their runs, and looking a term up in many runs reads one range of the primary key.
 //!
@@ -26,13 +29,17 @@
 //!
 //! The index is derived data and not part of the hash chain. It only says where to look: each record is compared with the
 //! filter before it is returned. So a manipulated index can hide records from a filter, as deleting them would, but it cannot
-//! invent any. To build it again, delete the rows of `audit_runs`.
+//! invent any. It can also falsify the counts of the chart and the names of deleted agents. To build it again, delete the rows of `audit_runs`.
 
-use sqlx::QueryBuilder;
+use sqlx::{AssertSqlSafe, QueryBuilder};
+use uuid::Uuid;
 
-use super::terms::{Described, Term};
+use super::terms::{Described, Term, VERSION};
 use crate::{
-    domain::{Error, Result},
+    domain::{
+        Error, Result,
+        audit::{AuditAction, text_in},
+    },
     store::{
         Store, Tx,
         db::{Conn, dispatch, execute},
@@ -46,7 +53,7 @@ const BUCKETS: i64 = 256;
 const BUCKET_STRIDE: i64 = 1 << 40;
 /// The least number of records for which a bitmap is stored: from here on it is no larger than the offsets.
 const DENSE: usize = 512;
-const WORDS: usize = 128;
+pub(super) const WORDS: usize = 128;
 
 /// One bit for each record of a run.
 pub(super) type Bitmap = [u64; WORDS];
@@ -115,10 +122,12 @@ struct Built {
     last_at: i64,
     /// The numbers and the postings of the buckets that are not empty.
     buckets: Vec<(i64, Vec<u8>)>,
+    /// The names of agents that were deleted.
+    names: Vec<(Uuid, String)>,
 }
 
 fn build(run: i64, records: &[Described]) -> Built {
-    let mut terms: Vec<(Term, u16)> = Vec::with_capacity(records.len() * 6);
+    let mut terms: Vec<(Term, u16)> = Vec::with_capacity(records.len() * 9);
     for record in records {
         if let Ok(offset) = u16::try_from(record.seq - run * RUN - 1) {
             terms.extend(record.terms().map(|term| (term, offset)));
@@ -146,31 +155,43 @@ fn build(run: i64, records: &[Described]) -> Built {
         first_at: records.iter().map(|record| record.at).min().unwrap_or(i64::MAX),
         last_at: records.iter().map(|record| record.at).max().unwrap_or(i64::MIN),
         buckets: (0..).zip(buckets).filter(|(_, postings)| !postings.is_empty()).collect(),
+        names: records.iter().filter_map(deleted).collect(),
     }
 }
 
-/// Returns how many runs are indexed; they are the first ones, without gaps.
-pub(super) async fn indexed(conn: Conn<'_>) -> Result<i64> {
-    const SQL: &str = "SELECT COALESCE(MAX(run), -1) + 1 FROM audit_runs";
-    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).fetch_one(c).await)?)
+/// Returns the identifier and the last name of the agent whose deletion this record is.
+pub(super) fn deleted(record: &Described) -> Option<(Uuid, String)> {
+    let is_deletion = record.success != 0 && record.action == AuditAction::AgentDeleted.as_str();
+    let details = record.details.as_deref().filter(|_| is_deletion)?;
+    Some((record.subject?, text_in(details, "name")?))
 }
+
+/// Returns how many runs are indexed with this version or a later one; they are the first ones, without gaps.
+pub(super) async fn indexed(conn: Conn<'_>, version: i64) -> Result<i64> {
+    const SQL: &str = "SELECT COALESCE((SELECT MIN(run) FROM audit_runs WHERE version < $1), \
+        (SELECT MAX(run) + 1 FROM audit_runs), 0)";
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(version).fetch_one(c).await)?)
+}
+
+/// The columns of [`Described`]. Details are read only where they have a term or a name.
+pub(super) const DESCRIBED: &str = "SELECT seq, at, actor, subject, action, resource_type, resource_id, success, ip, request_id, \
+    CASE WHEN success = 0 OR action = 'agent.deleted' THEN details END AS details FROM audit_log";
 
 /// Indexes the next run. Returns false if the next run is not complete yet.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn fill(store: &Store) -> Result<bool> {
-    const SQL: &str = "SELECT seq, at, actor, subject, action, resource_type, resource_id, success FROM audit_log \
-        WHERE seq > $1 AND seq <= $2";
+    let sql = format!("{DESCRIBED} WHERE seq > $1 AND seq <= $2");
     let mut read = store.read().await?;
-    let run = indexed(read.conn()).await?;
+    let run = indexed(read.conn(), VERSION).await?;
     let (before, last) = (run * RUN, (run + 1) * RUN);
     if super::head(read.conn()).await?.seq < last {
         return Ok(false);
     }
     // Archived records are missing. The run is indexed without them.
     let records: Vec<Described> =
-        dispatch!(read.conn(), |c| sqlx::query_as(SQL).bind(before).bind(last).fetch_all(c).await)?;
+        dispatch!(read.conn(), |c| sqlx::query_as(AssertSqlSafe(sql)).bind(before).bind(last).fetch_all(c).await)?;
     drop(read);
     // Takes some milliseconds of processor time: too long for a thread that serves requests.
     let built = tokio::task::spawn_blocking(move || build(run, &records)).await;
@@ -203,11 +224,19 @@ async fn forget(conn: Conn<'_>, bucket: i64, runs: i64) -> Result<()> {
 async fn save(tx: &mut Tx, run: i64, built: &Built) -> Result<()> {
     /// Rows in one statement to PostgreSQL. [`POSTGRES_ROWS`](super::POSTGRES_ROWS) explains the limit; these rows are larger.
     const POSTGRES_ROWS: usize = 4;
-    const CLAIM: &str = "INSERT INTO audit_runs (run, first_at, last_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    let claimed = execute!(tx.conn(), sqlx::query(CLAIM).bind(run).bind(built.first_at).bind(built.last_at))?;
+    const CLAIM: &str = "INSERT INTO audit_runs (run, first_at, last_at, version) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (run) DO UPDATE SET first_at = excluded.first_at, last_at = excluded.last_at, version = excluded.version \
+        WHERE audit_runs.version < excluded.version";
+    const NAME: &str = "INSERT INTO audit_names (id, name) VALUES ($1, $2) \
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name";
+    let claimed =
+        execute!(tx.conn(), sqlx::query(CLAIM).bind(run).bind(built.first_at).bind(built.last_at).bind(VERSION))?;
     if claimed == 0 {
         // Another node has indexed the run.
         return Ok(());
+    }
+    for (id, name) in &built.names {
+        execute!(tx.conn(), sqlx::query(NAME).bind(id).bind(name))?;
     }
     let mut conn = tx.conn();
     let most = if matches!(conn, Conn::Postgres(_)) { POSTGRES_ROWS } else { usize::MAX };
@@ -243,6 +272,9 @@ mod tests {
             resource_type: None,
             resource_id: None,
             success: 1,
+            ip: None,
+            request_id: None,
+            details: None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use serde_json::Value;
+
 use super::{
     Row,
     index::{self, RUN},
@@ -114,7 +116,7 @@ async fn walk(
         return Ok(found.records);
     };
     // Read once: a run that is indexed during the walk is still scanned.
-    let indexed = index::indexed(conn.reborrow()).await?;
+    let indexed = index::indexed(conn.reborrow(), wanted.version).await?;
     let newest = (after.max(indexed * RUN), before);
     if order == Order::NewestFirst {
         scan(conn.reborrow(), filter, newest, order, &mut found).await?;
@@ -224,7 +226,9 @@ async fn scan(
     fetch(conn.reborrow(), filter, found).await?;
     while !found.is_full() && after.saturating_add(1) < before {
         let room = found.room();
-        let mut sql = matching(filter);
+        let mut sql = Sql::default();
+        sql.push("SELECT * FROM audit_log WHERE 1 = 1");
+        add_conditions(&mut sql, filter);
         sql.and("seq >", after).and("seq <", before);
         sql.push(match order {
             Order::NewestFirst => " ORDER BY seq DESC",
@@ -243,9 +247,8 @@ async fn scan(
     Ok(())
 }
 
-fn matching(filter: &Filter) -> Sql {
-    let mut sql = Sql::default();
-    sql.push("SELECT * FROM audit_log WHERE 1 = 1");
+/// Adds the conditions of a filter to a statement whose text ends with another condition.
+pub(super) fn add_conditions(sql: &mut Sql, filter: &Filter) {
     if let Some(actor) = filter.actor {
         sql.and("actor =", actor.0);
     }
@@ -265,11 +268,21 @@ fn matching(filter: &Filter) -> Sql {
         // Every number except 0 reads as success.
         sql.push(if success { " AND success <> 0" } else { " AND success = 0" });
     }
+    if let Some(request) = &filter.request {
+        sql.and("request_id =", request.as_str());
+    }
+    if let Some(reason) = &filter.reason {
+        // The member as it is stored. Unlike LIKE, this takes letter case and wildcards literally on both databases.
+        let member = format!("\"reason\":{}", Value::from(reason.as_str()));
+        sql.push(" AND success = 0").and("details <> REPLACE(details,", member.as_str()).push(", '')");
+    }
+    if let Some(ip) = &filter.ip {
+        sql.and("ip =", ip.as_str());
+    }
     if let Some(from) = filter.from {
         sql.and("at >=", from.as_micros());
     }
     if let Some(until) = filter.until {
         sql.and("at <=", until.as_micros());
     }
-    sql
 }

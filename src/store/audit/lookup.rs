@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     index::{self, Bitmap, RUN, place_of},
-    terms::Wanted,
+    terms::{Field, Term, Wanted, term},
 };
 use crate::{
     domain::Result,
@@ -65,7 +65,19 @@ pub(super) async fn matches(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Re
     if wanted.terms.is_empty() {
         return Ok(runs.iter().map(|run| Matches { run: *run, bits: None }).collect());
     }
-    let ranges = wanted.terms.iter().flatten().map(|term| (place_of(*term, *low), place_of(*term, *high)));
+    let buckets = read(conn, wanted.terms.iter().flatten().copied(), (*low, *high)).await?;
+    let matches =
+        runs.iter().filter_map(|run| Some(Matches { run: *run, bits: Some(intersect(wanted, *run, &buckets)?) }));
+    Ok(matches.collect())
+}
+
+/// Reads the buckets of terms in the runs from `low` to `high`.
+async fn read(
+    conn: Conn<'_>,
+    terms: impl Iterator<Item = Term>,
+    (low, high): (i64, i64),
+) -> Result<HashMap<i64, Vec<u8>>> {
+    let ranges = terms.map(|term| (place_of(term, low), place_of(term, high)));
     let mut sql = Sql::default();
     sql.push("SELECT place, postings FROM audit_index WHERE ");
     for (number, (first, last)) in ranges.collect::<BTreeSet<_>>().into_iter().enumerate() {
@@ -74,10 +86,70 @@ pub(super) async fn matches(conn: Conn<'_>, wanted: &Wanted, runs: &[i64]) -> Re
     }
     sql.at_once("place");
     let rows: Vec<(i64, Vec<u8>)> = run!(conn, sqlx::query_as, sql, fetch_all)?;
-    let buckets = rows.into_iter().collect();
-    let matches =
-        runs.iter().filter_map(|run| Some(Matches { run: *run, bits: Some(intersect(wanted, *run, &buckets)?) }));
-    Ok(matches.collect())
+    Ok(rows.into_iter().collect())
+}
+
+/// The records of one run that may match a filter, by their outcome.
+pub(super) struct Outcomes {
+    pub(super) run: i64,
+    pub(super) success: Box<Bitmap>,
+    pub(super) failure: Box<Bitmap>,
+}
+
+impl Outcomes {
+    /// Returns how many records between two offsets in the run succeeded and failed. The second offset is excluded.
+    pub(super) fn count(&self, start: i64, end: i64) -> (i64, i64) {
+        (count(&self.success, start, end), count(&self.failure, start, end))
+    }
+}
+
+fn count(bits: &Bitmap, start: i64, end: i64) -> i64 {
+    let words = (0..).step_by(64).zip(bits.iter());
+    let counts = words.map(|(first, word)| {
+        let below = |offset: i64| match offset - first {
+            ..=0 => 0,
+            64.. => u64::MAX,
+            bits => (1 << bits) - 1,
+        };
+        i64::from((word & below(end) & !below(start)).count_ones())
+    });
+    counts.sum()
+}
+
+/// Returns how many rows of the index [`outcomes`] reads for a run.
+pub(super) fn rows_per_run(wanted: &Wanted) -> usize {
+    let buckets: BTreeSet<_> = wanted.terms.iter().flatten().map(|term| place_of(*term, 0)).collect();
+    buckets.len() + 1
+}
+
+/// Does the same as [`matches`], and divides the records by their outcome. Leaves out records up to `archived`.
+pub(super) async fn outcomes(conn: Conn<'_>, wanted: &Wanted, runs: &[i64], archived: i64) -> Result<Vec<Outcomes>> {
+    let (Some(low), Some(high)) = (runs.first(), runs.last()) else { return Ok(Vec::new()) };
+    let failed = term(Field::Outcome, &[0]);
+    let terms = wanted.terms.iter().flatten().copied().chain([failed]);
+    let buckets = read(conn, terms, (*low, *high)).await?;
+    let outcomes = runs.iter().filter_map(|run| {
+        let mut success = match wanted.terms.as_slice() {
+            [] => Box::new([u64::MAX; index::WORDS]),
+            _ => intersect(wanted, *run, &buckets)?,
+        };
+        let left = archived - run * RUN;
+        for (first, word) in (0..).step_by(64).zip(success.iter_mut()) {
+            if left > first {
+                *word &= u64::MAX.checked_shl(u32::try_from(left - first).unwrap_or(u32::MAX)).unwrap_or(0);
+            }
+        }
+        let mut failure = index::empty_bitmap();
+        if let Some(entry) = buckets.get(&place_of(failed, *run)).and_then(|bucket| index::find(bucket, failed)) {
+            entry.add_to(&mut failure);
+        }
+        for (success, failure) in success.iter_mut().zip(failure.iter_mut()) {
+            *failure &= *success;
+            *success &= !*failure;
+        }
+        Some(Outcomes { run: *run, success, failure })
+    });
+    Ok(outcomes.collect())
 }
 
 /// Returns the records of a run that have at least one term of each list; `None` if there are none.

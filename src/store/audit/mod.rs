@@ -1,10 +1,15 @@
 //! The stored audit log: its records, and the start and the end of their hash chain.
 
 pub mod archive;
+pub mod archives;
+pub mod chart;
 pub mod index;
 mod listing;
 mod lookup;
+pub mod names;
+pub mod rehearsal;
 mod terms;
+pub mod views;
 
 use std::future::ready;
 
@@ -70,7 +75,7 @@ impl From<Row> for Record {
 }
 
 /// Reads a stored hash. One of another length, which only tampering can leave behind, becomes a hash that no record has.
-pub(super) fn chain_hash(stored: &[u8]) -> ChainHash {
+pub(in crate::store) fn chain_hash(stored: &[u8]) -> ChainHash {
     stored.try_into().unwrap_or([0xFF; 32])
 }
 
@@ -207,6 +212,16 @@ pub async fn head(conn: Conn<'_>) -> Result<Head> {
     const SQL: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
     let (seq, hash): (i64, Vec<u8>) = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_one(c).await)?;
     Ok(Head { seq, hash: chain_hash(&hash) })
+}
+
+/// Returns the time of the last record; `None` if there is none in the database.
+///
+/// # Errors
+/// When the database fails.
+pub async fn last_at(conn: Conn<'_>) -> Result<Option<Timestamp>> {
+    const SQL: &str = "SELECT at FROM audit_log ORDER BY seq DESC LIMIT 1";
+    let at: Option<i64> = dispatch!(conn, |c| sqlx::query_scalar(SQL).fetch_optional(c).await)?;
+    Ok(at.map(Timestamp::from_micros))
 }
 
 /// Returns the position and the hash of the last archived record, which the chain in the database continues from.

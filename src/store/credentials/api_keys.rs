@@ -5,10 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     crypto::KeyHash,
-    domain::{
-        AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Limit, Page, Result, Timestamp,
-        credential::api_key::{Position, Selection},
-    },
+    domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, CapabilitySet, Error, Result, Timestamp},
     store::{
         Tx,
         db::{Conn, dispatch, execute},
@@ -18,9 +15,11 @@ use crate::{
     },
 };
 
+pub use super::fleet::count_selected as count_fleet;
+
 #[derive(FromRow)]
-struct Row {
-    id: Uuid,
+pub(super) struct Row {
+    pub(super) id: Uuid,
     agent_id: Uuid,
     key_prefix: String,
     name: String,
@@ -32,7 +31,6 @@ struct Row {
     revoked_at: Option<i64>,
     last_used_at: Option<i64>,
     last_used_ip: Option<String>,
-    idle_since: i64,
     #[sqlx(flatten)]
     limits: LimitsRow,
 }
@@ -104,6 +102,16 @@ pub async fn find(conn: Conn<'_>, id: ApiKeyId) -> Result<Option<ApiKey>> {
     row.map(ApiKey::try_from).transpose()
 }
 
+/// Returns the key with this hash.
+///
+/// # Errors
+/// If the database fails.
+pub async fn find_by_hash(conn: Conn<'_>, hash: &KeyHash) -> Result<Option<ApiKey>> {
+    const SQL: &str = "SELECT * FROM api_keys WHERE key_hash = $1";
+    let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(hash.0.as_slice()).fetch_optional(c).await)?;
+    row.map(ApiKey::try_from).transpose()
+}
+
 /// Returns the keys of an agent, oldest first.
 ///
 /// # Errors
@@ -168,7 +176,9 @@ pub async fn revoke_all(tx: &mut Tx, agent: AgentId, now: Timestamp) -> Result<(
 }
 
 /// How many days of uses are kept.
-const COUNTED_DAYS: i64 = 30;
+pub const KEPT_DAYS: i64 = 90;
+/// How many days of uses [`uses`] adds up.
+const RECENT_DAYS: i64 = 30;
 
 /// Returns how often each key of an agent was used in the last 30 days. Unused keys are omitted.
 ///
@@ -183,95 +193,39 @@ pub async fn uses(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<Vec<
     let rows: Vec<(Uuid, i64)> = dispatch!(conn, |c| sqlx::query_as(SQL)
         .bind(agent.0)
         .bind(today)
-        .bind(today - COUNTED_DAYS + 1)
+        .bind(today - RECENT_DAYS + 1)
         .fetch_all(c)
         .await)?;
     Ok(rows.into_iter().map(|(key, uses)| (ApiKeyId(key), uses)).collect())
 }
 
-/// Deletes at most `most` counts of uses that are older than 30 days. Returns how many were deleted.
+/// Returns how often a key was used on each of the last [`KEPT_DAYS`] days, oldest first, as the start of the day and the
+/// number.
+///
+/// # Errors
+/// If the database fails.
+pub async fn uses_per_day(conn: Conn<'_>, key: ApiKeyId, now: Timestamp) -> Result<Vec<(Timestamp, i64)>> {
+    const SQL: &str = "WITH RECURSIVE days (day) AS \
+            (SELECT CAST($2 AS BIGINT) UNION ALL SELECT day + 1 FROM days WHERE day < $3) \
+        SELECT d.day, COALESCE((SELECT u.uses FROM api_key_uses u WHERE u.day = d.day AND u.key_id = $1), 0) \
+        FROM days d ORDER BY d.day";
+    let today = now.as_micros().div_euclid(DAY);
+    let rows: Vec<(i64, i64)> = dispatch!(conn, |c| sqlx::query_as(SQL)
+        .bind(key.0)
+        .bind(today - KEPT_DAYS + 1)
+        .bind(today)
+        .fetch_all(c)
+        .await)?;
+    Ok(rows.into_iter().map(|(day, uses)| (Timestamp::from_micros(day * DAY), uses)).collect())
+}
+
+/// Deletes at most `most` counts of uses that are older than [`KEPT_DAYS`]. Returns how many were deleted.
 ///
 /// # Errors
 /// If the database fails.
 pub async fn forget_old_uses(conn: Conn<'_>, now: Timestamp, most: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM api_key_uses WHERE (day, key_id) IN \
         (SELECT day, key_id FROM api_key_uses WHERE day <= $1 ORDER BY day, key_id LIMIT +$2)";
-    let before = now.as_micros().div_euclid(DAY) - COUNTED_DAYS;
+    let before = now.as_micros().div_euclid(DAY) - KEPT_DAYS;
     Ok(execute!(conn, sqlx::query(SQL).bind(before).bind(most))?)
-}
-
-/// Returns a page of the keys of all agents.
-///
-/// # Errors
-/// If the database fails.
-pub async fn fleet(
-    conn: Conn<'_>,
-    selection: Selection,
-    now: Timestamp,
-    after: Option<Position>,
-    limit: Limit,
-) -> Result<Page<ApiKey, Position>> {
-    let (condition, order, bound) = condition(selection, now);
-    let descending = selection == Selection::All;
-    let start = if descending { i64::MAX } else { i64::MIN };
-    let edge = if descending { Uuid::max() } else { Uuid::nil() };
-    let (at, id) = after.map_or((start, edge), |(at, id)| (at.as_micros(), id.0));
-    let (beyond, direction) = if descending { ("<", "DESC") } else { (">", "ASC") };
-    let sql = format!(
-        "SELECT * FROM api_keys WHERE {condition} AND ({order}, id) {beyond} ($3, $4) \
-         ORDER BY {order} {direction}, id {direction} LIMIT +$5"
-    );
-    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(now.as_micros())
-        .bind(bound)
-        .bind(at)
-        .bind(id)
-        .bind(i64::from(limit.get()) + 1)
-        .fetch_all(c)
-        .await)?;
-    let place = |row: &Row| {
-        let at = match selection {
-            Selection::All => row.created_at,
-            Selection::Expiring => row.expires_at.unwrap_or_default(),
-            Selection::Idle => row.idle_since,
-            Selection::InGrace => row.grace_ends_at.unwrap_or_default(),
-        };
-        (Timestamp::from_micros(at), ApiKeyId(row.id))
-    };
-    let page = Page::cut(rows, limit, place);
-    Ok(Page { items: page.items.into_iter().map(ApiKey::try_from).collect::<Result<_>>()?, next: page.next })
-}
-
-/// Counts the keys of all agents in a selection, up to `most`.
-///
-/// # Errors
-/// If the database fails.
-pub async fn count_fleet(conn: Conn<'_>, selection: Selection, now: Timestamp, most: i64) -> Result<i64> {
-    let (condition, _, bound) = condition(selection, now);
-    let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM api_keys WHERE {condition} LIMIT +$3) AS counted");
-    Ok(dispatch!(conn, |c| sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-        .bind(now.as_micros())
-        .bind(bound)
-        .bind(most)
-        .fetch_one(c)
-        .await)?)
-}
-
-/// Returns the SQL condition of a selection, the column that it is sorted by, and the value of `$2`. `$1` is the
-/// current time.
-fn condition(selection: Selection, now: Timestamp) -> (&'static str, &'static str, i64) {
-    match selection {
-        Selection::All => ("$1 = $2", "created_at", now.as_micros()),
-        Selection::Expiring => (
-            "status = 'active' AND expires_at IS NOT NULL AND expires_at > $1 AND expires_at < $2",
-            "expires_at",
-            now.plus(Selection::EXPIRING_WITHIN).as_micros(),
-        ),
-        Selection::Idle => (
-            "status = 'active' AND (expires_at IS NULL OR expires_at > $1) AND idle_since < $2",
-            "idle_since",
-            now.minus(Selection::IDLE_AFTER).as_micros(),
-        ),
-        Selection::InGrace => ("status = 'rotated' AND grace_ends_at > $1 AND $1 <= $2", "grace_ends_at", i64::MAX),
-    }
 }

@@ -3,10 +3,13 @@
 use uuid::Uuid;
 
 use crate::{
-    domain::{AgentId, Result, Timestamp, capability::builtin, token::Credential},
+    domain::{AgentId, ApiKeyId, Result, Timestamp, capability::builtin, token::Credential},
     store::{
         capabilities::holders_in_order,
-        db::{Conn, dispatch},
+        db::{
+            Conn, dispatch,
+            sql::{Sql, run},
+        },
     },
 };
 
@@ -71,6 +74,42 @@ pub async fn another_has_one(conn: Conn<'_>, agent: AgentId, demand: Demand) -> 
     count(conn, SQL, agent, None, demand).await
 }
 
+/// Returns true if an active agent other than these holds `admin:*` and has such a credential.
+///
+/// # Errors
+/// If the database fails.
+pub async fn any_other_has_one(conn: Conn<'_>, agents: &[AgentId], demand: Demand) -> Result<bool> {
+    const SQLITE: &str = concat!(
+        "SELECT COUNT(*) FROM (SELECT h.agent_id FROM ",
+        holders_in_order!(),
+        " WHERE h.agent_id NOT IN (SELECT unhex(value) FROM json_each($2)) AND ",
+        can_authenticate!("h.agent_id"),
+        " LIMIT 1) AS others"
+    );
+    const POSTGRES: &str = concat!(
+        "SELECT COUNT(*) FROM (SELECT h.agent_id FROM ",
+        holders_in_order!(),
+        " WHERE h.agent_id <> ALL (string_to_array($2, ',')::uuid[]) AND ",
+        can_authenticate!("h.agent_id"),
+        " LIMIT 1) AS others"
+    );
+    let (sql, list) = if matches!(conn, Conn::Sqlite(_)) {
+        let ids: Vec<_> = agents.iter().map(|id| format!("\"{}\"", id.0.simple())).collect();
+        (SQLITE, format!("[{}]", ids.join(",")))
+    } else {
+        (POSTGRES, agents.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    };
+    let count: i64 = dispatch!(conn, |c| sqlx::query_scalar(sql)
+        .bind(builtin::ADMIN)
+        .bind(list)
+        .bind(Uuid::nil())
+        .bind(demand.at.as_micros())
+        .bind(demand.tokens)
+        .fetch_one(c)
+        .await)?;
+    Ok(count > 0)
+}
+
 async fn count(
     conn: Conn<'_>,
     sql: &'static str,
@@ -92,5 +131,34 @@ async fn count(
         .bind(demand.tokens)
         .fetch_one(c)
         .await)?;
+    Ok(count > 0)
+}
+
+/// Returns true if any active agent that holds `admin:*`, or only `agent` if it is given, has such a credential besides
+/// these keys.
+///
+/// # Errors
+/// If the database fails.
+pub async fn any_without(conn: Conn<'_>, agent: Option<AgentId>, without: &[ApiKeyId], demand: Demand) -> Result<bool> {
+    const HOLDERS: &str = concat!("SELECT COUNT(*) FROM (SELECT h.agent_id FROM ", holders_in_order!(), " WHERE ");
+    const ACTIVE: &str = "(SELECT 1 FROM agents WHERE status = 'active' AND id = h.agent_id) IS NOT NULL";
+    const KEYS: &str = " AND COALESCE((SELECT 1 FROM api_keys WHERE agent_id = h.agent_id AND status = 'active'";
+    const OTHERS: &str = " LIMIT 1), (SELECT 1 FROM public_keys WHERE agent_id = h.agent_id LIMIT 1), \
+        (SELECT 1 FROM federated_identities WHERE agent_id = h.agent_id LIMIT 1)) IS NOT NULL LIMIT 1) AS any_of_them";
+    let mut sql = Sql::default();
+    // The first parameter is that of the holders.
+    sql.values.push(builtin::ADMIN.into());
+    sql.push(HOLDERS).push(ACTIVE);
+    if let Some(agent) = agent {
+        sql.and("h.agent_id =", agent.0);
+    }
+    sql.push(KEYS).push(" AND (expires_at IS NULL OR expires_at > ").bind(demand.at.as_micros());
+    sql.push(") AND (uses_left IS NULL OR uses_left >= ").bind(demand.tokens);
+    sql.push(") AND (scope IS NULL OR REPLACE(' ' || scope || ' ', ' ' || $1 || ' ', '') <> ' ' || scope || ' ')");
+    for (number, key) in without.iter().enumerate() {
+        sql.push(if number == 0 { " AND id NOT IN (" } else { ", " }).bind(key.0);
+    }
+    sql.push(if without.is_empty() { "" } else { ")" }).push(OTHERS);
+    let count: i64 = run!(conn, sqlx::query_scalar, sql, fetch_one)?;
     Ok(count > 0)
 }

@@ -8,6 +8,8 @@ use std::{
 use secrecy::SecretString;
 use sqlx::migrate::MigrateError;
 
+use super::engine::Unfit;
+
 /// The location of the database.
 #[derive(Clone, Debug)]
 pub enum Location {
@@ -39,10 +41,12 @@ pub enum Mode {
     /// The service: creates the database, migrates it and writes to it. On SQLite only one process at a time can open
     /// it in this mode, because its live view cannot follow the changes of another process.
     Write,
-    /// A command that runs next to the service and writes only what the service does not cache.
+    /// A command that writes only what the service does not cache. It may run next to the service, and does not migrate.
     Beside,
-    /// A command that only reads. It may run next to the service.
+    /// A command that only reads. It may run next to the service, and does not migrate.
     Read,
+    /// A command that copies the whole database, which may also have an older schema. It may run next to the service.
+    Snapshot,
 }
 
 /// Why the database could not be opened. The messages are for the operator.
@@ -81,9 +85,40 @@ pub enum OpenError {
     /// The file belongs to the service that AIMS replaces. It is left as it is.
     #[error("{0} is the database of the predecessor; choose another DATABASE_URL and run: aims import-seed {0}")]
     Predecessor(PathBuf),
-    /// A newer version of AIMS created the schema.
-    #[error("the database was created by a newer version of AIMS (migration {0} is unknown to this version)")]
-    Newer(i64),
+    /// There are no tables.
+    #[error("the database {0} is empty; check DATABASE_URL, or create the schema with: aims migrate")]
+    Empty(String),
+    /// There are tables, but not those of AIMS.
+    #[error("{0} is not a database of AIMS; set DATABASE_URL to the one that the service uses, or to a new one")]
+    Foreign(String),
+    /// A migration is pending, and this command does not migrate.
+    #[error("the database has schema {schema}, this version of AIMS needs {known}; run: aims migrate")]
+    Older {
+        /// The newest migration of the database.
+        schema: i64,
+        /// The newest migration of this version.
+        known: i64,
+    },
+    /// A newer version of AIMS migrated the database.
+    #[error(
+        "the database has schema {schema}, this version of AIMS knows up to {known}; use the newer version of AIMS that \
+         migrated it, or restore a backup from before the upgrade"
+    )]
+    Newer {
+        /// The newest migration of the database.
+        schema: i64,
+        /// The newest migration of this version.
+        known: i64,
+    },
+    /// The database was migrated by a version of AIMS that is neither older nor newer, such as a development build.
+    #[error(
+        "migration {0} of the database is not the one of this version of AIMS; use the version that migrated it, or \
+         restore a backup from before"
+    )]
+    Divergent(i64),
+    /// The server at this address speaks the protocol of PostgreSQL, but AIMS cannot work with it.
+    #[error("cannot use the database at {0}: {1}")]
+    Unfit(String, #[source] Unfit),
     /// A migration failed.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[source] MigrateError),
@@ -91,9 +126,6 @@ pub enum OpenError {
 
 impl From<MigrateError> for OpenError {
     fn from(error: MigrateError) -> Self {
-        match error {
-            MigrateError::VersionMissing(version) => Self::Newer(version),
-            other => Self::Migrate(other),
-        }
+        Self::Migrate(error)
     }
 }

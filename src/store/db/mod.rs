@@ -1,12 +1,15 @@
 //! The two databases behind one type.
 
 pub mod changes;
+mod engine;
 pub mod listener;
 mod location;
 mod pool;
-mod postgres;
+pub(super) mod postgres;
+pub mod readiness;
+mod schema;
 pub(super) mod sql;
-mod sqlite;
+pub(super) mod sqlite;
 pub(super) mod sqlite_file;
 
 use std::{io, path::Path, sync::Arc};
@@ -14,9 +17,12 @@ use std::{io, path::Path, sync::Arc};
 use sqlx::{Postgres, Sqlite};
 use tokio::time::timeout;
 
-use crate::domain::Result;
+use crate::{domain::Result, telemetry::metrics};
+pub use engine::Unfit;
 pub use location::{Location, Mode, OpenError};
+pub use pool::Connections;
 use pool::{Borrowed, CONNECTION_TIMEOUT, Lease, Pool};
+pub use schema::{Schema, Step};
 use sqlite_file::{FileReplaced, SqliteFiles};
 
 /// Runs one expression on the driver behind a connection: `dispatch!(conn, |c| query.fetch_all(c).await)?`.
@@ -65,7 +71,7 @@ pub enum Db {
         writer: Pool<Sqlite>,
         /// Read-only connections.
         readers: Pool<Sqlite>,
-        /// The files that this process writes to. `None` in [`Mode::Read`].
+        /// The files that this process writes to. `None` if it only reads.
         files: Option<Arc<SqliteFiles>>,
     },
     /// PostgreSQL.
@@ -135,7 +141,7 @@ impl Location {
 
 impl Db {
     /// Opens the database. In [`Mode::Write`] also applies the migrations, and creates the database if it is an SQLite
-    /// file.
+    /// file. In the other modes the database must be migrated.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -146,6 +152,18 @@ impl Db {
         match location {
             Location::Sqlite(path) => sqlite::open(path, mode).await,
             Location::Postgres(url) => postgres::open(url, mode).await,
+        }
+    }
+
+    /// Reads which migrations the database has, without changing anything.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn schema(location: &Location) -> Result<Schema, OpenError> {
+        location.require()?;
+        match location {
+            Location::Sqlite(path) => sqlite::schema(path).await,
+            Location::Postgres(url) => postgres::schema(url).await,
         }
     }
 
@@ -166,6 +184,20 @@ impl Db {
             Self::Sqlite { writer, .. } => PooledConn::Sqlite(writer.acquire().await?),
             Self::Postgres(pool) => PooledConn::Postgres(pool.acquire().await?),
         })
+    }
+
+    /// Returns how the connections of each pool are used.
+    #[must_use]
+    pub fn connections(&self) -> Vec<(metrics::labels::Pool, Connections)> {
+        match self {
+            Self::Sqlite { writer, readers, .. } => {
+                vec![
+                    (metrics::labels::Pool::Write, writer.connections()),
+                    (metrics::labels::Pool::Read, readers.connections()),
+                ]
+            }
+            Self::Postgres(pool) => vec![(metrics::labels::Pool::Shared, pool.connections())],
+        }
     }
 
     /// Returns true if other nodes may write to the same database, so that caches need a [`listener::Listener`].
@@ -193,7 +225,7 @@ impl Db {
     }
 
     /// Closes the connections. Waits at most 5 seconds for statements that still run on reading connections.
-    pub(super) async fn close(&self) {
+    pub async fn close(&self) {
         match self {
             Self::Sqlite { writer, readers, files } => {
                 let _ = timeout(CONNECTION_TIMEOUT, readers.close()).await;

@@ -44,6 +44,17 @@ struct Inner<D: Database> {
     permits: Arc<Semaphore>,
 }
 
+/// How the connections of a pool are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Open and not in use.
+    pub idle: usize,
+    /// In use, or being opened or closed.
+    pub in_use: usize,
+    /// How many may be open.
+    pub most: usize,
+}
+
 struct Pooled<D: Database> {
     connection: PoolConnection<D>,
     /// When the sqlx pool returned it.
@@ -113,6 +124,15 @@ impl<D: Database> Pool<D> {
             }
             lease.discard();
         }
+    }
+
+    /// Returns how the connections are used.
+    pub(in crate::store) fn connections(&self) -> Connections {
+        let returned = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let open = usize::try_from(self.0.pool.size()).unwrap_or(usize::MAX);
+        let idle = returned.saturating_add(self.0.pool.num_idle()).min(open);
+        let most = usize::try_from(self.0.pool.options().get_max_connections()).unwrap_or(usize::MAX);
+        Connections { idle, in_use: open - idle, most }
     }
 
     fn lease(&self, pooled: Pooled<D>, permit: OwnedSemaphorePermit) -> Lease<D> {

@@ -12,15 +12,23 @@ use sqlx::{
 use tokio::time::{self, timeout};
 
 use super::{
-    Db,
+    Db, engine,
     location::{Mode, OpenError},
     pool::{CONNECTION_TIMEOUT, Lease, Pool},
+    schema::{APPLIED, Applied, Schema},
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+pub(in crate::store) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The application name of connections, as `pg_stat_activity` shows it.
-const APPLICATION: &str = "aims";
+pub(in crate::store) const APPLICATION: &str = "aims";
+/// The application name of the connections of a node that checks and migrates the database before it uses it.
+pub(in crate::store) const STARTING: &str = "aims_starting";
+
+/// Time limit of a statement.
+const TIME_LIMIT: &str = "10s";
+/// How long a statement that reaches its limit takes to say so, at most.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Session settings.
 ///
@@ -31,7 +39,7 @@ const APPLICATION: &str = "aims";
 ///   a few.
 /// - `client_min_messages`: otherwise each start would log that the migration table exists already.
 const SESSION: [(&str, &str); 7] = [
-    ("statement_timeout", "10s"),
+    ("statement_timeout", TIME_LIMIT),
     ("idle_in_transaction_session_timeout", "5s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -52,8 +60,65 @@ const CONNECTIONS: u32 = 16;
 /// successor while it reconnects.
 pub(super) const OPEN_FILES: u64 = CONNECTIONS as u64 + 2;
 
-/// Opens the database at `url`. In [`Mode::Write`] applies the migrations.
+/// Opens the database at `url`. In [`Mode::Write`] checks that the server is fit for AIMS, and applies the migrations.
 pub(super) async fn open(url: &SecretString, mode: Mode) -> Result<Db, OpenError> {
+    let options = options(url)?;
+    if mode == Mode::Write {
+        prepare(&options).await?;
+    }
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(CONNECTION_TIMEOUT);
+    let pool = Pool::new(pool, options.clone());
+    let mut lease = first(&pool, AT_START).await?;
+    if mode != Mode::Write {
+        let mut borrowed = lease.borrow();
+        let schema = read_existing(borrowed.begin(), &place(&options)).await?;
+        if mode != Mode::Snapshot {
+            schema.require_current()?;
+        }
+        borrowed.end();
+    }
+    Ok(Db::Postgres(pool))
+}
+
+/// Opens `count` connections. Returns one of them: one is enough to start.
+async fn first(pool: &Pool<Postgres>, count: usize) -> Result<Lease<Postgres>, OpenError> {
+    let options = pool.options();
+    let opened = future::join_all((0..count).map(|_| pool.acquire())).await;
+    match opened.into_iter().reduce(Result::or) {
+        Some(Ok(lease)) => Ok(lease),
+        // The pool retries a refused connection until its timeout, and then reports only the timeout.
+        Some(Err(sqlx::Error::PoolTimedOut)) | None => Err(unreachable(&options, why_unreachable(&options).await)),
+        Some(Err(error)) => Err(unreachable(&options, error)),
+    }
+}
+
+/// Checks and migrates the database, on connections of their own: another node that migrates it closes those of the
+/// nodes that use it.
+async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let options = options.clone().application_name(STARTING);
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
+    let pool = Pool::new(pool, options.clone());
+    let mut lease = first(&pool, 1).await?;
+    lease.discard();
+    let mut borrowed = lease.borrow();
+    let connection = borrowed.begin();
+    check(connection, &options).await?;
+    migrate(connection, &place(&options)).await
+}
+
+/// Reads which migrations the database has.
+pub(super) async fn schema(url: &SecretString) -> Result<Schema, OpenError> {
+    let options = options(url)?;
+    let connecting = timeout(CONNECTION_TIMEOUT, PgConnection::connect_with(&options)).await;
+    let connecting = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let mut connection = connecting.map_err(|error| unreachable(&options, error))?;
+    let schema = read(&mut connection, &place(&options)).await;
+    let _ = timeout(CONNECTION_TIMEOUT, connection.close()).await;
+    schema
+}
+
+/// Returns how to connect to the database at `url`.
+pub(in crate::store) fn options(url: &SecretString) -> Result<PgConnectOptions, OpenError> {
     let options: PgConnectOptions = url.expose_secret().parse().map_err(OpenError::Connect)?;
     // The brackets of an IPv6 address belong to the URL and not to the address (RFC 3986, section 3.2.2).
     let address = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
@@ -61,45 +126,40 @@ pub(super) async fn open(url: &SecretString, mode: Mode) -> Result<Db, OpenError
         Some(address) => options.host(&address),
         None => options,
     };
-    let options = options.application_name(APPLICATION).options(SESSION);
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(CONNECTION_TIMEOUT);
-    let pool = Pool::new(pool, options.clone());
-    let opened = future::join_all((0..AT_START).map(|_| pool.acquire())).await;
-    // One open connection is enough to start.
-    match opened.into_iter().reduce(Result::or) {
-        Some(Ok(connection)) if mode == Mode::Write => migrate(connection).await?,
-        // The pool retries a refused connection until its timeout, and then reports only the timeout.
-        Some(Err(sqlx::Error::PoolTimedOut)) => {
-            return Err(OpenError::Server(server(&options), why_unreachable(&options).await));
-        }
-        Some(Err(error)) => return Err(OpenError::Server(server(&options), error)),
-        Some(Ok(_)) | None => {}
-    }
-    Ok(Db::Postgres(pool))
+    Ok(options.application_name(APPLICATION).options(SESSION))
 }
 
-/// Applies the migrations, without a time limit.
+async fn check(connection: &mut PgConnection, options: &PgConnectOptions) -> Result<(), OpenError> {
+    match engine::check(connection, options, TIME_LIMIT).await {
+        Ok(None) => Ok(()),
+        Ok(Some(unfit)) => Err(OpenError::Unfit(server(options), unfit)),
+        Err(sqlx::Error::PoolTimedOut) => Err(unreachable(options, why_unreachable(options).await)),
+        Err(error) => Err(OpenError::Server(server(options), error)),
+    }
+}
+
+/// Applies the pending migrations, without a time limit. One of the nodes that start at the same time migrates, and the
+/// others wait for it.
 ///
 /// If the schema changed, the connections of running nodes are closed afterwards: a statement that was prepared before
 /// a table changed fails for the lifetime of its connection.
-async fn migrate(mut lease: Lease<Postgres>) -> Result<(), OpenError> {
-    /// Only one of the nodes that start at the same time migrates and closes connections.
-    const LOCK: &str = "SELECT pg_advisory_lock(hashtext('aims_migrations'))";
-    let mut borrowed = lease.borrow();
-    let connection = borrowed.begin();
-    if applied(connection).await == i64::try_from(MIGRATIONS.iter().count()).ok() {
-        MIGRATIONS.run(connection).await?;
-        borrowed.end();
+async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), OpenError> {
+    // A node that saw the last migration before the other connections were closed would open its own too early.
+    lock(connection, Lock::Shared).await.map_err(OpenError::Connect)?;
+    if read(connection, place).await?.pending().next().is_none() {
         return Ok(());
     }
-    lease.discard();
-    let mut borrowed = lease.borrow();
-    let connection = borrowed.begin();
+    connection.execute("SELECT pg_advisory_unlock_all()").await.map_err(OpenError::Connect)?;
+    lock(connection, Lock::Exclusive).await.map_err(OpenError::Connect)?;
     connection.execute("SET statement_timeout = 0").await.map_err(OpenError::Connect)?;
-    connection.execute(LOCK).await.map_err(OpenError::Connect)?;
-    let before = applied(connection).await;
-    MIGRATIONS.run(&mut *connection).await?;
-    if applied(connection).await != before {
+    // Another node may have migrated in the meantime.
+    let schema = read(connection, place).await?;
+    for step in schema.pending() {
+        let began = Instant::now();
+        MIGRATIONS.run_to(step.version, &mut *connection).await?;
+        step.log(began.elapsed());
+    }
+    if schema.pending().next().is_some() {
         // The schema is up to date at this point. sqlx replaces the connections of other nodes after 30 minutes at the
         // latest.
         if let Err(error) = close_others(connection).await {
@@ -109,9 +169,74 @@ async fn migrate(mut lease: Lease<Postgres>) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Returns the number of applied migrations, or `None` before the first one.
-async fn applied(connection: &mut PgConnection) -> Option<i64> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(connection).await.ok()
+/// How a node holds the lock on the schema.
+#[derive(Clone, Copy)]
+enum Lock {
+    /// Nobody migrates.
+    Shared,
+    /// Nobody else migrates, or reads the schema to start.
+    Exclusive,
+}
+
+impl Lock {
+    /// Returns the statements that take the lock: if it is free, and once it is free.
+    const fn statements(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Shared => (
+                "SELECT pg_try_advisory_lock_shared(hashtext('aims_migrations'))",
+                "SELECT pg_advisory_lock_shared(hashtext('aims_migrations'))",
+            ),
+            Self::Exclusive => (
+                "SELECT pg_try_advisory_lock(hashtext('aims_migrations'))",
+                "SELECT pg_advisory_lock(hashtext('aims_migrations'))",
+            ),
+        }
+    }
+}
+
+/// Takes the lock on the schema. Waits without end while another node migrates, but not for a server that does not
+/// respond.
+async fn lock(connection: &mut PgConnection, lock: Lock) -> sqlx::Result<()> {
+    /// `query_canceled`: the statement reached its time limit.
+    const TIMED_OUT: &str = "57014";
+    let (attempt, wait) = lock.statements();
+    if sqlx::query_scalar(attempt).fetch_one(&mut *connection).await? {
+        return Ok(());
+    }
+    tracing::info!("waiting for another node, which migrates the database");
+    loop {
+        match timeout(GRACE, connection.execute(wait)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some(TIMED_OUT) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+}
+
+/// Reads which migrations the database has.
+async fn read(connection: &mut PgConnection, place: &str) -> Result<Schema, OpenError> {
+    Schema::of(&MIGRATIONS, &applied(connection).await.map_err(OpenError::Connect)?.unwrap_or_default(), place)
+}
+
+/// Does the same, and requires that AIMS was set up.
+async fn read_existing(connection: &mut PgConnection, place: &str) -> Result<Schema, OpenError> {
+    const TABLES: &str = "SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = current_schema())";
+    let applied = applied(connection).await.map_err(OpenError::Connect)?.filter(|applied| !applied.is_empty());
+    if let Some(applied) = applied {
+        return Schema::of(&MIGRATIONS, &applied, place);
+    }
+    let has_tables: bool = sqlx::query_scalar(TABLES).fetch_one(connection).await.map_err(OpenError::Connect)?;
+    Err(if has_tables { OpenError::Foreign(place.to_owned()) } else { OpenError::Empty(place.to_owned()) })
+}
+
+/// Returns the applied migrations, or `None` if there is no table of them.
+async fn applied(connection: &mut PgConnection) -> sqlx::Result<Option<Vec<Applied>>> {
+    const EXISTS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+    if sqlx::query_scalar(EXISTS).fetch_one(&mut *connection).await? {
+        return sqlx::query_as(APPLIED).fetch_all(connection).await.map(Some);
+    }
+    Ok(None)
 }
 
 /// Closes the connections of other nodes while they are idle, so that hardly any request fails. In the second half of
@@ -119,7 +244,7 @@ async fn applied(connection: &mut PgConnection) -> Option<i64> {
 /// stays open.
 async fn close_others(connection: &mut PgConnection) -> sqlx::Result<()> {
     const OTHERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user \
-        AND application_name = $1 AND pid <> pg_backend_pid() AND wait_event IS DISTINCT FROM 'advisory'";
+        AND application_name = $1";
     const CLOSE: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND NOT CASE \
         WHEN state = 'idle' AND state_change <= clock_timestamp() - make_interval(secs => $2) THEN pg_terminate_backend(pid) \
         ELSE FALSE END";
@@ -132,6 +257,19 @@ async fn close_others(connection: &mut PgConnection) -> sqlx::Result<()> {
         time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// Returns the address of the database, without a secret.
+fn place(options: &PgConnectOptions) -> String {
+    format!("{}/{}", server(options), options.get_database().unwrap_or_else(|| options.get_username()))
+}
+
+/// Returns the error of a failed attempt to connect.
+fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> OpenError {
+    match engine::why_refused(&error) {
+        Some(unfit) => OpenError::Unfit(server(options), unfit),
+        None => OpenError::Server(server(options), error),
+    }
 }
 
 /// Returns the address of the server, or the folder of its socket, with the port.

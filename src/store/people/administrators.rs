@@ -186,6 +186,26 @@ pub async fn put_setup_token(mut conn: Conn<'_>, hash: [u8; 32], expires_at: Tim
     Ok(())
 }
 
+/// Records the public URL of a service that uses the database.
+///
+/// # Errors
+/// If the database fails.
+pub async fn put_public_url(conn: Conn<'_>, url: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO service_address (id, public_url) VALUES (1, $1) \
+        ON CONFLICT (id) DO UPDATE SET public_url = excluded.public_url";
+    execute!(conn, sqlx::query(SQL).bind(url))?;
+    Ok(())
+}
+
+/// Returns the public URL of the service that used the database last; `None` if none has.
+///
+/// # Errors
+/// If the database fails.
+pub async fn public_url(conn: Conn<'_>) -> Result<Option<String>> {
+    const SQL: &str = "SELECT public_url FROM service_address WHERE id = 1";
+    Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).fetch_optional(c).await)?)
+}
+
 /// A link for the initial setup, which creates the first administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetupToken {

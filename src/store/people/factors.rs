@@ -1,5 +1,7 @@
 //! Second factors of administrators: authenticator apps (TOTP), recovery codes and passkeys.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -37,6 +39,16 @@ pub async fn totp(conn: Conn<'_>, person: AdministratorId) -> Result<Option<Totp
     const SQL: &str = "SELECT sealed_secret, last_step FROM totp_secrets WHERE administrator_id = $1";
     let row: Option<(Vec<u8>, i64)> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(person.0).fetch_optional(c).await)?;
     Ok(row.map(|(sealed_secret, last_step)| Totp { sealed_secret, last_step }))
+}
+
+/// Returns the sealed secret of any authenticator, with its administrator.
+///
+/// # Errors
+/// If the database fails.
+pub async fn any_totp(conn: Conn<'_>) -> Result<Option<(AdministratorId, Vec<u8>)>> {
+    const SQL: &str = "SELECT administrator_id, sealed_secret FROM totp_secrets ORDER BY administrator_id LIMIT 1";
+    let row: Option<(Uuid, Vec<u8>)> = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_optional(c).await)?;
+    Ok(row.map(|(id, sealed)| (AdministratorId(id), sealed)))
 }
 
 /// Marks the code of a step as used. Returns false if this or a later code was used before.
@@ -146,6 +158,25 @@ pub async fn passkeys(conn: Conn<'_>, person: AdministratorId) -> Result<Vec<(Pa
     const SQL: &str = "SELECT * FROM passkeys WHERE administrator_id = $1 ORDER BY created_at, id";
     let rows: Vec<PasskeyRow> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(person.0).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Counts the passkeys of each administrator who has one.
+///
+/// # Errors
+/// If the database fails.
+pub async fn passkey_counts(conn: Conn<'_>) -> Result<HashMap<AdministratorId, i64>> {
+    const SQL: &str = "SELECT administrator_id, COUNT(*) FROM passkeys GROUP BY administrator_id";
+    let rows: Vec<(Uuid, i64)> = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|(person, count)| (AdministratorId(person), count)).collect())
+}
+
+/// Deletes all passkeys of an administrator. Returns how many.
+///
+/// # Errors
+/// If the database fails.
+pub async fn remove_passkeys(conn: Conn<'_>, person: AdministratorId) -> Result<u64> {
+    const SQL: &str = "DELETE FROM passkeys WHERE administrator_id = $1";
+    Ok(execute!(conn, sqlx::query(SQL).bind(person.0))?)
 }
 
 /// Returns the passkey with this credential identifier, and its credential.

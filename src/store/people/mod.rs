@@ -2,4 +2,6 @@
 
 pub mod administrators;
 pub mod factors;
+pub mod invitations;
+pub mod overview;
 pub mod sessions;

@@ -3,4 +3,5 @@
 pub mod delegated_tokens;
 pub mod resources;
 pub mod revoked_tokens;
+pub mod sealed;
 pub mod signing_keys;

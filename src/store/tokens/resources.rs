@@ -120,6 +120,18 @@ pub async fn list(conn: Conn<'_>, after: Option<Position>, limit: Limit) -> Resu
     Ok(Page::cut(resources, limit, |resource: &ProtectedResource| (resource.created_at, resource.id)))
 }
 
+/// Returns at most `most` resources whose tokens may carry a capability, by its name and not by a wildcard, oldest first.
+/// Reads every resource, of which there are as many as an operator registers.
+///
+/// # Errors
+/// If the database fails.
+pub async fn naming(conn: Conn<'_>, capability: &str, most: i64) -> Result<Vec<ProtectedResource>> {
+    const SQL: &str = "SELECT * FROM resources WHERE REPLACE(' ' || scope || ' ', ' ' || $1 || ' ', '') \
+        <> ' ' || scope || ' ' ORDER BY created_at, id LIMIT +$2";
+    let rows: Vec<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(capability).bind(most).fetch_all(c).await)?;
+    rows.into_iter().map(ProtectedResource::try_from).collect()
+}
+
 /// Updates the name and the capabilities of a resource. Its identifier never changes.
 ///
 /// # Errors

@@ -126,15 +126,13 @@ impl FromQuery for Listing {
             actor: fields
                 .doc("Only events with this actor.", || schema::pattern(paging::UUID))
                 .optional("agent_id", |text| ActorId::parse(text).ok_or_else(not_an_id)),
-            involving: None,
             action: fields.doc("Only this event.", word).optional("action", |text| text::line(text, 1, WORD_MAX)),
             resource_type: fields
                 .doc("Only events with this type of target.", word)
                 .optional("resource_type", |text| text::line(text, 1, WORD_MAX)),
-            resource_id: None,
-            success: None,
             from: fields.doc(FROM, moment).optional("start_date", Filter::parse_from),
             until: fields.doc(UNTIL, moment).optional("end_date", Filter::parse_until),
+            ..Filter::default()
         };
         Some(Self { filter, paging: Paging::read(fields)? })
     }

@@ -9,10 +9,24 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Shared, agents::agent_id, paging};
+use super::{
+    Shared,
+    agents::agent_id,
+    answer::Answer,
+    conditions::{IfMatch, IfNoneMatch, Keyed},
+    paging,
+};
 use crate::{
-    domain::{Capability, CapabilityId, CapabilityName, Error, Limit, Timestamp, capability::Position},
-    service::agents::capabilities::{self, NewCapability},
+    domain::{
+        Capability, CapabilityId, CapabilityName, Error, Invalid, Limit, Result, Timestamp, capability::Position,
+    },
+    service::{
+        agents::{
+            capabilities::{self, NewCapability},
+            capability_removal,
+        },
+        core::conditions::Versioned,
+    },
     web::{
         failure::Failure,
         guard::Authorized,
@@ -55,8 +69,9 @@ impl From<Capability> for CapabilityBody {
 body_schemas! {
     NewCapability => "CreateCapability", "A new capability.";
     GrantCapability => "GrantCapability", "A capability to grant.";
+    CapabilityEdit => "UpdateCapability", "Changes to a capability. Its name never changes.";
 }
-query_parameters!(Listing);
+query_parameters!(Listing, Deletion);
 
 impl FromBody for NewCapability {
     fn read(fields: &mut Fields) -> Option<Self> {
@@ -85,6 +100,34 @@ impl FromBody for GrantCapability {
     fn read(fields: &mut Fields) -> Option<Self> {
         let id = fields.doc("ID of the capability.", || schema::format("uuid"));
         Some(Self { capability_id: id.required("capability_id", |text| Ok(text.to_owned()))? })
+    }
+}
+
+/// Changes to a capability.
+pub struct CapabilityEdit {
+    description: Option<String>,
+}
+
+impl FromBody for CapabilityEdit {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let description = fields.doc("What the capability permits.", || schema::paragraph(Capability::DESCRIPTION_MAX));
+        Some(Self { description: description.optional("description", Capability::parse_description) })
+    }
+}
+
+/// The query parameters of a deletion.
+pub struct Deletion {
+    with_grants: bool,
+}
+
+impl FromQuery for Deletion {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        const WITH_GRANTS: &str = "`true` also revokes the capability from every agent that holds it and removes it from \
+            every resource that names it. Otherwise such a capability is not deleted.";
+        let with_grants = fields
+            .doc(WITH_GRANTS, || schema::words(["true", "false"]))
+            .chosen("with_grants", |text| text.parse().map_err(|_| Invalid::NotOneOf(&["true", "false"])));
+        Some(Self { with_grants: with_grants.unwrap_or(false) })
     }
 }
 
@@ -121,10 +164,14 @@ fn capability_id(text: &str) -> Result<CapabilityId, Failure> {
 pub async fn create(
     State(services): Shared,
     caller: Authorized,
-    Body(new): Body<NewCapability>,
-) -> Result<(StatusCode, Json<CapabilityBody>), Failure> {
-    let capability = capabilities::create(&services, &caller, new).await?;
-    Ok((StatusCode::CREATED, Json(capability.into())))
+    new: Keyed<NewCapability>,
+) -> Result<Response, Failure> {
+    let created = |capability: &Capability| answer(StatusCode::CREATED, capability);
+    new.once(created, |new, once| capabilities::create(&services, &caller, new, once)).await
+}
+
+fn answer(status: StatusCode, capability: &Capability) -> Result<Answer> {
+    Answer::new(status, Some(capability.version()), &CapabilityBody::from(capability.clone()))
 }
 
 /// List capabilities
@@ -149,6 +196,77 @@ pub async fn list(
     Ok(paging::respond(&uri, page, CapabilityBody::from))
 }
 
+/// Get a capability
+#[utoipa::path(
+    get, path = "/capabilities/{id}", tag = "Capabilities", operation_id = "get_capability",
+    params(("id" = String, Path)),
+    responses(
+        (status = 200, description = "The capability.", body = CapabilityBody),
+        (status = 404, description = "The capability does not exist."),
+    )
+)]
+pub async fn get(
+    State(services): Shared,
+    caller: Authorized,
+    Path(id): Path<String>,
+    known: IfNoneMatch,
+) -> Result<Response, Failure> {
+    let capability = capabilities::get(&services, &caller, capability_id(&id)?).await?;
+    known.answer(capability.version(), &CapabilityBody::from(capability))
+}
+
+/// Edit a capability
+///
+/// Only its description can change. Tokens carry the name, so a capability with another name is another capability.
+#[utoipa::path(
+    patch, path = "/capabilities/{id}", tag = "Capabilities", operation_id = "update_capability",
+    params(("id" = String, Path)), request_body = CapabilityEdit,
+    responses(
+        (status = 200, description = "The updated capability.", body = CapabilityBody),
+        (status = 404, description = "The capability does not exist."),
+        (status = 422, description = "A field is not valid."),
+    )
+)]
+pub async fn update(
+    State(services): Shared,
+    caller: Authorized,
+    Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
+    Body(edit): Body<CapabilityEdit>,
+) -> Result<Answer, Failure> {
+    let id = capability_id(&id)?;
+    let edited = capabilities::describe(&services, &caller, id, expected, edit.description).await?;
+    Ok(answer(StatusCode::OK, &edited)?)
+}
+
+/// Delete a capability
+///
+/// A capability that an agent holds or a resource names is deleted only with `with_grants=true`, together with these
+/// grants and mentions: all of it, or nothing. Takes effect immediately, also for tokens that were already issued.
+/// Agents that hold a wildcard which includes the capability lose nothing. At most 10,000 agents can lose a capability
+/// at once.
+#[utoipa::path(
+    delete, path = "/capabilities/{id}", tag = "Capabilities", operation_id = "delete_capability",
+    params(("id" = String, Path), Deletion),
+    responses(
+        (status = 204, description = "The capability is deleted."),
+        (status = 400, description = "AIMS itself checks the capability, or the caller holds it."),
+        (status = 404, description = "The capability does not exist."),
+        (status = 409, description = "The capability is in use. The error says by how many agents and resources."),
+        (status = 422, description = "A query parameter is not valid."),
+    )
+)]
+pub async fn delete(
+    State(services): Shared,
+    caller: Authorized,
+    Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
+    Query(Deletion { with_grants }): Query<Deletion>,
+) -> Result<StatusCode, Failure> {
+    capability_removal::delete(&services, &caller, capability_id(&id)?, expected, with_grants).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// List an agent's capabilities
 #[utoipa::path(
     get, path = "/agents/{id}/capabilities", tag = "Capabilities", operation_id = "list_agent_capabilities",
@@ -164,7 +282,7 @@ pub async fn held_by(
     Path(agent): Path<String>,
 ) -> Result<Json<Vec<CapabilityBody>>, Failure> {
     let held = capabilities::held_by(&services, &caller, agent_id(&agent)?).await?;
-    Ok(Json(held.into_iter().map(CapabilityBody::from).collect()))
+    Ok(Json(held.into_iter().map(|held| held.capability.into()).collect()))
 }
 
 /// Grant a capability to an agent
@@ -184,11 +302,17 @@ pub async fn grant(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(grant): Body<GrantCapability>,
-) -> Result<(StatusCode, Json<CapabilityBody>), Failure> {
-    let capability = capability_id(&grant.capability_id)?;
-    let granted = capabilities::grant(&services, &caller, agent_id(&agent)?, capability).await?;
-    Ok((StatusCode::CREATED, Json(granted.into())))
+    grant: Keyed<GrantCapability>,
+) -> Result<Response, Failure> {
+    let agent = agent_id(&agent)?;
+    // Without an entity tag: the address of the request is that of the agent's grants.
+    let granted = |granted: &Capability| Answer::new(StatusCode::CREATED, None, &CapabilityBody::from(granted.clone()));
+    let (services, caller) = (&services, &caller);
+    let give = |grant: GrantCapability, once| async move {
+        let id = CapabilityId::parse(&grant.capability_id).ok_or(Error::NotFound("Capability"))?;
+        capabilities::grant(services, caller, agent, id, once).await
+    };
+    grant.once(granted, give).await
 }
 
 /// Revoke a capability from an agent

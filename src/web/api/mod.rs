@@ -3,8 +3,10 @@
 #![expect(clippy::missing_errors_doc, reason = "each operation lists its errors as responses in the OpenAPI document")]
 
 pub mod agents;
+pub mod answer;
 pub mod audit;
 pub mod capabilities;
+pub mod conditions;
 pub mod credentials;
 pub mod health;
 pub mod paging;

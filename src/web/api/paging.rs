@@ -40,14 +40,17 @@ impl Cursor for agent::Position {
     const PATTERN: &str = r"^([A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{1,128})?$";
 
     fn encode(&self) -> String {
-        format!("{}.{}", encode(self.created_at, self.id.0), self.name)
+        let used = self.last_used_at.map(|at| format!(".{}", at.as_micros())).unwrap_or_default();
+        format!("{}.{}{used}", encode(self.created_at, self.id.0), self.name)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        let (place, name) = text.split_once('.')?;
+        let (place, rest) = text.split_once('.')?;
         let (created_at, id) = decode(place)?;
+        let (name, used) = rest.split_once('.').map_or((rest, None), |(name, used)| (name, Some(used)));
         let name = AgentName::parse(name).ok()?.to_string();
-        Some(Self { created_at, id: AgentId(id), name })
+        let last_used_at = used.map(|used| used.parse().map(Timestamp::from_micros)).transpose().ok()?;
+        Some(Self { created_at, id: AgentId(id), name, last_used_at })
     }
 }
 
@@ -163,8 +166,11 @@ mod tests {
     #[test]
     fn cursors_round_trip_and_junk_is_rejected() {
         let id = AgentId(Uuid::from_u128(9));
-        let position = agent::Position { created_at: Timestamp::from_micros(-5), id, name: "nine".to_owned() };
+        let created_at = Timestamp::from_micros(-5);
+        let position = agent::Position { created_at, id, name: "nine".to_owned(), last_used_at: None };
         assert_eq!(agent::Position::decode(&position.encode()), Some(position.clone()));
+        let used = agent::Position { last_used_at: Some(created_at), ..position.clone() };
+        assert_eq!(agent::Position::decode(&used.encode()), Some(used));
         let text = position.encode();
         let place = text.strip_suffix(".nine").unwrap();
         for junk in [
@@ -175,6 +181,8 @@ mod tests {
             place,
             &format!("{place}.a b"),
             &format!("{place}."),
+            &format!("{place}.nine."),
+            &format!("{place}.nine.x"),
         ] {
             assert_eq!(agent::Position::decode(junk), None, "{junk:?}");
         }

@@ -1,7 +1,6 @@
 //! The protected resources endpoints.
 
 use axum::{
-    Json,
     extract::{OriginalUri, Path, State},
     response::Response,
 };
@@ -11,14 +10,20 @@ use utoipa::ToSchema;
 
 use super::{
     Shared,
+    answer::Answer,
+    conditions::{IfMatch, IfNoneMatch, Keyed},
     paging::{self, DEFAULT_LIMIT},
 };
 use crate::{
     domain::{
-        Error, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Timestamp,
+        Error, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
         token::protected_resource::Position,
     },
-    service::tokens::resources::{self, NewResource, ResourceEdit},
+    service::{
+        Expected,
+        core::conditions::Versioned,
+        tokens::resources::{self, NewResource, ResourceEdit},
+    },
     web::{
         failure::Failure,
         guard::Authorized,
@@ -97,6 +102,7 @@ impl FromBody for ResourceEdit {
                 .doc("Display name.", || schema::name(ProtectedResource::NAME_MAX))
                 .optional("name", ProtectedResource::parse_name),
             capabilities: fields.doc(SCOPE, schema::scope).optional("scope", ProtectedResource::parse_capabilities),
+            expected: Expected::Any,
         })
     }
 }
@@ -131,13 +137,13 @@ fn resource_id(text: &str) -> Result<ProtectedResourceId, Failure> {
         (status = 422, description = "A field is not valid."),
     )
 )]
-pub async fn create(
-    State(services): Shared,
-    caller: Authorized,
-    Body(new): Body<NewResource>,
-) -> Result<(StatusCode, Json<ResourceBody>), Failure> {
-    let resource = resources::create(&services, &caller, new).await?;
-    Ok((StatusCode::CREATED, Json(resource.into())))
+pub async fn create(State(services): Shared, caller: Authorized, new: Keyed<NewResource>) -> Result<Response, Failure> {
+    let created = |resource: &ProtectedResource| answer(StatusCode::CREATED, resource);
+    new.once(created, |new, once| resources::create(&services, &caller, new, once)).await
+}
+
+fn answer(status: StatusCode, resource: &ProtectedResource) -> Result<Answer> {
+    Answer::new(status, Some(resource.version()), &ResourceBody::from(resource.clone()))
 }
 
 /// List protected resources
@@ -175,8 +181,10 @@ pub async fn get(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
-) -> Result<Json<ResourceBody>, Failure> {
-    Ok(Json(resources::get(&services, &caller, resource_id(&id)?).await?.into()))
+    known: IfNoneMatch,
+) -> Result<Response, Failure> {
+    let resource = resources::get(&services, &caller, resource_id(&id)?).await?;
+    known.answer(resource.version(), &ResourceBody::from(resource))
 }
 
 /// Edit a protected resource
@@ -195,9 +203,11 @@ pub async fn update(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
     Body(edit): Body<ResourceEdit>,
-) -> Result<Json<ResourceBody>, Failure> {
-    Ok(Json(resources::update(&services, &caller, resource_id(&id)?, edit).await?.into()))
+) -> Result<Answer, Failure> {
+    let edited = resources::update(&services, &caller, resource_id(&id)?, ResourceEdit { expected, ..edit }).await?;
+    Ok(answer(StatusCode::OK, &edited)?)
 }
 
 /// Delete a protected resource
@@ -215,7 +225,8 @@ pub async fn delete(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Failure> {
-    resources::delete(&services, &caller, resource_id(&id)?).await?;
+    resources::delete(&services, &caller, resource_id(&id)?, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

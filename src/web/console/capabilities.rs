@@ -1,6 +1,11 @@
 //! Pages for capabilities and grants. A capability can be granted and revoked from its own page and from the page of an
 //! agent.
 
+pub(super) mod grants;
+pub(super) mod list;
+pub(super) mod removal;
+pub(super) mod show;
+
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -15,22 +20,16 @@ use super::{
     overview::bounded,
     page::{
         form::{Form, Problems},
-        frame::{Frame, Moment, Page, back_to, back_with_error, html, unprocessable},
-        query::Query,
+        frame::{Flash, Frame, Moment, Page, back_to, back_with_error, html, unprocessable},
     },
 };
 use crate::{
     domain::{
-        AgentId, AgentName, Capability, CapabilityId, CapabilityName, Error, Invalid, Limit, Result, Role, Timestamp,
-        capability::{Position, builtin},
+        Capability, CapabilityId, CapabilityName, Error, Invalid, Limit, Result, Role, Timestamp, capability::builtin,
     },
     service::{
-        Action, Caller, Services,
-        agents::{
-            self,
-            capabilities::{self, NewCapability},
-        },
-        overview,
+        Caller, Once, Services,
+        agents::capabilities::{self, NewCapability},
     },
     web::{
         api::paging::{Cursor, parse_cursor},
@@ -47,18 +46,20 @@ struct Row {
     description: String,
     holders: String,
     created: Moment,
+    last_used: Option<Moment>,
     built_in: bool,
 }
 
 impl Row {
-    fn of(capability: &Capability, holders: i64, now: Timestamp) -> Self {
+    fn of(capability: &Capability, holders: i64, last_used: Option<Timestamp>, now: Timestamp) -> Self {
         let name = capability.name.to_string();
         Self {
             id: capability.id.to_string(),
             description: capability.description.clone(),
             holders: bounded(holders),
             created: Moment::at(capability.created_at, now),
-            built_in: builtin::ALL.iter().any(|(built_in, _)| *built_in == name),
+            last_used: last_used.map(|at| Moment::at(at, now)),
+            built_in: builtin::is_checked(&name),
             name,
         }
     }
@@ -71,31 +72,6 @@ impl<C: Cursor> FromQuery for Place<C> {
     fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self(fields.optional("cursor", parse_cursor)))
     }
-}
-
-#[derive(Template)]
-#[template(path = "capabilities/list.html")]
-struct ListPage {
-    frame: Frame,
-    capabilities: Vec<Row>,
-    next: Option<String>,
-}
-
-/// Lists capabilities.
-pub(super) async fn list(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Query(Place(after), params): Query<Place<Position>>,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    let page = capabilities::list(&services, &admin, after, PER_PAGE).await?;
-    let now = services.env.now();
-    let ids: Vec<_> = page.items.iter().map(|capability| capability.id).collect();
-    let holders = capabilities::count_holders(&services, &admin, &ids, overview::COUNT_MAX).await?;
-    let count = |capability: &Capability| holders.get(&capability.id).copied().unwrap_or_default();
-    let rows = page.items.iter().map(|capability| Row::of(capability, count(capability), now)).collect();
-    let next = page.next.map(|next| params.with("cursor", &next.encode()).href("/console/capabilities"));
-    Ok(Page(ListPage { frame: frame.at("capabilities"), capabilities: rows, next }))
 }
 
 #[derive(Template)]
@@ -125,7 +101,7 @@ pub(super) async fn create(
         Some(NewCapability { name: name?, description: description.unwrap_or_default() })
     });
     let created = match new {
-        Ok(new) => capabilities::create(&services, &admin, new).await,
+        Ok(new) => capabilities::create(&services, &admin, new, Once::each_time()).await,
         Err(error) => Err(error),
     };
     match created {
@@ -140,129 +116,10 @@ pub(super) async fn create(
     }
 }
 
-#[derive(Template)]
-#[template(path = "capabilities/show.html")]
-struct ShowPage {
-    frame: Frame,
-    capability: Row,
-    /// ID, name and status of each agent that holds it.
-    holders: Vec<(String, String, &'static str)>,
-    next: Option<String>,
-    form: Form,
-    problems: Problems,
-    may_grant: bool,
-}
-
-/// Shows a capability and the agents that hold it.
-pub(super) async fn show(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Path(id): Path<String>,
-    Query(Place(after), params): Query<Place<AgentId>>,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    let capability = find_capability(&services, &admin, &id).await?;
-    let page = ShowPage::of(&services, &admin, frame, &capability, after).await?;
-    let path = format!("/console/capabilities/{}", capability.id);
-    let next = page.next.map(|next| params.with("cursor", &next).href(&path));
-    Ok(Page(ShowPage { next, ..page }))
-}
-
-impl ShowPage {
-    async fn of(
-        services: &Services,
-        caller: &Caller,
-        frame: Frame,
-        capability: &Capability,
-        after: Option<AgentId>,
-    ) -> Result<Self> {
-        let holders = capabilities::holders(services, caller, capability.id, after, PER_PAGE).await?;
-        let counts = capabilities::count_holders(services, caller, &[capability.id], overview::COUNT_MAX).await?;
-        let count = counts.get(&capability.id).copied().unwrap_or_default();
-        let agent =
-            |agent: &crate::domain::Agent| (agent.id.to_string(), agent.name.to_string(), agent.status.as_str());
-        let frame = frame.at("capabilities");
-        Ok(Self {
-            may_grant: may_grant(&frame, &capability.name),
-            frame,
-            capability: Row::of(capability, count, services.env.now()),
-            holders: holders.items.iter().map(agent).collect(),
-            next: holders.next.map(|next| next.encode()),
-            form: Form::default(),
-            problems: Problems::default(),
-        })
-    }
-}
-
 /// Only owners can grant `admin:*`. The service enforces this; the page hides what would be denied.
 fn may_grant(frame: &Frame, name: &CapabilityName) -> bool {
     let needed = if name.as_str() == builtin::ADMIN { Role::Owner } else { Role::Operator };
     frame.person.as_ref().is_some_and(|person| person.role >= needed)
-}
-
-/// Edits the description of a capability.
-pub(super) async fn describe(
-    State(services): Shared,
-    frame: Frame,
-    session: Session,
-    admin: Admin,
-    Path(id): Path<String>,
-    form: Form,
-) -> Result<Response, Failure> {
-    let capability = find_capability(&services, &admin, &id).await?;
-    let description =
-        form.read(|fields| Some(fields.optional("description", Capability::parse_description).unwrap_or_default()));
-    let described = match description {
-        Ok(description) => capabilities::describe(&services, &admin, capability.id, description).await,
-        Err(error) => Err(error),
-    };
-    match described {
-        Ok(()) => {
-            let path = format!("/console/capabilities/{}", capability.id);
-            back_to(&session, &path, "Description saved.").await
-        }
-        Err(error) => {
-            let problems = Problems::from_error(error, "")?;
-            let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
-            Ok(unprocessable(&ShowPage { form, problems, ..page }))
-        }
-    }
-}
-
-/// Grants a capability to an agent by name.
-pub(super) async fn grant_by_name(
-    State(services): Shared,
-    frame: Frame,
-    session: Session,
-    admin: Admin,
-    Path(id): Path<String>,
-    form: Form,
-) -> Result<Response, Failure> {
-    let capability = find_capability(&services, &admin, &id).await?;
-    let granted = grant_to(&services, &admin, capability.id, form.get("agent").trim()).await;
-    match granted {
-        Ok(name) => {
-            let path = format!("/console/capabilities/{}", capability.id);
-            back_to(&session, &path, format!("{} granted to {name}.", capability.name)).await
-        }
-        Err(error) => {
-            let status = Problems::status(&error);
-            let problems = Problems::from_error(error, "agent")?;
-            let page = ShowPage::of(&services, &admin, frame, &capability, None).await?;
-            Ok(html(status, &ShowPage { form, problems, ..page }))
-        }
-    }
-}
-
-async fn grant_to(services: &Services, admin: &Admin, id: CapabilityId, name: &str) -> Result<AgentName> {
-    let unknown = || Error::field(&["agent"], Invalid::new("unknown", "No agent with this name exists"));
-    let name = AgentName::parse(name).map_err(|_| unknown())?;
-    let agent = match agents::by_name(services, admin, &name).await {
-        Err(Error::NotFound(_)) => return Err(unknown()),
-        found => found?,
-    };
-    capabilities::grant(services, admin, agent.id, id).await?;
-    Ok(name)
 }
 
 #[derive(Template)]
@@ -292,7 +149,7 @@ impl GrantsPage {
         offered.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         Ok(Self {
             head: Head::of(services, admin, &agent, "grants").await?,
-            held: held.iter().map(|capability| Row::of(capability, 0, now)).collect(),
+            held: held.iter().map(|held| Row::of(held, 0, held.last_used_at, now)).collect(),
             offered,
             more: all.next.is_some(),
             frame,
@@ -323,7 +180,7 @@ pub(super) async fn grant(
     let agent = parse_id(&id)?;
     let missing = || Error::field(&["capability"], Invalid::new("enum", "Choose a capability"));
     let granted = match CapabilityId::parse(form.get("capability")) {
-        Some(capability) => capabilities::grant(&services, &admin, agent, capability).await,
+        Some(capability) => capabilities::grant(&services, &admin, agent, capability, Once::each_time()).await,
         None => Err(missing()),
     };
     match granted {
@@ -356,8 +213,12 @@ pub(super) async fn ungrant(
     };
     match capabilities::ungrant(&services, &admin, agent.id, capability.id).await {
         Ok(()) => {
-            let message = format!("{} revoked from {}, including its active tokens.", capability.name, agent.name);
-            back_to(&session, &path, message).await
+            let grants = format!("/console/agents/{}/grants", agent.id);
+            let granted = vec![("capability".to_owned(), capability.id.to_string())];
+            Flash::done(format!("{} revoked from {}, including its active tokens.", capability.name, agent.name))
+                .undo(grants, granted)
+                .redirect(&session, &path)
+                .await
         }
         // Agent and capability exist, so it is the grant that is missing.
         Err(error @ (Error::Refused(_) | Error::Denied(_) | Error::NotFound(_))) => {

@@ -7,7 +7,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, Method, header::HOST, header::ORIGIN, request::Parts};
+use http::{HeaderMap, Method, StatusCode, header::HOST, header::ORIGIN, request::Parts};
 use tower_sessions::Session;
 
 use super::page::session;
@@ -17,6 +17,7 @@ use crate::{
         Caller, Origin, Services,
         people::sessions::{self, SignedIn},
     },
+    telemetry::{metrics::labels::Refusal, traces},
     web::{demand::Demand, failure::Failure, guard::origin},
 };
 
@@ -27,6 +28,7 @@ pub(super) async fn same_origin(State(services): State<Arc<Services>>, request: 
     if safe || is_same_origin(request.headers(), &services.settings.issuer) {
         next.run(request).await
     } else {
+        services.metrics().refusals.increment(Refusal::CrossSite);
         Failure(Error::CrossSite).into_response()
     }
 }
@@ -52,9 +54,16 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let result = signed_in(&services, &session, origin(request.extensions())).await;
-    let person = result.as_ref().ok().cloned();
-    let mut response = match admitted(&services, demand, result).await {
+    let policy = traces::Span::stage("policy");
+    let origin = origin(request.extensions());
+    let authorizing = async {
+        let result = signed_in(&services, &session, origin).await;
+        let person = result.as_ref().ok().cloned();
+        (person, admitted(&services, demand, result).await)
+    };
+    let (person, admitted) = policy.run(authorizing).await;
+    drop(policy);
+    let mut response = match admitted {
         Ok(admitted) => {
             request.extensions_mut().extend(admitted);
             next.run(request).await
@@ -63,6 +72,28 @@ pub(super) async fn admit(
     };
     // An outer layer renders error pages, which show the signed-in administrator as other pages do.
     if let Some(person) = person {
+        response.extensions_mut().insert(person);
+    }
+    response
+}
+
+/// Finds out who is signed in when a request failed before [`admit`], so that the error page addresses them. Over a rate
+/// limit nothing is read, because the limit protects the database.
+pub(super) async fn identify(
+    State(services): State<Arc<Services>>,
+    session: Session,
+    request: Request,
+    next: Next,
+) -> Response {
+    let origin = origin(request.extensions());
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let is_known = response.extensions().get::<SignedIn>().is_some()
+        || [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+    if (status.is_client_error() || status.is_server_error())
+        && !is_known
+        && let Ok(person) = signed_in(&services, &session, origin).await
+    {
         response.extensions_mut().insert(person);
     }
     response
@@ -116,6 +147,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
 pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(256).collect())
+}
+
+/// Returns the path and query of the page that sent a request through htmx.
+pub(super) fn page_of_htmx(headers: &HeaderMap) -> Option<&str> {
+    let url = headers.get("hx-current-url")?.to_str().ok()?;
+    let (_, rest) = url.split_once("://")?;
+    rest.get(rest.find('/')?..)?.split('#').next()
 }
 
 /// Returns true if htmx sent the request, rather than the browser itself.

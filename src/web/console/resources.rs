@@ -23,7 +23,7 @@ use crate::{
         token::protected_resource::Position,
     },
     service::{
-        Action,
+        Action, Expected, Once,
         tokens::resources::{self, NewResource, ResourceEdit},
     },
     web::{api::paging::Cursor, failure::Failure},
@@ -112,7 +112,7 @@ pub(super) async fn create(
         Some(NewResource { identifier: identifier?, name: name?, capabilities })
     });
     let created = match new {
-        Ok(new) => resources::create(&services, &admin, new).await,
+        Ok(new) => resources::create(&services, &admin, new, Once::each_time()).await,
         Err(error) => Err(error),
     };
     match created {
@@ -164,7 +164,7 @@ pub(super) async fn update(
     let edit = form.read(|fields| {
         let name = fields.required("name", |text| ProtectedResource::parse_name(text.trim()));
         let capabilities = fields.optional("scope", ProtectedResource::parse_capabilities);
-        Some(ResourceEdit { name: Some(name?), capabilities })
+        Some(ResourceEdit { name: Some(name?), capabilities, expected: Expected::Any })
     });
     let edited = match edit {
         Ok(edit) => resources::update(&services, &admin, id, edit).await,
@@ -189,6 +189,6 @@ pub(super) async fn delete(
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    resources::delete(&services, &admin, parse_id(&id)?).await?;
+    resources::delete(&services, &admin, parse_id(&id)?, Expected::Any).await?;
     back_to(&session, PATH, "Resource deleted. AIMS issues no more tokens for it.").await
 }

@@ -34,6 +34,7 @@ use crate::{
             revocation,
         },
     },
+    telemetry::traces,
     web::{
         api::tokens::live_tokens::TokensEnded,
         request::{authorization::Authorization, dpop},
@@ -156,13 +157,14 @@ pub async fn token(
     let client = if is_client_optional && !credentials.attempt_authentication() {
         None
     } else {
-        Some(credentials.authenticate(&services, &origin).await?)
+        Some(traces::Span::stage("policy").run(credentials.authenticate(&services, &origin)).await?)
     };
     let identified = if grant_type == Some(JWT_BEARER) {
         let assertion = required("assertion", form.assertion.as_deref())?;
         let client_id = credentials.client_id()?;
         let presenter = client.as_ref().map_or(Presenter::Named(client_id), Presenter::Client);
-        Some(federation::authenticate(&services, &origin, presenter, assertion).await?)
+        let authenticating = federation::authenticate(&services, &origin, presenter, assertion);
+        Some(traces::Span::stage("policy").run(authenticating).await?)
     } else {
         None
     };

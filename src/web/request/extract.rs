@@ -39,26 +39,57 @@ impl<T: FromBody, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let is_json = is_json(request.headers());
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            http::StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
-            _ => Error::Refused("The body could not be read"),
-        })?;
-        if T::MAY_BE_EMPTY && bytes.is_empty() {
-            return Ok(Self(read_members(Map::new())?));
+        Ok(Self(receive(request, state).await?.read()?))
+    }
+}
+
+/// A body that was received, but not read.
+pub(in crate::web) struct Received {
+    is_json: bool,
+    bytes: Bytes,
+}
+
+/// Receives a body.
+///
+/// # Errors
+/// [`Error::TooLarge`]; [`Error::Refused`] if the connection fails.
+pub(in crate::web) async fn receive<S: Send + Sync>(request: Request, state: &S) -> Result<Received> {
+    let is_json = is_json(request.headers());
+    let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        http::StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
+        _ => Error::Refused("The body could not be read"),
+    })?;
+    Ok(Received { is_json, bytes })
+}
+
+impl Received {
+    /// Returns the body as it was sent.
+    pub(in crate::web) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads the body as JSON.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedMediaType`]; [`Error::Invalid`].
+    pub(in crate::web) fn read<T: FromBody>(&self) -> Result<T> {
+        if T::MAY_BE_EMPTY && self.bytes.is_empty() {
+            return read_members(Map::new());
         }
-        if !is_json {
-            return Err(Failure(Error::UnsupportedMediaType));
+        if !self.is_json {
+            return Err(Error::UnsupportedMediaType);
         }
-        let body: Value = json::read(&bytes).map_err(|error| malformed(&error))?;
+        let body: Value = json::read(&self.bytes).map_err(|error| malformed(&error))?;
         if T::MAY_BE_EMPTY && body.is_null() {
-            return Ok(Self(read_members(Map::new())?));
+            return read_members(Map::new());
         }
         let Value::Object(members) = body else {
-            let invalid = Invalid::new("model_attributes_type", "Input should be a JSON object");
-            return Err(Failure(Error::field(&["body"], invalid)));
+            return Err(Error::field(
+                &["body"],
+                Invalid::new("model_attributes_type", "Input should be a JSON object"),
+            ));
         };
-        Ok(Self(read_members(members)?))
+        read_members(members)
     }
 }
 

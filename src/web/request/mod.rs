@@ -1,5 +1,6 @@
 //! Extraction of everything that handlers read from a request.
 
+pub(super) mod access_log;
 pub(super) mod authorization;
 pub mod client_ip;
 pub(super) mod dpop;

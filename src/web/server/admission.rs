@@ -34,12 +34,17 @@ impl Admission {
         Self { requests: Semaphore::new(requests), partial: Semaphore::new(partial), health_paths }
     }
 
+    /// Returns true for the paths of health checks.
+    pub(in crate::web) fn is_exempt(&self, uri: &Uri) -> bool {
+        self.health_paths.iter().any(|path| path == uri.path())
+    }
+
     /// Returns a place for a request.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if all places are taken.
     pub(in crate::web) fn admit(&self, uri: &Uri, arrived: Arrived) -> Result<Place<'_>> {
-        if self.health_paths.iter().any(|path| path == uri.path()) {
+        if self.is_exempt(uri) {
             return Ok(Place::default());
         }
         let partial = match arrived {

@@ -6,12 +6,16 @@ use axum::{extract::Request, response::Response};
 use futures_util::future::OptionFuture;
 use http::{
     HeaderName, HeaderValue, Method,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, LINK, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, ORIGIN,
+        RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::web::{
+    api::{answer::REPLAYED, conditions::IDEMPOTENCY_KEY},
     demand::{API_PREFIX, Listed, Origins},
     request::{
         dpop::{NONCE, PROOF},
@@ -20,15 +24,18 @@ use crate::web::{
 };
 
 /// Request headers that a browser may send only if they are listed.
-const ALLOWED: [HeaderName; 5] = [
+const ALLOWED: [HeaderName; 8] = [
     AUTHORIZATION,
     CONTENT_TYPE,
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_NONE_MATCH,
     PROOF,
     HeaderName::from_static("mcp-protocol-version"),
     HeaderName::from_static("x-api-key"),
 ];
 /// Response headers that a browser hides from scripts unless they are listed.
-const EXPOSED: [HeaderName; 5] = [WWW_AUTHENTICATE, NONCE, RETRY_AFTER, LINK, REQUEST_ID];
+const EXPOSED: [HeaderName; 7] = [WWW_AUTHENTICATE, NONCE, RETRY_AFTER, LINK, REQUEST_ID, ETAG, REPLAYED];
 /// How long a browser may cache the response to a preflight.
 const MAX_AGE: Duration = Duration::from_mins(10);
 

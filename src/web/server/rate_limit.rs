@@ -18,6 +18,7 @@ use tower_governor::{
 
 use crate::{
     domain::{Error, credential::network::network},
+    telemetry::metrics::{Metrics, labels::Refusal},
     web::{failure::Failure, request::client_ip::ClientIp},
 };
 
@@ -34,6 +35,7 @@ pub struct RateLimit {
     /// The value of the `RateLimit-Policy` header.
     policy: HeaderValue,
     governor: Arc<GovernorConfig<ByNetwork, StateInformationMiddleware>>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,13 +51,13 @@ impl KeyExtractor for ByNetwork {
 }
 
 impl RateLimit {
-    /// Creates a limit that is called `name` in the `RateLimit` headers.
+    /// Creates a limit that is called `name` in the `RateLimit` headers. Counts its rejections in `metrics`.
     ///
     /// # Panics
     /// If `name` is not valid in a header. The period and the burst cannot be zero.
     #[must_use]
     #[expect(clippy::expect_used, reason = "see above")]
-    pub fn new(name: &'static str, per_minute: NonZeroU32) -> Self {
+    pub fn new(name: &'static str, per_minute: NonZeroU32, metrics: Arc<Metrics>) -> Self {
         let governor = GovernorConfigBuilder::default()
             .period((MINUTE / per_minute.get()).max(Duration::from_nanos(1)))
             .burst_size(per_minute.get())
@@ -64,7 +66,8 @@ impl RateLimit {
             .finish()
             .expect("period and burst are positive");
         let policy = HeaderValue::try_from(format!("\"{name}\";q={per_minute};w={}", MINUTE.as_secs()));
-        Self { name, per_minute, policy: policy.expect("the name is valid in a header"), governor: Arc::new(governor) }
+        let policy = policy.expect("the name is valid in a header");
+        Self { name, per_minute, policy, governor: Arc::new(governor), metrics }
     }
 
     /// Calibrates the clock of all limits, which takes up to 200 ms of CPU time once per process.
@@ -74,6 +77,11 @@ impl RateLimit {
 
     /// Applies the limit to `routes`.
     pub(in crate::web) fn apply<S: Clone + Send + Sync + 'static>(&self, routes: MethodRouter<S>) -> MethodRouter<S> {
+        let metrics = self.metrics.clone();
+        let reject = move |error| {
+            metrics.refusals.increment(Refusal::RateLimited);
+            reject(error)
+        };
         let governor = GovernorLayer::<_, _, Body>::new(self.governor.clone()).error_handler(reject);
         routes.layer((axum::middleware::map_response_with_state(self.clone(), set_headers), governor))
     }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{extract::ConnectInfo, response::Response};
 use futures_util::future;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -12,12 +12,17 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
     task::{JoinError, JoinSet},
     time::{self, Instant},
 };
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::timeouts::WriteTimeout;
+use super::{
+    starting::{self, Successor},
+    timeouts::WriteTimeout,
+};
+use crate::{clock::Environment, telemetry::metrics::Gauge, web::request::access_log};
 
 /// Maximum size of a request's head in bytes. An access token with many capabilities takes a few thousand.
 const HEAD_BYTES: usize = 32 * 1_024;
@@ -61,48 +66,105 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A service that responds to every HTTP request.
 pub trait HttpService:
-    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S> HttpService for S where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 
 /// Serves HTTP/1.1 until `shutdown` completes, then until the requests in progress have their responses, but no longer
-/// than
-/// [`Limits::drain`]. Requests carry their peer's address as `ConnectInfo<SocketAddr>` in their extensions.
+/// than [`Limits::drain`]. `open` shows the number of connections. Requests carry their peer's address as
+/// `ConnectInfo<SocketAddr>` in their extensions.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Server>,
     service: impl HttpService,
     limits: &Limits,
+    open: &Gauge,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut shutdown = pin!(shutdown);
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    let mut last_logged = None;
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => report(ended),
-            (stream, peer) = accept(&listener, &mut last_logged), if connections.len() < limits.max_connections => {
-                connections.spawn(graceful.watch(connection(stream, peer, service.clone(), limits)));
+    let mut server = listener.into();
+    server.replaced.send_replace(Some(BoxCloneSyncService::new(service.clone())));
+    server.accept_until(service, limits, open, shutdown).await;
+    server.drain(limits, open).await;
+}
+
+/// A listener with its open connections.
+pub struct Server {
+    listener: TcpListener,
+    connections: JoinSet<()>,
+    graceful: GracefulShutdown,
+    /// The service for the connections that were accepted during the start, once there is one.
+    replaced: watch::Sender<Option<Successor>>,
+    last_logged: Option<Instant>,
+}
+
+impl From<TcpListener> for Server {
+    fn from(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            connections: JoinSet::new(),
+            graceful: GracefulShutdown::new(),
+            replaced: watch::Sender::new(None),
+            last_logged: None,
+        }
+    }
+}
+
+impl Server {
+    /// Responds to health checks during `start`, and lets other requests wait for the service for a while.
+    pub async fn during<T>(&mut self, start: impl Future<Output = T>, env: &Environment, limits: &Limits) -> T {
+        let starting = starting::service(env.clone(), self.replaced.subscribe());
+        self.accept_until(starting, limits, &Gauge::noop(), start).await
+    }
+
+    async fn accept_until<T>(
+        &mut self,
+        service: impl HttpService,
+        limits: &Limits,
+        open: &Gauge,
+        end: impl Future<Output = T>,
+    ) -> T {
+        let mut end = pin!(end);
+        let Self { listener, connections, graceful, last_logged, .. } = self;
+        loop {
+            show(open, connections);
+            tokio::select! {
+                ended = &mut end => return ended,
+                Some(ended) = connections.join_next() => report(ended),
+                (stream, peer) = accept(listener, last_logged), if connections.len() < limits.max_connections => {
+                    let connection = graceful.watch(connection(stream, peer, service.clone(), limits));
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            failed(peer, &error);
+                        }
+                    });
+                }
             }
         }
     }
-    // The operating system now refuses connections instead of queueing them.
-    drop(listener);
-    let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
+
+    async fn drain(self, limits: &Limits, open: &Gauge) {
+        let Self { listener, mut connections, graceful, .. } = self;
+        // The operating system now refuses connections instead of queueing them.
+        drop(listener);
+        let drained = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+                show(open, &connections);
+            }
+        };
+        if time::timeout(limits.drain, future::join(graceful.shutdown(), drained)).await.is_err() {
+            tracing::warn!(connections = connections.len(), "cut off requests that were still running");
         }
-    };
-    if time::timeout(limits.drain, future::join(graceful.shutdown(), drained)).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cut off requests that were still running");
+        connections.shutdown().await;
     }
-    connections.shutdown().await;
 }
 
 /// Returns the next connection. While the machine has no room for one, waits and logs that now and then; `last_logged`
@@ -150,11 +212,24 @@ fn connection<S: HttpService>(
         .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.request_timeout)), service)
 }
 
-fn report(ended: Result<Result<(), hyper::Error>, JoinError>) {
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "connection failed"),
-        Err(error) => tracing::error!(%error, "a request panicked"),
+/// Shows how many connections are open.
+fn show(open: &Gauge, connections: &JoinSet<()>) {
+    open.set(u32::try_from(connections.len()).unwrap_or(u32::MAX));
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a request panicked");
+    }
+}
+
+/// Logs why a connection ended early. To a request that is not valid HTTP, hyper has responded by itself.
+fn failed(peer: SocketAddr, error: &hyper::Error) {
+    tracing::debug!(%error, "connection failed");
+    if error.is_parse() && !error.is_parse_version_h2() {
+        let is_large = error.is_parse_too_large();
+        let status = if is_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        access_log::malformed(peer.ip(), status);
     }
 }
 
@@ -180,7 +255,7 @@ mod tests {
             .route("/large", get(|| async { "x".repeat(64 << 20) }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { serve(listener, router, &limits, std::future::pending()).await });
+        tokio::spawn(async move { serve(listener, router, &limits, &Gauge::noop(), std::future::pending()).await });
         address
     }
 

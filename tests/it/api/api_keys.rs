@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aims::{
     domain::AgentId,
-    service::{Caller, agents, credentials::api_keys, people::sessions},
+    service::{Caller, Expected, agents, credentials::api_keys, people::sessions},
 };
 use serde_json::{Value, json};
 
@@ -417,9 +417,15 @@ async fn key_uses_are_counted_for_30_days(db: Database) {
     server.clock.advance(DAY);
     assert_eq!((uses(&agent).await, uses(&other).await), (counted(&agent, 1), Vec::new()));
     sessions::sweep(&server.services).await.unwrap();
+    // Counts are kept longer than that, for the page of the key.
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM api_key_uses").await, 4);
+    server.clock.advance(60 * DAY);
+    sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM api_key_uses").await, 1);
     // Usage counts of a deleted key are removed when their day passes.
-    agents::delete(&server.services, &Caller::system(), AgentId(agent.id.parse().unwrap())).await.unwrap();
+    agents::delete(&server.services, &Caller::system(), AgentId(agent.id.parse().unwrap()), Expected::Any)
+        .await
+        .unwrap();
     assert_eq!(uses(&agent).await, Vec::new());
     server.clock.advance(30 * DAY);
     // Also when there are many.

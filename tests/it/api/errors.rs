@@ -389,6 +389,7 @@ async fn unknown_paths_and_methods_are_rejected(db: Database) {
         (Method::POST, agent.as_str(), "DELETE,GET,HEAD,PATCH"),
         (Method::GET, "/auth/token", "POST"),
         (Method::POST, "/_health", "GET,HEAD"),
+        (Method::POST, "/readyz", "GET,HEAD"),
         (Method::POST, "/audit", "GET,HEAD"),
         (Method::DELETE, "/.well-known/jwks.json", "GET,HEAD"),
         (Method::OPTIONS, "/agents", "GET,HEAD,POST"),

@@ -8,10 +8,13 @@ mod agents;
 mod api_keys;
 mod audit;
 mod capabilities;
+mod capability_delete;
 mod errors;
 mod http;
 mod openapi;
+mod repeat;
 mod tokens;
+mod versions;
 
 /// A well-formed identifier that does not exist.
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";

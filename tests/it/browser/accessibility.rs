@@ -4,14 +4,19 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
-use crate::support::Server;
+use super::{
+    Chrome, Display, in_browser,
+    pages::{STATES, populate},
+    server, signed_in_owner,
+};
 
 in_browser!(
     pages_are_accessible_wide_and_light,
     pages_are_accessible_wide_and_dark,
     pages_are_accessible_narrow_and_light,
     pages_are_accessible_narrow_and_dark,
+    pages_are_accessible_wide_in_forced_colours,
+    pages_are_accessible_narrow_in_forced_colours,
     keyboard_alone_reaches_everything
 );
 
@@ -33,9 +38,16 @@ async fn pages_are_accessible_narrow_and_dark() {
     check_every_page(Display { dark: true, width: 320, ..Display::DEFAULT }).await;
 }
 
+async fn pages_are_accessible_wide_in_forced_colours() {
+    check_every_page(Display { forced_colours: true, ..Display::DEFAULT }).await;
+}
+
+async fn pages_are_accessible_narrow_in_forced_colours() {
+    check_every_page(Display { forced_colours: true, width: 320, ..Display::DEFAULT }).await;
+}
+
 async fn check_every_page(display: Display) {
     let server = server().await;
-    let paths = populate(&server).await;
     let stranger = Chrome::start(&server.url, display).await;
     for path in [super::setup_path(&server).await, "/console/sign-in".to_owned()] {
         stranger.goto(&path).await;
@@ -43,15 +55,25 @@ async fn check_every_page(display: Display) {
     }
     drop(stranger);
 
+    // Afterwards, because a setup link needs a server without administrators.
+    let shown = populate(&server).await;
     let chrome = signed_in_owner(&server, display).await;
-    for (name, path) in &paths {
-        chrome.goto(path).await;
-        check(&chrome, path, display).await;
+    for (name, path) in shown.pages() {
+        chrome.goto(&path).await;
+        check(&chrome, &path, display).await;
         save_screenshot(&chrome, name, display).await;
     }
+    for (path, click, appears) in STATES {
+        chrome.goto(&shown.path(path)).await;
+        chrome.run(&format!("document.querySelector({click:?}).click()")).await;
+        chrome.wait(appears).await;
+        check(&chrome, &format!("{click} on {path}"), display).await;
+        if click.contains("palette") {
+            save_screenshot(&chrome, "palette", display).await;
+        }
+    }
     // Pages that are only reachable through a form.
-    let agent = &paths.iter().find(|(name, _)| *name == "agent").unwrap().1;
-    chrome.goto(&format!("{agent}/keys/new")).await;
+    chrome.goto(&shown.path("/console/agents/{agent}/keys/new")).await;
     chrome.fill("#name", "production").await;
     chrome.click("main form.card .button--primary").await;
     chrome.wait("dialog:modal").await;
@@ -65,112 +87,6 @@ async fn check_every_page(display: Display) {
     server.clock.advance(std::time::Duration::from_mins(11));
     chrome.goto("/console/administrators/new").await;
     check(&chrome, "the password prompt", display).await;
-    if display.width > 500 {
-        chrome.goto("/console").await;
-        chrome.click_displayed("[data-palette]").await;
-        chrome.wait(".palette [role=option]").await;
-        check(&chrome, "the command palette", display).await;
-        save_screenshot(&chrome, "palette", display).await;
-    }
-}
-
-/// Creates data to display. Returns the pages, some with the name of a screenshot.
-async fn populate(server: &Server) -> Vec<(&'static str, String)> {
-    use serde_json::json;
-    let agent = server.agent("summariser", &["agents:read", "documents:read"]).await;
-    let body = json!({ "owner": "mail-team", "description": "Summarises the day's mail for everybody who asks." });
-    server.admin.patch(&format!("/agents/{}", agent.id), body).await.expect(200);
-    for (name, owner, kind, capability) in [
-        ("deploy-bot", "platform", "tool", "deploy:production"),
-        ("planner", "research", "orchestrator", "plans:write"),
-        ("invoice-reader", "finance", "llm", "invoices:read"),
-        ("ticket-router", "support", "llm", "tickets:*"),
-    ] {
-        let other = server.agent(name, &[capability]).await;
-        let body = json!({ "owner": owner, "agent_type": kind });
-        server.admin.patch(&format!("/agents/{}", other.id), body).await.expect(200);
-        for _ in 0..3 {
-            server.anonymous().exchange(&other.raw_key).await.expect(200);
-        }
-        if name == "ticket-router" {
-            server.admin.post_empty(&format!("/agents/{}/suspend", other.id)).await.expect(200);
-        }
-    }
-    let rotate = format!("/agents/{}/keys/{}/rotate", agent.id, agent.key_id);
-    let rotated = server.admin.post_empty(&rotate).await.expect(200);
-    for _ in 0..11 {
-        server.anonymous().exchange("aims_mistyped").await.expect(401);
-    }
-    let key = rotated["new_key"]["id"].as_str().unwrap().to_owned();
-    let capability = server.capability("documents:read").await;
-    let record = server.audited("agent.updated").await[0]["seq"].as_i64().unwrap();
-    let new = json!({ "identifier": "https://mcp.example/tools", "name": "Tools", "scope": "documents:read" });
-    let resource = server.admin.post("/resources", new).await.expect(201)["id"].as_str().unwrap().to_owned();
-    let jwk = json!({
-        "kty": "OKP",
-        "crv": "Ed25519",
-        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-    });
-    server.admin.post(&format!("/agents/{}/public-keys", agent.id), jwk).await.expect(201);
-    let trust = json!({
-        "issuer": "https://token.actions.githubusercontent.com",
-        "audience": "https://aims.example",
-        "claims": { "repository": "example/summariser", "ref": "refs/heads/main" },
-    });
-    server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201);
-    let delegate = server.agent("delegate", &["documents:read"]).await;
-    let body = json!({ "delegate_id": delegate.id });
-    server.admin.post(&format!("/agents/{}/delegates", agent.id), body).await.expect(201);
-    let access_token = "urn:ietf:params:oauth:token-type:access_token";
-    let form = [
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token", agent.client.token()),
-        ("subject_token_type", access_token),
-        ("actor_token", delegate.client.token()),
-        ("actor_token_type", access_token),
-    ];
-    let anonymous = server.anonymous();
-    anonymous.send(anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
-    let path = format!("/console/agents/{}", agent.id);
-    let mut paths = vec![
-        ("overview", "/console".to_owned()),
-        ("agents", "/console/agents".to_owned()),
-        ("", "/console/agents?q=nothing".to_owned()),
-        ("", "/console/agents/new".to_owned()),
-        ("agent", path.clone()),
-        ("keys", "/console/keys".to_owned()),
-        ("", "/console/keys?show=expiring".to_owned()),
-        ("", "/console/capabilities".to_owned()),
-        ("", "/console/capabilities/new".to_owned()),
-        ("", format!("/console/capabilities/{capability}")),
-        ("", "/console/resources".to_owned()),
-        ("", "/console/resources/new".to_owned()),
-        ("", format!("/console/resources/{resource}")),
-        ("", "/console/signing-keys".to_owned()),
-        ("audit", "/console/audit".to_owned()),
-        ("", format!("/console/audit/{record}")),
-        ("", "/console/administrators".to_owned()),
-        ("", "/console/administrators/new".to_owned()),
-        ("account", "/console/account".to_owned()),
-        ("", "/console/account/authenticator".to_owned()),
-        ("", "/console/nothing-here".to_owned()),
-    ];
-    let below = [
-        "/edit",
-        "/keys",
-        "/keys/new",
-        "/public-keys/new",
-        "/tokens",
-        "/federated-identities/new",
-        "/grants",
-        "/timeline",
-        "/connect",
-        "/revoke",
-        "/delete",
-    ];
-    paths.extend(below.map(|rest| ("", format!("{path}{rest}"))));
-    paths.extend(["/rotate", "/revoke"].map(|rest| ("", format!("{path}/keys/{key}{rest}"))));
-    paths
 }
 
 async fn check(chrome: &Chrome, place: &str, display: Display) {
@@ -184,13 +100,17 @@ async fn check(chrome: &Chrome, place: &str, display: Display) {
              violations: found.violations.map((one) => one.id + ': ' + one.nodes.map((node) => node.target + ' ' + node.failureSummary).join(' | ')),
              passes: found.passes.length,
              beyond: document.documentElement.scrollWidth - innerWidth,
+             sideways: [...document.querySelectorAll('.table-wrap')].filter((table) => table.scrollWidth > table.clientWidth).map((table) => table.ariaLabel ?? table.getAttribute('aria-labelledby')),
              frames: document.querySelectorAll('[style], script:not([src]), style').length,
          }}), (error) => done({{ violations: [String(error)] }}));"
     );
     let found: Value = chrome.run_async(&script).await;
-    assert_eq!(found["violations"], serde_json::json!([]), "{place} at {} px, dark: {}", display.width, display.dark);
+    assert_eq!(found["violations"], serde_json::json!([]), "{place}, {display:?}");
     assert!(found["passes"].as_i64().unwrap() > 5, "axe checked nothing: {found}");
     assert!(found["beyond"].as_i64().unwrap() <= 0, "{place} overflows {} px by {}", display.width, found["beyond"]);
+    if display.width < 500 {
+        assert_eq!(found["sideways"], serde_json::json!([]), "a table of {place} must not be wider than a phone");
+    }
     assert_eq!(found["frames"], 0, "{place} contains an inline style or script");
     chrome.assert_no_errors().await;
 }
@@ -198,7 +118,7 @@ async fn check(chrome: &Chrome, place: &str, display: Display) {
 /// Saves a screenshot if the README's are being regenerated.
 async fn save_screenshot(chrome: &Chrome, name: &str, display: Display) {
     let Ok(folder) = std::env::var("AIMS_SCREENSHOTS") else { return };
-    if name.is_empty() || display.width < 500 {
+    if name.is_empty() || display.width < 500 || display.forced_colours {
         return;
     }
     let colours = if display.dark { "dark" } else { "light" };
@@ -212,6 +132,7 @@ async fn keyboard_alone_reaches_everything() {
     let server = server().await;
     populate(&server).await;
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let clicks = chrome.clicks();
     chrome.goto("/console/agents").await;
     chrome.press("/").await;
     assert_eq!(chrome.run("return document.activeElement.id").await, "q");
@@ -229,5 +150,6 @@ async fn keyboard_alone_reaches_everything() {
     chrome.press(ENTER).await;
     chrome.wait_for_path(|path| path.starts_with("/console/agents/")).await;
     chrome.wait_for_text("planner").await;
+    assert_eq!(chrome.clicks(), clicks, "the mouse was used");
     chrome.assert_no_errors().await;
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -15,15 +16,17 @@ use tempfile::TempDir;
 const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How the browser displays pages.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Display {
     pub scripts: bool,
     pub dark: bool,
     pub width: u32,
+    /// The browser uses a few colours of the person's own.
+    pub forced_colours: bool,
 }
 
 impl Display {
-    pub const DEFAULT: Self = Self { scripts: true, dark: false, width: 1280 };
+    pub const DEFAULT: Self = Self { scripts: true, dark: false, width: 1280, forced_colours: false };
 }
 
 /// A browser with its own profile and session.
@@ -31,6 +34,7 @@ pub struct Chrome {
     client: Client,
     _driver: Driver,
     url: String,
+    clicks: AtomicUsize,
 }
 
 /// A `ChromeDriver` process. Its browsers end when it is dropped.
@@ -95,7 +99,50 @@ impl Chrome {
             .connect(&format!("http://127.0.0.1:{}", driver.port))
             .await
             .expect("the browser must start");
-        Self { client, _driver: driver, url: url.to_owned() }
+        let chrome = Self { client, _driver: driver, url: url.to_owned(), clicks: AtomicUsize::new(0) };
+        chrome.cdp("Page.addScriptToEvaluateOnNewDocument", json!({ "source": COLLECT_VIOLATIONS })).await;
+        if display.forced_colours {
+            chrome.emulate_media(&[("forced-colors", "active")]).await;
+        }
+        chrome
+    }
+
+    /// Sends a command of the Chrome `DevTools` Protocol.
+    pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
+        let command = DevTools { command: command.to_owned(), parameters };
+        self.client.issue_cmd(command).await.unwrap()
+    }
+
+    /// Sets media features, such as `prefers-reduced-motion`, on all pages to come.
+    pub async fn emulate_media(&self, features: &[(&str, &str)]) {
+        let features: Vec<_> = features.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+        self.cdp("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// Delays every response, as a slow network does.
+    pub async fn delay_responses(&self, milliseconds: u32) {
+        self.cdp("Network.enable", json!({})).await;
+        let conditions = json!({
+            "offline": false,
+            "latency": milliseconds,
+            "downloadThroughput": -1,
+            "uploadThroughput": -1,
+        });
+        self.cdp("Network.emulateNetworkConditions", conditions).await;
+    }
+
+    /// Waits until a script returns `true`.
+    pub async fn wait_until(&self, script: &str) {
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        while self.run(script).await != true {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not true at {}: {script}\n{}",
+                self.path().await,
+                self.source().await
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn goto(&self, path: &str) {
@@ -120,7 +167,12 @@ impl Chrome {
 
     /// Waits until the page contains a text.
     pub async fn wait_for_text(&self, text: &str) {
-        let path = format!("//*[contains(normalize-space(.), {})]", quoted(text));
+        self.wait_for_text_in("//*", text).await;
+    }
+
+    /// Waits until an element that the `XPath` finds contains a text.
+    pub async fn wait_for_text_in(&self, path: &str, text: &str) {
+        let path = format!("{path}[contains(normalize-space(.), {})]", quoted(text));
         let found = self.client.wait().at_most(TIMEOUT).for_element(Locator::XPath(&path)).await;
         let shown = if found.is_err() { self.source().await } else { String::new() };
         assert!(found.is_ok(), "{text:?} is not at {}:\n{shown}", self.path().await);
@@ -139,7 +191,13 @@ impl Chrome {
         }
     }
 
+    /// Returns how often this browser was clicked. Typing into a field does not count.
+    pub fn clicks(&self) -> usize {
+        self.clicks.load(Ordering::Relaxed)
+    }
+
     pub async fn click(&self, css: &str) {
+        self.clicks.fetch_add(1, Ordering::Relaxed);
         self.wait(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
@@ -171,7 +229,7 @@ impl Chrome {
     }
 
     pub async fn source(&self) -> String {
-        self.client.source().await.unwrap_or_default()
+        self.client.source().await.unwrap_or_else(|error| panic!("the page has no source: {error}"))
     }
 
     pub async fn back(&self) {
@@ -209,6 +267,7 @@ impl Chrome {
     /// Clicks at a position of the page.
     pub async fn click_at(&self, x: f64, y: f64) {
         use fantoccini::actions::{InputSource, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
+        self.clicks.fetch_add(1, Ordering::Relaxed);
         let actions = MouseActions::new("mouse".to_owned())
             .then(PointerAction::MoveTo { duration: None, x, y })
             .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
@@ -230,6 +289,8 @@ impl Chrome {
         let unexpected: Vec<_> =
             errors.iter().filter(|error| !error.contains("the server responded with a status of")).collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
+        let violations = self.run("return window.policyViolations ?? []").await;
+        assert_eq!(violations, json!([]), "violations of the content security policy");
     }
 }
 
@@ -267,6 +328,27 @@ impl Driver {
 
 fn quoted(text: &str) -> String {
     if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") }
+}
+
+/// Collects violations of the content security policy from before the first script of a page.
+const COLLECT_VIOLATIONS: &str = "window.policyViolations = [];
+    addEventListener('securitypolicyviolation', (event) => policyViolations.push(`${event.effectiveDirective} ${event.blockedURI}`));";
+
+/// `ChromeDriver`'s command for the Chrome `DevTools` Protocol.
+#[derive(Debug)]
+struct DevTools {
+    command: String,
+    parameters: Value,
+}
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(json!({ "cmd": self.command, "params": self.parameters }).to_string()))
+    }
 }
 
 /// Chromium's command that returns the console messages.

@@ -2,9 +2,19 @@
 
 mod accessibility;
 mod chrome;
+mod docs;
+mod everywhere;
 mod hostile;
+mod jobs_agents;
+mod jobs_audit;
+mod jobs_capabilities;
+mod jobs_create;
+mod jobs_keys;
+mod jobs_overview;
+mod jobs_people;
 mod journey;
 mod other_origin;
+mod pages;
 mod passkeys;
 mod reveal;
 
@@ -35,7 +45,7 @@ async fn server() -> Server {
 
 /// Returns a browser that is signed in as an owner.
 async fn signed_in_owner(server: &Server, display: Display) -> Chrome {
-    if server.db.count("SELECT COUNT(*) FROM administrators").await == 0 {
+    if server.db.count("SELECT COUNT(*) FROM administrators WHERE username = 'zoe'").await == 0 {
         server.person("zoe", Role::Owner).await;
     }
     let chrome = Chrome::start(&server.url, display).await;

@@ -48,7 +48,7 @@ async fn passkey_signs_in_and_confirms_identity() {
     chrome.wait_for_text("Confirm your identity").await;
     chrome.click("[data-passkey=login]").await;
     chrome.wait_for_path(|path| path == "/console/administrators/new").await;
-    chrome.wait_for_text("Create administrator").await;
+    chrome.wait_for_text("Invite administrator").await;
 
     // Adding or removing a passkey requires a recent proof of identity.
     server.clock.advance(Duration::from_mins(11));

@@ -107,7 +107,7 @@ pub fn secret(page: &Page) -> String {
 }
 
 /// Enables an authenticator app; returns its secret and the recovery codes.
-async fn enable_authenticator(server: &Server, browser: &Browser) -> (String, Vec<String>) {
+pub async fn enable_authenticator(server: &Server, browser: &Browser) -> (String, Vec<String>) {
     let page = browser.get("/console/account/authenticator").await.expect(200);
     let secret = secret(&page);
     let path = "/console/account/authenticator";

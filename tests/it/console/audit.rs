@@ -100,6 +100,7 @@ async fn follow(browser: &Browser, path: &str, last: Option<i64>, enough: usize)
     }
     let response = request.send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
     let (mut stream, mut text) = (response.bytes_stream(), String::new());
     loop {
         let ids: Vec<i64> = text

@@ -142,8 +142,7 @@ async fn hostile_text_is_never_markup(db: Database) {
         }
         send(&browser, "/console/account/passkeys", &[("name", t), ("credential", t)], t).await;
         send(&browser, "/console/signing-keys/rotate", &[("when", t)], t).await;
-        let form = [("username", t), ("display_name", t), ("role", t), ("new_password", t), ("repeat_password", t)];
-        send(&browser, "/console/administrators", &form, t).await;
+        send(&browser, "/console/administrators", &[("recipient", t), ("role", "viewer")], t).await;
         let form = [("username", t), ("password", t), ("next", t), ("waiting_path", t), ("waiting_body", t)];
         let stranger = server.browser();
         send(&stranger, "/console/sign-in", &form, t).await;

@@ -214,5 +214,5 @@ async fn overview_counts_oauth_tokens(db: Database) {
     anonymous.send(asked).await.expect(200);
     assert_eq!(issued().await, before + 1);
     // One token of the legacy exchange and this one.
-    browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("Active tokens</dt><dd>2</dd>");
+    browser.get(&format!("/console/agents/{}/revoke", agent.id)).await.shows("1 API key and 2 active tokens");
 }

@@ -136,7 +136,7 @@ async fn every_sensitive_form_requires_a_proof(db: Database) {
             assert_eq!(newest().await["action"], action, "{path}");
         }
     }
-    assert_eq!(sensitive, 29, "update this count for a new form that requires a proof");
+    assert_eq!(sensitive, 39, "update this count for a new form that requires a proof");
 }
 
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
@@ -162,10 +162,20 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         | "/console/confirm/passkey/options"
         | "/console/confirm/passkey"
         | "/console/account/sessions"
+        // Change nothing.
+        | "/console/search"
+        | "/console/keys/find"
+        | "/console/audit/find"
+        // Personal preferences.
+        | "/console/overview/dismiss"
+        | "/console/overview/restore"
+        | "/console/audit/views"
+        | "/console/audit/views/{id}/delete"
+        // Asks for a proof if it undoes a suspension.
+        | "/console/agents/bulk/undo"
         // Asks for the current password itself.
         | "/console/account/password"
         // Grants no access.
-        | "/console/agents"
         | "/console/agents/{id}"
         | "/console/capabilities"
         | "/console/capabilities/{id}"
@@ -174,12 +184,22 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         | "/console/agents/bulk"
         | "/console/agents/{id}/suspend"
         | "/console/agents/{id}/grants/{capability}/remove"
+        | "/console/capabilities/{id}/holders/{key}/remove"
         | "/console/agents/{id}/tokens/end"
         | "/console/agents/{id}/delegates/{key}/remove" => return None,
 
+        // With a key; without one it grants no access.
+        "/console/agents" => {
+            let form = [("name", &*format!("new-{n}")), ("owner", "tests"), ("agent_type", "llm"), ("key", "on")];
+            let key = [("key_name", "k"), ("life", "never")];
+            (owned(&[form.as_slice(), &key].concat()), (200, Some("key.created")))
+        }
         "/console/agents/bulk/apply" => {
             server.admin.post_empty(&format!("/agents/{id}/suspend")).await.expect(200);
-            (owned(&[("act", "reactivate"), ("id", &id), ("count", "1")]), (303, Some("agent.reactivated")))
+            let reviewer = server.signed_in(&format!("reviewer-{n}"), Role::Operator).await;
+            let form = [("act", "reactivate"), ("id", id.as_str())];
+            let seen = reviewer.post("/console/agents/bulk", &form).await.expect(200).hidden("seen");
+            (owned(&[form[0], form[1], ("seen", &seen)]), (303, Some("agent.reactivated")))
         }
         "/console/agents/{id}/reactivate" => {
             server.admin.post_empty(&format!("/agents/{id}/suspend")).await.expect(200);
@@ -200,6 +220,11 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
             key.clone_from(&agent.key_id);
             (Vec::new(), (303, Some("key.revoked")))
         }
+        "/console/keys/bulk" => (owned(&[("act", "revoke"), ("id", &agent.key_id)]), (200, None)),
+        "/console/keys/bulk/revoke" => (owned(&[("id", &agent.key_id)]), (303, Some("key.revoked"))),
+        "/console/keys/bulk/rotate" => {
+            (owned(&[("id", &agent.key_id), ("end_old", "24")]), (200, Some("key.rotated")))
+        }
         "/console/agents/{id}/grants" => {
             let capability = server.capability("keys:manage").await;
             (owned(&[("capability", &capability)]), (303, Some("capability.granted")))
@@ -207,6 +232,18 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         "/console/capabilities/{id}/holders" => {
             id = server.capability("keys:manage").await;
             (owned(&[("agent", &format!("agent-{n}"))]), (303, Some("capability.granted")))
+        }
+        "/console/capabilities/{id}/grants" => {
+            id = server.capability("keys:manage").await;
+            (owned(&[("agents", &format!("agent-{n}"))]), (200, None))
+        }
+        "/console/capabilities/{id}/grants/apply" => {
+            id = server.capability("keys:manage").await;
+            (owned(&[("agents", &format!("agent-{n}")), ("count", "1")]), (303, Some("capability.granted")))
+        }
+        "/console/capabilities/{id}/delete" => {
+            id = server.capability(&format!("gone:{n}")).await;
+            (owned(&[("confirm", &format!("gone:{n}")), ("seen", "0-0")]), (303, Some("capability.deleted")))
         }
         "/console/agents/{id}/public-keys" => {
             (owned(&[("jwk", &jwk().to_string())]), (303, Some("public_key.registered")))
@@ -247,9 +284,12 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         // Rejected or accepted, depending on the age of the next key.
         "/console/signing-keys/rotate" => (owned(&[("when", "")]), (303, None)),
         "/console/administrators" => {
-            secrets = passwords();
-            let form = [("username", &*format!("new-{n}")), ("display_name", "New"), ("role", "operator")];
-            (owned(&form), (303, Some("administrator.created")))
+            (owned(&[("recipient", "Ada"), ("role", "operator")]), (200, Some("invitation.created")))
+        }
+        // There is no passkey to delete.
+        "/console/administrators/{id}/factors/{key}" => {
+            (id, key) = (person.to_string(), "passkeys".to_owned());
+            (Vec::new(), (303, None))
         }
         "/console/administrators/{id}" => {
             id = person.to_string();
@@ -275,7 +315,9 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         // Called by a script, and there is no authenticator here.
         "/console/account/passkeys/options" => (Vec::new(), (200, None)),
         "/console/account/passkeys" => (owned(&[("name", "laptop"), ("credential", "junk")]), (303, None)),
-        "/console/account/passkeys/{id}/remove" => {
+        "/console/account/passkeys/{id}/remove"
+        | "/console/administrators/invitations/{id}/renew"
+        | "/console/administrators/invitations/{id}/withdraw" => {
             UNKNOWN_ID.clone_into(&mut id);
             (Vec::new(), (404, None))
         }

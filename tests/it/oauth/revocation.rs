@@ -89,7 +89,7 @@ async fn revocation_does_not_depend_on_counting_the_tokens(db: Database) {
     server.anonymous().login(key["raw_key"].as_str().unwrap()).await;
     server.admin.delete(&format!("{path}/keys/{}", key["id"].as_str().unwrap())).await.expect(204);
     let browser = server.signed_in("zoe", Role::Operator).await;
-    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>1</dd>");
+    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("1 active token");
     // As if the key had been used all day until it was revoked.
     let copies = format!(
         "INSERT INTO audit_log WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ENDED}) \
@@ -101,7 +101,7 @@ async fn revocation_does_not_depend_on_counting_the_tokens(db: Database) {
     server.db.execute(&copies).await;
     let server = server.restart(&[]).await;
     let browser = server.signed_in("ada", Role::Operator).await;
-    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("<dd>0 or more</dd>");
+    browser.get(&format!("/console{path}/delete")).await.expect(200).shows("0 or more active tokens");
     let client = server.anonymous().with_token(agent.client.token());
     client.get("/agents").await.expect(200);
     // The revocation succeeds even if the tokens cannot be counted.
@@ -116,11 +116,11 @@ async fn expired_revocations_are_deleted(db: Database) {
     let token = token(&server, &agent, &[]).await;
     post_as_client(&server, &agent, PATH, &[("token", &token)]).await;
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
-    server.clock.advance(Duration::from_mins(29));
+    // Kept for a day after the token has expired, because this clock may be ahead.
+    server.clock.advance(Duration::from_hours(24));
     aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 1);
-    // Kept a little longer, because the clocks of other nodes may be behind.
-    server.clock.advance(Duration::from_secs(70));
+    server.clock.advance(Duration::from_mins(31));
     aims::service::people::sessions::sweep(&server.services).await.unwrap();
     assert_eq!(server.db.count("SELECT COUNT(*) FROM revoked_tokens").await, 0);
 }

@@ -178,7 +178,8 @@ async fn archiving_during_verification_keeps_the_chain_valid(db: Database) {
         let put = TABLES.map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM {when}_{table};"));
         db.execute(&format!("BEGIN; {} COMMIT", put.concat())).await;
     };
-    for turns in 1.. {
+    let mut turns = 1;
+    loop {
         put("before").await;
         let mut walk = pin!(audit::verify(&log));
         let mut turn = 0;
@@ -192,13 +193,17 @@ async fn archiving_during_verification_keeps_the_chain_valid(db: Database) {
         });
         if let Some(found) = ended.await {
             assert_eq!(found.unwrap().start.seq, 0);
-            assert!(turns > 1, "the verification must have paused");
-            break;
+            // A busy machine may answer every query before the verification waits for it.
+            if turns > 1 {
+                break;
+            }
+            continue;
         }
         put("after").await;
         let found = walk.await.unwrap();
         assert_eq!(found.broken, None, "after {turns} turns");
         assert!([json!(0), last.clone()].contains(&json!(found.start.seq)), "{found:?}");
+        turns += 1;
     }
 }
 

@@ -33,7 +33,7 @@ async fn changes_without_their_record_are_rolled_back(db: Database) {
 
     server.save_usage().await;
     let before = dump(&server.db).await;
-    break_audit(&server.db).await;
+    server.db.break_audit().await;
     for (method, path) in &routes {
         let response = fixture.send(&server, method, path).await;
         assert_eq!(response.status.as_u16(), 503, "{method} {path}: {response:?}");
@@ -48,7 +48,7 @@ async fn changes_without_their_record_are_rolled_back(db: Database) {
     server.admin.get("/agents").await.expect(200);
     fixture.target.client.get("/agents").await.expect(200);
 
-    repair_audit(&server.db).await;
+    server.db.repair_audit().await;
     for (method, path) in &routes {
         let response = fixture.send(&server, method, path).await;
         assert!(response.status.is_success(), "{method} {path}: {response:?}");
@@ -59,10 +59,10 @@ async fn changes_without_their_record_are_rolled_back(db: Database) {
 async fn rejections_without_their_record_return_503(db: Database) {
     let server = Server::start(db).await;
     let weak = server.agent("weak", &[]).await;
-    break_audit(&server.db).await;
+    server.db.break_audit().await;
     server.anonymous().exchange("aims_nonsense").await.expect(503);
     weak.client.get("/agents").await.expect(503);
-    repair_audit(&server.db).await;
+    server.db.repair_audit().await;
     server.anonymous().exchange("aims_nonsense").await.expect(401);
     weak.client.get("/agents").await.expect(403);
 }
@@ -93,7 +93,7 @@ async fn failing_batch_responds_to_every_request(db: Database) {
     let server = Server::start(db).await;
     server.save_usage().await;
     let before = dump(&server.db).await;
-    break_audit(&server.db).await;
+    server.db.break_audit().await;
     let mut requests = JoinSet::new();
     for n in 0..50 {
         let admin = server.admin.clone();
@@ -103,7 +103,7 @@ async fn failing_batch_responds_to_every_request(db: Database) {
         assert_eq!(response.status.as_u16(), 503, "{response:?}");
     }
     assert_eq!(dump(&server.db).await, before);
-    repair_audit(&server.db).await;
+    server.db.repair_audit().await;
     server.admin.post("/agents", json!({ "name": "a0", "owner": "o" })).await.expect(201);
 }
 
@@ -134,12 +134,12 @@ async fn suppressed_refusal_counts_are_kept_until_recorded(db: Database) {
     };
     refused(8).await;
     server.clock.advance(Duration::from_mins(1));
-    break_audit(&server.db).await;
+    server.db.break_audit().await;
     server.services.record_suppressed(false).await.unwrap_err();
     // The task is aborted, as when the database hangs. The next request shows that the attempt is over.
     assert!(server.services.record_suppressed(false).now_or_never().is_none());
     server.admin.post("/agents", json!({ "name": "n", "owner": "o" })).await.expect(503);
-    repair_audit(&server.db).await;
+    server.db.repair_audit().await;
     // The aborted attempt must have no effect later.
     assert!(server.services.record_suppressed(false).now_or_never().is_none());
     refused(1).await;
@@ -172,6 +172,7 @@ fn changing_routes() -> Vec<(Method, String)> {
         ("DELETE", "/agents/{id}/keys/{key_id}") => 3,
         ("POST", "/agents/{id}/revoke") => 4,
         ("DELETE", "/agents/{id}") => 5,
+        ("DELETE", "/capabilities/{id}") => 6,
         _ => 1,
     });
     routes
@@ -216,7 +217,11 @@ impl Fixture {
 
     async fn send(&self, server: &Server, method: &Method, path: &str) -> Response {
         let agent = if path.ends_with("/reactivate") { &self.suspended } else { &self.target };
-        let id = if path.starts_with("/resources") { &self.resource } else { &agent.id };
+        let id = match path.split('/').nth(1) {
+            Some("resources") => &self.resource,
+            Some("capabilities") => &self.free,
+            _ => &agent.id,
+        };
         let key = if path.contains("/public-keys") { &self.public_key } else { &agent.key_id };
         let mut filled = path
             .replace("{id}", id)
@@ -240,6 +245,7 @@ impl Fixture {
             ("POST", "/agents") => json!({ "name": "newcomer", "owner": "o" }),
             ("PATCH", "/agents/{id}") => json!({ "owner": "another" }),
             ("POST", "/resources") => json!({ "identifier": "https://new.example", "name": "New" }),
+            ("PATCH", "/capabilities/{id}") => json!({ "description": "Another" }),
             ("PATCH", "/resources/{id}") => json!({ "name": "Another" }),
             ("POST", "/agents/{id}/public-keys") => json!({ "kty": "EC", "crv": "P-256", "x": JWK_X, "y": JWK_Y }),
             ("POST", "/agents/{id}/federated-identities") => trust(),
@@ -263,7 +269,7 @@ async fn dump(db: &Database) -> Vec<String> {
          FROM agents",
         "SELECT key_prefix || ' ' || status || ' ' || COALESCE(rotated_at, 0) || ' ' || COALESCE(grace_ends_at, 0) \
          || ' ' || COALESCE(revoked_at, 0) || ' ' || COALESCE(last_used_at, 0) FROM api_keys",
-        "SELECT name FROM capabilities",
+        "SELECT name || ' ' || description FROM capabilities",
         "SELECT a.name || ' ' || c.name FROM agent_capabilities g JOIN agents a ON a.id = g.agent_id \
          JOIN capabilities c ON c.id = g.capability_id",
         "SELECT identifier || ' ' || name || ' ' || scope FROM resources",
@@ -278,20 +284,4 @@ async fn dump(db: &Database) -> Vec<String> {
     ];
     // A single statement, because each opens a connection.
     db.texts(&format!("SELECT line FROM ({}) AS lines ORDER BY line", parts.join(" UNION ALL "))).await
-}
-
-async fn break_audit(db: &Database) {
-    let sql = if db.is_sqlite() {
-        "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END"
-    } else {
-        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$; \
-         CREATE TRIGGER broken BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION broken()"
-    };
-    db.execute(sql).await;
-}
-
-async fn repair_audit(db: &Database) {
-    let sql =
-        if db.is_sqlite() { "DROP TRIGGER broken" } else { "DROP TRIGGER broken ON audit_log; DROP FUNCTION broken()" };
-    db.execute(sql).await;
 }

@@ -1,6 +1,6 @@
 //! Commands: output, exit codes and the files that they create.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -17,6 +17,8 @@ both!(
     concurrent_bootstraps_create_one_key,
     first_start_writes_the_key_to_a_private_file,
     newer_database_is_reported,
+    setup_link_leads_to_the_service,
+    lost_factors_are_reset_on_the_host,
 );
 
 #[tokio::test]
@@ -65,11 +67,75 @@ async fn openapi_command_prints_json() {
 }
 
 #[tokio::test]
+async fn completions_complete_subcommands_and_options() {
+    let db = Database::sqlite();
+    // Completions and manual pages are made while a package is built, without settings.
+    let aims = Aims::new(&db).with("LISTEN_ADDR", "invalid");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = aims.run(&["completions", shell]).await;
+        assert_eq!((script.code, script.stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(script.stdout.contains("reset-factors"), "{shell}: {}", script.stdout);
+        fs::write(db.folder.path().join(shell), script.stdout).unwrap();
+    }
+    assert_eq!(aims.run(&["completions", "tcsh"]).await.code, Some(2));
+    for (words, expected) in [("aims adm", "admin"), ("aims admin reset-f", "reset-factors"), ("aims man --t", "--to")]
+    {
+        let (start, word) = words.rsplit_once(' ').unwrap();
+        let complete = format!(
+            "source ./bash; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _aims aims '{word}' '{}'; echo ${{COMPREPLY[@]}}",
+            start.rsplit(' ').next().unwrap(),
+        );
+        let bash = Command::new("bash").args(["-c", &complete]).current_dir(db.folder.path()).output().unwrap();
+        assert_eq!(String::from_utf8(bash.stdout).unwrap().trim(), expected, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn manual_pages_describe_every_command() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("LISTEN_ADDR", "invalid");
+    let main = aims.run(&["man"]).await;
+    assert_eq!((main.code, main.stderr.as_str()), (Some(0), ""));
+    assert!(main.stdout.contains(".TH aims 1"), "{}", main.stdout);
+
+    let folder = db.folder.path().join("share/man1");
+    let path = folder.to_str().unwrap();
+    // The second run replaces the pages, as an upgrade does.
+    for _ in 0..2 {
+        assert_eq!(aims.run(&["man", "--to", path]).await.code, Some(0));
+    }
+    let mut documented: Vec<_> = fs::read_to_string("docs/cli.md")
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'))
+        .map(|command| format!("{}.1", command.replace(' ', "-")))
+        .collect();
+    let entries = fs::read_dir(&folder).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    documented.sort();
+    pages.sort();
+    assert_eq!(pages, documented);
+    assert_eq!(fs::read_to_string(folder.join("aims.1")).unwrap(), main.stdout);
+
+    let file = db.folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    aims.run(&["man", "--to", file.to_str().unwrap()]).await.fails_with("cannot write the pages to");
+}
+
+#[tokio::test]
 async fn failure_to_write_output_is_reported() {
     let db = Database::sqlite();
     let aims = Aims::new(&db);
-    for command in [&["openapi"][..], &["check-config"], &["bootstrap", "--json"], &["bootstrap"], &["audit", "verify"]]
-    {
+    for command in [
+        &["openapi"][..],
+        &["completions", "bash"],
+        &["man"],
+        &["check-config"],
+        &["bootstrap", "--json"],
+        &["bootstrap"],
+        &["audit", "verify"],
+    ] {
         aims.run_with_output_to("/dev/full", command).await.fails_with("cannot write to standard output");
     }
 }
@@ -182,12 +248,66 @@ async fn command_in_the_wrong_directory_creates_nothing() {
         &["audit", "archive", "--before", "2020-01-01", "--to", "archive"],
         &["audit", "verify"],
         &["bootstrap", "--new-key"],
+        &["migrate"],
+        &["migrate", "--check"],
     ] {
         let exit = aims.run(command).await;
         exit.fails_with(&looked);
         exit.fails_with("DATABASE_URL");
         assert_eq!(fs::read_dir(db.folder.path()).unwrap().count(), 0, "{command:?}");
     }
+}
+
+async fn setup_link_leads_to_the_service(db: Database) {
+    let serving = Aims::new(&db).with("LISTEN_ADDR", "127.0.0.1:0").with("PUBLIC_URL", "https://aims.example");
+    let elsewhere = serving.with("LISTEN_ADDR", "").with("PUBLIC_URL", "");
+    serving.run(&["bootstrap", "--json"]).await.json();
+    // Without its settings and before it ran, its address is not known, and the default would be a guess.
+    let unknown = elsewhere.run(&["setup-token"]).await;
+    assert_eq!(unknown.code, Some(0), "{unknown:?}");
+    assert!(unknown.stdout.contains("\n/console/setup?token="), "{unknown:?}");
+    assert!(unknown.stdout.contains("neither PUBLIC_URL nor LISTEN_ADDR is set"), "{unknown:?}");
+    assert!(!unknown.stdout.contains("http"), "{unknown:?}");
+    let json = elsewhere.run(&["setup-token", "--json"]).await.json();
+    assert!(json["setup_url"].is_null() && json["setup_path"].as_str().unwrap().starts_with("/console/setup?token="));
+
+    serving.serve().await.stop().await;
+    let known = elsewhere.run(&["setup-token"]).await;
+    assert!(known.stdout.contains("\nhttps://aims.example/console/setup?token="), "{known:?}");
+    assert!(known.stdout.contains("Earlier links no longer work"), "{known:?}");
+    // The settings of the command take precedence.
+    let told = elsewhere.with("LISTEN_ADDR", "127.0.0.1:8010").run(&["setup-token", "--json"]).await.json();
+    assert!(told["setup_url"].as_str().unwrap().starts_with("http://localhost:8010/console/setup?token="), "{told}");
+}
+
+async fn lost_factors_are_reset_on_the_host(db: Database) {
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    aims.run(&["admin", "create", "ada", "--role", "operator", "--json"]).await.json();
+    let process = aims.serve().await;
+    aims.run(&["admin", "reset-factors", "nobody"]).await.fails_with("no administrator is named nobody");
+    aims.run(&["admin", "reset-factors", "ada"]).await.fails_with("ada has no such second factor");
+    let columns = "(id, administrator_id, credential_id, credential, name, created_at)";
+    let id = if db.is_sqlite() { "randomblob(16)" } else { "gen_random_uuid()" };
+    let credential = if db.is_sqlite() { "x'01'" } else { "'\\x01'" };
+    db.execute(&format!(
+        "INSERT INTO passkeys {columns} SELECT {id}, id, {credential}, '{{}}', 'laptop', 1 FROM administrators"
+    ))
+    .await;
+    db.execute("UPDATE administrators SET totp_enabled_at = 1").await;
+    let listed = aims.run(&["admin", "list", "--json"]).await.json();
+    assert_eq!((&listed[0]["authenticator"], &listed[0]["passkeys"]), (&json!(true), &json!(1)));
+    let both = aims.run(&["admin", "reset-factors", "ada", "--passkeys", "--authenticator"]).await;
+    assert_eq!(both.code, Some(2), "{both:?}");
+    let reset = aims.run(&["admin", "reset-factors", "ada", "--passkeys"]).await;
+    assert_eq!((reset.code, reset.stdout.as_str()), (Some(0), "passkeys of ada removed; they are signed out\n"));
+    let reset = aims.run(&["admin", "reset-factors", "ada"]).await;
+    assert_eq!(reset.stdout, "authenticator app and recovery codes of ada removed; they are signed out\n");
+    assert!(aims.run(&["admin", "list"]).await.stdout.contains("no second factor"));
+    assert_eq!(db.count("SELECT COUNT(*) FROM passkeys").await, 0);
+    let records = db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'administrator.factor_changed'").await;
+    assert_eq!(records, 2);
+    process.stop().await;
 }
 
 async fn newer_database_is_reported(db: Database) {

@@ -17,7 +17,7 @@ const WRITERS: usize = 16;
 /// Longer than a start takes even on a busy machine; a start that hangs exceeds it.
 const MAX_START_TIME: Duration = Duration::from_secs(20);
 
-both!(kill_loses_no_acknowledged_change);
+both!(kill_loses_no_acknowledged_change, a_repeated_request_gets_the_answer_that_a_crash_prevented);
 
 async fn kill_loses_no_acknowledged_change(db: Database) {
     let aims = Aims::new(&db);
@@ -114,4 +114,37 @@ async fn complete_response(request: reqwest::RequestBuilder, expected: StatusCod
 
 fn jti(claims: &Value) -> String {
     claims["jti"].as_str().unwrap().to_owned()
+}
+
+async fn a_repeated_request_gets_the_answer_that_a_crash_prevented(db: Database) {
+    const CRASHES: i64 = 4;
+    let aims = Aims::new(&db);
+    let key = aims.bootstrap().await;
+    for crash in 0..CRASHES {
+        let process = aims.serve().await;
+        let admin = process.client().login(&key).await;
+        let agents = admin.get("/agents").await.expect(200);
+        let keys = format!("/agents/{}/keys", agents[0]["id"].as_str().unwrap());
+        let create = |admin: &Client| {
+            let request = admin.request(Method::POST, &keys).json(&json!({ "name": format!("crash-{crash}") }));
+            request.header("Idempotency-Key", format!("0123456789abcdef-{crash}"))
+        };
+        let sending = tokio::spawn(create(&admin).send());
+        // After the commit, or at any time.
+        while crash % 2 == 0 && db.count("SELECT COUNT(*) FROM request_answers").await <= crash {
+            tokio::task::yield_now().await;
+        }
+        process.kill().await;
+        drop(sending.await.unwrap());
+
+        let process = aims.serve().await;
+        let admin = process.client().login(&key).await;
+        let answer = admin.send(create(&admin)).await;
+        assert!(crash % 2 == 1 || answer.header("idempotency-replayed") == Some("true"), "{answer:?}");
+        let created = answer.expect(201);
+        admin.exchange(created["raw_key"].as_str().unwrap()).await.expect(200);
+        assert_eq!(process.stop().await.code, Some(0));
+    }
+    assert_eq!(db.count("SELECT COUNT(*) FROM api_keys").await, 1 + CRASHES, "each was created once");
+    assert_eq!(db.count("SELECT COUNT(*) FROM audit_log WHERE action = 'key.created'").await, 1 + CRASHES);
 }

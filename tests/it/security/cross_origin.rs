@@ -90,10 +90,27 @@ async fn every_route_allows_the_origins_of_its_table_row(db: Database) {
                 assert!(
                     names(&preflighted, "access-control-allow-methods").contains(&route.method.as_str().to_lowercase())
                 );
-                let taken = ["authorization", "content-type", "dpop", "mcp-protocol-version", "x-api-key"];
+                let taken = [
+                    "authorization",
+                    "content-type",
+                    "dpop",
+                    "idempotency-key",
+                    "if-match",
+                    "if-none-match",
+                    "mcp-protocol-version",
+                    "x-api-key",
+                ];
                 assert_eq!(names(&preflighted, "access-control-allow-headers"), taken, "{preflighted:?}");
                 assert_eq!(preflighted.header("access-control-max-age"), Some("600"));
-                let exposed = ["dpop-nonce", "link", "retry-after", "www-authenticate", "x-request-id"];
+                let exposed = [
+                    "dpop-nonce",
+                    "etag",
+                    "idempotency-replayed",
+                    "link",
+                    "retry-after",
+                    "www-authenticate",
+                    "x-request-id",
+                ];
                 assert_eq!(names(&response, "access-control-expose-headers"), exposed, "{response:?}");
             }
         }

@@ -3,7 +3,7 @@
 use aims::{
     domain::{AgentId, ApiKeyId, Error, PublicKeyId},
     service::{
-        Caller, agents,
+        Caller, Expected, agents,
         credentials::{api_keys, public_keys},
     },
 };
@@ -180,7 +180,7 @@ async fn agents_that_cannot_authenticate_do_not_count(db: Database) {
     let only = bootstrap_key(&server).await;
     end(&server.admin_id, &only).await.unwrap_err();
     let admin = AgentId::parse(&server.admin_id).unwrap();
-    let refused = agents::suspend(&server.services, &Caller::system(), admin, None).await.unwrap_err();
+    let refused = agents::suspend(&server.services, &Caller::system(), admin, Expected::Any, None).await.unwrap_err();
     assert_eq!(refused.to_string(), "This is the last active agent that holds admin:* and can authenticate");
 
     let keys = format!("/agents/{}/keys", server.admin_id);

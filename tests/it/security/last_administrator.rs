@@ -5,7 +5,7 @@ use std::time::Duration;
 use aims::{
     domain::{AgentId, CapabilityId, Error},
     service::{
-        Caller,
+        Caller, Expected,
         agents::{self, capabilities},
     },
 };
@@ -62,7 +62,7 @@ async fn limit_all(server: &Server) {
 /// Suspends an agent as the operator, who is not an agent.
 async fn suspend(server: &Server, agent: &str) -> Result<(), Error> {
     let agent = AgentId::parse(agent).unwrap();
-    agents::suspend(&server.services, &Caller::system(), agent, None).await.map(drop)
+    agents::suspend(&server.services, &Caller::system(), agent, Expected::Any, None).await.map(drop)
 }
 
 async fn ungrant(server: &Server, agent: &str) -> Result<(), Error> {
@@ -74,7 +74,7 @@ async fn ungrant(server: &Server, agent: &str) -> Result<(), Error> {
 /// Reactivates the first administrator.
 async fn reactivate(server: &mut Server) {
     let agent = AgentId::parse(&server.admin_id).unwrap();
-    agents::reactivate(&server.services, &Caller::system(), agent).await.unwrap();
+    agents::reactivate(&server.services, &Caller::system(), agent, Expected::Any).await.unwrap();
     server.admin = server.anonymous().login(&server.admin_key).await;
 }
 

@@ -55,7 +55,7 @@ async fn every_route_requires_its_capability(db: Database) {
             }
         }
     }
-    assert_eq!(guarded, 35, "review who may call the new route, then update this count");
+    assert_eq!(guarded, 38, "review who may call the new route, then update this count");
     assert_no_authority_over_oneself(&server, &holders).await;
 }
 
@@ -114,6 +114,8 @@ fn only_intended_routes_are_public() {
         .collect();
     let expected = [
         (Method::GET, "/_health"),
+        (Method::GET, "/livez"),
+        (Method::GET, "/readyz"),
         (Method::POST, "/auth/token"),
         (Method::POST, "/oauth/token"),
         (Method::POST, "/oauth/revoke"),

@@ -4,6 +4,7 @@ mod cross_origin;
 mod elevation;
 mod forged;
 mod immediate;
+mod invitations;
 mod last_administrator;
 mod limits;
 mod matrix;

@@ -11,7 +11,7 @@ use crate::{
     support::{Aims, Database, Server},
 };
 
-both!(log_contains_no_credential);
+both!(log_contains_no_credential, kept_answers_are_sealed);
 
 /// Returns everything that a thief of the database's directory could read.
 fn contents(folder: &Path) -> Vec<u8> {
@@ -70,6 +70,8 @@ async fn log_contains_no_credential(db: Database) {
                 admin.get(&path).await;
                 browser.get(&path).await;
             }
+            let request = admin.request(Method::POST, "/agents").json(&json!({ "name": "a", "owner": "o" }));
+            admin.send(request.header("Idempotency-Key", secret)).await;
             for (name, value) in [
                 (header::AUTHORIZATION.as_str(), format!("Bearer {secret}")),
                 (header::AUTHORIZATION.as_str(), format!("Basic {secret}")),
@@ -89,6 +91,29 @@ async fn log_contains_no_credential(db: Database) {
                 assert!(!line.contains(&secret[13..25]) && !line.contains(&secret[secret.len() - 12..]), "{line}");
             }
         }
+    }
+}
+
+/// The database reveals neither the answer nor the client's key, which could open it.
+async fn kept_answers_are_sealed(db: Database) {
+    let server = Server::start(db).await;
+    let agent = server.agent("agent", &[]).await;
+    let chosen = "chosen-by-the-client-8e03978e";
+    let request = server.admin.request(Method::POST, &format!("/agents/{}/keys", agent.id)).json(&json!({}));
+    let created = server.admin.send(request.header("Idempotency-Key", chosen)).await.expect(201);
+    let secrets = [created["raw_key"].as_str().unwrap(), chosen, "raw_key"];
+    let inside = if server.db.is_sqlite() {
+        "instr(sealed, CAST('{}' AS BLOB))"
+    } else {
+        "position(CAST('{}' AS BYTEA) IN sealed)"
+    };
+    assert_eq!(server.db.count("SELECT COUNT(*) FROM request_answers WHERE length(sealed) > 100").await, 1);
+    for secret in secrets {
+        let inside = inside.replace("{}", secret);
+        assert_eq!(server.db.count(&format!("SELECT COUNT(*) FROM request_answers WHERE {inside} > 0")).await, 0);
+        let recorded = format!("SELECT COUNT(*) FROM audit_log WHERE details LIKE '%{secret}%'");
+        assert_eq!(server.db.count(&recorded).await, 0);
+        assert!(!holds(&contents(server.db.folder.path()), secret) || secret == "raw_key");
     }
 }
 

@@ -117,8 +117,10 @@ fn expected(filter: &Filter, sort: Sort, all: &[Agent]) -> Vec<Agent> {
     match sort {
         Sort::Oldest | Sort::Newest => shown.sort_by_key(|agent| (agent.created_at, agent.id)),
         Sort::Name | Sort::NameDescending => shown.sort_by_key(|agent| agent.name.clone()),
+        // No agent was ever used.
+        Sort::LastUsed | Sort::LongestUnused => shown.sort_by_key(|agent| agent.id),
     }
-    if matches!(sort, Sort::Newest | Sort::NameDescending) {
+    if matches!(sort, Sort::Newest | Sort::NameDescending | Sort::LastUsed) {
         shown.reverse();
     }
     shown
@@ -153,7 +155,7 @@ async fn every_filter_and_sort_order_lists_each_agent_once(db: Database) {
         for owner in &owners {
             for status in [None, Some(AgentStatus::Active), Some(AgentStatus::Revoked)] {
                 for agent_type in [None, Some(AgentType::Tool)] {
-                    let filter = Filter { status, owner: owner.clone(), agent_type, text: None };
+                    let filter = Filter { status, owner: owner.clone(), agent_type, ..Filter::default() };
                     let wanted = expected(&filter, sort, &all);
                     for limit in [7, 500] {
                         assert_eq!(listed(&store, &filter, sort, limit).await, wanted, "{filter:?} {sort:?} {limit}");
@@ -190,7 +192,7 @@ async fn a_search_finds_every_agent_that_contains_the_text(db: Database) {
             text: Some(text),
             status: (dice.roll(4) == 0).then_some(AgentStatus::Active),
             owner: (dice.roll(4) == 0).then(|| "team-a".to_owned()),
-            agent_type: None,
+            ..Filter::default()
         };
         let sort = *dice.pick(Sort::ALL);
         let wanted = expected(&filter, sort, &all);

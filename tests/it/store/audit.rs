@@ -52,6 +52,9 @@ fn record(dice: &mut Dice, number: usize) -> Record {
         (_, 1..300) => "frequent",
         _ => "usual",
     };
+    let success = dice.roll(200) != 0;
+    let ip = format!("10.0.0.{}", dice.roll(100));
+    let reason = *dice.pick(&["invalid_key", "other"]);
     // The times of imported records, which come first, are in no order.
     let at = if number < 3_000 { dice.roll(1_000) } else { number * 10 - dice.roll(500) };
     Record {
@@ -63,10 +66,11 @@ fn record(dice: &mut Dice, number: usize) -> Record {
         action: action.to_owned(),
         resource_type: dice.maybe(kind.to_owned()),
         resource_id: dice.maybe(resource),
-        details: "{}".to_owned(),
-        ip: None,
-        success: dice.roll(200) != 0,
-        request_id: None,
+        // A reason that somebody gave is not the reason of a refusal.
+        details: format!("{{\"reason\":\"{reason}\"}}"),
+        ip: dice.maybe(ip),
+        success,
+        request_id: Some(format!("request-{}", number / 3)),
         prev_hash: GENESIS,
         hash: GENESIS,
     }
@@ -110,6 +114,9 @@ fn filter(dice: &mut Dice, all: &[Record]) -> Filter {
         success: (dice.roll(4) == 0).then_some(dice.roll(3) == 0),
         from: (dice.roll(4) == 0).then_some(first),
         until: (dice.roll(4) == 0).then_some(second),
+        request: (dice.roll(8) == 0).then(|| format!("request-{}", dice.roll(all.len() / 3))),
+        reason: (dice.roll(8) == 0).then(|| dice.pick(&["invalid_key", "other", "no"]).to_string()),
+        ip: (dice.roll(8) == 0).then(|| format!("10.0.0.{}", dice.roll(100))),
     }
 }
 
@@ -224,7 +231,7 @@ async fn add_empty_runs(db: &Database, runs: i64) {
     db.execute(&format!(
         "WITH RECURSIVE numbers (run) AS (SELECT MAX(run) + 1 FROM audit_runs \
          UNION ALL SELECT run + 1 FROM numbers WHERE run < {runs} - 1) \
-         INSERT INTO audit_runs (run, first_at, last_at) SELECT run, {first_at}, {last_at} FROM numbers; \
+         INSERT INTO audit_runs (run, first_at, last_at, version) SELECT run, {first_at}, {last_at}, 2 FROM numbers; \
          UPDATE audit_head SET seq = {runs} * 8192"
     ))
     .await;

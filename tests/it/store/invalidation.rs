@@ -23,11 +23,12 @@ use aims::{
     store::{
         Changes, Db, Location, Mode, Store, Tx, agents,
         agents::delegations,
-        capabilities,
+        capabilities::{self, holders},
         credentials::{api_keys, federated_identities, public_keys},
         principals, seed,
         tokens::{
             revoked_tokens,
+            sealed::{self, Kind, Sealed},
             signing_keys::{self, SealedKey},
         },
     },
@@ -87,6 +88,9 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
             Ok(())
         })
     }),
+    ("agents::begin_epoch", Marks::Everything, |tx, _| {
+        Box::pin(async move { agents::begin_epoch(tx, 1_000_000).await })
+    }),
     ("agents::delete", Marks::Agents(&[AGENT, DELEGATE]), |tx, fleet| {
         Box::pin(async move {
             assert!(agents::delete(tx, fleet.delegate.id).await?);
@@ -130,6 +134,15 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
             assert!(capabilities::ungrant(tx, fleet.agent.id, fleet.held.id).await?);
             Ok(())
         })
+    }),
+    ("holders::ungrant_all", Marks::Agents(&[AGENT]), |tx, fleet| {
+        Box::pin(async move {
+            assert_eq!(holders::ungrant_all(tx, fleet.held.id).await?, [fleet.agent.id]);
+            Ok(())
+        })
+    }),
+    ("holders::delete", Marks::Nothing("no agent holds it"), |tx, fleet| {
+        Box::pin(async move { holders::delete(tx, fleet.other.id).await })
     }),
     ("api_keys::insert", Marks::Agents(&[AGENT]), |tx, fleet| {
         Box::pin(async move {
@@ -199,7 +212,7 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
             Ok(())
         })
     }),
-    ("revoked_tokens::forget_expired", Marks::Nothing("the view ignores expired tokens"), |tx, _| {
+    ("revoked_tokens::forget_expired", Marks::Nothing("the view ignores tokens that expired long ago"), |tx, _| {
         Box::pin(async move {
             assert!(revoked_tokens::forget_expired(tx, NOW, 100).await? > 0);
             Ok(())
@@ -217,6 +230,12 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
     ("signing_keys::delete", Marks::Everything, |tx, _| {
         Box::pin(async move { signing_keys::delete(tx, "some key").await })
     }),
+    ("sealed::replace", Marks::Nothing("the key stays the same under another master key"), |tx, _| {
+        Box::pin(async move {
+            let sealed = Sealed { kind: Kind::SigningKeys, owner: "some key".to_owned(), value: vec![0] };
+            sealed::replace(tx, &sealed, &[1]).await.map(drop)
+        })
+    }),
     ("seed::mark_imported", Marks::Everything, |tx, _| {
         Box::pin(async move {
             assert!(seed::mark_imported(tx, NOW).await?);
@@ -226,8 +245,12 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
 ];
 
 /// Functions that write to a table of the live view without a transaction of a caller, with the reason.
-const INTERNAL: [(&str, &str); 1] =
-    [("usage::save_keys", "called by the writer only; the view does not read when a key was used")];
+const INTERNAL: [(&str, &str); 4] = [
+    ("usage::save_keys", "called by the writer only; the view does not read when a key was used"),
+    ("usage::save_last_uses", "called by the writer only; the view does not read when an agent was used"),
+    ("capability_usage::save", "called by the writer only; the view does not read when a capability was used"),
+    ("capability_usage::save_latest", "the same"),
+];
 
 /// An agent that has one of everything, and its delegate.
 #[derive(Clone)]
@@ -351,7 +374,7 @@ impl Fleet {
         assert!(public_keys::insert(tx, &self.public_key).await?);
         federated_identities::insert(tx, &self.identity).await?;
         let expired = TokenId(Uuid::from_u128(self.number + 8));
-        assert!(revoked_tokens::insert(tx, self.agent.id, expired, NOW).await?);
+        assert!(revoked_tokens::insert(tx, self.agent.id, expired, NOW.minus(revoked_tokens::KEPT)).await?);
         Ok(())
     }
 }

@@ -1,9 +1,14 @@
 //! The guarantees of the store.
 
+mod activity;
 mod agents;
+mod agents_listing;
 mod audit;
+mod audit_chart;
+mod capability_uses;
 mod chain;
 mod invalidation;
+mod keys;
 mod nodes;
 mod units;
 

@@ -46,6 +46,27 @@ impl Database {
         }
     }
 
+    /// Makes the database reject every audit record.
+    pub async fn break_audit(&self) {
+        let sql = if self.is_sqlite() {
+            "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        } else {
+            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$; \
+             CREATE TRIGGER broken BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION broken()"
+        };
+        self.execute(sql).await;
+    }
+
+    /// Undoes [`Database::break_audit`].
+    pub async fn repair_audit(&self) {
+        let sql = if self.is_sqlite() {
+            "DROP TRIGGER broken"
+        } else {
+            "DROP TRIGGER broken ON audit_log; DROP FUNCTION broken()"
+        };
+        self.execute(sql).await;
+    }
+
     /// Runs a query that returns one number.
     pub async fn count(&self, sql: &str) -> i64 {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());

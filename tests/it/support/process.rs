@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -12,7 +11,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -21,6 +20,8 @@ use super::{Client, Database};
 
 /// How long the test waits for a process to start, respond or exit.
 const TIMEOUT: Duration = Duration::from_mins(1);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_aims");
 
 /// Runs bash in its own mount namespace.
 const NAMESPACE: &[&str] = &["unshare", "--mount", "--map-root-user", "bash"];
@@ -34,6 +35,10 @@ pub struct Aims {
     before: Option<String>,
     /// The command line of the shell that runs them.
     shell: &'static [&'static str],
+    /// The command line of a program that runs the binary.
+    wrapper: Vec<String>,
+    /// Another copy of the binary.
+    copy: Option<PathBuf>,
 }
 
 /// Exit code and output of a process.
@@ -50,7 +55,9 @@ pub struct Process {
     pub url: String,
     /// Time from its start until it accepted requests.
     pub ready_after: Duration,
-    log: Arc<Mutex<String>>,
+    log: watch::Receiver<String>,
+    /// Whether the log is read.
+    reading: watch::Sender<bool>,
     logging: JoinHandle<()>,
 }
 
@@ -65,7 +72,37 @@ impl Aims {
             ("RATE_LIMIT_API_PER_MINUTE", "1000000".to_owned()),
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { folder: db.folder.path().to_owned(), settings, before: None, shell: &["bash"] }
+        Self {
+            folder: db.folder.path().to_owned(),
+            settings,
+            before: None,
+            shell: &["bash"],
+            wrapper: vec![],
+            copy: None,
+        }
+    }
+
+    /// Runs the binary with a program: its command line, to which the binary and its arguments are added.
+    pub fn under(&self, wrapper: &[&str]) -> Self {
+        Self { wrapper: wrapper.iter().map(|&part| part.to_owned()).collect(), ..self.clone() }
+    }
+
+    /// Runs a copy of the binary, for a user who cannot reach the original.
+    pub fn with_copy(&self, copy: PathBuf) -> Self {
+        std::fs::hard_link(BINARY, &copy).or_else(|_| std::fs::copy(BINARY, &copy).map(drop)).unwrap();
+        Self { copy: Some(copy), ..self.clone() }
+    }
+
+    /// Sets the time that the process sees, with libfaketime. The file holds the offset from the real time in seconds, and
+    /// can be changed while the process runs. The monotonic clock stays as it is, as when the real clock is set.
+    pub async fn with_clock(&self, file: &std::path::Path) -> Self {
+        let shown = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output().await;
+        let shown = shown.expect("faketime; `tests/run` installs it");
+        let library = String::from_utf8(shown.stdout).unwrap();
+        self.with("LD_PRELOAD", library.trim())
+            .with("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
+            .with("FAKETIME_NO_CACHE", "1")
+            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
     /// Adds a setting. An empty value counts as not set.
@@ -98,9 +135,14 @@ impl Aims {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        const BINARY: &str = env!("CARGO_BIN_EXE_aims");
         let mut command = match &self.before {
-            None => Command::new(BINARY),
+            None => {
+                let binary = self.copy.as_ref().map_or(BINARY, |copy| copy.to_str().unwrap());
+                let mut words = self.wrapper.iter().map(String::as_str).chain([binary]);
+                let mut command = Command::new(words.next().unwrap());
+                command.args(words);
+                command
+            }
             Some(before) => {
                 let mut shell = Command::new(self.shell[0]);
                 shell.args(&self.shell[1..]).args(["-c", &format!("{before}; exec {BINARY} \"$@\""), BINARY]);
@@ -111,6 +153,11 @@ impl Aims {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
+    }
+
+    /// Starts a command, for a test that interrupts it. The caller may take its standard output.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Runs a command and waits for it to exit.
@@ -152,37 +199,103 @@ impl Aims {
 
     /// Starts the service and returns once it accepts requests.
     pub async fn serve(&self) -> Process {
+        self.launch().serving().await
+    }
+
+    /// Starts the service.
+    pub fn launch(&self) -> Launched {
+        self.launch_command(&[])
+    }
+
+    /// Starts a command and returns at once.
+    pub fn launch_command(&self, arguments: &[&str]) -> Launched {
         let began = Instant::now();
-        let mut child = self.command(&[]).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
+        let mut child = self.command(arguments).spawn().unwrap();
+        let (written, log) = watch::channel(String::new());
+        let (reading, mut may_read) = watch::channel(true);
         let (ready, serving) = oneshot::channel();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let written = log.clone();
         let logging = tokio::spawn(async move {
             let mut ready = Some(ready);
-            while let Ok(Some(line)) = lines.next_line().await {
+            while may_read.wait_for(|may_read| *may_read).await.is_ok()
+                && let Ok(Some(line)) = lines.next_line().await
+            {
                 if let Some(address) = serving_at(&line)
                     && let Some(ready) = ready.take()
                 {
                     let _ = ready.send((address, began.elapsed()));
                 }
-                let mut written = written.lock().unwrap();
-                written.push_str(&line);
-                written.push('\n');
+                written.send_modify(|written| {
+                    written.push_str(&line);
+                    written.push('\n');
+                });
             }
         });
+        Launched { child, log, reading, logging, serving }
+    }
+}
+
+/// A command that runs, such as a service that starts.
+pub struct Launched {
+    child: Child,
+    log: watch::Receiver<String>,
+    reading: watch::Sender<bool>,
+    logging: JoinHandle<()>,
+    serving: oneshot::Receiver<(String, Duration)>,
+}
+
+impl Launched {
+    /// Returns the process, which may never serve.
+    pub fn into_process(self) -> Process {
+        let Self { child, log, reading, logging, serving: _ } = self;
+        Process { child, url: String::new(), ready_after: Duration::MAX, log, reading, logging }
+    }
+
+    /// Returns once the service accepts requests.
+    pub async fn serving(self) -> Process {
+        let Self { child, log, reading, logging, serving } = self;
         let Ok(Ok((address, ready_after))) = timeout(TIMEOUT, serving).await else {
-            panic!("the service does not start:\n{}", log.lock().unwrap());
+            panic!("the service does not start:\n{}", *log.borrow());
         };
-        Process { child, url: format!("http://{address}"), ready_after, log, logging }
+        Process { child, url: format!("http://{address}"), ready_after, log, reading, logging }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Returns the log so far.
+    pub fn log(&self) -> String {
+        self.log.borrow().clone()
+    }
+
+    /// Waits until the log contains a text.
+    pub async fn logs(&self, text: &str) {
+        let began = Instant::now();
+        while !self.log.borrow().contains(text) {
+            assert!(began.elapsed() < TIMEOUT, "{text:?} is missing from:\n{}", *self.log.borrow());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills the process, like a crash.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits until the process has exited by itself.
+    pub async fn wait(mut self) -> Exit {
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("the process must exit").unwrap();
+        self.logging.await.unwrap();
+        let stderr = self.log.borrow().clone();
+        Exit { code: status.code(), stdout: String::new(), stderr }
     }
 }
 
 /// Returns the address in the log line that announces the service, in either log format.
 fn serving_at(line: &str) -> Option<String> {
     if let Ok(line) = serde_json::from_str::<Value>(line) {
-        let fields = &line["fields"];
-        return fields["listen"].as_str().filter(|_| fields["message"] == "serving").map(str::to_owned);
+        return line["listen"].as_str().filter(|_| line["message"] == "serving").map(str::to_owned);
     }
     let (_, fields) = line.split_once(" serving ")?.1.split_once("listen=")?;
     fields.split(' ').next().map(str::to_owned)
@@ -230,6 +343,22 @@ impl Process {
         self.child.id().unwrap()
     }
 
+    /// Returns the process that a wrapper runs.
+    pub fn wrapped_id(&self) -> u32 {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
+        children.trim().parse().unwrap()
+    }
+
+    /// Returns once the log contains a text.
+    pub async fn logs(&self, text: &str) {
+        let logged = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(TIMEOUT, logged).await.unwrap_or_else(|_| panic!("{text:?} is not in the log:\n{}", self.log()));
+    }
+
     /// Returns `host:port` of the listener.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
@@ -237,7 +366,32 @@ impl Process {
 
     /// Returns the log so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.borrow().clone()
+    }
+
+    /// Waits until the log meets a condition, and returns it.
+    #[track_caller]
+    pub fn logged(&self, condition: impl Fn(&str) -> bool) -> impl Future<Output = String> {
+        let (mut log, caller) = (self.log.clone(), std::panic::Location::caller());
+        async move {
+            let met = timeout(TIMEOUT, log.wait_for(|log| condition(log))).await;
+            let met = met.ok().and_then(Result::ok).map(|log| log.clone());
+            met.unwrap_or_else(|| {
+                let log = log.borrow();
+                let end: Vec<_> = log.lines().rev().take(20).collect();
+                panic!("{caller}: the log does not meet the condition; its end: {end:#?}")
+            })
+        }
+    }
+
+    /// Leaves the log unread, like a log collector that hangs.
+    pub fn stall_log(&self) {
+        self.reading.send_replace(false);
+    }
+
+    /// Reads the log again.
+    pub fn resume_log(&self) {
+        self.reading.send_replace(true);
     }
 
     /// Kills the process, like a crash.
@@ -266,8 +420,9 @@ impl Process {
     /// Waits until the process has exited.
     pub async fn wait(mut self) -> Exit {
         let status = timeout(TIMEOUT, self.child.wait()).await.expect("the process must exit").unwrap();
+        self.resume_log();
         self.logging.await.unwrap();
-        let stderr = self.log.lock().unwrap().clone();
+        let stderr = self.log.borrow().clone();
         Exit { code: status.code(), stdout: String::new(), stderr }
     }
 

@@ -22,6 +22,8 @@ pub struct Server {
     pub db: Database,
     pub clock: TestClock,
     pub url: String,
+    /// The URL of the metrics if the setting `METRICS_ADDR` is set.
+    pub metrics_url: Option<String>,
     /// A client of the first administrator.
     pub admin: Client,
     pub admin_id: String,
@@ -53,12 +55,29 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let services = app.services().clone();
+        let (mut app, mut metrics_url) = (app, None);
+        if services.metrics().is_on() {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            metrics_url = Some(format!("http://{}", listener.local_addr().unwrap()));
+            app = app.with_metrics(listener);
+        }
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
         }));
         let admin = Client::new(url.clone()).login(&admin_key).await;
-        Self { db, clock, url, admin, admin_id, admin_key, services, stop: Some(stop), served: Some(served) }
+        Self {
+            db,
+            clock,
+            url,
+            metrics_url,
+            admin,
+            admin_id,
+            admin_key,
+            services,
+            stop: Some(stop),
+            served: Some(served),
+        }
     }
 
     /// Returns a client without a token.

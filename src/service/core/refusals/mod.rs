@@ -5,6 +5,7 @@
 //! window ends.
 
 mod budget;
+mod reason;
 mod suppressed;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,10 @@ use crate::{
         audit::{AuditAction, Event, RefusalBounds, Resource},
     },
     service::Services,
+    telemetry::metrics::labels::Refusal,
 };
 use budget::Budget;
+pub(in crate::service) use reason::{of_denial, of_failure, of_token_refusal};
 use suppressed::{Source, Suppressed};
 
 /// Minimum length of a window.
@@ -176,7 +179,8 @@ impl Services {
     ) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
         let refused = Refused::agent(agent);
-        self.record_refusal(AuditAction::AuthFailed, origin, refused, key.map(Resource::ApiKey), details).await?;
+        let (action, reason) = (AuditAction::AuthFailed, of_failure(failure));
+        self.record_refusal((action, reason), origin, refused, key.map(Resource::ApiKey), details).await?;
         Err(failure.into())
     }
 
@@ -188,7 +192,8 @@ impl Services {
         failure: AuthFailure,
     ) -> Result<T> {
         let details = json!({ "reason": failure.reason() });
-        self.record_refusal(AuditAction::AuthFailed, origin, refused, None, details).await?;
+        let (action, reason) = (AuditAction::AuthFailed, of_failure(failure));
+        self.record_refusal((action, reason), origin, refused, None, details).await?;
         Err(failure.into())
     }
 
@@ -205,7 +210,8 @@ impl Services {
             principal: agent.map(|agent| KnownPrincipal::Agent(agent.actor().agent)),
             subject: agent.map(|agent| agent.subject.agent),
         };
-        self.record_refusal(AuditAction::AuthFailed, origin, refused, credential, details).await?;
+        let (action, reason) = (AuditAction::AuthFailed, of_failure(failure));
+        self.record_refusal((action, reason), origin, refused, credential, details).await?;
         Err(AuthFailure::InvalidToken.into())
     }
 
@@ -239,19 +245,21 @@ impl Services {
             members.insert("role".to_owned(), role.as_str().into());
         }
         let refused = Refused { principal: KnownPrincipal::of(caller), subject: caller.subject() };
-        self.record_refusal(AuditAction::AuthzDenied, &caller.origin, refused, None, details).await?;
+        let (action, reason) = (AuditAction::AuthzDenied, of_denial(denial));
+        self.record_refusal((action, reason), &caller.origin, refused, None, details).await?;
         Ok(())
     }
 
-    /// Records a refusal, or only counts it if there are too many. Returns true if it was recorded.
+    /// Counts a refusal, and records it unless there are too many. Returns true if it was recorded.
     pub(in crate::service) async fn record_refusal(
         &self,
-        action: AuditAction,
+        (action, reason): (AuditAction, Refusal),
         origin: &Origin,
         refused: Refused,
         resource: Option<Resource>,
         details: Value,
     ) -> Result<bool> {
+        self.metrics().refusals.increment(reason);
         let now = self.env.now();
         if !self.refusals.admit(refused.principal, origin.ip, now, self.settings.refusals) {
             return Ok(false);

@@ -10,9 +10,12 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use crate::domain::{
-    credential::network::is_public,
-    text::json::{self},
+use crate::{
+    domain::{
+        credential::network::is_public,
+        text::json::{self},
+    },
+    telemetry::traces,
 };
 
 /// Maximum time of a request.
@@ -61,7 +64,15 @@ pub async fn json(url: &str, allow_private: bool) -> Result<Value, FetchError> {
         .https_only(!allow_private)
         .dns_resolver(Arc::new(Resolver { allow_private }))
         .build()?;
-    let mut response = client.get(url).header("accept", "application/json").send().await?;
+    let span = traces::Span::of_outgoing("GET", url.host_str().unwrap_or_default());
+    let sending = async {
+        let request = client.get(url).header("accept", "application/json");
+        let request =
+            traces::traceparent().into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.send().await
+    };
+    let mut response = span.run(sending).await.inspect_err(|_| span.failed())?;
+    span.responded(response.status());
     if response.status() != 200 {
         return Err(FetchError::Status(response.status().as_u16()));
     }

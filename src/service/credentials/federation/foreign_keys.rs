@@ -12,6 +12,7 @@ use crate::{
     crypto::AssertionKey,
     domain::{Timestamp, credential::federation::Trust},
     service::Services,
+    telemetry::traces,
 };
 
 /// How long keys are used before they are fetched again.
@@ -63,6 +64,13 @@ impl Failure {
     }
 }
 
+impl ForeignKeys {
+    /// Forgets all keys.
+    pub(in crate::service) fn forget_all(&self) {
+        self.0.clear();
+    }
+}
+
 impl Default for ForeignKeys {
     fn default() -> Self {
         Self(Arc::new(Cache::new(CAPACITY)))
@@ -92,7 +100,7 @@ impl Services {
         if !(is_fresh && is_known) && published.tried_at.is_none_or(|at| since(at, PAUSE)) {
             // Runs in a task of its own, because the client may disconnect and the next attempt must wait for `PAUSE`.
             let fetching = refresh(published, trust.clone(), self.settings.federation_allow_private, now);
-            published = tokio::spawn(fetching).await.map_err(|_| KEYS_UNREADABLE)?;
+            published = tokio::spawn(traces::carry(fetching)).await.map_err(|_| KEYS_UNREADABLE)?;
         }
         let is_usable = published.fetched_at.is_some_and(|at| !since(at, STALE)) && !published.keys.is_empty();
         let matches = |key: &&AssertionKey| kid.is_none_or(|kid| key.kid() == kid);

@@ -24,6 +24,7 @@ use crate::{
             act::Act,
             agent::{self, check_status},
             caller::{Caller, Origin},
+            conditions::Once,
             last_administrator::require_other_credential,
             policy::Action,
             power,
@@ -47,8 +48,14 @@ const KEY_SETS_MAX: usize = 8;
 /// # Errors
 /// [`Error::Denied`] if the agent holds a capability that the caller lacks, or if the identity overlaps one of such an
 /// agent; [`Error::NotFound`]; [`Error::Invalid`] for an issuer whose keys cannot be fetched; [`Error::Conflict`]
-/// beyond [`FederatedIdentity::MAX_PER_AGENT`].
-pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Trust) -> Result<FederatedIdentity> {
+/// beyond [`FederatedIdentity::MAX_PER_AGENT`]; see [`Once`].
+pub async fn add(
+    services: &Services,
+    caller: &Caller,
+    agent: AgentId,
+    trust: Trust,
+    once: Once<FederatedIdentity>,
+) -> Result<FederatedIdentity> {
     let allow_private = services.settings.federation_allow_private;
     let (field, url) = match &trust.jwks_uri {
         Some(uri) => ("jwks_uri", uri),
@@ -63,6 +70,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
         .change(caller, Action::CreateKey, move |act| {
             Box::pin(async move {
                 power::require_to_issue(act, agent, None).await?;
+                let first = once.begin(act).await?;
                 if federated_identities::of_agent(act.conn(), agent).await?.len() >= FederatedIdentity::MAX_PER_AGENT {
                     return Err(Error::Conflict(
                         format!("An agent has at most {} federated identities", FederatedIdentity::MAX_PER_AGENT)
@@ -73,7 +81,7 @@ pub async fn add(services: &Services, caller: &Caller, agent: AgentId, trust: Tr
                 let identity = FederatedIdentity { id, agent, trust, created_at: act.now };
                 federated_identities::insert(act.tx, &identity).await?;
                 record(act, AuditAction::FederatedIdentityAdded, &identity);
-                Ok(identity)
+                first.finish(act, identity).await
             })
         })
         .await
@@ -155,7 +163,10 @@ pub async fn authenticate(
     assertion: &str,
 ) -> Result<Client> {
     match verify(services, presenter, assertion).await? {
-        Ok(client) => Ok(client),
+        Ok(client) => {
+            origin.identity.note(client.id(), None);
+            Ok(client)
+        }
         Err((agent, reason)) => {
             let refused = match presenter {
                 Presenter::Named(_) => Refused::agent(agent),

@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -13,11 +14,11 @@ use crate::{
     domain::{AgentId, Invalid, Timestamp, token::delegation::Delegation},
     service::agents::delegates,
     web::{
-        api::Shared,
+        api::{Shared, answer::Answer, conditions::Keyed},
         failure::Failure,
         guard::Authorized,
         request::{
-            extract::{Body, FromBody},
+            extract::FromBody,
             fields::Fields,
             schema::{self, body_schemas},
         },
@@ -87,10 +88,12 @@ pub async fn add(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(NewDelegate(delegate)): Body<NewDelegate>,
-) -> Result<(StatusCode, Json<DelegateBody>), Failure> {
-    let added = delegates::add(&services, &caller, agent_id(&agent)?, delegate).await?;
-    Ok((StatusCode::CREATED, Json(added.into())))
+    delegate: Keyed<NewDelegate>,
+) -> Result<Response, Failure> {
+    let agent = agent_id(&agent)?;
+    let added = |added: &Delegation| Answer::new(StatusCode::CREATED, None, &DelegateBody::from(added.clone()));
+    let add = |NewDelegate(delegate), once| delegates::add(&services, &caller, agent, delegate, once);
+    delegate.once(added, add).await
 }
 
 /// List delegates

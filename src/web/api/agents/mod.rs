@@ -3,7 +3,6 @@
 pub mod delegates;
 
 use axum::{
-    Json,
     extract::{OriginalUri, Path, State},
     response::Response,
 };
@@ -13,15 +12,21 @@ use utoipa::{ToSchema, openapi::ObjectBuilder};
 
 use super::{
     Shared,
+    answer::Answer,
+    conditions::{IfMatch, IfNoneMatch, Keyed},
     paging::{self, DEFAULT_LIMIT},
 };
 use crate::{
     domain::{
-        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Timestamp,
+        Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Result, Timestamp,
         agent::{Filter, Position, Sort},
         text,
     },
-    service::agents::{self, AgentEdit, NewAgent},
+    service::{
+        Expected,
+        agents::{self, AgentEdit, NewAgent},
+        core::conditions::Versioned,
+    },
     web::{
         failure::Failure,
         guard::Authorized,
@@ -149,7 +154,7 @@ impl FromBody for AgentEdit {
                 .doc("Type of agent. Informational only.", agent_type)
                 .optional("agent_type", AgentType::parse),
             metadata_json: fields.doc(METADATA, schema::string).optional("metadata_json", Agent::parse_metadata),
-            unchanged_since: None,
+            expected: Expected::Any,
         })
     }
 }
@@ -191,6 +196,7 @@ impl FromQuery for Listing {
                 text: fields
                     .doc(TEXT, || schema::optional_line(TEXT_MAX))
                     .optional("q", |q| text::line(q, 1, TEXT_MAX)),
+                ..Filter::default()
             },
             limit: paging::read_limit(fields, DEFAULT_LIMIT),
             after: paging::read_cursor(fields),
@@ -209,13 +215,13 @@ impl FromQuery for Listing {
         (status = 422, description = "A field is not valid."),
     )
 )]
-pub async fn create(
-    State(services): Shared,
-    caller: Authorized,
-    Body(new): Body<NewAgent>,
-) -> Result<(StatusCode, Json<AgentBody>), Failure> {
-    let agent = agents::create(&services, &caller, new).await?;
-    Ok((StatusCode::CREATED, Json(agent.into())))
+pub async fn create(State(services): Shared, caller: Authorized, new: Keyed<NewAgent>) -> Result<Response, Failure> {
+    let created = |agent: &Agent| answer(StatusCode::CREATED, agent);
+    new.once(created, |new, once| agents::create(&services, &caller, new, once)).await
+}
+
+fn answer(status: StatusCode, agent: &Agent) -> Result<Answer> {
+    Answer::new(status, Some(agent.version()), &AgentBody::from(agent.clone()))
 }
 
 /// List agents
@@ -251,8 +257,10 @@ pub async fn get(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(agents::get(&services, &caller, agent_id(&id)?).await?.into()))
+    known: IfNoneMatch,
+) -> Result<Response, Failure> {
+    let agent = agents::get(&services, &caller, agent_id(&id)?).await?;
+    known.answer(agent.version(), &AgentBody::from(agent))
 }
 
 /// Edit an agent
@@ -269,9 +277,11 @@ pub async fn update(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
     Body(edit): Body<AgentEdit>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(agents::update(&services, &caller, agent_id(&id)?, edit).await?.into()))
+) -> Result<Answer, Failure> {
+    let edited = agents::update(&services, &caller, agent_id(&id)?, AgentEdit { expected, ..edit }).await?;
+    Ok(answer(StatusCode::OK, &edited)?)
 }
 
 /// Suspend an agent
@@ -292,9 +302,11 @@ pub async fn suspend(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
     Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(agents::suspend(&services, &caller, agent_id(&id)?, reason).await?.into()))
+) -> Result<Answer, Failure> {
+    let suspended = agents::suspend(&services, &caller, agent_id(&id)?, expected, reason).await?;
+    Ok(answer(StatusCode::OK, &suspended)?)
 }
 
 /// Reactivate a suspended agent
@@ -311,8 +323,10 @@ pub async fn reactivate(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(agents::reactivate(&services, &caller, agent_id(&id)?).await?.into()))
+    IfMatch(expected): IfMatch,
+) -> Result<Answer, Failure> {
+    let reactivated = agents::reactivate(&services, &caller, agent_id(&id)?, expected).await?;
+    Ok(answer(StatusCode::OK, &reactivated)?)
 }
 
 /// Revoke an agent
@@ -333,9 +347,11 @@ pub async fn revoke(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
     Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<AgentBody>, Failure> {
-    Ok(Json(agents::revoke(&services, &caller, agent_id(&id)?, reason).await?.into()))
+) -> Result<Answer, Failure> {
+    let revoked = agents::revoke(&services, &caller, agent_id(&id)?, expected, reason).await?;
+    Ok(answer(StatusCode::OK, &revoked)?)
 }
 
 /// Delete an agent
@@ -354,7 +370,8 @@ pub async fn delete(
     State(services): Shared,
     caller: Authorized,
     Path(id): Path<String>,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Failure> {
-    agents::delete(&services, &caller, agent_id(&id)?).await?;
+    agents::delete(&services, &caller, agent_id(&id)?, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -12,13 +13,13 @@ use utoipa::{ToSchema, openapi::ObjectBuilder};
 
 use crate::{
     domain::{AgentId, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Timestamp},
-    service::credentials::api_keys::{self, CreatedApiKey, NewApiKey},
+    service::credentials::api_keys::{self, CreatedApiKey, NewApiKey, Rotation},
     web::{
-        api::{Shared, agents::agent_id},
+        api::{Shared, agents::agent_id, answer::Answer, conditions::Keyed},
         failure::Failure,
         guard::Authorized,
         request::{
-            extract::{Body, FromBody},
+            extract::FromBody,
             fields::Fields,
             schema::{self, body_schemas},
         },
@@ -139,13 +140,13 @@ pub struct CreatedApiKeyBody {
     limits: Option<KeyLimitsBody>,
 }
 
-impl From<CreatedApiKey> for CreatedApiKeyBody {
-    fn from(CreatedApiKey { key, raw_key }: CreatedApiKey) -> Self {
+impl From<&CreatedApiKey> for CreatedApiKeyBody {
+    fn from(CreatedApiKey { key, raw_key }: &CreatedApiKey) -> Self {
         Self {
             id: key.id,
             agent_id: key.agent_id,
-            key_prefix: key.key_prefix,
-            name: key.name,
+            key_prefix: key.key_prefix.clone(),
+            name: key.name.clone(),
             raw_key: raw_key.expose().to_owned(),
             status: key.status.as_str(),
             expires_at: key.expires_at,
@@ -166,6 +167,16 @@ pub struct RotationBody {
     new_key: CreatedApiKeyBody,
     /// Hours until the old key stops working.
     grace_period_hours: u64,
+}
+
+impl From<&Rotation> for RotationBody {
+    fn from(rotation: &Rotation) -> Self {
+        Self {
+            old_key_id: rotation.old,
+            new_key: (&rotation.new).into(),
+            grace_period_hours: rotation.grace.as_secs() / 3_600,
+        }
+    }
 }
 
 body_schemas! {
@@ -252,10 +263,11 @@ pub async fn create(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(new): Body<NewApiKey>,
-) -> Result<(StatusCode, Json<CreatedApiKeyBody>), Failure> {
-    let created = api_keys::create(&services, &caller, agent_id(&agent)?, new).await?;
-    Ok((StatusCode::CREATED, Json(created.into())))
+    new: Keyed<NewApiKey>,
+) -> Result<Response, Failure> {
+    let agent = agent_id(&agent)?;
+    let created = |created: &CreatedApiKey| Answer::new(StatusCode::CREATED, None, &CreatedApiKeyBody::from(created));
+    new.once(created, |new, once| api_keys::create(&services, &caller, agent, new, once)).await
 }
 
 /// List an agent's API keys
@@ -296,15 +308,15 @@ pub async fn rotate(
     State(services): Shared,
     caller: Authorized,
     Path((agent, key)): Path<(String, String)>,
-    Body(Rotate { grace_hours }): Body<Rotate>,
-) -> Result<Json<RotationBody>, Failure> {
-    let grace = grace_hours.map(|hours| Duration::from_secs(hours.unsigned_abs() * 3_600));
-    let rotation = api_keys::rotate(&services, &caller, agent_id(&agent)?, key_id(&key)?, grace).await?;
-    Ok(Json(RotationBody {
-        old_key_id: rotation.old,
-        new_key: rotation.new.into(),
-        grace_period_hours: rotation.grace.as_secs() / 3_600,
-    }))
+    options: Keyed<Rotate>,
+) -> Result<Response, Failure> {
+    let (agent, key) = (agent_id(&agent)?, key_id(&key)?);
+    let rotated = |rotation: &Rotation| Answer::new(StatusCode::OK, None, &RotationBody::from(rotation));
+    let rotate = |Rotate { grace_hours }, once| {
+        let grace = grace_hours.map(|hours| Duration::from_secs(hours.unsigned_abs() * 3_600));
+        api_keys::rotate(&services, &caller, agent, key, grace, once)
+    };
+    options.once(rotated, rotate).await
 }
 
 /// Revoke an API key

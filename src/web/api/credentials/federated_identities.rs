@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -21,11 +22,11 @@ use crate::{
     },
     service::credentials::federation,
     web::{
-        api::{Shared, agents::agent_id},
+        api::{Shared, agents::agent_id, answer::Answer, conditions::Keyed},
         failure::Failure,
         guard::Authorized,
         request::{
-            extract::{Body, FromBody},
+            extract::FromBody,
             fields::Fields,
             schema::{self, body_schemas},
         },
@@ -113,10 +114,12 @@ pub async fn add(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(trust): Body<Trust>,
-) -> Result<(StatusCode, Json<FederatedIdentityBody>), Failure> {
-    let added = federation::add(&services, &caller, agent_id(&agent)?, trust).await?;
-    Ok((StatusCode::CREATED, Json(added.into())))
+    trust: Keyed<Trust>,
+) -> Result<Response, Failure> {
+    let agent = agent_id(&agent)?;
+    let added =
+        |added: &FederatedIdentity| Answer::new(StatusCode::CREATED, None, &FederatedIdentityBody::from(added.clone()));
+    trust.once(added, |trust, once| federation::add(&services, &caller, agent, trust, once)).await
 }
 
 /// List an agent's federated identities

@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -13,13 +14,10 @@ use crate::{
     domain::{Error, PublicKeyId, Timestamp, credential::public_key::PublicKey},
     service::credentials::public_keys,
     web::{
-        api::{Shared, agents::agent_id},
+        api::{Shared, agents::agent_id, answer::Answer, conditions::Keyed},
         failure::Failure,
         guard::Authorized,
-        request::{
-            extract::{Body, FromBody},
-            fields::Fields,
-        },
+        request::{extract::FromBody, fields::Fields},
     },
 };
 
@@ -122,12 +120,18 @@ pub async fn register(
     State(services): Shared,
     caller: Authorized,
     Path(agent): Path<String>,
-    Body(JsonWebKeys(value)): Body<JsonWebKeys>,
-) -> Result<(StatusCode, Json<Vec<PublicKeyBody>>), Failure> {
+    keys: Keyed<JsonWebKeys>,
+) -> Result<Response, Failure> {
     let agent = agent_id(&agent)?;
-    let keys = public_keys::parse(&value)?;
-    let registered = public_keys::register(&services, &caller, agent, keys).await?;
-    Ok((StatusCode::CREATED, Json(registered.into_iter().map(PublicKeyBody::from).collect())))
+    let registered = |keys: &Vec<PublicKey>| {
+        let bodies: Vec<_> = keys.iter().cloned().map(PublicKeyBody::from).collect();
+        Answer::new(StatusCode::CREATED, None, &bodies)
+    };
+    let (services, caller) = (&services, &caller);
+    let register = |JsonWebKeys(value), once| async move {
+        public_keys::register(services, caller, agent, public_keys::parse(&value)?, once).await
+    };
+    keys.once(registered, register).await
 }
 
 /// List an agent's public keys

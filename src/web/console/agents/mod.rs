@@ -1,7 +1,12 @@
 //! Pages for agents.
 
 pub(super) mod bulk;
+pub(super) mod confirm;
+pub(super) mod create;
 pub(super) mod edit;
+pub(super) mod export;
+pub(super) mod grants;
+mod impact;
 pub(super) mod list;
 pub(super) mod show;
 pub(super) mod stop;
@@ -10,7 +15,14 @@ pub(super) mod tokens;
 use super::{guard::Admin, page::frame::Moment};
 use crate::{
     domain::{Agent, AgentId, AgentType, Denial, Error, Result, Role},
-    service::{Caller, Services, agents, core::power},
+    service::{
+        Caller, Services,
+        agents::{
+            self, impact as impact_of,
+            past::{self, Stopped},
+        },
+        core::power,
+    },
 };
 
 /// Returns the agent with the ID in a path.
@@ -48,6 +60,9 @@ pub(super) struct Head {
     pub(super) updated: Moment,
     pub(super) suspended: Option<Moment>,
     pub(super) revoked: Option<Moment>,
+    pub(super) last_used: Option<Moment>,
+    /// Who suspended or revoked the agent, and why.
+    pub(super) stopped: Option<Stopped>,
     /// The active tab.
     pub(super) tab: &'static str,
     /// True if the administrator may suspend, revoke or delete the agent, and change its credentials.
@@ -61,6 +76,7 @@ impl Head {
         let now = services.env.now();
         let moment = |at| Moment::at(at, now);
         let lacking = power::lacking(services, admin, agent.id).await?;
+        let stopped = past::stopped(services, admin, agent).await?;
         Ok(Self {
             id: agent.id,
             name: agent.name.to_string(),
@@ -71,6 +87,8 @@ impl Head {
             updated: moment(agent.updated_at),
             suspended: agent.suspended_at.map(moment),
             revoked: agent.revoked_at.map(moment),
+            last_used: impact_of::last_used(services, admin, agent.id).await?.map(moment),
+            stopped,
             tab,
             may_manage: lacking.is_none() && admin.0.administrator.role >= Role::Operator,
             lacking,

@@ -1,19 +1,20 @@
 //! Suspending, reactivating, revoking and deleting an agent.
 
-use askama::Template;
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
 use tower_sessions::Session;
 
-use super::{Head, find, parse_id};
+use super::{
+    confirm::{ConfirmPage, Question, impact::Loss},
+    find, parse_id,
+};
 use crate::{
-    domain::{Agent, Error, Result},
+    domain::{Agent, AgentStatus, Error, Result},
     service::{
-        Services, agents,
-        credentials::api_keys,
-        tokens::live_tokens::{self, Count},
+        Expected, Services,
+        agents::{self, impact},
     },
     web::{
         console::{
@@ -21,29 +22,122 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, back_with_error, html},
+                frame::{Flash, Frame, back_to, back_with_error, html},
             },
         },
         failure::Failure,
     },
 };
 
-/// Suspends an agent. There is no confirmation because it can be undone.
+/// An action that stops an agent.
+#[derive(Clone, Copy)]
+enum Stop {
+    Suspend,
+    Revoke,
+    Delete,
+}
+
+impl Stop {
+    fn question(self, agent: &Agent) -> Question {
+        let (verb, button, action, note) = match self {
+            Self::Suspend => (
+                "Suspend",
+                "Suspend agent",
+                "suspend",
+                "The agent, its keys and its tokens stop working immediately. You can reactivate it at any time. Its \
+                 keys work again then, but it must request new tokens.",
+            ),
+            Self::Revoke => (
+                "Revoke",
+                "Revoke agent",
+                "revoke",
+                "The agent, its keys and its tokens stop working immediately. This cannot be undone. The agent and its \
+                 history stay visible.",
+            ),
+            Self::Delete => (
+                "Delete",
+                "Delete agent",
+                "delete",
+                "The agent stops working immediately, and its keys and grants are deleted. This cannot be undone. Its \
+                 records stay in the audit log.",
+            ),
+        };
+        Question {
+            button,
+            verb,
+            object: agent.name.to_string(),
+            rest: String::new(),
+            note: note.to_owned(),
+            action: action.to_owned(),
+            cancel: format!("/console/agents/{}", agent.id),
+            asks_reason: !matches!(self, Self::Delete),
+            asks_name: !matches!(self, Self::Suspend),
+        }
+    }
+
+    async fn page(self, services: &Services, admin: &Admin, frame: Frame, agent: &Agent) -> Result<ConfirmPage> {
+        let impact = impact::of(services, admin, agent.id).await?;
+        ConfirmPage::of(services, admin, frame, agent, self.question(agent), &impact, Loss::Agents).await
+    }
+
+    async fn show_again(
+        self,
+        services: &Services,
+        admin: &Admin,
+        frame: Frame,
+        agent: &Agent,
+        error: Error,
+        form: &Form,
+    ) -> Result<Response, Failure> {
+        let status = Problems::status(&error);
+        let problems = Problems::from_error(error, "")?;
+        let page = self.page(services, admin, frame, agent).await?;
+        Ok(html(status, &ConfirmPage { problems, reason: form.get("reason").to_owned(), ..page }))
+    }
+}
+
+fn read_reason(form: &Form) -> Result<Option<String>> {
+    let reason = form.read(|fields| Some(fields.optional("reason", Agent::parse_reason)))?;
+    Ok(reason.filter(|reason| !reason.trim().is_empty()))
+}
+
+/// Asks for confirmation and a reason before an agent is suspended.
+pub(in crate::web::console) async fn suspend_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    if agent.status != AgentStatus::Active {
+        return Err(Error::Refused("Only active agents can be suspended").into());
+    }
+    Ok(Stop::Suspend.page(&services, &admin, frame, &agent).await?.if_manageable()?)
+}
+
+/// Suspends an agent.
 pub(in crate::web::console) async fn suspend(
     State(services): Shared,
+    frame: Frame,
     session: Session,
     admin: Admin,
     Path(id): Path<String>,
+    form: Form,
 ) -> Result<Response, Failure> {
-    let id = parse_id(&id)?;
-    let path = format!("/console/agents/{id}");
-    match agents::suspend(&services, &admin, id, None).await {
+    let agent = find(&services, &admin, &id).await?;
+    let suspended = match read_reason(&form) {
+        Ok(reason) => agents::suspend(&services, &admin, agent.id, Expected::Any, reason).await,
+        Err(error) => Err(error),
+    };
+    match suspended {
         Ok(agent) => {
-            let message = format!("{} suspended. Its keys and tokens no longer work.", agent.name);
-            back_to(&session, &path, message).await
+            let path = format!("/console/agents/{}", agent.id);
+            Flash::done(format!("{} suspended. Its keys and tokens no longer work.", agent.name))
+                .undo(format!("{path}/reactivate"), Vec::new())
+                .redirect(&session, &path)
+                .await
         }
-        Err(error @ (Error::Refused(_) | Error::Conflict(_))) => back_with_error(&session, &path, &error).await,
-        Err(error) => Err(error.into()),
+        Err(error) => Stop::Suspend.show_again(&services, &admin, frame, &agent, error, &form).await,
     }
 }
 
@@ -56,49 +150,13 @@ pub(in crate::web::console) async fn reactivate(
 ) -> Result<Response, Failure> {
     let id = parse_id(&id)?;
     let path = format!("/console/agents/{id}");
-    match agents::reactivate(&services, &admin, id).await {
+    match agents::reactivate(&services, &admin, id, Expected::Any).await {
         Ok(agent) => {
             let message = format!("{} reactivated. Its keys work again; it must request new tokens.", agent.name);
             back_to(&session, &path, message).await
         }
         Err(error @ (Error::Refused(_) | Error::Conflict(_))) => back_with_error(&session, &path, &error).await,
         Err(error) => Err(error.into()),
-    }
-}
-
-#[derive(Template)]
-#[template(path = "agents/stop.html")]
-struct StopPage {
-    frame: Frame,
-    head: Head,
-    /// `revoke` or `delete`.
-    action: &'static str,
-    live_tokens: Count,
-    keys: usize,
-    last_used: Option<Moment>,
-    reason: String,
-    problems: Problems,
-}
-
-impl StopPage {
-    async fn of(services: &Services, admin: &Admin, frame: Frame, agent: &Agent, action: &'static str) -> Result<Self> {
-        let now = services.env.now();
-        let keys = api_keys::list(services, admin, agent.id).await?;
-        Ok(Self {
-            frame: frame.at("agents"),
-            head: Head::of(services, admin, agent, action).await?,
-            action,
-            live_tokens: live_tokens::count(services, admin, agent.id).await?,
-            last_used: keys.iter().filter_map(|key| key.last_used_at).max().map(|at| Moment::at(at, now)),
-            keys: keys.iter().filter(|key| key.validity().check(now).is_ok()).count(),
-            reason: String::new(),
-            problems: Problems::default(),
-        })
-    }
-
-    /// Returns the page unless the action would be denied.
-    fn if_manageable(self) -> Result<Page<Self>, Failure> {
-        Ok(Page(Self { head: self.head.manageable()?, ..self }))
     }
 }
 
@@ -110,7 +168,7 @@ pub(in crate::web::console) async fn revoke_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    StopPage::of(&services, &admin, frame, &agent, "revoke").await?.if_manageable()
+    Ok(Stop::Revoke.page(&services, &admin, frame, &agent).await?.if_manageable()?)
 }
 
 /// Asks for confirmation before an agent is deleted.
@@ -121,7 +179,7 @@ pub(in crate::web::console) async fn delete_page(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    StopPage::of(&services, &admin, frame, &agent, "delete").await?.if_manageable()
+    Ok(Stop::Delete.page(&services, &admin, frame, &agent).await?.if_manageable()?)
 }
 
 /// Revokes an agent after its name was entered as confirmation.
@@ -134,13 +192,8 @@ pub(in crate::web::console) async fn revoke(
     form: Form,
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let reason = match form.read(|fields| Some(fields.optional("reason", Agent::parse_reason))) {
-        _ if form.get("confirm") != agent.name.as_str() => Err(name_mismatch()),
-        Ok(reason) => Ok(reason.filter(|reason| !reason.trim().is_empty())),
-        Err(error) => Err(error),
-    };
-    let revoked = match reason {
-        Ok(reason) => agents::revoke(&services, &admin, agent.id, reason).await,
+    let revoked = match require_name(&form, &agent).and_then(|()| read_reason(&form)) {
+        Ok(reason) => agents::revoke(&services, &admin, agent.id, Expected::Any, reason).await,
         Err(error) => Err(error),
     };
     match revoked {
@@ -148,7 +201,7 @@ pub(in crate::web::console) async fn revoke(
             let message = format!("{} revoked. Its keys and tokens no longer work.", agent.name);
             back_to(&session, &format!("/console/agents/{}", agent.id), message).await
         }
-        Err(error) => show_again(&services, &admin, frame, &agent, "revoke", error, &form).await,
+        Err(error) => Stop::Revoke.show_again(&services, &admin, frame, &agent, error, &form).await,
     }
 }
 
@@ -162,35 +215,25 @@ pub(in crate::web::console) async fn delete(
     form: Form,
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
-    let deleted = if form.get("confirm") == agent.name.as_str() {
-        agents::delete(&services, &admin, agent.id).await
-    } else {
-        Err(name_mismatch())
+    let deleted = match require_name(&form, &agent) {
+        Ok(()) => agents::delete(&services, &admin, agent.id, Expected::Any).await,
+        Err(error) => Err(error),
     };
     match deleted {
         Ok(()) => {
-            let message = format!("{} deleted. Its records stay in the audit log.", agent.name);
-            back_to(&session, "/console/agents", message).await
+            let records = format!("/console/agents/{}", agent.id);
+            Flash::done(format!("{} deleted. Its records stay in the audit log.", agent.name))
+                .link("View its records", records)
+                .redirect(&session, "/console/agents")
+                .await
         }
-        Err(error) => show_again(&services, &admin, frame, &agent, "delete", error, &form).await,
+        Err(error) => Stop::Delete.show_again(&services, &admin, frame, &agent, error, &form).await,
     }
 }
 
-fn name_mismatch() -> Error {
-    Error::field(&["confirm"], crate::domain::Invalid::new("mismatch", "The name does not match"))
-}
-
-async fn show_again(
-    services: &Services,
-    admin: &Admin,
-    frame: Frame,
-    agent: &Agent,
-    action: &'static str,
-    error: Error,
-    form: &Form,
-) -> Result<Response, Failure> {
-    let status = Problems::status(&error);
-    let problems = Problems::from_error(error, "")?;
-    let page = StopPage::of(services, admin, frame, agent, action).await?;
-    Ok(html(status, &StopPage { problems, reason: form.get("reason").to_owned(), ..page }))
+fn require_name(form: &Form, agent: &Agent) -> Result<()> {
+    if form.get("confirm") == agent.name.as_str() {
+        return Ok(());
+    }
+    Err(Error::field(&["confirm"], crate::domain::Invalid::new("mismatch", "The name does not match")))
 }

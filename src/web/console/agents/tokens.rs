@@ -1,5 +1,7 @@
 //! The active tokens of an agent, the tokens derived from them, and the delegates of the agent.
 
+use std::collections::{BTreeSet, HashMap};
+
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -7,15 +9,20 @@ use axum::{
 };
 use tower_sessions::Session;
 
-use super::{Head, find, parse_id, show::Place};
+use super::{
+    Head,
+    confirm::{ConfirmPage, Question, impact::Loss},
+    find, parse_id,
+    show::Place,
+};
 use crate::{
     domain::{
         Agent, AgentId, AgentName, Error, Invalid, Limit, Result, Timestamp,
         token::{DelegatedToken, delegation::Delegation},
     },
     service::{
-        Services,
-        agents::{self, delegates},
+        Once, Services,
+        agents::{self, delegates, impact},
         tokens::{
             live_tokens::{self, Count, LiveToken},
             revocation,
@@ -28,7 +35,7 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, html},
+                frame::{Flash, Frame, Moment, Page, back_to, html},
                 query::{Params, Query},
             },
         },
@@ -44,7 +51,7 @@ struct Row {
     jti: String,
     audience: String,
     /// The agent that the bearer acts for, if it acts on behalf of another.
-    on_behalf_of: Option<AgentId>,
+    on_behalf_of: Option<(AgentId, String)>,
     issued: Moment,
     expires: Moment,
     ip: Option<String>,
@@ -57,23 +64,24 @@ struct Row {
 struct Descendant {
     jti: String,
     /// The agent that uses the token.
-    actor: Option<AgentId>,
+    actor: Option<(AgentId, String)>,
     depth: usize,
     expires: Moment,
 }
 
 impl Row {
-    fn of(token: LiveToken, now: Timestamp) -> Self {
+    fn of(token: LiveToken, names: &HashMap<AgentId, AgentName>, now: Timestamp) -> Self {
+        let with_name = |id: AgentId| (id, names.get(&id).map_or_else(|| id.to_string(), ToString::to_string));
         let descendant = |token: &DelegatedToken| Descendant {
             jti: token.jti.to_string(),
-            actor: token.links.last().map(|link| link.agent),
+            actor: token.links.last().map(|link| with_name(link.agent)),
             depth: token.links.len().saturating_sub(1),
             expires: Moment::at(token.expires_at, now),
         };
         Self {
             jti: token.jti.to_string(),
             audience: token.audience,
-            on_behalf_of: (!token.actors.is_empty()).then_some(token.subject),
+            on_behalf_of: (!token.actors.is_empty()).then(|| with_name(token.subject)),
             issued: Moment::at(token.issued_at, now),
             expires: Moment::at(token.expires_at, now),
             ip: token.ip,
@@ -118,11 +126,17 @@ impl TokensPage {
     ) -> Result<Self> {
         let now = services.env.now();
         let page = live_tokens::list(services, admin, agent.id, before, Limit::of(LIMIT)).await?;
+        let involved = page.items.iter().flat_map(|token| {
+            let actors = token.descendants.iter().take(SHOWN).filter_map(|one| one.links.last().map(|link| link.agent));
+            actors.chain([token.subject])
+        });
+        let involved: BTreeSet<_> = involved.collect();
+        let names = agents::names(services, admin, &involved.into_iter().collect::<Vec<_>>()).await?;
         let delegates = delegates::list(services, admin, agent.id).await?;
         Ok(Self {
             frame: frame.at("agents"),
             head: Head::of(services, admin, agent, "tokens").await?,
-            tokens: page.items.into_iter().map(|token| Row::of(token, now)).collect(),
+            tokens: page.items.into_iter().map(|token| Row::of(token, &names, now)).collect(),
             next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path_of(agent.id))),
             delegates: delegates.into_iter().map(|delegation| Delegate::of(delegation, now)).collect(),
             form: Form::default(),
@@ -145,6 +159,30 @@ pub(in crate::web::console) async fn of_agent(
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let agent = find(&services, &admin, &id).await?;
     Ok(Page(TokensPage::of(&services, &admin, frame, &agent, before, &params).await?))
+}
+
+/// Asks for confirmation before every token of an agent is revoked.
+pub(in crate::web::console) async fn revoke_all_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &id).await?;
+    let impact = impact::of(&services, &admin, agent.id).await?;
+    let question = Question {
+        button: "Revoke all tokens",
+        verb: "Revoke all tokens of",
+        object: agent.name.to_string(),
+        rest: String::new(),
+        note: "Its tokens, and the tokens derived from them, stop working immediately. This cannot be undone."
+            .to_owned(),
+        action: "tokens/end".to_owned(),
+        cancel: path_of(agent.id),
+        asks_reason: false,
+        asks_name: false,
+    };
+    Ok(ConfirmPage::of(&services, &admin, frame, &agent, question, &impact, Loss::Tokens).await?.if_manageable()?)
 }
 
 /// Revokes every token of an agent, and the tokens derived from them.
@@ -197,7 +235,40 @@ async fn add(services: &Services, admin: &Admin, agent: AgentId, name: &str) -> 
         Err(Error::NotFound(_)) => return Err(unknown()),
         found => found?,
     };
-    delegates::add(services, admin, agent, delegate.id).await
+    delegates::add(services, admin, agent, delegate.id, Once::each_time()).await
+}
+
+/// Asks for confirmation before a delegate is removed.
+pub(in crate::web::console) async fn remove_delegate_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((agent, delegate)): Path<(String, String)>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &agent).await?;
+    let delegate = find_delegate(&services, &admin, &agent, parse_id(&delegate)?).await?;
+    let impact = impact::of_delegate(&services, &admin, agent.id, delegate.delegate).await?;
+    let question = Question {
+        button: "Remove delegate",
+        verb: "Remove delegate",
+        object: delegate.delegate_name,
+        rest: String::new(),
+        note: format!(
+            "It can no longer act for {}. Tokens with which it does stop working immediately. You can add it again.",
+            agent.name
+        ),
+        action: format!("delegates/{}/remove", delegate.delegate),
+        cancel: path_of(agent.id),
+        asks_reason: false,
+        asks_name: false,
+    };
+    let page = ConfirmPage::of(&services, &admin, frame, &agent, question, &impact, Loss::Delegation).await?;
+    Ok(page.if_manageable()?)
+}
+
+async fn find_delegate(services: &Services, admin: &Admin, agent: &Agent, delegate: AgentId) -> Result<Delegation> {
+    let all = delegates::list(services, admin, agent.id).await?;
+    all.into_iter().find(|one| one.delegate == delegate).ok_or(Error::NotFound("Delegate"))
 }
 
 /// Removes a delegate.
@@ -207,8 +278,12 @@ pub(in crate::web::console) async fn remove_delegate(
     admin: Admin,
     Path((agent, delegate)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let agent = parse_id(&agent)?;
-    delegates::remove(&services, &admin, agent, parse_id(&delegate)?).await?;
-    let message = "Delegate removed. Its tokens for this agent are revoked.";
-    back_to(&session, &path_of(agent), message).await
+    let agent = find(&services, &admin, &agent).await?;
+    let delegate = find_delegate(&services, &admin, &agent, parse_id(&delegate)?).await?;
+    delegates::remove(&services, &admin, agent.id, delegate.delegate).await?;
+    let name = delegate.delegate_name;
+    Flash::done(format!("{name} can no longer act for {}. Its tokens for it are revoked.", agent.name))
+        .undo(format!("/console/agents/{}/delegates", agent.id), vec![("delegate".to_owned(), name)])
+        .redirect(&session, &path_of(agent.id))
+        .await
 }

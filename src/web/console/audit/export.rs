@@ -11,18 +11,24 @@ use futures_util::stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use super::Listing;
+use super::{filters::Listing, sentence::sentence};
 use crate::{
     domain::{
-        AuthFailure, Error, Invalid, Limit,
+        ActorId, AuthFailure, Error, Invalid, Limit,
         audit::{Filter, Record, Start, hex},
     },
-    service::{Services, audit},
+    service::{
+        Services,
+        audit::{
+            self,
+            names::{self, Names},
+        },
+    },
     web::{
         console::{
             Shared,
             guard::Admin,
-            page::{live::may_watch, query::Query},
+            page::{csv, live::may_watch, query::Query},
         },
         failure::Failure,
         request::{extract::FromQuery, fields::Fields},
@@ -52,8 +58,8 @@ impl FromQuery for Export {
     }
 }
 
-const COLUMNS: &str =
-    "seq,timestamp,action,outcome,actor,subject,resource_type,resource_id,ip_address,request_id,details,hash\r\n";
+const COLUMNS: &str = "seq,timestamp,action,outcome,actor,actor_name,subject,subject_name,resource_type,resource_id,\
+    resource_name,ip_address,request_id,sentence,details,hash\r\n";
 
 struct Download {
     services: Arc<Services>,
@@ -63,7 +69,7 @@ struct Download {
     start: Option<Start>,
 }
 
-/// Streams the records that match the query, newest first.
+/// Streams the records that match the query, newest first, as the list shows them.
 pub(in crate::web::console) async fn download(
     State(services): Shared,
     admin: Admin,
@@ -101,15 +107,16 @@ impl Download {
         }
         self.start = page.next.map(Start::Before);
         let write = match self.format {
-            Format::Csv => csv,
+            Format::Csv => row,
             Format::JsonLines => json_line,
         };
-        let text: String = page.items.iter().map(write).collect();
+        let names = names::of(&self.services, &self.admin, &page.items).await?;
+        let text: String = page.items.iter().map(|record| write(record, &names)).collect();
         Ok(Some(text.into()))
     }
 }
 
-fn json_line(record: &Record) -> String {
+fn json_line(record: &Record, names: &Names) -> String {
     let details: Value = serde_json::from_str(&record.details).unwrap_or_else(|_| json!(record.details));
     let line = json!({
         "seq": record.seq,
@@ -118,11 +125,15 @@ fn json_line(record: &Record) -> String {
         "action": record.action,
         "success": record.success,
         "actor": record.actor,
+        "actor_name": record.actor.and_then(|id| names.actor(id)),
         "subject": record.subject,
+        "subject_name": record.subject.and_then(|id| names.actor(id.into())),
         "resource_type": record.resource_type,
         "resource_id": record.resource_id,
+        "resource_name": names.target(record),
         "ip_address": record.ip,
         "request_id": record.request_id,
+        "sentence": sentence(record, names),
         "details": details,
         "prev_hash": hex(&record.prev_hash),
         "hash": hex(&record.hash),
@@ -130,43 +141,26 @@ fn json_line(record: &Record) -> String {
     format!("{line}\n")
 }
 
-fn csv(record: &Record) -> String {
+fn row(record: &Record, names: &Names) -> String {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let name = |id: Option<ActorId>| id.and_then(|id| names.actor(id)).unwrap_or_default().to_owned();
     let cells = [
         record.seq.to_string(),
         record.at.to_string(),
         record.action.clone(),
-        if record.success { "done" } else { "refused" }.to_owned(),
+        if record.success { "success" } else { "failure" }.to_owned(),
         record.actor.map(|id| id.to_string()).unwrap_or_default(),
+        name(record.actor),
         record.subject.map(|id| id.to_string()).unwrap_or_default(),
+        name(record.subject.map(Into::into)),
         text(&record.resource_type),
         text(&record.resource_id),
+        names.target(record).unwrap_or_default(),
         text(&record.ip),
         text(&record.request_id),
+        sentence(record, names),
         record.details.clone(),
         hex(&record.hash),
     ];
-    format!("{}\r\n", cells.map(|cell| quoted(&cell)).join(","))
-}
-
-/// Quotes a cell (RFC 4180 §2). Spreadsheets execute formulas, so text that looks like one gets a leading apostrophe.
-fn quoted(cell: &str) -> String {
-    let formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    let text = if formula { format!("'{cell}") } else { cell.to_owned() };
-    if text.contains(['"', ',', '\r', '\n']) || formula { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_are_quoted_and_formulas_are_escaped() {
-        assert_eq!(quoted("plain"), "plain");
-        assert_eq!(quoted("a,b"), "\"a,b\"");
-        assert_eq!(quoted("say \"hi\"\n"), "\"say \"\"hi\"\"\n\"");
-        for formula in ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"] {
-            assert!(quoted(formula).starts_with("\"'"), "{formula:?}");
-        }
-    }
+    csv::row(&cells)
 }

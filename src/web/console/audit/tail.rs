@@ -1,16 +1,19 @@
 //! Live view of the audit log. Delivers every record once and in order, also after a reconnect.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use askama::Template;
 use axum::{
     extract::State,
     http::HeaderMap,
-    response::sse::{Event, Sse},
+    response::{Response, sse::Event},
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 
-use super::{Listing, Row, rows};
+use super::{
+    filters::{self, Listing},
+    row::{Row, rows_of},
+};
 use crate::{
     domain::{Error, Invalid, Limit, Result, audit::Filter},
     service::{Services, audit, core::updates::Updates},
@@ -20,7 +23,7 @@ use crate::{
             guard::Admin,
             page::{
                 live::{may_watch, stream_events},
-                query::Query,
+                query::{Params, Query},
             },
         },
         failure::Failure,
@@ -55,6 +58,8 @@ struct Tail {
     services: Arc<Services>,
     admin: Admin,
     filter: Filter,
+    /// The filters as parameters, which the links of the rows keep.
+    params: Params,
     updates: Updates,
     /// Number of the last record that was read.
     seen: i64,
@@ -66,8 +71,8 @@ pub(in crate::web::console) async fn stream(
     State(services): Shared,
     admin: Admin,
     headers: HeaderMap,
-    Query(Following { listing, after }, _): Query<Following>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Failure> {
+    Query(Following { listing, after }, params): Query<Following>,
+) -> Result<Response, Failure> {
     let (filter, _) = listing.resolve(&services, &admin).await?;
     let updates = Updates::of(&services);
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
@@ -75,7 +80,8 @@ pub(in crate::web::console) async fn stream(
         Some(seen) => seen,
         None => audit::head(&services, &admin).await?.seq,
     };
-    let tail = Tail { services, admin, filter, updates, seen, ready: VecDeque::new() };
+    let tail =
+        Tail { services, admin, filter, params: filters::filters(&params), updates, seen, ready: VecDeque::new() };
     Ok(stream_events(stream::unfold(Some(tail), |tail| async move {
         let mut tail = tail?;
         let event = tail.next().await?;
@@ -107,7 +113,7 @@ impl Tail {
         if let Some(last) = found.last() {
             self.seen = last.seq;
         }
-        self.ready = rows(&self.services, &self.admin, found).await?.into();
+        self.ready = rows_of(&self.services, &self.admin, found, &self.params).await?.into();
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         Error, FederatedIdentityId, Invalid, Result, Timestamp,
         credential::federation::{FederatedIdentity, Trust},
     },
-    service::credentials::federation,
+    service::{Once, credentials::federation},
     web::{
         console::{
             Shared,
@@ -83,7 +83,7 @@ pub(in crate::web::console) async fn add(
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
     let added = match form.read(read) {
-        Ok(trust) => federation::add(&services, &admin, agent.id, trust).await,
+        Ok(trust) => federation::add(&services, &admin, agent.id, trust, Once::each_time()).await,
         Err(error) => Err(error),
     };
     match added {

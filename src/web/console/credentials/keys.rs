@@ -1,32 +1,35 @@
 //! Pages for API keys, including the one response that shows a key.
 
+mod bulk;
+mod change;
 mod fleet;
+mod leaked;
+mod reveal;
+mod row;
+mod show;
 
-use std::{convert::Infallible, ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, Sse},
-    },
+    response::{IntoResponse, Response, sse::Event},
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use http::StatusCode;
-use tower_sessions::Session;
 
-use super::{
-    federated_identities, public_keys,
-    snippets::{Snippet, snippets},
+use self::{
+    reveal::CreatedPage,
+    row::{Holder, Row},
 };
+use super::{federated_identities, public_keys};
 use crate::{
-    domain::{Agent, AgentStatus, ApiKey, ApiKeyId, ApiKeyStatus, Error, Invalid, KeyLimits, Result, Timestamp},
+    domain::{Agent, AgentStatus, ApiKey, ApiKeyId, Error, Invalid, KeyLimits, Result, Timestamp},
     service::{
         Services,
         core::updates::Updates,
         credentials::{
-            api_keys::{self, CreatedApiKey, NewApiKey},
+            api_keys::{self, NewApiKey},
             federation, public_keys as registered,
         },
     },
@@ -37,7 +40,7 @@ use crate::{
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, back_with_error, html},
+                frame::{Frame, Page, html},
                 live::{may_watch, stream_events},
             },
         },
@@ -46,66 +49,12 @@ use crate::{
     },
 };
 
-pub(in crate::web::console) use fleet::fleet;
-
-pub(in crate::web::console) struct Row {
-    id: String,
-    agent_id: String,
-    agent_name: String,
-    name: String,
-    prefix: String,
-    /// A value of [`ApiKeyStatus`], or `expired`.
-    status: &'static str,
-    usable: bool,
-    expires: Option<Moment>,
-    /// End of the grace period of a rotated key.
-    grace: Option<Moment>,
-    last_used: Option<Moment>,
-    last_ip: Option<String>,
-    uses: i64,
-    /// The restrictions, for people.
-    limits: Vec<String>,
-    /// True if the administrator may rotate and revoke it.
-    may_manage: bool,
-}
-
-impl Row {
-    fn of(key: &ApiKey, agent_name: String, may_manage: bool, uses: i64, now: Timestamp) -> Self {
-        let moment = |at| Moment::at(at, now);
-        let usable = key.validity().check(now).is_ok();
-        let expired = key.status != ApiKeyStatus::Revoked && !usable;
-        Self {
-            id: key.id.to_string(),
-            agent_id: key.agent_id.to_string(),
-            agent_name,
-            name: key.name.clone(),
-            prefix: key.key_prefix.clone(),
-            status: if expired { "expired" } else { key.status.as_str() },
-            usable,
-            expires: key.expires_at.map(moment),
-            grace: key.grace_ends_at.filter(|_| usable && key.status == ApiKeyStatus::Rotated).map(moment),
-            last_used: key.last_used_at.map(moment),
-            last_ip: key.last_used_ip.clone(),
-            uses,
-            limits: describe_limits(&key.limits),
-            may_manage,
-        }
-    }
-
-    fn path(&self, rest: &str) -> String {
-        format!("/console/agents/{}/keys/{}{rest}", self.agent_id, self.id)
-    }
-}
-
-fn describe_limits(limits: &KeyLimits) -> Vec<String> {
-    let scope = limits.capabilities.as_ref().map(|names| format!("Only {}", names.as_scope()));
-    let networks: Vec<_> = limits.networks.iter().map(ToString::to_string).collect();
-    let networks = (!networks.is_empty()).then(|| format!("Only from {}", networks.join(", ")));
-    let life = limits.token_life.map(|seconds| format!("Token lifetime up to {seconds} s"));
-    let uses =
-        limits.uses_left.map(|left| if left == 1 { "1 use left".to_owned() } else { format!("{left} uses left") });
-    [scope, networks, life, uses].into_iter().flatten().collect()
-}
+pub(in crate::web::console) use bulk::{confirm, revoke_all, rotate_all};
+pub(in crate::web::console) use change::{revoke, revoke_page, rotate, rotate_page};
+pub(in crate::web::console) use fleet::list;
+pub(in crate::web::console) use leaked::find_leaked;
+pub(in crate::web::console) use reveal::reveal_first;
+pub(in crate::web::console) use show::{page, watch};
 
 #[derive(Template)]
 #[template(path = "keys/of_agent.html")]
@@ -131,14 +80,14 @@ pub(in crate::web::console) async fn of_agent(
     let federated = federation::list(&services, &admin, agent.id).await?;
     let now = services.env.now();
     // Usable keys first, then newest first.
-    keys.sort_by_key(|key| (key.validity().check(now).is_err(), std::cmp::Reverse(key.created_at)));
+    keys.sort_by_key(|key| (key.state(agent.status, now).has_ended(), std::cmp::Reverse(key.created_at)));
     let head = Head::of(&services, &admin, &agent, "keys").await?;
-    let row = |key: &ApiKey| {
-        Row::of(key, head.name.clone(), head.may_manage, uses.get(&key.id).copied().unwrap_or_default(), now)
-    };
+    let holder = Holder { name: &head.name, status: agent.status, may_manage: head.may_manage };
+    let row = |key: &ApiKey| Row::of(key, &holder, uses.get(&key.id).copied().unwrap_or_default(), now);
+    let keys = keys.iter().map(row).collect();
     Ok(Page(AgentKeysPage {
         frame: frame.at("agents"),
-        keys: keys.iter().map(row).collect(),
+        keys,
         public_keys: public.iter().map(|key| public_keys::Row::of(key, now)).collect(),
         federated_identities: federated.into_iter().map(|one| federated_identities::Row::of(one, now)).collect(),
         head,
@@ -189,44 +138,6 @@ pub(in crate::web::console) async fn new_page(
     }))
 }
 
-#[derive(Template)]
-#[template(path = "keys/created.html")]
-struct CreatedPage {
-    frame: Frame,
-    head: Head,
-    key_name: String,
-    secret: String,
-    done: String,
-    first_use: String,
-    snippets: Vec<Snippet>,
-    /// End of the grace period of the replaced key.
-    old_until: Option<Moment>,
-}
-
-impl CreatedPage {
-    async fn of(
-        services: &Services,
-        admin: &Admin,
-        frame: Frame,
-        agent: &Agent,
-        created: &CreatedApiKey,
-        old_until: Option<Timestamp>,
-    ) -> Result<Self> {
-        let now = services.env.now();
-        let secret = created.raw_key.expose().to_owned();
-        Ok(Self {
-            frame: frame.at("agents"),
-            head: Head::of(services, admin, agent, "keys").await?,
-            key_name: created.key.name.clone(),
-            done: format!("/console/agents/{}/keys", agent.id),
-            first_use: format!("/console/agents/{}/keys/{}/first-use", agent.id, created.key.id),
-            snippets: snippets(&services.settings.issuer, &secret),
-            secret,
-            old_until: old_until.map(|at| Moment::at(at, now)),
-        })
-    }
-}
-
 /// Creates a key and shows it once.
 pub(in crate::web::console) async fn create(
     State(services): Shared,
@@ -244,7 +155,7 @@ pub(in crate::web::console) async fn create(
     };
     match created {
         Ok(created) => {
-            let page = CreatedPage::of(&services, &admin, frame, &agent, &created, None).await?;
+            let page = CreatedPage::of(&services, &admin, frame, &agent, &created).await?;
             Ok(Page(page).into_response())
         }
         Err(error) => {
@@ -307,112 +218,6 @@ fn non_empty<T>(fields: &mut Fields, name: &str, parse: impl FnOnce(&str) -> Res
     fields.optional(name, parse).flatten()
 }
 
-#[derive(Template)]
-#[template(path = "keys/rotate.html")]
-struct RotatePage {
-    frame: Frame,
-    head: Head,
-    key: Row,
-    problems: Problems,
-}
-
-/// Asks when the old key expires.
-pub(in crate::web::console) async fn rotate_page(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Path((id, key)): Path<(String, String)>,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
-    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
-    let key = Row::of(&key, head.name.clone(), head.may_manage, 0, services.env.now());
-    Ok(Page(RotatePage { frame: frame.at("agents"), head, key, problems: Problems::default() }))
-}
-
-/// Rotates a key and shows the new one once.
-pub(in crate::web::console) async fn rotate(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Path((id, key)): Path<(String, String)>,
-    form: Form,
-) -> Result<Response, Failure> {
-    const HOUR: u64 = 3_600;
-    let (agent, old) = find_key(&services, &admin, &id, &key).await?;
-    let now = services.env.now();
-    let grace = form.read(|fields| {
-        fields.required("grace", |text| match text {
-            "0" => Ok(Duration::ZERO),
-            "1" => Ok(Duration::from_secs(HOUR)),
-            "24" => Ok(Duration::from_secs(24 * HOUR)),
-            "168" => Ok(Duration::from_secs(168 * HOUR)),
-            _ => Err(Invalid::new("enum", "Choose when the old key expires")),
-        })
-    });
-    let rotated = match grace {
-        Ok(grace) => api_keys::rotate(&services, &admin, agent.id, old.id, Some(grace)).await,
-        Err(error) => Err(error),
-    };
-    match rotated {
-        Ok(rotation) => {
-            let until = Some(now.plus(rotation.grace)).filter(|_| !rotation.grace.is_zero());
-            let page = CreatedPage::of(&services, &admin, frame, &agent, &rotation.new, until).await?;
-            Ok(Page(page).into_response())
-        }
-        Err(error) => {
-            let status = Problems::status(&error);
-            let problems = Problems::from_error(error, "")?;
-            let head = Head::of(&services, &admin, &agent, "keys").await?;
-            let key = Row::of(&old, head.name.clone(), head.may_manage, 0, now);
-            Ok(html(status, &RotatePage { frame: frame.at("agents"), head, key, problems }))
-        }
-    }
-}
-
-#[derive(Template)]
-#[template(path = "keys/revoke.html")]
-struct RevokePage {
-    frame: Frame,
-    head: Head,
-    key: Row,
-}
-
-/// Asks for confirmation before a key is revoked.
-pub(in crate::web::console) async fn revoke_page(
-    State(services): Shared,
-    frame: Frame,
-    admin: Admin,
-    Path((id, key)): Path<(String, String)>,
-) -> Result<impl IntoResponse + use<>, Failure> {
-    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
-    if key.status == ApiKeyStatus::Revoked {
-        return Err(Error::Refused("Key already revoked").into());
-    }
-    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
-    let uses = api_keys::uses(&services, &admin, agent.id).await?.get(&key.id).copied().unwrap_or_default();
-    let key = Row::of(&key, head.name.clone(), head.may_manage, uses, services.env.now());
-    Ok(Page(RevokePage { frame: frame.at("agents"), head, key }))
-}
-
-/// Revokes a key, including a rotated key in its grace period.
-pub(in crate::web::console) async fn revoke(
-    State(services): Shared,
-    session: Session,
-    admin: Admin,
-    Path((id, key)): Path<(String, String)>,
-) -> Result<Response, Failure> {
-    let (agent, key) = find_key(&services, &admin, &id, &key).await?;
-    let path = format!("/console/agents/{}/keys", agent.id);
-    match api_keys::revoke(&services, &admin, agent.id, key.id).await {
-        Ok(()) => {
-            let message = format!("Key {} revoked, including its tokens.", key.name);
-            back_to(&session, &path, message).await
-        }
-        Err(error @ Error::Refused(_)) => back_with_error(&session, &path, &error).await,
-        Err(error) => Err(error.into()),
-    }
-}
-
 async fn find_key(services: &Services, admin: &Admin, id: &str, key: &str) -> Result<(Agent, ApiKey)> {
     let agent = find(services, admin, id).await?;
     let key = ApiKeyId::parse(key).ok_or(Error::NotFound("API key"))?;
@@ -425,7 +230,7 @@ pub(in crate::web::console) async fn first_use(
     State(services): Shared,
     admin: Admin,
     Path((id, key)): Path<(String, String)>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Failure> {
+) -> Result<Response, Failure> {
     let agent = parse_id(&id)?;
     let key = ApiKeyId::parse(&key).ok_or(Error::NotFound("API key"))?;
     api_keys::get(&services, &admin, agent, key).await?;

@@ -10,7 +10,7 @@ use tower_sessions::Session;
 
 use crate::{
     domain::{Error, PublicKeyId, Result, Timestamp, credential::public_key::PublicKey},
-    service::credentials::public_keys,
+    service::{Once, credentials::public_keys},
     web::{
         console::{
             Shared,
@@ -74,7 +74,7 @@ pub(in crate::web::console) async fn register(
 ) -> Result<Response, Failure> {
     let agent = find(&services, &admin, &id).await?;
     let registered = match form::parse_public_keys(form.get("jwk")) {
-        Ok(keys) => public_keys::register(&services, &admin, agent.id, keys).await,
+        Ok(keys) => public_keys::register(&services, &admin, agent.id, keys, Once::each_time()).await,
         Err(error) => Err(error),
     };
     match registered {

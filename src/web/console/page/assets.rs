@@ -17,7 +17,7 @@ macro_rules! assets {
 
         /// Path, media type and content of every file.
         const ASSETS: &[(&str, &str, &[u8])] =
-            &[$(($constant, $kind, include_bytes!(concat!("../../../../static/", $file)))),+];
+            &[$(($constant, $kind, include_bytes!(concat!(env!("OUT_DIR"), "/", $file)))),+];
     };
 }
 

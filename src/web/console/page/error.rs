@@ -10,17 +10,21 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderName, HeaderValue, Method, StatusCode,
+    header::{ALLOW, RETRY_AFTER},
+};
 
 use super::{
     form::{Form, parse_public_keys},
     frame::{Frame, html, see_other, sentence},
+    query::shown_part_of_key,
 };
 use crate::{
     domain::{AuthFailure, Denial, Error, RequestId},
     service::people::sessions::SignedIn,
     web::{
-        console::guard::is_htmx,
+        console::guard::{is_htmx, page_of_htmx},
         failure::{self, Failure},
         server::timeouts::RequestTimeout,
     },
@@ -29,7 +33,8 @@ use crate::{
 /// Maximum size of a form in bytes.
 const FORM_BYTES: usize = 256 * 1_024;
 /// Fields that are never rendered again, because they contain secrets.
-const SECRET_FIELDS: [&str; 6] = ["password", "present_password", "new_password", "repeat_password", "code", "token"];
+const SECRET_FIELDS: [&str; 8] =
+    ["password", "present_password", "new_password", "repeat_password", "code", "token", "leaked_key", "find"];
 
 /// A submitted form, kept while its sender signs in or confirms their identity.
 #[derive(Clone, Debug, Default)]
@@ -53,9 +58,11 @@ impl SavedForm {
 
     fn of(path: String, body: &[u8]) -> Self {
         let form = Form::parse(body).unwrap_or_default();
-        // A private key that was pasted by mistake is a secret, too.
+        // A key that was pasted by mistake is a secret, too.
         let is_secret = |(name, text): &&(String, String)| {
-            SECRET_FIELDS.contains(&name.as_str()) || (name == "jwk" && parse_public_keys(text).is_err())
+            SECRET_FIELDS.contains(&name.as_str())
+                || (name == "jwk" && parse_public_keys(text).is_err())
+                || shown_part_of_key(text).is_some_and(|(_, has_more)| has_more)
         };
         let kept = form.pairs().iter().filter(|field| !is_secret(field));
         Self { path, body: serde_urlencoded::to_string(kept.collect::<Vec<_>>()).unwrap_or_default() }
@@ -83,6 +90,41 @@ struct ErrorPage {
     advice: &'static str,
     status: u16,
     request_id: String,
+    /// Label and path of the button.
+    way_on: (&'static str, String),
+}
+
+/// An address that only accepts a form, and the page with that form. Both are patterns of the route table.
+#[derive(Clone, Copy)]
+pub(in crate::web::console) struct FormAddress {
+    pub(in crate::web::console) path: &'static str,
+    pub(in crate::web::console) page: &'static str,
+}
+
+/// Explains an address that only accepts a form to somebody who opened it.
+pub(in crate::web::console) fn explain_form(frame: Frame, form: &FormAddress) -> Response {
+    let depth = form.page.matches('/').count();
+    let own = frame.here.split('?').next().unwrap_or_default();
+    let page: Vec<&str> = own.split('/').take(depth + 1).collect();
+    let page = page.join("/");
+    if frame.person.is_none() {
+        return see_other(&page);
+    }
+    // A signed-in administrator does not need the sign-in page.
+    let page = if page == "/console/sign-in" { "/console".to_owned() } else { page };
+    let what = form.path.rsplit('/').next().unwrap_or_default().replace('-', " ");
+    let explanation = ErrorPage {
+        frame,
+        title: "This address only accepts a form",
+        message: Some(format!("It belongs to a form of the console ({what}). Opening it changes nothing.")),
+        advice: "Use the form on its page.",
+        status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
+        request_id: String::new(),
+        way_on: ("Go to its page", page),
+    };
+    let mut response = html(StatusCode::METHOD_NOT_ALLOWED, &explanation);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
 }
 
 #[derive(Template)]
@@ -93,6 +135,8 @@ pub(in crate::web::console) struct SignInPage {
     pub(in crate::web::console) next: String,
     pub(in crate::web::console) saved_form: Option<SavedForm>,
     pub(in crate::web::console) problem: Option<String>,
+    /// Whether there is no administrator yet, so that nobody can sign in.
+    pub(in crate::web::console) needs_setup: bool,
 }
 
 #[derive(Template)]
@@ -131,7 +175,7 @@ pub(in crate::web::console) fn describe(request: &Parts, response: Response, for
     let person = response.extensions().get::<SignedIn>().map(|signed_in| signed_in.administrator.clone());
     let frame = Frame { person, ..Frame::of(request) };
     let mut rendered = page(request, frame, status, error.as_deref(), form);
-    for name in [RETRY_AFTER, http::header::ALLOW] {
+    for name in [RETRY_AFTER, ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
         }
@@ -159,13 +203,14 @@ fn page(request: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>
     let posted = request.method == Method::POST;
     match error {
         Some(Error::Unauthenticated(AuthFailure::NoSession)) if !posted => {
-            let target = format!("/console/sign-in?{}", encode(&path));
-            let mut response = see_other(&target);
-            if is_htmx(&request.headers) {
-                // htmx would follow the redirect and insert the sign-in page into a part of this page.
-                *response.status_mut() = StatusCode::OK;
-                let target = "/console/sign-in";
-                response.headers_mut().insert("hx-redirect", HeaderValue::from_static(target));
+            let target = |path: &str| format!("/console/sign-in?{}", encode(path));
+            if !is_htmx(&request.headers) {
+                return see_other(&target(&path));
+            }
+            // htmx would follow a redirect and insert the sign-in page into a part of this page.
+            let mut response = StatusCode::OK.into_response();
+            if let Ok(target) = HeaderValue::try_from(target(&page_to_return_to(request, &path))) {
+                response.headers_mut().insert("hx-redirect", target);
             }
             response
         }
@@ -174,7 +219,7 @@ fn page(request: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>
                 "Your session has expired. Sign in to continue. What you entered in the form is kept.".to_owned();
             let (username, next) = (String::new(), String::new());
             let saved_form = Some(SavedForm::of(path, form));
-            html(status, &SignInPage { frame, username, next, saved_form, problem: Some(problem) })
+            html(status, &SignInPage { frame, username, next, saved_form, problem: Some(problem), needs_setup: false })
         }
         Some(Error::ProofNeeded) => {
             let saved_form = posted.then(|| SavedForm::of(path.clone(), form));
@@ -184,11 +229,39 @@ fn page(request: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>
             let request_id = request.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
             let (title, advice) = match error {
                 Some(Error::Denied(Denial::SetupLink)) => ("Setup link not valid", "Nothing was changed."),
+                Some(Error::Denied(Denial::InvitationLink)) => (
+                    "Invitation link not valid",
+                    "Ask an owner to send you a new link. If you have created your account already, sign in.",
+                ),
                 _ => describe_status(status),
             };
             let message = error.map(|error| sentence(error.to_string()));
-            html(status, &ErrorPage { frame, title, message, advice, status: status.as_u16(), request_id })
+            let way_on = way_on(&frame, status);
+            html(status, &ErrorPage { frame, title, message, advice, status: status.as_u16(), request_id, way_on })
         }
+    }
+}
+
+/// Returns the page to show after signing in again, when htmx requested `path`: a list with the filter that was just
+/// typed, or the page that contains the fragment.
+fn page_to_return_to(request: &Parts, path: &str) -> String {
+    let without_query = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+    let page = page_of_htmx(&request.headers).filter(|page| is_own_path(page)).unwrap_or(path);
+    if without_query(page) == without_query(path) { path.to_owned() } else { page.to_owned() }
+}
+
+/// Returns label and path of an error page's button. If the request failed before its sender was known, the overview
+/// asks them to sign in only if they have to.
+fn way_on(frame: &Frame, status: StatusCode) -> (&'static str, String) {
+    let is_unknown = status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS
+        );
+    if frame.person.is_some() || is_unknown {
+        ("Go to overview", "/console".to_owned())
+    } else {
+        ("Sign in", "/console/sign-in".to_owned())
     }
 }
 

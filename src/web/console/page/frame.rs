@@ -13,7 +13,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 use tower_sessions::Session;
 
-use super::session::failed;
+use super::{query::shown_part_of_key, session::failed};
 use crate::{
     domain::{Administrator, Error, Result, Role, Timestamp},
     service::{Action, people::sessions::SignedIn},
@@ -22,7 +22,11 @@ use crate::{
 
 /// The cookie that stores the theme.
 pub(in crate::web::console) const THEME_COOKIE: &str = "aims_theme";
+/// The cookie that stores whether exact times are shown in the time zone of the browser.
+pub(in crate::web::console) const TIMES_COOKIE: &str = "aims_times";
 const FLASH: &str = "flash";
+/// The page with which an invited person creates their account. Only the query of an invitation link is a secret.
+pub(in crate::web::console) const INVITATION: &str = "/console/invitation";
 
 /// The state that every page needs.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,8 @@ pub(in crate::web::console) struct Frame {
     pub(in crate::web::console) person: Option<Administrator>,
     /// The chosen theme; `None` follows the system.
     pub(in crate::web::console) theme: Option<&'static str>,
+    /// True if the script shows exact times in the time zone of the browser instead of UTC.
+    pub(in crate::web::console) local_times: bool,
     /// The outcome of the previous action.
     pub(in crate::web::console) flash: Option<Flash>,
     /// Path and query of the page, to return to after the theme is changed.
@@ -63,6 +69,7 @@ impl Frame {
         Self {
             person: parts.extensions.get::<SignedIn>().map(|signed_in| signed_in.administrator.clone()),
             theme: theme(&parts.headers),
+            local_times: cookies(&parts.headers, TIMES_COOKIE).any(|value| value == "local"),
             flash: None,
             here: path_and_query(parts),
             section: "",
@@ -87,13 +94,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Frame {
 
 fn path_and_query(parts: &Parts) -> String {
     let uri = parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0);
+    // The query of an invitation is the token of the link. A key that was pasted into the URL must not be repeated in
+    // the page either.
+    let has_key = || uri.query().and_then(shown_part_of_key).is_some_and(|(_, has_more)| has_more);
+    if uri.path() == INVITATION || has_key() {
+        return uri.path().to_owned();
+    }
     uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string)
 }
 
-fn theme(headers: &HeaderMap) -> Option<&'static str> {
+/// Returns the values of the cookies with this name.
+fn cookies<'h>(headers: &'h HeaderMap, name: &'static str) -> impl Iterator<Item = &'h str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(name, _)| *name == THEME_COOKIE).find_map(|(_, value)| match value {
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn theme(headers: &HeaderMap) -> Option<&'static str> {
+    cookies(headers, THEME_COOKIE).find_map(|value| match value {
         "light" => Some("light"),
         "dark" => Some("dark"),
         _ => None,
@@ -107,6 +125,48 @@ pub(in crate::web::console) struct Flash {
     pub(in crate::web::console) message: String,
     /// True for success.
     pub(in crate::web::console) good: bool,
+    /// A link to the object: its name and path.
+    #[serde(default)]
+    pub(in crate::web::console) link: Option<(String, String)>,
+    #[serde(default)]
+    pub(in crate::web::console) undo: Option<Undo>,
+}
+
+/// A form that reverses an action.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::web::console) struct Undo {
+    /// The path that the form is posted to.
+    pub(in crate::web::console) path: String,
+    /// The hidden fields of the form.
+    pub(in crate::web::console) fields: Vec<(String, String)>,
+}
+
+impl Flash {
+    /// Reports success.
+    pub(in crate::web::console) fn done(message: impl Into<String>) -> Self {
+        Self { message: message.into(), good: true, link: None, undo: None }
+    }
+
+    /// Reports a failure.
+    pub(in crate::web::console) fn failed(error: &Error) -> Self {
+        Self { good: false, ..Self::done(sentence(error.to_string())) }
+    }
+
+    /// Adds a link to the object.
+    pub(in crate::web::console) fn link(self, name: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { link: Some((name.into(), path.into())), ..self }
+    }
+
+    /// Adds an undo button.
+    pub(in crate::web::console) fn undo(self, path: impl Into<String>, fields: Vec<(String, String)>) -> Self {
+        Self { undo: Some(Undo { path: path.into(), fields }), ..self }
+    }
+
+    /// Redirects to `path` and shows this there.
+    pub(in crate::web::console) async fn redirect(self, session: &Session, path: &str) -> Result<Response, Failure> {
+        session.insert(FLASH, self).await.map_err(failed)?;
+        Ok(see_other(path))
+    }
 }
 
 /// Redirects to `path` and shows a success message there.
@@ -115,8 +175,7 @@ pub(in crate::web::console) async fn back_to(
     path: &str,
     message: impl Into<String>,
 ) -> Result<Response, Failure> {
-    set_flash(session, true, message.into()).await?;
-    Ok(see_other(path))
+    Flash::done(message).redirect(session, path).await
 }
 
 /// Redirects to `path` and shows an error there.
@@ -125,12 +184,7 @@ pub(in crate::web::console) async fn back_with_error(
     path: &str,
     error: &Error,
 ) -> Result<Response, Failure> {
-    set_flash(session, false, sentence(error.to_string())).await?;
-    Ok(see_other(path))
-}
-
-async fn set_flash(session: &Session, good: bool, message: String) -> Result<()> {
-    session.insert(FLASH, Flash { message, good }).await.map_err(failed)
+    Flash::failed(error).redirect(session, path).await
 }
 
 /// Ends a message with a period. Most error messages have none.

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{
+    IntoResponse, Response,
+    sse::{Event, KeepAlive, Sse},
+};
 use futures_util::Stream;
 
 use crate::{
@@ -18,10 +21,12 @@ pub(in crate::web::console) async fn may_watch(services: &Services, admin: &Admi
     sessions::is_valid(services, admin, Action::ReadAudit).await.unwrap_or(false)
 }
 
+/// Tells nginx, and proxies that follow its example, to pass on each event at once.
+const UNBUFFERED: [(&str, &str); 1] = [("x-accel-buffering", "no")];
+
 /// Returns a response that streams events.
-pub(in crate::web::console) fn stream_events<S>(events: S) -> Sse<impl Stream<Item = Result<Event, Infallible>>>
-where
-    S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
-{
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+pub(in crate::web::console) fn stream_events(
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Response {
+    (UNBUFFERED, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
 }

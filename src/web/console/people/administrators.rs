@@ -7,12 +7,12 @@ use axum::{
 };
 use tower_sessions::Session;
 
-use super::setup::{read_new, read_password};
+use super::{invitations, setup::read_password};
 use crate::{
-    domain::{Administrator, AdministratorId, Error, Result, Role, Timestamp},
+    domain::{Administrator, AdministratorId, Error, Invalid, Result, Role, Timestamp},
     service::{
         Action, Services,
-        people::{administrators, sessions},
+        people::{self, administrators, sessions},
     },
     web::{
         console::{
@@ -21,9 +21,11 @@ use crate::{
             page::{
                 form::{Form, Problems},
                 frame::{Frame, Moment, Page, back_to, back_with_error, unprocessable},
+                query::{Params, Query},
             },
         },
         failure::Failure,
+        request::{extract::FromQuery, fields::Fields},
     },
 };
 
@@ -36,10 +38,11 @@ struct Row {
     created: Moment,
     last_sign_in: Option<Moment>,
     totp: bool,
+    passkeys: i64,
 }
 
 impl Row {
-    fn of(person: &Administrator, now: Timestamp) -> Self {
+    fn of(person: &Administrator, passkeys: i64, now: Timestamp) -> Self {
         Self {
             id: person.id.to_string(),
             username: person.username.to_string(),
@@ -49,7 +52,30 @@ impl Row {
             created: Moment::at(person.created_at, now),
             last_sign_in: person.last_sign_in_at.map(|at| Moment::at(at, now)),
             totp: person.totp_enabled_at.is_some(),
+            passkeys,
         }
+    }
+
+    /// Returns true if the administrator can sign in and has no second factor.
+    fn lacks_factor(&self) -> bool {
+        self.status == "active" && !self.totp && self.passkeys == 0
+    }
+}
+
+/// The query of the list.
+pub(in crate::web::console) struct Listing {
+    role: Option<Role>,
+    /// Only administrators without a second factor.
+    without_factor: bool,
+}
+
+impl FromQuery for Listing {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let none = |text: &str| if text == "none" { Ok(()) } else { Err(Invalid::NotOneOf(&["none"])) };
+        Some(Self {
+            role: fields.optional("role", Role::parse),
+            without_factor: fields.optional("factor", none).is_some(),
+        })
     }
 }
 
@@ -58,55 +84,30 @@ impl Row {
 struct ListPage {
     frame: Frame,
     people: Vec<Row>,
+    invitations: Vec<invitations::Row>,
+    /// Number of enabled administrators without a second factor.
+    without_factor: usize,
+    params: Params,
 }
 
-/// Lists administrators.
+/// Lists administrators and invitations.
 pub(in crate::web::console) async fn list(
     State(services): Shared,
     frame: Frame,
     admin: Admin,
+    Query(listing, params): Query<Listing>,
 ) -> Result<impl IntoResponse + use<>, Failure> {
     let now = services.env.now();
     let people = administrators::list(&services, &admin).await?;
-    let people = people.iter().map(|person| Row::of(person, now)).collect();
-    Ok(Page(ListPage { frame: frame.at("administrators"), people }))
-}
-
-#[derive(Template)]
-#[template(path = "administrators/new.html")]
-struct NewPage {
-    frame: Frame,
-    form: Form,
-    problems: Problems,
-}
-
-/// Shows the form for a new administrator.
-pub(in crate::web::console) async fn new_page(frame: Frame) -> impl IntoResponse {
-    Page(NewPage { frame: frame.at("administrators"), form: Form::default(), problems: Problems::default() })
-}
-
-/// Creates an administrator.
-pub(in crate::web::console) async fn create(
-    State(services): Shared,
-    frame: Frame,
-    session: Session,
-    admin: Admin,
-    form: Form,
-) -> Result<Response, Failure> {
-    let created = match form.read(|fields| read_new(fields, &form, None)) {
-        Ok(new) => administrators::create(&services, &admin, new).await,
-        Err(error) => Err(error),
-    };
-    match created {
-        Ok(id) => {
-            let message = "Administrator created. Ask them to change the password after they sign in.";
-            back_to(&session, &format!("/console/administrators/{id}"), message).await
-        }
-        Err(error) => {
-            let problems = Problems::from_error(error, "username")?;
-            Ok(unprocessable(&NewPage { frame: frame.at("administrators"), form, problems }))
-        }
-    }
+    let passkeys = administrators::passkey_counts(&services, &admin).await?;
+    let passkeys_of = |person: &Administrator| passkeys.get(&person.id).copied().unwrap_or_default();
+    let mut people: Vec<_> = people.iter().map(|person| Row::of(person, passkeys_of(person), now)).collect();
+    let without_factor = people.iter().filter(|person| person.lacks_factor()).count();
+    people.retain(|person| listing.role.is_none_or(|role| person.role == role));
+    people.retain(|person| !listing.without_factor || person.lacks_factor());
+    let invitations = people::invitations::list(&services, &admin).await?;
+    let invitations = invitations.into_iter().map(|invited| invitations::Row::of(invited, now)).collect();
+    Ok(Page(ListPage { frame: frame.at("administrators"), people, invitations, without_factor, params }))
 }
 
 #[derive(Template)]
@@ -123,9 +124,10 @@ struct ShowPage {
 impl ShowPage {
     async fn of(services: &Services, admin: &Admin, frame: Frame, id: AdministratorId) -> Result<Self> {
         let person = administrators::get(services, admin, id).await?;
+        let passkeys = administrators::passkey_counts(services, admin).await?.get(&id).copied().unwrap_or_default();
         Ok(Self {
             frame: frame.at("administrators"),
-            person: Row::of(&person, services.env.now()),
+            person: Row::of(&person, passkeys, services.env.now()),
             sessions: sessions::count_of(services, admin, id).await?,
             own: admin.administrator() == Some(id),
             problems: Problems::default(),
@@ -238,6 +240,6 @@ async fn respond(
     }
 }
 
-fn parse_id(id: &str) -> Result<AdministratorId> {
+pub(super) fn parse_id(id: &str) -> Result<AdministratorId> {
     AdministratorId::parse(id).ok_or(Error::NotFound("Administrator"))
 }

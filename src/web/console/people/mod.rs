@@ -2,6 +2,8 @@
 
 pub(super) mod account;
 pub(super) mod administrators;
+pub(super) mod factors;
+pub(super) mod invitations;
 pub(super) mod passkeys;
 pub(super) mod qr;
 pub(super) mod setup;

@@ -83,7 +83,8 @@ pub(in crate::web::console) async fn sign_in(
         Err(error) => {
             let (status, problem) = sign_in_error(error)?;
             let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
-            let page = SignInPage { frame, username: String::new(), next, saved_form, problem: Some(problem) };
+            let problem = Some(problem);
+            let page = SignInPage { frame, username: String::new(), next, saved_form, problem, needs_setup: false };
             Ok(html(status, &page))
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     service::{
         Origin,
         people::{
-            factors,
+            factors, setup,
             sign_in::{self, Outcome, Proof},
         },
     },
@@ -57,11 +57,17 @@ pub(in crate::web::console) struct Target {
 }
 
 /// Shows the sign-in form.
-pub(in crate::web::console) async fn page(frame: Frame, Query(Target { next }): Query<Target>) -> Response {
+pub(in crate::web::console) async fn page(
+    State(services): Shared,
+    frame: Frame,
+    Query(Target { next }): Query<Target>,
+) -> Result<Response, Failure> {
     if frame.person.is_some() {
-        return see_other("/console");
+        return Ok(see_other("/console"));
     }
-    Page(SignInPage { frame, username: String::new(), next, saved_form: None, problem: None }).into_response()
+    let needs_setup = !setup::is_done(&services).await?;
+    let page = SignInPage { frame, username: String::new(), next, saved_form: None, problem: None, needs_setup };
+    Ok(Page(page).into_response())
 }
 
 /// Checks the password. Signs in, or asks for the second factor.
@@ -88,7 +94,9 @@ pub(in crate::web::console) async fn submit(
         Err(error) => {
             let (status, problem) = sign_in_error(error)?;
             let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
-            Ok(html(status, &SignInPage { frame, username, next, saved_form, problem: Some(problem) }))
+            let needs_setup = !setup::is_done(&services).await?;
+            let page = SignInPage { frame, username, next, saved_form, problem: Some(problem), needs_setup };
+            Ok(html(status, &page))
         }
     }
 }
@@ -106,7 +114,7 @@ pub(in crate::web::console) async fn submit_code(
         let (next, saved_form) = (form.get("next").to_owned(), SavedForm::from_hidden(&form));
         let problem =
             Some("Enter your password again. The sign-in has expired, or the password was changed.".to_owned());
-        let page = SignInPage { frame, username: String::new(), next, saved_form, problem };
+        let page = SignInPage { frame, username: String::new(), next, saved_form, problem, needs_setup: false };
         return Ok(html(StatusCode::UNAUTHORIZED, &page));
     };
     match factors::check_code(&services, &origin, &pending, form.get("code")).await {

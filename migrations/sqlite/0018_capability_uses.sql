@@ -1,0 +1,12 @@
+-- When each agent last used each capability that it holds, and how often per day. Empty: not since this was counted.
+ALTER TABLE capabilities ADD COLUMN last_used_at INTEGER;
+ALTER TABLE agent_capabilities ADD COLUMN last_used_at INTEGER;
+
+-- By the day, so that old counts are a range. No references: the counts of what is deleted are forgotten with their day.
+CREATE TABLE capability_uses (
+    day           INTEGER NOT NULL,
+    capability_id BLOB    NOT NULL,
+    agent_id      BLOB    NOT NULL,
+    uses          INTEGER NOT NULL,
+    PRIMARY KEY (day, capability_id, agent_id)
+) STRICT, WITHOUT ROWID;

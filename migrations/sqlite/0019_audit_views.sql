@@ -1,0 +1,26 @@
+-- The version of the index that a run was indexed with. Version 2 has terms for request IDs, reasons and IP addresses. Older
+-- runs are indexed again in the background.
+ALTER TABLE audit_runs ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+-- The names of deleted agents, from the records of their deletion. Derived from the log, like the index.
+CREATE TABLE audit_names (
+    id   BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL
+) STRICT;
+-- The files that records were moved to. What was archived before this table existed has no file name.
+CREATE TABLE audit_archives (
+    last_seq    INTEGER NOT NULL PRIMARY KEY,
+    first_seq   INTEGER NOT NULL,
+    last_at     INTEGER,
+    archived_at INTEGER,
+    file        TEXT
+) STRICT;
+INSERT INTO audit_archives (last_seq, first_seq) SELECT seq, 1 FROM audit_start WHERE id = 1 AND seq > 0;
+-- The filters of the audit log that administrators saved.
+CREATE TABLE audit_views (
+    id         BLOB    NOT NULL PRIMARY KEY,
+    person     BLOB    NOT NULL REFERENCES administrators (id) ON DELETE CASCADE,
+    name       TEXT    NOT NULL,
+    query      TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    UNIQUE (person, name)
+) STRICT;

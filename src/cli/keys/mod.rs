@@ -1,0 +1,4 @@
+//! Commands for the keys of the service.
+
+pub(super) mod master;
+pub(super) mod signing;

@@ -1,0 +1,287 @@
+//! Granting a capability to many agents: choosing them, a confirmation with numbers, and the grant.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use tower_sessions::Session;
+
+use super::{find_capability, may_grant, show::path_of};
+use crate::{
+    domain::{
+        Agent, AgentStatus, Capability, CapabilityName, Denial, Error, Limit, Result,
+        agent::{Filter, Position, Sort},
+        text,
+    },
+    service::{
+        Services,
+        agents::{
+            self,
+            bulk::{
+                BULK_MAX, Bulk, Unchanged,
+                apply::{self, Applied},
+                preview::{self, Preview},
+            },
+            listing,
+            named::{self, Listed},
+        },
+    },
+    web::{
+        api::paging::{Cursor, parse_cursor},
+        console::{
+            Shared,
+            guard::Admin,
+            page::{
+                form::{Form, Problems},
+                frame::{Flash, Frame, Page, html},
+                grouped,
+                query::{Chip, Params, Query},
+            },
+        },
+        failure::Failure,
+        request::{extract::FromQuery, fields::Fields},
+    },
+};
+
+const PER_PAGE: Limit = Limit::of(50);
+/// Number of agents that a confirmation names.
+const NAMED: usize = 10;
+
+/// Which agents to choose from.
+pub(in crate::web::console) struct Choosing {
+    filter: Filter,
+    after: Option<Position>,
+}
+
+impl FromQuery for Choosing {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self { filter: read_filter(fields), after: fields.optional("cursor", parse_cursor) })
+    }
+}
+
+fn read_filter(fields: &mut Fields) -> Filter {
+    Filter {
+        status: fields.optional("status", AgentStatus::parse),
+        owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
+        text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
+        ..Filter::default()
+    }
+}
+
+/// An agent to choose.
+struct Row {
+    id: String,
+    name: String,
+    owner: String,
+    status: &'static str,
+    /// Why it cannot be chosen.
+    reason: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/choose.html")]
+struct ChoosePage {
+    frame: Frame,
+    capability: Capability,
+    agents: Vec<Row>,
+    params: Params,
+    chips: Vec<Chip>,
+    next: Option<String>,
+}
+
+/// Lists agents to grant a capability to.
+pub(in crate::web::console) async fn choose(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+    Query(Choosing { filter, after }, params): Query<Choosing>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    require_grantable(&frame, &capability.name)?;
+    let page = agents::list(&services, &admin, &filter, Sort::Name, after, PER_PAGE).await?;
+    let ids: Vec<_> = page.items.iter().map(|agent| agent.id).collect();
+    let preview = preview::preview(&services, &admin, &Bulk::Grant(capability.id), &ids).await?;
+    let reasons: HashMap<_, _> = preview.unchanged.iter().map(|(id, _, reason)| (*id, short(reason))).collect();
+    let row = |agent: &Agent| Row {
+        id: agent.id.to_string(),
+        name: agent.name.to_string(),
+        owner: agent.owner.clone(),
+        status: agent.status.as_str(),
+        reason: reasons.get(&agent.id).copied(),
+    };
+    let path = format!("{}/grants", path_of(capability.id));
+    Ok(Page(ChoosePage {
+        frame: frame.at("capabilities"),
+        agents: page.items.iter().map(row).collect(),
+        chips: params.chips(&path, &[("q", "Search"), ("owner", "Owner"), ("status", "Status")]),
+        next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path)),
+        params,
+        capability,
+    }))
+}
+
+/// Why an agent cannot be chosen, in a few words.
+const fn short(reason: &Unchanged) -> &'static str {
+    match reason {
+        Unchanged::Held => "Holds it",
+        Unchanged::MoreAuthority(_) => "Holds more than you",
+        Unchanged::Revoked => "Revoked",
+        _ => "Cannot change",
+    }
+}
+
+/// Only owners can grant `admin:*`.
+fn require_grantable(frame: &Frame, name: &CapabilityName) -> Result<()> {
+    if may_grant(frame, name) { Ok(()) } else { Err(Denial::MoreAuthority(name.to_string()).into()) }
+}
+
+#[derive(Template)]
+#[template(path = "capabilities/confirm.html")]
+struct ConfirmPage {
+    frame: Frame,
+    capability: Capability,
+    /// Names of the agents that get the capability, and their number.
+    will: (Vec<String>, usize),
+    already: (Vec<String>, usize),
+    stronger: (Vec<String>, usize),
+    /// Agents that cannot change for another reason, with the reason.
+    others: (Vec<String>, usize),
+    unknown: (Vec<String>, usize),
+    is_truncated: bool,
+    problems: Problems,
+    /// The submitted fields, repeated in the form.
+    fields: Vec<(String, String)>,
+    back: String,
+}
+
+/// What an administrator selected, and what a grant does to it.
+struct Selection {
+    listed: Listed,
+    preview: Preview,
+    is_truncated: bool,
+}
+
+impl Selection {
+    async fn read(services: &Services, admin: &Admin, capability: &Capability, form: &Form) -> Result<Self> {
+        let mut listed = if form.get("all") == "matching" {
+            let filter = form.read(|fields| Some(read_filter(fields)))?;
+            Listed { agents: listing::matching(services, admin, &filter).await?, unknown: Vec::new() }
+        } else {
+            let pasted = form.get("agents").split(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
+            let words = pasted.chain(form.all("id")).filter(|word| !word.is_empty()).map(str::to_owned);
+            let words: Vec<_> = words.take(BULK_MAX + 1).collect();
+            named::find(services, admin, &words).await?
+        };
+        let is_truncated = listed.agents.len() + listed.unknown.len() >= BULK_MAX;
+        listed.agents.truncate(BULK_MAX);
+        let preview = preview::preview(services, admin, &Bulk::Grant(capability.id), &listed.agents).await?;
+        Ok(Self { listed, preview, is_truncated })
+    }
+
+    fn page(self, frame: Frame, capability: Capability, form: &Form) -> ConfirmPage {
+        let (mut already, mut stronger, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, brief, reason) in self.preview.unchanged {
+            let name = brief.map_or_else(|| id.to_string(), |brief| brief.name.to_string());
+            match reason {
+                Unchanged::Held => already.push(name),
+                Unchanged::MoreAuthority(_) => stronger.push(name),
+                reason => others.push(format!("{name}: {reason}")),
+            }
+        }
+        let repeated = |(name, _): &&(String, String)| name != "count" && name != "cursor";
+        let filters =
+            ["q", "owner", "status"].iter().fold(Params::default(), |params, name| params.with(name, form.get(name)));
+        let path = path_of(capability.id);
+        ConfirmPage {
+            frame: frame.at("capabilities"),
+            will: first(self.preview.changes.into_iter().map(|brief| brief.name.to_string()).collect()),
+            already: first(already),
+            stronger: first(stronger),
+            others: first(others),
+            unknown: first(self.listed.unknown),
+            is_truncated: self.is_truncated,
+            problems: Problems::default(),
+            fields: form.pairs().iter().filter(repeated).cloned().collect(),
+            back: if form.get("from") == "list" { filters.href(&format!("{path}/grants")) } else { path },
+            capability,
+        }
+    }
+}
+
+/// Returns the first of some names, and how many there are.
+fn first(mut names: Vec<String>) -> (Vec<String>, usize) {
+    let count = names.len();
+    names.sort_unstable();
+    names.truncate(NAMED);
+    (names, count)
+}
+
+/// Shows which of the selected agents would get the capability.
+pub(in crate::web::console) async fn confirm(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    require_grantable(&frame, &capability.name)?;
+    let selection = Selection::read(&services, &admin, &capability, &form).await?;
+    let page = selection.page(frame, capability, &form);
+    if [&page.will, &page.already, &page.stronger, &page.others, &page.unknown].iter().all(|(_, count)| *count == 0) {
+        let nothing = Error::Refused("Select at least one agent, or paste names or IDs");
+        return Flash::failed(&nothing).redirect(&session, &page.back).await;
+    }
+    Ok(Page(page).into_response())
+}
+
+/// Grants the capability, if it is for as many agents as the administrator saw.
+pub(in crate::web::console) async fn grant(
+    State(services): Shared,
+    frame: Frame,
+    session: Session,
+    admin: Admin,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let capability = find_capability(&services, &admin, &id).await?;
+    require_grantable(&frame, &capability.name)?;
+    let selection = Selection::read(&services, &admin, &capability, &form).await?;
+    let bulk = Bulk::Grant(capability.id);
+    let seen = selection.preview.fingerprint(&bulk);
+    let will = selection.preview.changes.len();
+    let applied = if will > 0 && form.get("count") == will.to_string() {
+        apply::apply(&services, &admin, &bulk, &selection.listed.agents, &seen).await?
+    } else {
+        Applied::Outdated(selection.preview.clone())
+    };
+    let done = match applied {
+        Applied::Done(done) => done,
+        Applied::Outdated(preview) => {
+            let page = Selection { preview, ..selection }.page(frame, capability, &form);
+            let problems =
+                Problems::general("The selected agents have changed. Nothing was granted. Check them and try again.");
+            return Ok(html(StatusCode::CONFLICT, &ConfirmPage { problems, ..page }));
+        }
+    };
+    let count = done.changed.len();
+    let to = if count == 1 { "1 agent".to_owned() } else { format!("{} agents", grouped(count)) };
+    let unchanged = match done.failed.len() {
+        0 => String::new(),
+        1 => " 1 agent was not changed. Open it to see why.".to_owned(),
+        more => format!(" {} agents were not changed. Open them to see why.", grouped(more)),
+    };
+    let path = path_of(capability.id);
+    let flash = Flash::done(format!("Granted to {to}.{unchanged}")).link(capability.name.as_str(), path.clone());
+    let flash = match done.act {
+        Some(act) => flash.undo("/console/agents/bulk/undo", vec![("bulk".to_owned(), act.to_string())]),
+        None => flash,
+    };
+    flash.redirect(&session, &path).await
+}

@@ -1,0 +1,142 @@
+//! Encryption, and the master key.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::{Identity, path, restore, verified};
+use crate::support::{Aims, Database};
+
+#[tokio::test]
+async fn only_recipients_can_read_an_encrypted_backup() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    let (ada, zoe, eve) = (Identity::new(&db, "ada"), Identity::new(&db, "zoe"), Identity::new(&db, "eve"));
+    let file = path(&db, "a.backup.age");
+    aims.run(&["backup", "--to", &file, "--encrypt-to", &ada.recipient, "--encrypt-to", &zoe.recipient]).await;
+    for identity in [&ada, &zoe] {
+        let valid = aims.run(&["backup", "verify", &file, "--identity", identity.path(), "--json"]).await.json();
+        assert_eq!((valid["valid"].as_bool(), valid["master_key"].as_bool()), (Some(true), Some(false)));
+    }
+    let verify = async |more: &[&str]| aims.run(&[&["backup", "verify", &file][..], more].concat()).await;
+    verify(&["--identity", eve.path()]).await.fails_with("encrypted to other recipients");
+    verify(&[]).await.fails_with("the backup is encrypted: pass --identity or --passphrase-file");
+    fs::write(path(&db, "passphrase"), "correct horse battery\n").unwrap();
+    verify(&["--passphrase-file", &path(&db, "passphrase")]).await.fails_with("to age recipients: pass --identity");
+    verify(&["--identity", &path(&db, "passphrase")]).await.fails_with("does not hold age identities");
+    restore(&Database::sqlite(), &file, &["--identity", eve.path()]).await.fails_with("encrypted to other recipients");
+    // Every byte is protected.
+    let bytes = fs::read(&file).unwrap();
+    for part in 0..6 {
+        let mut altered = bytes.clone();
+        altered[bytes.len() * part / 6] ^= 1;
+        fs::write(path(&db, "altered"), altered).unwrap();
+        aims.run(&["backup", "verify", &path(&db, "altered"), "--identity", ada.path()]).await.fails_with("backup");
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_are_refused_before_anything_is_read_and_not_repeated() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    let ada = Identity::new(&db, "ada");
+    let secret = fs::read_to_string(ada.path()).unwrap();
+    let secret = secret.lines().last().unwrap();
+    fs::write(path(&db, "short"), "short\n").unwrap();
+    let file = path(&db, "a.backup");
+    let cases: [(&[&str], &str); 5] = [
+        (&["--encrypt-to", "age1nonsense"], "--encrypt-to is not an age recipient"),
+        (&["--encrypt-to", &ada.recipient, "--encrypt-to", secret], "--encrypt-to is a private key"),
+        (&["--passphrase-file", &path(&db, "short")], "must hold a passphrase of at least 12 characters"),
+        (&["--passphrase-file", &path(&db, "missing")], "cannot read"),
+        (&["--with-master-key"], "the master key goes into an encrypted backup only"),
+    ];
+    for (arguments, expected) in cases {
+        // The database does not exist, and is not what the command complains about.
+        let exit = aims.run(&[&["backup", "--to", &file], arguments].concat()).await;
+        exit.fails_with(expected);
+        assert!(!exit.stderr.contains(secret) && !exit.stderr.contains("nonsense"), "{exit:?}");
+    }
+    let both = ["backup", "--to", &file, "--encrypt-to", &ada.recipient, "--passphrase-file", &path(&db, "short")];
+    assert_eq!(aims.run(&both).await.code, Some(2));
+    assert_eq!(aims.run(&["backup"]).await.code, Some(2));
+    assert!(!fs::exists(&file).unwrap());
+}
+
+#[tokio::test]
+async fn a_passphrase_encrypts_and_brings_the_master_key_along() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("MASTER_KEY", "");
+    let key = aims.bootstrap().await;
+    let master = fs::read(path(&db, "aims.master-key")).unwrap();
+    let (right, wrong) = (path(&db, "right"), path(&db, "wrong"));
+    fs::write(&right, "correct horse battery\n").unwrap();
+    fs::write(&wrong, "incorrect horse battery\n").unwrap();
+    let file = path(&db, "a.backup.age");
+    let made = aims.run(&["backup", "--to", &file, "--passphrase-file", &right, "--with-master-key", "--json"]).await;
+    assert_eq!(made.json()["master_key"], true);
+    let hex = String::from_utf8(master.clone()).unwrap();
+    assert!(!made.stdout.contains(hex.trim_end()) && !made.stderr.contains(hex.trim_end()));
+    aims.run(&["backup", "verify", &file, "--passphrase-file", &wrong])
+        .await
+        .fails_with("the passphrase does not decrypt");
+
+    // Elsewhere, the key comes along with the database.
+    let target = Database::sqlite();
+    let there = Aims::new(&target).with("MASTER_KEY", "");
+    let restore = ["restore", file.as_str(), "--passphrase-file", &right];
+    // Another key is never overwritten, and then nothing is restored.
+    let key_file = path(&target, "aims.master-key");
+    fs::write(&key_file, format!("{}\n", "ab".repeat(32))).unwrap();
+    there.run(&restore).await.fails_with("another master key");
+    assert!(!target.sqlite_file().exists());
+    assert_eq!(fs::read_to_string(&key_file).unwrap(), format!("{}\n", "ab".repeat(32)));
+    fs::remove_file(&key_file).unwrap();
+    let restored = there.run(&restore).await;
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert_eq!(fs::read(&key_file).unwrap(), master);
+    assert_eq!(fs::metadata(&key_file).unwrap().permissions().mode() & 0o777, 0o600);
+    verified(&there).await;
+    let process = there.serve().await;
+    process.client().login(&key).await.get("/agents").await.expect(200);
+    process.stop().await;
+}
+
+/// Without the master key, the database can be restored, and the service says what is missing.
+#[tokio::test]
+async fn a_restored_database_needs_the_master_key_of_its_secrets() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    seal_authenticator(&db).await;
+    let file = super::back_up(&aims, &db, "a.backup").await;
+    let target = Database::sqlite();
+    let there = Aims::new(&target).with("MASTER_KEY", "");
+    assert_eq!(there.run(&["restore", &file]).await.code, Some(0));
+    there.run(&["serve"]).await.fails_with("aims.master-key is missing, but the database holds secrets sealed with it");
+    there
+        .with("MASTER_KEY", &"ab".repeat(32))
+        .run(&["serve"])
+        .await
+        .fails_with("use the master key that encrypted them");
+    let process = Aims::new(&target).serve().await;
+    process.stop().await;
+}
+
+/// Gives an administrator an authenticator, sealed with the tests' master key.
+async fn seal_authenticator(db: &Database) {
+    use aims::{
+        clock::Environment,
+        crypto::{MasterKey, TotpSecret},
+    };
+    let (env, id) = (Environment::system(), uuid::Uuid::from_u128(7));
+    let master = MasterKey::from_hex(&"0f".repeat(32)).unwrap();
+    let sealed = TotpSecret::generate(&env).seal(&master, &env, &id.to_string()).unwrap();
+    let hex = sealed.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let id = id.simple();
+    db.execute(&format!(
+        "INSERT INTO administrators (id, username, display_name, role, password_hash, password_changed_at, created_at, \
+         updated_at) VALUES (x'{id}', 'zoe', 'Zoe', 'owner', 'hash', 1, 1, 1); \
+         INSERT INTO totp_secrets (administrator_id, sealed_secret, last_step) VALUES (x'{id}', x'{hex}', 0)"
+    ))
+    .await;
+}

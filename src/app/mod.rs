@@ -25,8 +25,8 @@ use crate::{
         core::{principals::Principals, refusals::Refusals},
         credentials::federation::foreign_keys::ForeignKeys,
         health::Readiness,
-        master_key::{CurrentMasterKeys, UnknownMasterKey, nonces},
-        people::{factors, setup},
+        master_key::{CurrentMasterKeys, UnknownMasterKey, nonces, open_everything},
+        people::setup,
         tokens::{
             nonces::DpopNonces,
             resources,
@@ -154,8 +154,9 @@ impl App {
         // Before signing keys are created with it.
         if let Some(master_key) = &master_key
             && !signing_keys::any(&store).await?
+            && !open_everything(&store, &master_key.get()).await?
         {
-            factors::check_master_key(&store, &master_key.get()).await?;
+            return Err(KeyringError::WrongMasterKey.into());
         }
         let keyring = load_keyring(&config, &store, &env, master_key.as_ref()).await?;
         let settings = Settings {

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use db::changes::Changes;
-pub use db::sqlite_file::{FileReplaced, SqliteFiles};
+pub use db::sqlite_file::{FileReplaced, SqliteFiles, give_to_service};
 pub use db::{Conn, Db, Location, Mode, OpenError, PooledConn};
 pub use writer::{OnCommit, Tx};
 

@@ -65,6 +65,32 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn files_of_the_code_that_documents_name_exist() {
+    let mut checked = 0;
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        // What stands between backticks is every second part.
+        for name in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let path = name.split("::").next().unwrap_or(name);
+            let is_file = path.starts_with(|c: char| c.is_ascii_lowercase())
+                && path.contains('/')
+                && path.ends_with(".rs")
+                && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_/.".contains(&byte));
+            if !is_file {
+                continue;
+            }
+            checked += 1;
+            if !["", "src", "src/service"].iter().any(|folder| root().join(folder).join(path).exists()) {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(checked > 20, "the search found only {checked} files");
+}
+
+#[test]
 fn documents_stay_short() {
     for (file, most) in [("README.md", 150), ("BENCHMARKS.md", 120)] {
         let lines = read(file).lines().count();

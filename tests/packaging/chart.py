@@ -39,6 +39,7 @@ EVERYTHING = {
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "a", "operator": "Exists"}],
     "priorityClassName": "system-cluster-critical",
+    "backups": {"claimName": "aims-backups"},
     "image": {"repository": "registry.example/aims", "pullSecrets": [{"name": "registry"}]},
 }
 OPENSHIFT = {**BASE, "podSecurityContext": {"runAsUser": None, "fsGroup": None}}
@@ -85,7 +86,7 @@ def pod_of(objects, kind):
     return workload["template"]["spec"]
 
 
-def check_hardening(pod):
+def check_hardening(pod, volumes=("/data", "/tmp")):
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
@@ -96,7 +97,7 @@ def check_hardening(pod):
         "capabilities": {"drop": ["ALL"]},
     }
     writable = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert writable == {"/data", "/tmp"}, writable
+    assert writable == set(volumes), writable
     probes = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert probes == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}, probes
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -153,8 +154,12 @@ def main():
     objects = render(EVERYTHING)
     check_against_kubernetes(objects)
     assert len(objects) == 8, kinds(objects)
-    container = check_hardening(pod_of(objects, "Deployment"))
+    pod = pod_of(objects, "Deployment")
+    container = check_hardening(pod, ["/data", "/tmp", "/backups"])
     assert environment(container)["METRICS_ADDR"] == "0.0.0.0:9464"
+    assert environment(container)["BACKUP_DIR"] == "/backups"
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "emptyDir" not in volume]
+    assert claims == ["aims-backups"], claims
     assert [port["name"] for port in objects["Service", "aims"]["spec"]["ports"]] == ["http"], "never the metrics"
     monitor = objects["ServiceMonitor", "aims"]["spec"]["selector"]["matchLabels"]
     assert monitor.items() <= objects["Service", "aims-metrics"]["metadata"]["labels"].items()

@@ -9,7 +9,10 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
-use crate::crypto::{MasterKey, MasterKeys};
+use crate::{
+    crypto::{MasterKey, MasterKeys},
+    store::give_to_service,
+};
 
 /// Longest content that is read. More is not a master key.
 const MOST: u64 = 1_024;
@@ -38,6 +41,7 @@ pub fn create_secret_file(path: &Path) -> io::Result<File> {
 /// Creates the master key file.
 pub(super) fn create(path: &Path, key: &MasterKey) -> io::Result<()> {
     let mut file = create_secret_file(path)?;
+    give_to_service(&file, path.parent().unwrap_or(path));
     file.write_all(MasterKeys::one(key.clone()).to_text().expose_secret().as_bytes())?;
     // Sync before anything is sealed with the key, because losing the key in a crash would lose the sealed values.
     file.sync_all()

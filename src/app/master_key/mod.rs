@@ -16,12 +16,8 @@ use crate::{
     config::{Config, MasterKeySource, Signing},
     crypto::{MasterKey, MasterKeys},
     domain::Error,
-    service::{
-        master_key::{CurrentMasterKeys, KeySource, UnknownMasterKey},
-        people::factors,
-        tokens::signing_keys,
-    },
-    store::{Db, Store},
+    service::master_key::{CurrentMasterKeys, KeySource, UnknownMasterKey},
+    store::{Db, Store, tokens::sealed},
 };
 
 pub use command::CommandError;
@@ -62,7 +58,7 @@ async fn create_if_missing(source: &MasterKeySource, store: &Store, env: &Enviro
     if path.exists() || path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    if signing_keys::any(store).await? || factors::any_sealed(store).await? {
+    if sealed::any(store.read().await?.conn()).await? {
         return Err(StartError::MasterKeyLost(path.clone()));
     }
     file::create(path, &MasterKey::generate(env)).map_err(|error| StartError::MasterKeyFile(path.clone(), error))

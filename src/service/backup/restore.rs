@@ -19,10 +19,11 @@ use crate::{
         Error, Timestamp,
         audit::{AuditAction, Break, hex},
     },
-    service::{audit, core::act::Act, tokens::signing_keys},
+    service::{audit, core::act::Act, people::factors, tokens::signing_keys},
     store::{
         Db, Location, Mode, OpenError, Store, agents,
         backup::{LoadError, PostgresTarget, Scratch, Seen, Snapshot, SqliteTarget, head_of_data, stream},
+        tokens::sealed,
     },
 };
 
@@ -74,8 +75,19 @@ pub struct Verified {
 pub struct Options {
     /// Delete the data that the database holds.
     pub replace: bool,
-    /// Let the tokens that were issued before go on working.
-    pub keep_tokens: bool,
+    /// Which secrets of the backup go on working.
+    pub secrets: Secrets,
+}
+
+/// Which secrets of a backup go on working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// All of them, and the tokens that were issued before.
+    Tokens,
+    /// All of them. Agents must get new tokens.
+    NoTokens,
+    /// Those that need no master key, which is lost. Agents must get new tokens, and authenticator apps are removed.
+    NoMasterKey,
 }
 
 /// A restored database that is not in its place yet. If it is dropped, nothing was changed.
@@ -84,6 +96,8 @@ pub struct Prepared {
     pub verified: Verified,
     /// What the restore takes back; `None` if it replaces nothing.
     pub since: Option<Since>,
+    /// The number of authenticator apps that were removed.
+    pub authenticators_removed: u64,
     scratch: Scratch,
     place: Place,
 }
@@ -130,10 +144,9 @@ pub async fn prepare(
     };
     let (verified, db) = load(source, &scratch).await?;
     let store = Store::start(db, Arc::new(|_| {}));
-    let settled = settle(&store, env, &verified.header, since.as_ref(), options.keep_tokens).await;
+    let settled = settle(&store, env, &verified.header, since.as_ref(), options.secrets).await;
     store.close().await;
-    settled?;
-    Ok(Prepared { verified, since, scratch, place })
+    Ok(Prepared { verified, since, authenticators_removed: settled?, scratch, place })
 }
 
 impl Prepared {
@@ -242,37 +255,44 @@ async fn inspect_open(db: &Db, source: &Source, options: Options) -> Result<Opti
     Ok(Some(undone::since(db, source.header().head).await?))
 }
 
-/// Ends every token unless they are kept, and records the restore in the restored audit log.
+/// Ends what must not go on working, and records the restore in the restored audit log. Returns the number of authenticator
+/// apps that were removed.
 async fn settle(
     store: &Store,
     env: &Environment,
     header: &Header,
     since: Option<&Since>,
-    keep_tokens: bool,
-) -> Result<(), RestoreError> {
+    secrets: Secrets,
+) -> Result<u64, RestoreError> {
     let replaced = match since {
         Some(Since::Known { head, .. }) => Some((head.seq, hex(&head.hash))),
         Some(Since::Unknown(_)) | None => None,
     };
     let details = json!({
         "made_at": header.made_at, "aims": header.aims, "schema": header.schema, "head_seq": header.head.seq,
-        "head_hash": hex(&header.head.hash), "tokens_ended": !keep_tokens,
+        "head_hash": hex(&header.head.hash), "tokens_ended": secrets != Secrets::Tokens,
+        "master_key_lost": secrets == Secrets::NoMasterKey,
         "replaced_seq": replaced.as_ref().map(|(seq, _)| *seq), "replaced_hash": replaced.map(|(_, hash)| hash),
     });
     let env = env.clone();
-    store
+    let removed = store
         .write_without_limit(move |tx| {
             Box::pin(async move {
                 let mut act = Act::by_system(tx, env);
-                if !keep_tokens {
+                if secrets != Secrets::Tokens {
                     end_tokens(&mut act).await?;
                 }
+                let mut removed = 0;
+                if secrets == Secrets::NoMasterKey {
+                    removed = factors::remove_all_authenticators(&mut act).await?;
+                    sealed::forget_rotation(act.tx).await?;
+                }
                 act.audit(AuditAction::BackupRestored, None, None, details);
-                Ok(())
+                Ok(removed)
             })
         })
         .await?;
-    Ok(())
+    Ok(removed)
 }
 
 /// Ends every token, also those that were issued after the backup: verifiers no longer find the keys that signed them, and

@@ -28,7 +28,7 @@ const OTHERS: [(&[u8], &str); 2] = [
     (b"PGDMP", "it is a dump of PostgreSQL: use pg_restore"),
 ];
 /// The longest line. No row is longer: requests are limited to 1 MiB.
-const LINE_MAX: u64 = 64 * 1024 * 1024;
+const LINE_MAX: u64 = 16 * 1024 * 1024;
 /// Rows and bytes in a batch.
 const BATCH: (usize, usize) = (256, 256 * 1024);
 

@@ -17,7 +17,10 @@ use crate::{
         AgentId, AuthFailure, CapabilitySet, Error, RequestId, Result, Timestamp,
         audit::{AuditAction, Event, Resource},
     },
-    service::{Services, master_key::CurrentMasterKeys},
+    service::{
+        Services,
+        master_key::{CurrentMasterKeys, sealing_key},
+    },
     store::{
         Conn, Tx,
         names::{self, Named},
@@ -68,10 +71,16 @@ impl Act<'_> {
     /// Derives the keys of the answer with this ID from a client's secret.
     ///
     /// # Errors
-    /// Never in practice.
-    pub(in crate::service) fn answer_keys(&self, secret: &[u8], id: &[u8; 32]) -> Result<AnswerKeys> {
-        AnswerKeys::derive(self.master_keys.iter().flat_map(|keys| keys.all()), secret, id)
-            .map_err(|error| Error::Internal(Box::new(error)))
+    /// [`Error::Unavailable`] if the current master key is unknown, or the database fails.
+    pub(in crate::service) async fn answer_keys(&mut self, secret: &[u8], id: &[u8; 32]) -> Result<AnswerKeys> {
+        let known = self.master_keys.clone();
+        let first = match &known {
+            // While the keys change, nodes that know only one of them must be able to open the answer.
+            Some(keys) if keys.previous().is_some() => Some(sealing_key(self.conn(), keys).await?),
+            _ => None,
+        };
+        let all = first.iter().chain(known.iter().flat_map(|keys| keys.all()));
+        AnswerKeys::derive(all, secret, id).map_err(|error| Error::Internal(Box::new(error)))
     }
 
     /// Seals an answer.
@@ -149,7 +158,7 @@ impl Services {
 
     /// Records that the answer to an earlier request is returned again: it can contain a secret.
     async fn record_repetition(&self, caller: &Caller, action: Action, first: Option<&RequestId>) -> Result<()> {
-        let mut details = json!({ "action": format!("{action:?}"), "first_request_id": first.map(RequestId::as_str) });
+        let mut details = json!({ "action": action.name(), "first_request_id": first.map(RequestId::as_str) });
         if let (Some(agent), Some(members)) = (caller.on_behalf_of(), details.as_object_mut()) {
             members.insert("on_behalf_of".to_owned(), agent.to_string().into());
         }

@@ -36,6 +36,12 @@ macro_rules! actions {
             /// Every action.
             pub const ALL: &'static [Self] = &[$(Self::$action),+];
 
+            /// Returns the name in audit records.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$action => stringify!($action)),+ }
+            }
+
             /// Returns the capability that an agent needs.
             #[must_use]
             pub const fn demands(self) -> &'static str {

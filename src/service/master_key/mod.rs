@@ -102,17 +102,17 @@ impl CurrentMasterKeys {
         if is_too_soon || is_needed(&self.get()) {
             return;
         }
-        match self.0.source.read().await {
+        let read = self.0.source.read().await;
+        // A program may have taken longer than the pause, which begins when it ends.
+        *in_vain = Some(env.now());
+        match read {
             Ok(keys) if is_needed(&keys) => {
                 tracing::info!(newest = %keys.newest().id(), "the master key was read again");
                 self.set(keys);
                 *in_vain = None;
             }
-            Ok(_) => *in_vain = Some(now),
-            Err(error) => {
-                tracing::warn!(error, "the master key cannot be read again");
-                *in_vain = Some(now);
-            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error, "the master key cannot be read again"),
         }
     }
 
@@ -149,6 +149,17 @@ impl CurrentMasterKeys {
 
 fn unknown(key: MasterKeyId) -> Error {
     Error::Unavailable(Some(Box::new(UnknownMasterKey(key))))
+}
+
+/// Returns true if the keys open every sealed value, and the key that the database names is among them.
+///
+/// # Errors
+/// If the database fails.
+pub async fn open_everything(store: &Store, keys: &MasterKeys) -> Result<bool> {
+    let mut read = store.read().await?;
+    let named = sealed::last_rotation(read.conn()).await?.map(|rotation| rotation.key);
+    let is_unknown = named.is_some_and(|named| keys.find(named).is_none());
+    Ok(!is_unknown && status::count(read.conn(), keys).await?.iter().all(|tally| tally.unknown == 0))
 }
 
 /// Returns the key that seals new values. Call it in the transaction that stores the value.
@@ -194,4 +205,54 @@ pub async fn nonces(store: &Store, keys: &MasterKeys, now: Timestamp) -> Result<
     let nonces = DpopNonces::new(NonceKey::of_master_key(&sealing));
     nonces.follow(keys, &sealing, now);
     Ok(nonces)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::clock::{Clock, SystemRng};
+
+    #[derive(Default)]
+    struct Stopped(AtomicI64);
+
+    impl Stopped {
+        fn advance(&self, by: Duration) {
+            self.0.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        }
+    }
+
+    impl Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// A program that fails after a while.
+    struct Failing {
+        clock: Arc<Stopped>,
+        runs: Arc<AtomicUsize>,
+    }
+
+    impl KeySource for Failing {
+        fn read(&self) -> BoxFuture<'_, Result<MasterKeys, Box<dyn StdError + Send + Sync>>> {
+            self.runs.fetch_add(1, Ordering::SeqCst);
+            self.clock.advance(PAUSE * 2);
+            Box::pin(future::ready(Err("failed".into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_slowly_runs_again_only_after_the_pause() {
+        let (clock, runs) = (Arc::new(Stopped::default()), Arc::new(AtomicUsize::new(0)));
+        let env = Environment::new(clock.clone(), Arc::new(SystemRng));
+        let source = Failing { clock: clock.clone(), runs: runs.clone() };
+        let keys = CurrentMasterKeys::new(MasterKeys::one(MasterKey::generate(&env)), Box::new(source));
+        for (pause, expected) in [(Duration::ZERO, 1), (Duration::ZERO, 1), (PAUSE, 2)] {
+            clock.advance(pause);
+            keys.look_for(&env, |_| false).await;
+            assert_eq!(runs.load(Ordering::SeqCst), expected);
+        }
+    }
 }

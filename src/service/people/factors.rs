@@ -15,20 +15,20 @@ use crate::{
     clock::Environment,
     crypto::{MasterKeys, OpaqueSecret},
     domain::{
-        AdministratorId, AuthFailure, Error, Invalid, Result,
+        Administrator, AdministratorId, AuthFailure, Error, Invalid, Result,
         audit::{AuditAction, Event, Resource},
     },
     service::{
         Services,
         core::{
+            act::Act,
             caller::{Caller, Origin},
             policy::Action,
         },
         master_key::{CurrentMasterKeys, sealing_key},
-        tokens::signing_keys::KeyringError,
     },
     store::{
-        Conn, Store,
+        Conn,
         people::{
             administrators,
             factors::{self, Totp},
@@ -105,9 +105,7 @@ pub async fn reset(services: &Services, caller: &Caller, id: AdministratorId, ki
                     }));
                 }
                 if kind == Kind::Authenticator {
-                    factors::remove_totp(act.conn(), id).await?;
-                    (person.totp_enabled_at, person.updated_at) = (None, act.now);
-                    administrators::update(act.conn(), &person).await?;
+                    remove_authenticator(act, &mut person).await?;
                 }
                 end_all_sessions(act, id).await?;
                 let username = person.username.as_str();
@@ -181,24 +179,6 @@ async fn check(services: &Services, origin: &Origin, pending: &Pending, code: &s
         Some(method) => Ok(Proof { administrator: id, method, password_set_at: Some(pending.password_set_at()) }),
         None => throttle.refuse(services, origin, Some(id), "code").await,
     }
-}
-
-/// Returns true if an administrator has an authenticator, whose secret the master key seals.
-///
-/// # Errors
-/// When the database fails.
-pub async fn any_sealed(store: &Store) -> Result<bool> {
-    Ok(factors::any_totp(store.read().await?.conn()).await?.is_some())
-}
-
-/// Checks that the master key opens the secret of an authenticator, if there is one. A restored database may hold such
-/// secrets and no signing keys.
-///
-/// # Errors
-/// [`KeyringError::WrongMasterKey`].
-pub async fn check_master_key(store: &Store, masters: &MasterKeys) -> Result<(), KeyringError> {
-    let Some((id, sealed)) = factors::any_totp(store.read().await?.conn()).await? else { return Ok(()) };
-    TotpSecret::open(masters, &id.to_string(), &sealed).map(drop).map_err(|_| KeyringError::WrongMasterKey)
 }
 
 /// Generates the secret of a new authenticator, and the same secret sealed for the caller's session. It takes effect
@@ -299,15 +279,41 @@ pub async fn disable_totp(services: &Services, caller: &Caller) -> Result<()> {
                 if person.totp_enabled_at.is_none() {
                     return Ok(());
                 }
-                factors::remove_totp(act.conn(), id).await?;
-                (person.totp_enabled_at, person.updated_at) = (None, act.now);
-                administrators::update(act.conn(), &person).await?;
+                remove_authenticator(act, &mut person).await?;
                 let details = json!({ "factor": "authenticator", "change": "removed" });
                 act.audit(AuditAction::FactorChanged, Resource::Administrator(id), None, details);
                 Ok(())
             })
         })
         .await
+}
+
+/// Removes the authenticator of every administrator, because the master key that opens their secrets is lost. Returns how
+/// many had one. Passwords and passkeys stay.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn remove_all_authenticators(act: &mut Act<'_>) -> Result<u64> {
+    let mut removed = 0;
+    for mut person in administrators::list(act.conn()).await? {
+        if factors::totp(act.conn(), person.id).await?.is_none() {
+            continue;
+        }
+        remove_authenticator(act, &mut person).await?;
+        let username = person.username.as_str();
+        let factor = Kind::Authenticator.name();
+        let details = json!({ "factor": factor, "change": "reset", "username": username, "removed": 1 });
+        act.audit(AuditAction::FactorChanged, Resource::Administrator(person.id), None, details);
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+async fn remove_authenticator(act: &mut Act<'_>, person: &mut Administrator) -> Result<()> {
+    factors::remove_totp(act.conn(), person.id).await?;
+    (person.totp_enabled_at, person.updated_at) = (None, act.now);
+    administrators::update(act.conn(), person).await?;
+    Ok(())
 }
 
 fn new_codes(services: &Services) -> Vec<OpaqueSecret> {

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::Environment,
-    crypto::{Keyring, MasterKey, MasterKeys, PrivateKey, SealError, seal::signing_key_purpose},
+    crypto::{Keyring, MasterKeys, PrivateKey, SealError, seal::signing_key_purpose},
     domain::{
         Error, Result, Timestamp,
         audit::{AuditAction, Event},
@@ -118,15 +118,6 @@ pub async fn activate(services: &Services) -> Result<()> {
 /// When the database fails.
 pub async fn any(store: &Store) -> Result<bool> {
     Ok(!signing_keys::list(store.read().await?.conn()).await?.is_empty())
-}
-
-/// Checks that the master key opens the signing keys.
-///
-/// # Errors
-/// [`KeyringError::WrongMasterKey`].
-pub async fn check_master_key(store: &Store, master: &MasterKey) -> Result<(), KeyringError> {
-    let present = signing_keys::list(store.read().await?.conn()).await?;
-    open_sealed(&MasterKeys::one(master.clone()), &present).map(drop).map_err(|_| KeyringError::WrongMasterKey)
 }
 
 /// Builds a keyring of the current key, which signs, and all other keys, which verify.

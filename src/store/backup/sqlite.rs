@@ -1,8 +1,9 @@
 //! An SQLite database that a restored one takes the place of.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,7 @@ use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions}
 use super::{Seen, columns::On, loader::LoadError, scratch::Scratch, unchanged};
 use crate::store::db::{
     OpenError,
-    sqlite_file::{lock_for_writing, resolve, with_suffix},
+    sqlite_file::{give_to_service, lock_for_writing, resolve, with_suffix},
 };
 
 /// The place of the database, with the lock that keeps a service from starting there.
@@ -46,9 +47,21 @@ impl SqliteTarget {
     /// [`OpenError::InUse`] if another process has the old database open; [`LoadError::Changed`].
     pub async fn put(self, seen: Seen, scratch: Scratch) -> Result<(), LoadError> {
         let failed = |error| LoadError::File(self.path.display().to_string(), error);
+        if fs::metadata(with_suffix(scratch.file(), "-wal")).is_ok_and(|log| log.len() > 0) {
+            return Err(failed(io::Error::other("SQLite could not complete the restored database")));
+        }
         self.end_old_log(seen).await?;
         // SQLite has closed the file, so no lock can be lost.
-        File::open(scratch.file()).and_then(|file| file.sync_all()).map_err(failed)?;
+        let file = File::open(scratch.file()).map_err(failed)?;
+        match fs::metadata(&self.path) {
+            Ok(old) => {
+                file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777)).map_err(failed)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        give_to_service(&file, &self.path);
+        file.sync_all().map_err(failed)?;
         fs::rename(scratch.file(), &self.path).map_err(failed)?;
         let folder = self.path.parent().unwrap_or_else(|| Path::new("/"));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
@@ -57,24 +70,12 @@ impl SqliteTarget {
     /// Copies the write-ahead log of the old database into it. SQLite would apply a log that is left to the new one.
     /// Checks that the database is the one that was seen.
     async fn end_old_log(&self, seen: Seen) -> Result<(), LoadError> {
-        let options = SqliteConnectOptions::new().filename(&self.path);
-        let ended = async {
-            let mut old = SqliteConnection::connect_with(&options).await?;
-            old.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-            let unchanged = unchanged::require(On::Sqlite(&mut old), seen).await;
-            old.close().await?;
-            unchanged
-        };
-        let has_file = self.path.exists();
-        let is_readable = match ended.await {
-            Err(LoadError::Changed) => return Err(LoadError::Changed),
-            ended => ended.is_ok(),
-        };
+        let is_readable = self.path.exists() && self.copy_log(seen).await?;
         for suffix in ["-wal", "-shm"] {
             let file = with_suffix(&self.path, suffix);
             match fs::metadata(&file) {
                 // The last process that closes a database deletes its log.
-                Ok(_) if has_file && is_readable => return Err(OpenError::InUse(self.path.clone()).into()),
+                Ok(_) if is_readable => return Err(OpenError::InUse(self.path.clone()).into()),
                 // The log of a database that is damaged or gone.
                 Ok(_) => fs::remove_file(&file).map_err(|error| LoadError::File(file.display().to_string(), error))?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -82,5 +83,53 @@ impl SqliteTarget {
             }
         }
         Ok(())
+    }
+
+    /// Returns false if the database is damaged.
+    async fn copy_log(&self, seen: Seen) -> Result<bool, LoadError> {
+        let options = SqliteConnectOptions::new().filename(&self.path);
+        let copied = async {
+            let mut old = SqliteConnection::connect_with(&options).await?;
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+            Ok(old)
+        };
+        let mut old = match copied.await {
+            Ok(old) => old,
+            Err(error) if seen == Seen::Unreadable || is_damage(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let unchanged = unchanged::require(On::Sqlite(&mut old), seen).await;
+        old.close().await?;
+        unchanged.map(|()| true)
+    }
+}
+
+/// Returns true for `SQLITE_CORRUPT` and `SQLITE_NOTADB`. After another error, such as a full disk, the log is still
+/// needed.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse().ok());
+    code.is_some_and(|code: i32| matches!(code & 0xff, 11 | 26))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::SqliteJournalMode;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// SQLite does not report that it could not copy the log when it closes a database.
+    #[tokio::test]
+    async fn a_database_whose_log_is_not_copied_is_not_put_in_place() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("aims.db");
+        let target = SqliteTarget::lock(&path).unwrap();
+        let scratch = target.scratch().unwrap();
+        let options = SqliteConnectOptions::new().filename(scratch.file()).journal_mode(SqliteJournalMode::Wal);
+        let mut open = SqliteConnection::connect_with(&options).await.unwrap();
+        open.execute("CREATE TABLE a (b)").await.unwrap();
+        let error = target.put(Seen::Nothing, scratch).await.unwrap_err();
+        assert!(matches!(error, LoadError::File(..)), "{error}");
+        assert!(!path.exists());
     }
 }

@@ -8,11 +8,12 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf, absolute},
     sync::{Mutex, PoisonError},
 };
 
+use rustix::process::geteuid;
 use sqlx::{
     Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
@@ -138,10 +139,22 @@ pub(in crate::store) fn lock_for_writing(path: &Path) -> Result<File, OpenError>
     }
     let lock = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(lock_path(path));
     let lock = lock.map_err(|error| OpenError::File(lock_path(path), error))?;
+    give_to_service(&lock, path);
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Gives a file that root created to the owner of the file or the folder at `path`: the service runs as that user, and must be
+/// able to open what a command created.
+pub fn give_to_service(file: &File, path: &Path) {
+    let like = fs::metadata(path).or_else(|_| fs::metadata(path.parent().unwrap_or(path)));
+    let (Ok(like), Ok(own), true) = (like, file.metadata(), geteuid().is_root()) else { return };
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        // In a user namespace that lacks the owner, the file stays as it is.
+        let _ = fchown(file, Some(like.uid()), Some(like.gid()));
     }
 }
 

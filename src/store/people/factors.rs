@@ -41,16 +41,6 @@ pub async fn totp(conn: Conn<'_>, person: AdministratorId) -> Result<Option<Totp
     Ok(row.map(|(sealed_secret, last_step)| Totp { sealed_secret, last_step }))
 }
 
-/// Returns the sealed secret of any authenticator, with its administrator.
-///
-/// # Errors
-/// If the database fails.
-pub async fn any_totp(conn: Conn<'_>) -> Result<Option<(AdministratorId, Vec<u8>)>> {
-    const SQL: &str = "SELECT administrator_id, sealed_secret FROM totp_secrets ORDER BY administrator_id LIMIT 1";
-    let row: Option<(Uuid, Vec<u8>)> = dispatch!(conn, |c| sqlx::query_as(SQL).fetch_optional(c).await)?;
-    Ok(row.map(|(id, sealed)| (AdministratorId(id), sealed)))
-}
-
 /// Marks the code of a step as used. Returns false if this or a later code was used before.
 ///
 /// # Errors

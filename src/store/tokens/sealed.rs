@@ -95,6 +95,19 @@ pub async fn page(conn: Conn<'_>, kind: Kind, after: Option<&str>, most: i64) ->
     Ok(rows.into_iter().map(|(owner, value)| Sealed { kind, owner, value }).collect())
 }
 
+/// Returns true if the database holds a sealed value.
+///
+/// # Errors
+/// If the database fails.
+pub async fn any(mut conn: Conn<'_>) -> Result<bool> {
+    for kind in Kind::ALL {
+        if !page(conn.reborrow(), kind, None, 1).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Replaces a sealed value by the same secret under another key. Returns false if the value has changed since it was
 /// read.
 ///
@@ -172,4 +185,13 @@ pub async fn begin_rotation(tx: &mut Tx, from: MasterKeyId, to: MasterKeyId, now
 pub async fn complete_rotation(tx: &mut Tx, key: MasterKeyId, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE master_key SET completed_at = $2 WHERE key_id = $1 AND completed_at IS NULL";
     Ok(execute!(tx.conn(), sqlx::query(SQL).bind(key.to_string()).bind(now.as_micros()))? == 1)
+}
+
+/// Forgets the last rotation, so that any master key may seal new values.
+///
+/// # Errors
+/// If the database fails.
+pub async fn forget_rotation(tx: &mut Tx) -> Result<()> {
+    execute!(tx.conn(), sqlx::query("DELETE FROM master_key"))?;
+    Ok(())
 }

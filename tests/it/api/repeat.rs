@@ -30,6 +30,7 @@ both!(
     repetitions_are_recorded,
     a_lost_answer_can_be_fetched_again,
     an_answer_of_another_master_key_is_reported,
+    an_answer_is_sealed_with_the_master_key_in_use,
 );
 
 const REPLAYED: &str = "idempotency-replayed";
@@ -375,5 +376,18 @@ async fn an_answer_of_another_master_key_is_reported(db: Database) {
     refused.expect(409);
     assert_eq!(server.admin.get(&path).await.expect(200).as_array().unwrap().len(), 2, "the change is not made again");
     let server = server.restart(&[SECRET, ("MASTER_KEY", &one)]).await;
+    assert_repeated(&send(&server.admin, &key, &path, &json!({})).await, &first);
+}
+
+/// While a new master key is handed out, some nodes know only the present one.
+async fn an_answer_is_sealed_with_the_master_key_in_use(db: Database) {
+    let (present, next) = ("1f".repeat(32), "2f".repeat(32));
+    let server = Server::start_with(db, &[("MASTER_KEY", &present)]).await;
+    let agent = server.agent("target", &[]).await;
+    let (path, key) = (format!("/agents/{}/keys", agent.id), key("master"));
+    let server = server.restart(&[("MASTER_KEY", &next), ("MASTER_KEY_PREVIOUS", &present)]).await;
+    let first = send(&server.admin, &key, &path, &json!({})).await;
+    first.expect(201);
+    let server = server.restart(&[("MASTER_KEY", &present)]).await;
     assert_repeated(&send(&server.admin, &key, &path, &json!({})).await, &first);
 }

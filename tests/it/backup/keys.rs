@@ -1,6 +1,10 @@
 //! Encryption, and the master key.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+};
 
 use super::{Identity, path, restore, verified};
 use crate::support::{Aims, Database};
@@ -120,6 +124,85 @@ async fn a_restored_database_needs_the_master_key_of_its_secrets() {
         .fails_with("use the master key that encrypted them");
     let process = Aims::new(&target).serve().await;
     process.stop().await;
+}
+
+/// The way back if the master key is gone for good.
+#[tokio::test]
+async fn a_lost_master_key_costs_authenticator_apps_and_tokens_only() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db).with("MASTER_KEY", "");
+    let key = aims.bootstrap().await;
+    seal_authenticator(&db).await;
+    // A database whose key was rotated names its key.
+    db.execute("INSERT INTO master_key (id, key_id, previous_id, rotated_at) VALUES (1, '00000000000000aa', '00000000000000bb', 1)")
+        .await;
+    fs::remove_file(path(&db, "aims.master-key")).unwrap();
+    aims.run(&["serve"]).await.fails_with("aims.master-key is missing");
+    let file = super::back_up(&aims, &db, "a.backup").await;
+    let lost = ["restore", file.as_str(), "--replace", "--lost-master-key"];
+    assert_eq!(aims.run(&[&lost[..], &["--keep-tokens"]].concat()).await.code, Some(2));
+    let dry = aims.run(&[&lost[..], &["--dry-run", "--json"]].concat()).await.json();
+    assert_eq!((dry["authenticators_removed"].as_u64(), dry["restored"].as_bool()), (Some(1), Some(false)));
+    let restored = aims.run(&lost).await;
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert!(restored.stdout.contains("Authenticator apps removed: 1."), "{restored:?}");
+    assert_eq!(db.count("SELECT COUNT(*) FROM totp_secrets").await, 0);
+    let records =
+        "SELECT COUNT(*) FROM audit_log WHERE action = 'administrator.factor_changed' AND details LIKE '%reset%'";
+    assert_eq!(db.count(records).await, 1);
+    verified(&aims).await;
+    let process = aims.serve().await;
+    process.client().login(&key).await.get("/agents").await.expect(200);
+    process.stop().await;
+    assert!(fs::exists(path(&db, "aims.master-key")).unwrap());
+}
+
+/// With a shared secret for tokens, only authenticator apps are sealed.
+#[tokio::test]
+async fn a_wrong_master_key_does_not_get_into_a_backup() {
+    let db = Database::sqlite();
+    let with = |key: &str| {
+        let aims =
+            Aims::new(&db).with("JWT_ALGORITHM", "HS256").with("JWT_SECRET_KEY", "6a1f0c9be2d84735a0c4e1f79b3d5826");
+        aims.with("MASTER_KEY", &key.repeat(32))
+    };
+    let aims = with("0f");
+    aims.bootstrap().await;
+    seal_authenticator(&db).await;
+    fs::write(path(&db, "passphrase"), "correct horse battery\n").unwrap();
+    let file = path(&db, "a.backup.age");
+    let backup = ["backup", "--to", &file, "--passphrase-file", &path(&db, "passphrase"), "--with-master-key"];
+    with("ab").run(&backup).await.fails_with("use the master key that encrypted them");
+    assert!(!fs::exists(&file).unwrap());
+    assert_eq!(aims.run(&backup).await.code, Some(0));
+}
+
+/// The service runs as another user than root, who may run the command.
+#[tokio::test]
+async fn a_restored_database_belongs_to_the_owner_of_the_old_one_or_of_its_folder() {
+    let db = Database::sqlite();
+    let aims = Aims::new(&db);
+    aims.bootstrap().await;
+    let file = super::back_up(&aims, &db, "a.backup").await;
+    let new = Database::sqlite();
+    let owner = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.uid(), found.gid())
+    };
+    // Only root can give files away.
+    let is_root = chown(db.sqlite_file(), Some(12_345), Some(12_346)).is_ok();
+    let folder = new.sqlite_file().parent().unwrap().to_owned();
+    assert_eq!(chown(&folder, Some(12_345), Some(12_346)).is_ok(), is_root);
+    let expected = if is_root { (12_345, 12_346) } else { owner(&folder) };
+    fs::set_permissions(db.sqlite_file(), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(restore(&db, &file, &["--replace"]).await.code, Some(0));
+    assert_eq!(restore(&new, &file, &[]).await.code, Some(0));
+    for (db, mode) in [(&db, 0o640), (&new, 0o600)] {
+        let database = db.sqlite_file();
+        assert_eq!(owner(&database), expected);
+        assert_eq!(fs::metadata(&database).unwrap().permissions().mode() & 0o777, mode);
+    }
+    assert_eq!(owner(Path::new(&path(&new, "aims.db.lock"))), expected);
 }
 
 /// Gives an administrator an authenticator, sealed with the tests' master key.

@@ -4,7 +4,7 @@ use aims::{
     clock::Environment,
     service::backup::{
         Decryption, Source,
-        restore::{self as restoring, Options, Prepared},
+        restore::{self as restoring, Options, Prepared, Secrets},
     },
     store::Location,
 };
@@ -108,7 +108,7 @@ async fn prepared(db: &Database, file: &str) -> Prepared {
     let source = Source::open(file.as_ref(), &Decryption::None).unwrap();
     let location =
         if db.is_sqlite() { Location::Sqlite(db.sqlite_file()) } else { Location::Postgres(db.url.clone().into()) };
-    let options = Options { replace: true, keep_tokens: false };
+    let options = Options { replace: true, secrets: Secrets::NoTokens };
     restoring::prepare(source, &location, options, db.folder.path(), &Environment::system()).await.unwrap()
 }
 

@@ -46,6 +46,10 @@ spec:
         - name: METRICS_ADDR
           value: {{ printf "0.0.0.0:%d" (int .Values.metrics.port) | quote }}
         {{- end }}
+        {{- if .Values.backups.claimName }}
+        - name: BACKUP_DIR
+          value: /backups
+        {{- end }}
         {{- range $name, $value := .Values.settings }}
         - name: {{ $name }}
           value: {{ $value | quote }}
@@ -88,9 +92,18 @@ spec:
           mountPath: /data
         - name: tmp
           mountPath: /tmp
+        {{- if .Values.backups.claimName }}
+        - name: backups
+          mountPath: /backups
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir: {}
+    {{- with .Values.backups.claimName }}
+    - name: backups
+      persistentVolumeClaim:
+        claimName: {{ . }}
+    {{- end }}
     {{- if eq .Values.database "postgres" }}
     - name: data
       emptyDir: {}

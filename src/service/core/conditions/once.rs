@@ -97,7 +97,7 @@ impl<T> Once<T> {
     pub(in crate::service) async fn begin(self, act: &mut Act<'_>) -> Result<First<T>> {
         let Some((request, encode)) = self.0 else { return Ok(First(None)) };
         let id = answer_id(&act.caller, &request.key);
-        let keys = act.answer_keys(request.key.0.expose_secret().as_bytes(), &id)?;
+        let keys = act.answer_keys(request.key.0.expose_secret().as_bytes(), &id).await?;
         let now = act.now;
         let Some(sealed) = answers::find(act.conn(), id, now).await? else {
             return Ok(First(Some(Unanswered { id, keys, digest: request.digest, encode })));

@@ -240,7 +240,7 @@ impl Services {
         action: Action,
         denial: &Denial,
     ) -> Result<()> {
-        let mut details = json!({ "capability": denial.capability(), "action": format!("{action:?}") });
+        let mut details = json!({ "capability": denial.capability(), "action": action.name() });
         if let (Some(role), Some(members)) = (denial.role(), details.as_object_mut()) {
             members.insert("role".to_owned(), role.as_str().into());
         }

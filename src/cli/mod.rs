@@ -3,6 +3,7 @@
 //! Exit codes: 0 success, 1 refused or failed (with the reason on standard error), 2 wrong usage.
 
 mod admin;
+mod agents;
 mod audit;
 mod backup;
 mod check;
@@ -44,6 +45,9 @@ enum Command {
     /// Manage the administrators who sign in to the console.
     #[command(subcommand)]
     Admin(admin::Command),
+    /// List and label agents.
+    #[command(subcommand)]
+    Agents(agents::Command),
     /// Create a link to set up the first owner of the console. Refused once an administrator exists.
     SetupToken(admin::Format),
     /// List and rotate the keys that sign access tokens.
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Bootstrap(arguments) => setup::bootstrap::run(arguments, config()?).await,
             Command::Migrate(arguments) => setup::migrate::run(arguments, config()?).await,
             Command::Admin(command) => admin::run(command, config()?).await,
+            Command::Agents(command) => agents::run(command, config()?).await,
             Command::SetupToken(format) => admin::setup_token(format, config()?).await,
             Command::SigningKeys(command) => keys::signing::run(command, config()?).await,
             Command::MasterKey(command) => keys::master::run(command, config()?).await,

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     clock::Environment,
     crypto::RawApiKey,
-    domain::{AgentId, AgentName, AgentType, ApiKeyId, CapabilityId, Error, KeyLimits, Result, capability::builtin},
+    domain::{
+        AgentId, AgentName, AgentType, ApiKeyId, CapabilityId, Error, KeyLimits, Result, agent::labels::Labels,
+        capability::builtin,
+    },
     store::capabilities as stored,
 };
 
@@ -65,6 +68,7 @@ async fn set_up(act: &mut Act<'_>, env: &Environment) -> Result<Option<Administr
         description: "The first administrator".to_owned(),
         agent_type: AgentType::Orchestrator,
         metadata_json: "{}".to_owned(),
+        labels: Labels::default(),
     };
     agents::register(act, agent, admin).await?;
     for (name, description) in builtin::ALL {

@@ -19,7 +19,7 @@ use utoipa_axum::{
 
 use super::{
     api::{
-        agents::{self, delegates},
+        agents::{self, delegates, labels},
         audit, capabilities,
         credentials::{api_keys, federated_identities, public_keys},
         health, resources,
@@ -81,6 +81,7 @@ fn api() -> Vec<Entry> {
         Entry::new(ApiKey, Auth, Configured, routes!(tokens::exchange)),
         guarded(Action::CreateAgent, routes!(agents::create)).repeatable().versioned(),
         guarded(Action::ListAgents, routes!(agents::list)),
+        guarded(Action::UpdateAgent, routes!(labels::label)),
         guarded(Action::ReadAgent, routes!(agents::get)).versioned(),
         guarded(Action::UpdateAgent, routes!(agents::update)).versioned(),
         guarded(Action::SuspendAgent, routes!(agents::suspend)).versioned(),

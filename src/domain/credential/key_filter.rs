@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::api_key::{ApiKey, KeyState, Selection};
-use crate::domain::{agent::AgentStatus, ids::AgentId, string_enum::string_enum, timestamp::Timestamp};
+use crate::domain::{
+    agent::{AgentStatus, selector::Selector},
+    ids::AgentId,
+    string_enum::string_enum,
+    timestamp::Timestamp,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -16,6 +21,8 @@ pub struct Filter {
     pub agent: Option<AgentId>,
     /// Only keys of the agents of this owner.
     pub owner: Option<String>,
+    /// Only keys of agents whose labels match.
+    pub selector: Option<Selector>,
     /// Only keys in this state.
     pub state: Option<StateFilter>,
     /// Only keys that were used this little. Without [`Filter::state`], only keys that are neither rotated nor ended.

@@ -40,6 +40,17 @@ const DECEPTIVE: Ranges = &[
     ('\u{E01F0}', '\u{E0FFF}'),
 ];
 
+/// The spaces among the characters that a line can contain.
+const SPACES: Ranges = &[
+    (' ', ' '),
+    ('\u{A0}', '\u{A0}'),
+    ('\u{1680}', '\u{1680}'),
+    ('\u{2000}', '\u{200A}'),
+    ('\u{202F}', '\u{202F}'),
+    ('\u{205F}', '\u{205F}'),
+    ('\u{3000}', '\u{3000}'),
+];
+
 /// Characters that are allowed but invisible by themselves: spaces, variation selectors, the blank Braille pattern and
 /// the null notehead.
 const BLANK: Ranges = &[
@@ -64,7 +75,20 @@ fn is_in(ranges: Ranges, c: char) -> bool {
 /// Returns a regular expression (ECMA-262, flag `u`) for the text that [`line()`] accepts, ignoring its length.
 #[must_use]
 pub fn line_pattern() -> String {
-    format!("^[^{}]*$", class(&[CONTROLS, DECEPTIVE]))
+    format!("^[^{}]*$", line_class())
+}
+
+/// Returns the characters that [`line()`] rejects, as the contents of a character class.
+#[must_use]
+pub fn line_class() -> String {
+    class(&[CONTROLS, DECEPTIVE])
+}
+
+/// Returns a regular expression (ECMA-262, flag `u`) for the text that [`trimmed()`] accepts, ignoring its length.
+#[must_use]
+pub fn trimmed_pattern() -> String {
+    let (line, spaces) = (line_class(), class(&[SPACES]));
+    format!("^([^{spaces}{line}]([^{line}]*[^{spaces}{line}])?)?$")
 }
 
 /// Returns a regular expression (ECMA-262, flag `u`) for the text that [`name()`] accepts, ignoring its length.
@@ -103,6 +127,19 @@ pub fn line(text: &str, min: usize, max: usize) -> Result<String, Invalid> {
 /// As for [`line()`], or if no character is visible.
 pub fn name(text: &str, max: usize) -> Result<String, Invalid> {
     visible(line(text, 1, max)?)
+}
+
+/// Validates a line of up to `max` characters that neither begins nor ends with a space, so that two lines that look the
+/// same are the same.
+///
+/// # Errors
+/// As for [`line()`], or if the first or last character is a space.
+pub fn trimmed(text: &str, max: usize) -> Result<String, Invalid> {
+    let line = line(text, 0, max)?;
+    if line.trim() != line {
+        return Err(Invalid::new("string_spaces", "String should not begin or end with a space"));
+    }
+    Ok(line)
 }
 
 /// Validates text of up to `max` characters, which can contain line breaks and tabs. It is empty or contains a visible
@@ -219,6 +256,8 @@ mod tests {
         for c in '\0'..=char::MAX {
             assert_eq!(c.is_control(), is_in(CONTROLS, c), "{c:?}");
             assert!(!c.is_whitespace() || [BLANK, CONTROLS, DECEPTIVE].iter().any(|&ranges| is_in(ranges, c)), "{c:?}");
+            let may_be_in_line = !is_in(CONTROLS, c) && !is_in(DECEPTIVE, c);
+            assert_eq!(c.is_whitespace() && may_be_in_line, is_in(SPACES, c), "{c:?}");
         }
     }
 

@@ -8,6 +8,7 @@ pub mod capability_removal;
 pub mod delegates;
 pub mod equip;
 pub mod impact;
+pub mod labelling;
 pub mod listing;
 pub mod named;
 pub mod past;
@@ -31,10 +32,14 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Page, Result,
-        agent::{Filter, Position, Sort},
+        agent::{Filter, Position, Sort, labels::Labels},
         audit::{AuditAction, Changes, Resource},
     },
-    store::{agents, credentials::api_keys, names::Named},
+    store::{
+        agents::{self, labels},
+        credentials::api_keys,
+        names::Named,
+    },
 };
 
 /// A new agent.
@@ -50,6 +55,8 @@ pub struct NewAgent {
     pub agent_type: AgentType,
     /// Any JSON, which AIMS stores but does not interpret.
     pub metadata_json: String,
+    /// Keys and values to select the agent by.
+    pub labels: Labels,
 }
 
 /// Changes to an agent. Fields that are `None` stay unchanged.
@@ -63,6 +70,8 @@ pub struct AgentEdit {
     pub agent_type: Option<AgentType>,
     /// New metadata.
     pub metadata_json: Option<String>,
+    /// New labels, which replace all others.
+    pub labels: Option<Labels>,
     /// The versions of the agent that may be edited.
     pub expected: Expected,
 }
@@ -94,6 +103,7 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
         status: AgentStatus::Active,
         agent_type: new.agent_type,
         metadata_json: new.metadata_json,
+        labels: new.labels,
         created_at: act.now,
         updated_at: act.now,
         suspended_at: None,
@@ -103,7 +113,10 @@ pub(super) async fn register(act: &mut Act<'_>, id: AgentId, new: NewAgent) -> R
     if !agents::insert(act.tx, &agent).await? {
         return Err(Error::Conflict("Agent name already exists".into()));
     }
-    let details = json!({ "name": agent.name.as_str(), "owner": agent.owner });
+    let mut details = json!({ "name": agent.name.as_str(), "owner": agent.owner });
+    if let Some(members) = details.as_object_mut().filter(|_| !agent.labels.is_empty()) {
+        members.insert("labels".to_owned(), json!(agent.labels));
+    }
     act.audit(AuditAction::AgentCreated, Resource::Agent(id), Some(id), details);
     Ok(agent)
 }
@@ -168,20 +181,29 @@ pub async fn update(services: &Services, caller: &Caller, id: AgentId, edit: Age
                 agent.owner = edit.owner.unwrap_or(agent.owner);
                 agent.agent_type = edit.agent_type.unwrap_or(agent.agent_type);
                 agent.metadata_json = edit.metadata_json.unwrap_or(agent.metadata_json);
-                let changes = changes(&before, &agent);
-                if changes.is_empty() {
-                    return Ok(agent);
-                }
-                agent.updated_at = act.now;
-                if !agents::update_details(act.tx, &agent).await? {
-                    return Err(NOT_FOUND);
-                }
-                let details = json!({ "updated_fields": changes.fields(), "changes": changes });
-                act.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
-                Ok(agent)
+                agent.labels = edit.labels.unwrap_or(agent.labels);
+                save(act, &before, agent).await
             })
         })
         .await
+}
+
+/// Saves the fields of an agent that differ from those `before`, and records them. Returns the agent.
+pub(super) async fn save(act: &mut Act<'_>, before: &Agent, mut agent: Agent) -> Result<Agent> {
+    let changes = changes(before, &agent);
+    if changes.is_empty() {
+        return Ok(agent);
+    }
+    agent.updated_at = act.now;
+    if !agents::update_details(act.tx, &agent).await? {
+        return Err(NOT_FOUND);
+    }
+    if agent.labels != before.labels {
+        labels::replace(act.tx, &agent, &before.labels).await?;
+    }
+    let details = json!({ "updated_fields": changes.fields(), "changes": changes });
+    act.audit(AuditAction::AgentUpdated, Resource::Agent(agent.id), Some(agent.id), details);
+    Ok(agent)
 }
 
 fn changes(before: &Agent, after: &Agent) -> Changes {
@@ -190,6 +212,7 @@ fn changes(before: &Agent, after: &Agent) -> Changes {
         ("owner", &before.owner, &after.owner),
         ("agent_type", before.agent_type.as_str(), after.agent_type.as_str()),
         ("metadata_json", &before.metadata_json, &after.metadata_json),
+        ("labels", &before.labels.to_lines(), &after.labels.to_lines()),
     ])
 }
 

@@ -207,7 +207,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{AgentName, AgentStatus, AgentType};
+    use crate::domain::{AgentName, AgentStatus, AgentType, agent::labels::Labels};
 
     fn agent() -> Agent {
         let at = Timestamp::from_micros(1);
@@ -219,6 +219,7 @@ mod tests {
             status: AgentStatus::Active,
             agent_type: AgentType::ALL[0],
             metadata_json: "{}".to_owned(),
+            labels: Labels::default(),
             created_at: at,
             updated_at: at,
             suspended_at: None,

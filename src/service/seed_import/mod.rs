@@ -17,6 +17,7 @@ use crate::{
     clock::Environment,
     domain::{
         CapabilityId, Error, Result,
+        agent::labels::Labels,
         audit::{AuditAction, Event},
     },
     store::{
@@ -90,25 +91,29 @@ impl fmt::Display for Counts {
 /// Imports the predecessor's SQLite file at `path`.
 ///
 /// Agents, keys, capabilities and records keep their IDs if they are UUIDs. Any other ID is replaced with a UUID that
-/// is derived from it. If a capability of the same name already exists, grants refer to the existing one.
+/// is derived from it. If a capability of the same name already exists, grants refer to the existing one. Every imported
+/// agent gets `labels`, because the predecessor has none.
 ///
 /// # Errors
 /// [`ImportError`]. Nothing is changed then.
-pub async fn run(services: &Services, path: &Path) -> Result<Counts, ImportError> {
+pub async fn run(services: &Services, path: &Path, labels: Labels) -> Result<Counts, ImportError> {
     if services.store.db().includes_file(path) {
         return Err(ImportError::Refused(format!("{} is the database of this service", path.display())));
     }
     let contents = seed::read(path).await?;
-    let plan = Plan::parse(contents, services.settings.rotation_grace)?;
+    let mut plan = Plan::parse(contents, services.settings.rotation_grace)?;
+    for agent in &mut plan.agents {
+        agent.labels = labels.clone();
+    }
     let env = services.env.clone();
-    let written = services.store.write_without_limit(move |tx| Box::pin(write(tx, plan, env))).await;
+    let written = services.store.write_without_limit(move |tx| Box::pin(write(tx, plan, labels, env))).await;
     written.map_err(|error| match error {
         Error::Conflict(reason) => ImportError::Refused(reason.into_owned()),
         other => ImportError::Store(other),
     })
 }
 
-async fn write(tx: &mut Tx, plan: Plan, env: Environment) -> Result<Counts> {
+async fn write(tx: &mut Tx, plan: Plan, labels: Labels, env: Environment) -> Result<Counts> {
     let now = env.now();
     // The mark comes first. It decides between two concurrent imports, and gives a second import a better error than a
     // conflict.
@@ -127,6 +132,10 @@ async fn write(tx: &mut Tx, plan: Plan, env: Environment) -> Result<Counts> {
     let ids = write_capabilities(tx, &plan, &mut counts).await?;
     write_grants(tx, &plan, &ids).await?;
     tx.import_audit(plan.audit);
+    let mut details = json!(counts);
+    if let Some(members) = details.as_object_mut().filter(|_| !labels.is_empty()) {
+        members.insert("labels".to_owned(), json!(labels));
+    }
     tx.audit(Event {
         id: env.uuid(),
         at: now,
@@ -134,7 +143,7 @@ async fn write(tx: &mut Tx, plan: Plan, env: Environment) -> Result<Counts> {
         subject: None,
         action: AuditAction::SeedImported,
         resource: None,
-        details: json!(counts),
+        details,
         ip: None,
         success: true,
         request_id: None,

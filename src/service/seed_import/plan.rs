@@ -16,6 +16,7 @@ use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, ApiKey, ApiKeyId, ApiKeyStatus, Capability, CapabilityId,
         CapabilityName, Invalid, KeyLimits, Timestamp,
+        agent::labels::Labels,
         audit::{GENESIS, Record},
     },
     store::seed::{AgentRow, ApiKeyRow, AuditRow, CapabilityRow, Contents, GrantRow},
@@ -76,6 +77,7 @@ fn agents(rows: Vec<AgentRow>) -> Result<Vec<Agent>> {
             status: at.parsed("status", row.status, AgentStatus::parse)?,
             agent_type: at.parsed("agent_type", row.agent_type, AgentType::parse)?,
             metadata_json: at.text("metadata_json", row.metadata_json)?.unwrap_or_else(empty_document),
+            labels: Labels::default(),
             created_at,
             updated_at: at.optional_time("updated_at", row.updated_at)?.unwrap_or(created_at),
             suspended_at: at.optional_time("suspended_at", row.suspended_at)?,

@@ -11,7 +11,7 @@ use crate::{
     crypto::Keyring,
     domain::{
         ActorId, AgentId, AgentStatus, ApiKeyId, ApiKeyStatus, AuthFailure, Error, Limit, PublicUrl, Timestamp,
-        agent::Sort,
+        agent::{Sort, labels::Labels},
         audit::{Head, Record, RefusalBounds},
     },
     service::{
@@ -156,7 +156,7 @@ impl Fixture {
         let name = format!("{}.db", Uuid::from_bytes(self.services.env.random()));
         let path = self.file(&name, &[TABLES, &rows(), change]).await;
         let (before, head) = (self.names().await, self.head().await);
-        let message = run(&self.services, &path).await.unwrap_err().to_string();
+        let message = run(&self.services, &path, Labels::default()).await.unwrap_err().to_string();
         assert_eq!((self.names().await, self.head().await), (before, head), "{message}");
         message
     }
@@ -207,7 +207,7 @@ async fn everything_is_imported_and_keys_keep_working() {
     let fixture = Fixture::new().await;
     let path = fixture.seed().await;
     let before = fs::read(&path).unwrap();
-    let counts = run(&fixture.services, &path).await.unwrap();
+    let counts = run(&fixture.services, &path, Labels::default()).await.unwrap();
     let expected =
         Counts { agents: 3, api_keys: 5, capabilities: 2, capabilities_matched: 0, grants: 3, audit_records: 3 };
     assert_eq!(counts, expected);
@@ -252,7 +252,7 @@ async fn keys_of_a_revoked_agent_are_revoked_unless_they_had_expired() {
         UPDATE api_keys SET status = 'active', revoked_at = NULL, expires_at = '2025-01-05 11:00:00'
         WHERE id = 'key-5'";
     let path = fixture.file("revoked.db", &[TABLES, &rows(), change]).await;
-    run(&fixture.services, &path).await.unwrap();
+    run(&fixture.services, &path, Labels::default()).await.unwrap();
     let worker = fixture.agent_named("worker").await;
     let mut read = fixture.services.store.read().await.unwrap();
     let mut keys: Vec<_> = api_keys::list(read.conn(), worker)
@@ -270,7 +270,7 @@ async fn keys_of_a_revoked_agent_are_revoked_unless_they_had_expired() {
 #[tokio::test]
 async fn ids_that_are_not_uuids_stay_consistent() {
     let fixture = Fixture::new().await;
-    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    run(&fixture.services, &fixture.seed().await, Labels::default()).await.unwrap();
     let worker = fixture.agent_named("worker").await;
     assert_eq!(worker.0.get_version_num(), 8);
     let mut read = fixture.services.store.read().await.unwrap();
@@ -287,7 +287,7 @@ async fn ids_that_are_not_uuids_stay_consistent() {
 #[tokio::test]
 async fn records_are_chained_in_order_of_time_with_their_text_unchanged() {
     let fixture = Fixture::new().await;
-    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    run(&fixture.services, &fixture.seed().await, Labels::default()).await.unwrap();
     let log = fixture.log().await;
     let actions: Vec<_> = log.iter().map(|record| record.action.as_str()).collect();
     assert_eq!(actions, ["auth.failed", "agent.created", "auth.token_issued", "seed.imported"]);
@@ -305,11 +305,11 @@ async fn records_are_chained_in_order_of_time_with_their_text_unchanged() {
 async fn a_second_import_is_refused_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let path = fixture.seed().await;
-    run(&fixture.services, &path).await.unwrap();
+    run(&fixture.services, &path, Labels::default()).await.unwrap();
     let (names, head) = (fixture.names().await, fixture.head().await);
     let other = fixture.file("other.db", &[TABLES]).await;
     for path in [path, other] {
-        let message = run(&fixture.services, &path).await.unwrap_err().to_string();
+        let message = run(&fixture.services, &path, Labels::default()).await.unwrap_err().to_string();
         assert_eq!(message, "nothing was imported: a database of the predecessor was already imported");
     }
     assert_eq!((fixture.names().await, fixture.head().await), (names, head));
@@ -320,7 +320,8 @@ async fn a_second_import_is_refused_and_changes_nothing() {
 async fn of_two_concurrent_imports_one_succeeds() {
     let fixture = Fixture::new().await;
     let path = fixture.seed().await;
-    let (one, other) = tokio::join!(run(&fixture.services, &path), run(&fixture.services, &path));
+    let import = || run(&fixture.services, &path, Labels::default());
+    let (one, other) = tokio::join!(import(), import());
     assert!(one.is_ok() != other.is_ok());
     assert_eq!(fixture.names().await.len(), 3);
     fixture.assert_valid_chain().await;
@@ -337,7 +338,7 @@ async fn a_conflict_fails_the_whole_import() {
     // The failed import does not affect the next one: not even its mark is left.
     let rename = "UPDATE agents SET name = 'boss' WHERE name = 'admin'";
     let path = fixture.file("renamed.db", &[TABLES, &rows(), rename]).await;
-    let counts = run(&fixture.services, &path).await.unwrap();
+    let counts = run(&fixture.services, &path, Labels::default()).await.unwrap();
     assert_eq!((counts.capabilities, counts.capabilities_matched), (1, 1));
     let mut read = fixture.services.store.read().await.unwrap();
     let held = capabilities::held_by(read.conn(), AgentId::parse(ADMIN).unwrap()).await.unwrap();
@@ -349,7 +350,7 @@ async fn a_conflict_fails_the_whole_import() {
 #[tokio::test]
 async fn the_error_names_a_conflict_of_ids_or_hashes() {
     let fixture = Fixture::new().await;
-    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    run(&fixture.services, &fixture.seed().await, Labels::default()).await.unwrap();
     // Without the mark, the next import conflicts with the data of the first one.
     let unmarked = fixture.services.store.write(|tx| {
         Box::pin(async move {
@@ -446,16 +447,16 @@ async fn the_error_names_every_missing_table_and_column() {
 async fn files_that_are_not_databases_are_rejected_and_unchanged() {
     let fixture = Fixture::new().await;
     let absent = fixture.dir.path().join("absent.db");
-    let message = run(&fixture.services, &absent).await.unwrap_err().to_string();
+    let message = run(&fixture.services, &absent, Labels::default()).await.unwrap_err().to_string();
     assert!(message.starts_with("cannot read the file"), "{message}");
     assert!(!absent.exists());
     for (name, content) in [("text.db", "not a database, but text that is longer than the header"), ("empty.db", "")] {
         let path = fixture.dir.path().join(name);
         fs::write(&path, content).unwrap();
-        assert!(run(&fixture.services, &path).await.is_err());
+        assert!(run(&fixture.services, &path, Labels::default()).await.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
-    let message = run(&fixture.services, fixture.dir.path()).await.unwrap_err().to_string();
+    let message = run(&fixture.services, fixture.dir.path(), Labels::default()).await.unwrap_err().to_string();
     assert!(message.starts_with("cannot read"), "{message}");
 }
 
@@ -486,7 +487,7 @@ async fn a_database_in_wal_mode_is_read_whether_it_is_open_or_closed() {
 #[tokio::test]
 async fn the_imported_administrator_stays_the_only_one() {
     let fixture = Fixture::new().await;
-    run(&fixture.services, &fixture.seed().await).await.unwrap();
+    run(&fixture.services, &fixture.seed().await, Labels::default()).await.unwrap();
     assert!(bootstrap::run(&fixture.services).await.unwrap().is_none());
     assert_eq!(fixture.names().await, ["admin", "sleeper", "worker"]);
 }
@@ -498,7 +499,7 @@ async fn similar_names_and_blank_owners_are_imported() {
         ('t1', 'Worker', ' ', '\u{3164}', 'active', 'tool', '{}', '2025-01-01 12:00:00', NULL, NULL, NULL),
         ('t2', 'w0rker', '', '', 'active', 'tool', '{\"a\": 1, \"a\": 2}', '2025-01-01 12:00:00', NULL, NULL, NULL)";
     let path = fixture.file("seed.db", &[TABLES, &rows(), twins]).await;
-    assert_eq!(run(&fixture.services, &path).await.unwrap().agents, 5);
+    assert_eq!(run(&fixture.services, &path, Labels::default()).await.unwrap().agents, 5);
     let mut names = fixture.names().await;
     names.sort_unstable();
     assert_eq!(names, ["Worker", "admin", "sleeper", "w0rker", "worker"]);
@@ -511,6 +512,6 @@ async fn a_long_history_is_imported() {
         INSERT INTO audit_logs SELECT 'many-' || i, '2025-01-03 00:00:00', 'worker-7', 'auth.token_issued', 'api_key',
         'key-3', '{}', '10.0.0.1', 1 FROM n";
     let path = fixture.file("seed.db", &[TABLES, &rows(), many]).await;
-    assert_eq!(run(&fixture.services, &path).await.unwrap().audit_records, 20_003);
+    assert_eq!(run(&fixture.services, &path, Labels::default()).await.unwrap().audit_records, 20_003);
     fixture.assert_valid_chain().await;
 }

@@ -1,10 +1,15 @@
 //! Conditions of a listing that its index does not contain.
 
-use super::search;
+use std::collections::BTreeSet;
+
+use super::{labels, search};
 use crate::{
     domain::{
-        CapabilityId,
-        agent::{Filter, Sort, Unused},
+        AgentStatus, AgentType, CapabilityId,
+        agent::{
+            Filter, Sort, Unused,
+            selector::{Condition, Selector},
+        },
     },
     store::db::{Conn, sql::Sql},
 };
@@ -15,6 +20,9 @@ pub(super) struct Conditions<'f> {
     owner_part: Option<&'f str>,
     pub(super) capability: Option<CapabilityId>,
     pub(super) unused: Option<Unused>,
+    pub(super) selector: Option<&'f Selector>,
+    /// The status and the type, if the listing is in the order of an index of labels.
+    state: (Option<AgentStatus>, Option<AgentType>),
 }
 
 impl<'f> Conditions<'f> {
@@ -23,16 +31,27 @@ impl<'f> Conditions<'f> {
         let all = Self::all_of(filter);
         // The index does not contain when agents were created: very many may be too new to count as unused.
         let unused = all.unused.filter(|unused| !is_by_use(sort) || matches!(unused, Unused::Since(_)));
-        Self { unused, ..all }
+        let state = if by_label(filter, sort).is_some() { (filter.status, filter.agent_type) } else { (None, None) };
+        Self { unused, state, ..all }
     }
 
     pub(super) fn all_of(filter: &'f Filter) -> Self {
         let (text, owner_part) = (filter.text.as_deref(), filter.owner_part.as_deref());
-        Self { text, owner_part, capability: filter.capability, unused: filter.unused }
+        let (capability, unused, selector) = (filter.capability, filter.unused, filter.selector.as_ref());
+        Self { text, owner_part, capability, unused, selector, state: (None, None) }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.text.is_none() && self.owner_part.is_none() && self.capability.is_none() && self.unused.is_none()
+        self.text.is_none()
+            && self.owner_part.is_none()
+            && self.capability.is_none()
+            && self.unused.is_none()
+            && self.selector.is_none()
+    }
+
+    /// Returns true if the status or the type is checked.
+    pub(super) const fn has_state(&self) -> bool {
+        self.state.0.is_some() || self.state.1.is_some()
     }
 
     /// The texts that the trigram index finds.
@@ -56,7 +75,40 @@ impl<'f> Conditions<'f> {
         if let Some(unused) = self.unused {
             require_unused(sql, unused);
         }
+        if let Some(selector) = self.selector {
+            labels::require(sql, selector, "a.id");
+        }
+        narrow(sql, None, self.state.0, self.state.1);
     }
+}
+
+/// Adds the conditions that the indexes of a listing begin with.
+pub(super) fn narrow(
+    sql: &mut Sql,
+    owner: Option<&str>,
+    status: Option<AgentStatus>,
+    agent_type: Option<AgentType>,
+) {
+    if let Some(owner) = owner {
+        sql.and("a.owner =", owner);
+    }
+    if let Some(status) = status {
+        sql.and("a.status =", status.as_str());
+    }
+    if let Some(agent_type) = agent_type {
+        sql.and("a.agent_type =", agent_type.as_str());
+    }
+}
+
+/// Returns the label of which the index of labels has all agents that match, in the order of the listing: its key and
+/// the values that it may have. Not with an owner, whose agents are likely to be fewer.
+pub(super) fn by_label(filter: &Filter, sort: Sort) -> Option<(&str, &BTreeSet<String>)> {
+    let in_order = matches!(sort, Sort::Oldest | Sort::Newest) && filter.owner.is_none();
+    let selector = filter.selector.as_ref().filter(|_| in_order)?;
+    selector.terms().iter().find_map(|term| match &term.condition {
+        Condition::In(values) => Some((term.key.as_str(), values)),
+        Condition::Present | Condition::Absent | Condition::NotIn(_) => None,
+    })
 }
 
 /// Returns true if the index of this order contains the time of the last use.

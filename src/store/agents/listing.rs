@@ -4,12 +4,15 @@
 //! filter without a status or type is a merge of at most twelve index ranges, which both databases read only as far as
 //! the page needs.
 //!
-//! The other conditions (a text, a part of the owner, a capability, and unused agents in another order than that of
-//! their last use) have no index in the order of the listing. A page is found in three steps:
+//! An index of labels has the agents with each label in the order of their creation. If a selector requires a value, a
+//! listing in this order walks the agents with that label, and checks their status and type.
+//!
+//! The other conditions (a text, a part of the owner, a capability, other labels, and unused agents in another order than
+//! that of their last use) have no index in the order of the listing. A page is found in three steps:
 //!
 //! 1. Check the next few agents of the listing. If many agents match, these fill the page.
-//! 2. Look up candidates in an index of one condition: the trigram index, the holders of the capability, or the agents by
-//!    their last use. If there are at most 5,000, check and sort them.
+//! 2. Look up candidates in an index of one condition: the trigram index, the holders of the capability, the agents with a
+//!    label, or the agents by their last use. If there are at most 5,000, check and sort them.
 //! 3. Otherwise check the agents in the order of the listing, in windows of growing size.
 //!
 //! Conditions that no index narrows down enough can end a page early. The page then contains the matches of the
@@ -19,7 +22,8 @@ use sqlx::FromRow;
 
 use super::{
     Row,
-    conditions::{self, Conditions},
+    conditions::{self, Conditions, by_label, narrow},
+    labels,
     search::{self, Candidates},
 };
 use crate::{
@@ -92,19 +96,6 @@ impl Span {
     }
 }
 
-/// Adds the conditions that the indexes of a listing begin with.
-fn narrow(sql: &mut Sql, owner: Option<&str>, status: Option<AgentStatus>, agent_type: Option<AgentType>) {
-    if let Some(owner) = owner {
-        sql.and("a.owner =", owner);
-    }
-    if let Some(status) = status {
-        sql.and("a.status =", status.as_str());
-    }
-    if let Some(agent_type) = agent_type {
-        sql.and("a.agent_type =", agent_type.as_str());
-    }
-}
-
 /// Returns the index ranges that a filter covers.
 fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
     if filter.owner.is_none() && filter.status.is_none() && filter.agent_type.is_none() {
@@ -117,7 +108,20 @@ fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
 
 /// Selects columns of the agents of a span, one range after another. Each range is sorted, so that both databases merge
 /// the ranges. Without it PostgreSQL would not recognise that it can.
+///
+/// The ranges of an index of labels have only the columns to sort by.
 fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) {
+    if let Some((key, values)) = by_label(filter, sort) {
+        for (number, value) in values.iter().enumerate() {
+            sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT a.created_at, a.id FROM ");
+            sql.push("(SELECT created_at, agent_id AS id FROM agent_labels WHERE key = ").bind(key);
+            sql.and("value =", value.as_str()).push(") AS a WHERE 1 = 1");
+            span.narrow(sql, sort);
+            order(sql, sort, "a.");
+            sql.push(") AS part");
+        }
+        return;
+    }
     for (number, (status, agent_type)) in ranges(filter).into_iter().enumerate() {
         sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT ");
         sql.push(columns).push(" FROM agents a WHERE 1 = 1");
@@ -138,10 +142,24 @@ fn keys_in_order(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span
     sql.limit(count);
 }
 
+/// Adds a `FROM` clause for the first `count` agents `a` of a span, with the columns that conditions need.
+fn from_first(sql: &mut Sql, filter: &Filter, sort: Sort, span: &Span, count: i64) {
+    // The limit also keeps the planner from searching for the text first.
+    if by_label(filter, sort).is_some() {
+        sql.push(" FROM (");
+        keys_in_order(sql, "", filter, sort, span, count);
+        sql.push(") AS walked CROSS JOIN agents a WHERE a.id = walked.id");
+    } else {
+        sql.push(" FROM (");
+        keys_in_order(sql, "created_at, id, name, owner, description, last_used_at", filter, sort, span, count);
+        sql.push(") AS a WHERE 1 = 1");
+    }
+}
+
 /// Returns a statement that selects the agents whose keys `inner` selects, sorted.
 fn agents_of(sort: Sort, inner: impl FnOnce(&mut Sql), count: i64) -> Sql {
     let mut sql = Sql::default();
-    sql.push("SELECT a.* FROM (");
+    sql.push(concat!("SELECT ", labels::columns!(), " FROM ("));
     inner(&mut sql);
     sql.push(") AS k CROSS JOIN agents a WHERE 1 = 1");
     for column in columns(sort) {
@@ -275,10 +293,27 @@ async fn candidates(mut conn: Conn<'_>, filter: &Filter, checked: &Conditions<'_
             return Ok(few);
         }
     }
+    for term in checked.selector.into_iter().flat_map(labels::looked_up) {
+        let inner = |sql: &mut Sql, column: &str| {
+            sql.push("SELECT a.").push(column).push(" FROM (SELECT l.agent_id");
+            labels::from_labels(sql, term);
+            sql.push(") AS l CROSS JOIN agents a WHERE a.id = l.agent_id");
+        };
+        if let few @ Candidates::Few(_) = search::few(conn.reborrow(), inner).await? {
+            return Ok(few);
+        }
+    }
     if checked.unused.is_some() {
         let inner = |sql: &mut Sql, column: &str| {
             keys(sql, column, filter, Sort::LongestUnused, &Span::default());
         };
+        if let few @ Candidates::Few(_) = search::few(conn.reborrow(), inner).await? {
+            return Ok(few);
+        }
+    }
+    if checked.has_state() {
+        // In an order for which there is an index of the status and the type.
+        let inner = |sql: &mut Sql, column: &str| keys(sql, column, filter, Sort::LongestUnused, &Span::default());
         if let few @ Candidates::Few(_) = search::few(conn, inner).await? {
             return Ok(few);
         }
@@ -296,11 +331,8 @@ fn matching(
     (among, count): (i64, i64),
 ) -> Sql {
     let inner = |sql: &mut Sql| {
-        sql.push("SELECT ").push(PLACE).push(" FROM (");
-        // The limit also keeps the planner from searching for the text first.
-        let columns = "created_at, id, name, owner, description, last_used_at";
-        keys_in_order(sql, columns, filter, sort, span, among);
-        sql.push(") AS a WHERE 1 = 1");
+        sql.push("SELECT ").push(PLACE);
+        from_first(sql, filter, sort, span, among);
         checked.require(sql, conn, false);
         order(sql, sort, "a.");
         sql.limit(count);
@@ -364,7 +396,7 @@ async fn fetch(conn: Conn<'_>, sql: Sql) -> Result<Vec<Listed>> {
 /// # Errors
 /// If the database fails.
 pub async fn count_up_to(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<u64> {
-    let checked = Conditions::of(filter, Sort::LongestUnused);
+    let checked = Conditions::of(filter, count_order(filter));
     if with_id(conn.reborrow(), filter, Sort::Oldest, &Span::default()).await?.is_some() {
         return Ok(1);
     }
@@ -405,7 +437,8 @@ pub struct Estimate {
 /// # Errors
 /// If the database fails.
 pub async fn estimate(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<Estimate> {
-    let checked = Conditions::of(filter, Sort::LongestUnused);
+    let sort = count_order(filter);
+    let checked = Conditions::of(filter, sort);
     let up_to_cap = |found| Estimate { found, may_be_more: found >= u64::from(cap) };
     if checked.is_empty()
         || with_id(conn.reborrow(), filter, Sort::Oldest, &Span::default()).await?.is_some()
@@ -415,10 +448,8 @@ pub async fn estimate(mut conn: Conn<'_>, filter: &Filter, cap: u32) -> Result<E
     }
     let among: i64 = WINDOWS.iter().sum();
     let mut sql = Sql::default();
-    sql.push("SELECT COUNT(*) FROM (SELECT 1 FROM (");
-    let columns = "created_at, id, name, owner, description, last_used_at";
-    keys_in_order(&mut sql, columns, filter, count_order(filter), &Span::default(), among);
-    sql.push(") AS a WHERE 1 = 1");
+    sql.push("SELECT COUNT(*) FROM (SELECT 1");
+    from_first(&mut sql, filter, sort, &Span::default(), among);
     checked.require(&mut sql, &conn, false);
     sql.limit(i64::from(cap)).push(") AS counted");
     Ok(Estimate { found: scalar(conn, sql).await?, may_be_more: true })

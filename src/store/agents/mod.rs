@@ -5,6 +5,7 @@ mod conditions;
 pub mod delegations;
 pub mod facts;
 pub mod impact;
+pub mod labels;
 mod listing;
 mod owners;
 mod search;
@@ -17,7 +18,9 @@ use super::{
     db::{Conn, dispatch, execute},
     even_chunks, stored,
 };
-use crate::domain::{Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp};
+use crate::domain::{
+    Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Result, Timestamp, agent::labels::Labels,
+};
 
 pub use listing::{Estimate, count_up_to, estimate, list};
 pub use owners::{count_owned, owners};
@@ -31,6 +34,7 @@ struct Row {
     status: String,
     agent_type: String,
     metadata_json: String,
+    labels: Option<String>,
     created_at: i64,
     updated_at: i64,
     suspended_at: Option<i64>,
@@ -50,6 +54,7 @@ impl TryFrom<Row> for Agent {
             status: stored("agent status", AgentStatus::parse(&row.status))?,
             agent_type: stored("agent type", AgentType::parse(&row.agent_type))?,
             metadata_json: row.metadata_json,
+            labels: labels::of_column(row.labels.as_deref())?,
             created_at: Timestamp::from_micros(row.created_at),
             updated_at: Timestamp::from_micros(row.updated_at),
             suspended_at: row.suspended_at.map(Timestamp::from_micros),
@@ -91,7 +96,7 @@ pub async fn insert(tx: &mut Tx, agent: &Agent) -> Result<bool> {
     )?;
     if inserted == 1 {
         tx.counted(agent.status, 1);
-        tx.mark_changed(agent.id);
+        labels::replace(tx, agent, &Labels::default()).await?;
     }
     Ok(inserted == 1)
 }
@@ -111,7 +116,7 @@ pub async fn counts(conn: Conn<'_>) -> Result<Vec<(AgentStatus, i64)>> {
 /// # Errors
 /// If the database fails.
 pub async fn find(conn: Conn<'_>, id: AgentId) -> Result<Option<Agent>> {
-    const SQL: &str = "SELECT * FROM agents WHERE id = $1";
+    const SQL: &str = concat!("SELECT ", labels::columns!(), " FROM agents a WHERE a.id = $1");
     let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(id.0).fetch_optional(c).await)?;
     row.map(Agent::try_from).transpose()
 }
@@ -121,7 +126,7 @@ pub async fn find(conn: Conn<'_>, id: AgentId) -> Result<Option<Agent>> {
 /// # Errors
 /// If the database fails.
 pub async fn find_by_name(conn: Conn<'_>, name: &AgentName) -> Result<Option<Agent>> {
-    const SQL: &str = "SELECT * FROM agents WHERE name = $1";
+    const SQL: &str = concat!("SELECT ", labels::columns!(), " FROM agents a WHERE a.name = $1");
     let row: Option<Row> = dispatch!(conn, |c| sqlx::query_as(SQL).bind(name.as_str()).fetch_optional(c).await)?;
     row.map(Agent::try_from).transpose()
 }
@@ -131,15 +136,16 @@ pub async fn find_by_name(conn: Conn<'_>, name: &AgentName) -> Result<Option<Age
 /// # Errors
 /// If the database fails.
 pub async fn those(mut conn: Conn<'_>, ids: &[AgentId]) -> Result<Vec<Agent>> {
+    const SQL: &str = concat!("SELECT ", labels::columns!(), " FROM agents a WHERE a.id IN (");
     let mut agents = Vec::with_capacity(ids.len());
     for chunk in even_chunks(ids) {
         let rows: Vec<Row> = dispatch!(&mut conn, |c| {
-            let mut query = QueryBuilder::new("SELECT * FROM agents WHERE id IN (");
+            let mut query = QueryBuilder::new(SQL);
             let mut list = query.separated(", ");
             for id in chunk {
                 list.push_bind(id.0);
             }
-            query.push(") ORDER BY id").build_query_as().fetch_all(c).await
+            query.push(") ORDER BY a.id").build_query_as().fetch_all(c).await
         })?;
         for row in rows {
             agents.push(row.try_into()?);
@@ -192,7 +198,7 @@ pub async fn by_names(mut conn: Conn<'_>, wanted: &[AgentName]) -> Result<Vec<(A
     Ok(found)
 }
 
-/// Updates the editable fields of an agent. Returns false if the agent does not exist.
+/// Updates the editable fields of an agent except its labels: see [`labels::replace`]. Returns false if the agent does not exist.
 ///
 /// # Errors
 /// If the database fails.

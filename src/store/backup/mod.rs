@@ -31,8 +31,9 @@ pub use sqlite::SqliteTarget;
 pub use unchanged::Seen;
 
 /// The tables of a backup. A table comes after those that it refers to.
-pub const TABLES: [&str; 38] = [
+pub const TABLES: [&str; 39] = [
     "agents",
+    "agent_labels",
     "api_keys",
     "capabilities",
     "agent_capabilities",

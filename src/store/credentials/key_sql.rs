@@ -5,11 +5,15 @@ use uuid::Uuid;
 use crate::{
     domain::{
         AgentId, ApiKeyId, Timestamp,
+        agent::selector::Term,
         capability::builtin,
         credential::api_key::Position,
         credential::key_filter::{ExpiryFilter, Filter, LimitFilter, Sort, StateFilter, UsageFilter},
     },
-    store::db::{Conn, sql::Sql},
+    store::{
+        agents::labels,
+        db::{Conn, sql::Sql},
+    },
 };
 
 /// The condition that a key of the right status has neither expired nor been used up. Followed by the current time and
@@ -48,6 +52,8 @@ pub(super) enum Branch {
     Agents(&'static str, Vec<Part>),
     /// Keys of the agents that hold this capability. PostgreSQL estimates their number by its ID, not by its name.
     Holders(Uuid),
+    /// Keys of the agents with a label.
+    Labelled(Term),
 }
 
 /// A part of a condition.
@@ -92,12 +98,17 @@ impl Part {
 impl Branch {
     /// Adds the tables and the condition. The agents are among the tables if `with_agents` or if they are looked up.
     pub(super) fn push(&self, sql: &mut Sql, conn: &Conn<'_>, with_agents: bool) {
-        const HOLDERS: &str = "(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = ";
         let is_sqlite = matches!(conn, Conn::Sqlite(_));
         let index = |sql: &mut Sql, name: &str| {
             if is_sqlite {
                 sql.push(" INDEXED BY ").push(name);
             }
+        };
+        let of_agents = |sql: &mut Sql| {
+            sql.push(") AS h CROSS JOIN api_keys k");
+            index(sql, "api_keys_by_agent");
+            sql.push(if with_agents { " CROSS JOIN agents a" } else { "" }).push(" WHERE k.agent_id = h.agent_id");
+            sql.push(if with_agents { " AND a.id = k.agent_id" } else { "" });
         };
         let parts = match self {
             Self::Keys(name, parts) => {
@@ -115,10 +126,13 @@ impl Branch {
                 parts.as_slice()
             }
             Self::Holders(capability) => {
-                sql.push(HOLDERS).bind(*capability).push(") AS h CROSS JOIN api_keys k");
-                index(sql, "api_keys_by_agent");
-                sql.push(if with_agents { " CROSS JOIN agents a" } else { "" }).push(" WHERE k.agent_id = h.agent_id");
-                sql.push(if with_agents { " AND a.id = k.agent_id" } else { "" });
+                sql.push("(SELECT g.agent_id FROM agent_capabilities g WHERE g.capability_id = ").bind(*capability);
+                of_agents(sql);
+                &[]
+            }
+            Self::Labelled(term) => {
+                labels::from_labels(sql.push("(SELECT l.agent_id"), term);
+                of_agents(sql);
                 &[]
             }
         };
@@ -154,6 +168,9 @@ pub(super) fn sources(filter: &Filter, now: Timestamp, admin: Option<Uuid>) -> V
     }
     if let Some(owner) = &filter.owner {
         sources.push(vec![Branch::Agents("agents_by_owner", vec![Part::Sql("a.owner = "), Part::Text(owner.clone())])]);
+    }
+    for term in filter.selector.iter().flat_map(labels::looked_up) {
+        sources.push(vec![Branch::Labelled(term.clone())]);
     }
     if let Some(admin) = admin.filter(|_| filter.administrators) {
         sources.push(vec![Branch::Holders(admin)]);
@@ -308,6 +325,9 @@ pub(super) fn narrow(sql: &mut Sql, conn: &Conn<'_>, filter: &Filter, now: Times
     }
     if let Some(owner) = &filter.owner {
         sql.and("a.owner =", owner.as_str());
+    }
+    if let Some(selector) = &filter.selector {
+        labels::require(sql, selector, "k.agent_id");
     }
     if filter.administrators {
         sql.push(" AND (SELECT 1 FROM agent_capabilities g WHERE g.agent_id = k.agent_id AND g.capability_id = ");

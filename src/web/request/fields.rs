@@ -108,6 +108,14 @@ impl Fields {
         parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
     }
 
+    /// Reads an optional value of any type, which may be `null`.
+    pub fn optional_value<T>(&mut self, name: &str, parse: impl FnOnce(&Value) -> Result<T, Invalid>) -> Option<T> {
+        self.declare(name, false);
+        let value = self.values.get(name).filter(|value| !value.is_null())?;
+        let parsed = parse(value);
+        parsed.map_err(|invalid| self.problem(name, invalid, None)).ok()
+    }
+
     /// Reads a required string that errors do not repeat.
     pub fn secret<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         self.declare(name, true);

@@ -27,6 +27,11 @@ pub(in crate::web) fn of_body<T: FromBody>(description: &str) -> RefOr<Schema> {
                     values.push(serde_json::Value::Null);
                 }
             }
+        } else if let Schema::Array(field) = &mut schema {
+            field.description = Some(description.to_owned());
+            if !is_required {
+                field.schema_type = SchemaType::from_iter([Type::Array, Type::Null]);
+            }
         }
         if is_required {
             object = object.required(&name);

@@ -55,6 +55,7 @@ async fn agent_responses_match_the_contract(db: Database) {
             "created_at",
             "description",
             "id",
+            "labels",
             "metadata_json",
             "name",
             "owner",
@@ -72,6 +73,7 @@ async fn agent_responses_match_the_contract(db: Database) {
         (&plain["description"], &plain["agent_type"], &plain["metadata_json"]),
         (&json!(""), &json!("custom"), &json!("{}"))
     );
+    assert_eq!(plain["labels"], json!({}));
 
     let record = &server.audited("agent.created").await[1];
     assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("agent"), &json!(id)));

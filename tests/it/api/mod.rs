@@ -11,6 +11,7 @@ mod capabilities;
 mod capability_delete;
 mod errors;
 mod http;
+mod labels;
 mod openapi;
 mod repeat;
 mod tokens;

@@ -64,6 +64,7 @@ fn every_post_can_be_repeated_or_needs_no_key() {
         .collect();
     let reasons = [
         ("/auth/token", "issues another token, and a kept one would be a secret to steal"),
+        ("/agents/labels", "changes nothing when the agents have the labels"),
         ("/agents/{id}/suspend", "changes nothing when the agent is suspended"),
         ("/agents/{id}/reactivate", "says that the agent is not suspended"),
         ("/agents/{id}/revoke", "says that the agent is revoked"),

@@ -106,6 +106,7 @@ async fn fill(db: &Database) {
     let agent = "(SELECT id FROM agents LIMIT 1)";
     let sql = [
         "UPDATE agents SET description = 'line\nbreak', suspended_at = -1, token_epoch = 9007199254740993;".to_owned(),
+        one("agent_labels", "agent_id, key, value, created_at", "id, 'env', 'a \u{e9}', 1", "agents"),
         format!(
             "INSERT INTO administrators (id, username, display_name, role, password_hash, password_changed_at, created_at, \
             updated_at) SELECT id, 'zoe', {text}, 'owner', 'hash', 1, 2, 3 FROM agents LIMIT 1;"

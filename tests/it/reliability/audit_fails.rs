@@ -243,6 +243,7 @@ impl Fixture {
         }
         let body: Value = match (method.as_str(), path) {
             ("POST", "/agents") => json!({ "name": "newcomer", "owner": "o" }),
+            ("POST", "/agents/labels") => json!({ "selector": "!env", "set": { "env": "prod" } }),
             ("PATCH", "/agents/{id}") => json!({ "owner": "another" }),
             ("POST", "/resources") => json!({ "identifier": "https://new.example", "name": "New" }),
             ("PATCH", "/capabilities/{id}") => json!({ "description": "Another" }),
@@ -273,6 +274,7 @@ async fn dump(db: &Database) -> Vec<String> {
         "SELECT a.name || ' ' || c.name FROM agent_capabilities g JOIN agents a ON a.id = g.agent_id \
          JOIN capabilities c ON c.id = g.capability_id",
         "SELECT identifier || ' ' || name || ' ' || scope FROM resources",
+        "SELECT key || '=' || value FROM agent_labels",
         "SELECT thumbprint FROM public_keys",
         "SELECT a.name || ' for ' || b.name FROM delegations d JOIN agents a ON a.id = d.delegate_id \
          JOIN agents b ON b.id = d.agent_id",

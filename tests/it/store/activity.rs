@@ -9,6 +9,7 @@ use aims::{
     clock::Clock,
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Timestamp,
+        agent::labels::Labels,
         audit::{Activity, AuditAction, Bucket, Event, Range},
     },
     store::{
@@ -199,6 +200,7 @@ async fn the_last_use_of_an_agent_is_known_and_changes_nothing_else(db: Database
         status: AgentStatus::Active,
         agent_type: AgentType::ALL[0],
         metadata_json: "{}".to_owned(),
+        labels: Labels::default(),
         created_at: at,
         updated_at: at,
         suspended_at: None,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, slice};
 use aims::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Limit, Timestamp,
-        agent::{Filter, Position, Sort},
+        agent::{Filter, Position, Sort, labels::Labels},
     },
     store::{Store, agents},
 };
@@ -74,6 +74,7 @@ fn agent(dice: &mut Dice, number: u128) -> Agent {
         status: *dice.pick(AgentStatus::ALL),
         agent_type: *dice.pick(AgentType::ALL),
         metadata_json: "{}".to_owned(),
+        labels: Labels::default(),
         created_at,
         updated_at: created_at,
         suspended_at: None,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use aims::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Capability, CapabilityId, CapabilityName, Limit, Timestamp,
-        agent::{Filter, Position, Sort, Unused},
+        agent::{Filter, Position, Sort, Unused, labels::Labels, selector::Selector},
     },
     store::{Store, agents, capabilities},
 };
@@ -19,6 +19,7 @@ use crate::{
 
 both!(
     every_filter_lists_each_agent_once,
+    frequent_labels_fill_every_page,
     an_id_finds_its_agent,
     frequent_conditions_are_found_at_any_position,
     owners_are_counted_up_to_a_limit,
@@ -47,6 +48,7 @@ fn member(dice: &mut Dice, number: u128) -> Member {
         status: *dice.pick(AgentStatus::ALL),
         agent_type: *dice.pick(AgentType::ALL),
         metadata_json: "{}".to_owned(),
+        labels: labels(dice),
         created_at,
         updated_at: created_at,
         suspended_at: None,
@@ -55,6 +57,17 @@ fn member(dice: &mut Dice, number: u128) -> Member {
     };
     let last_used_at = if dice.roll(3) == 0 { 0 } else { 1 + i64::try_from(dice.roll(50)).unwrap() };
     Member { agent, last_used_at, holds: dice.roll(3) == 0 }
+}
+
+/// Labels with few keys and values, so that many agents have the same.
+fn labels(dice: &mut Dice) -> Labels {
+    let mut pairs = Vec::new();
+    for (key, values) in [("env", ["prod", "test", "Prod"]), ("team", ["mail", "a, b", ""]), ("tier", ["a", "b", "c"])] {
+        if dice.roll(3) > 0 {
+            pairs.push((key, *dice.pick(&values)));
+        }
+    }
+    Labels::parse(pairs).unwrap()
 }
 
 async fn fleet(db: &Database, store: &Store, count: u128) -> Vec<Member> {
@@ -88,6 +101,23 @@ async fn fleet(db: &Database, store: &Store, count: u128) -> Vec<Member> {
     members
 }
 
+const SELECTORS: [&str; 14] = [
+    "env=prod",
+    "env!=prod",
+    "env",
+    "!env",
+    "env in (prod,test)",
+    "env notin (prod,test)",
+    "team=\"a, b\"",
+    "team=",
+    "team!=",
+    "env=prod,tier in (a,b),!team",
+    "tier in (a,b,c),team!=mail",
+    "env=prod,env=test",
+    "nobody=x",
+    "!nobody",
+];
+
 fn shows(filter: &Filter, member: &Member) -> bool {
     let agent = &member.agent;
     filter.status.is_none_or(|status| agent.status == status)
@@ -98,6 +128,7 @@ fn shows(filter: &Filter, member: &Member) -> bool {
             .owner_part
             .as_ref()
             .is_none_or(|part| agent.owner.to_ascii_lowercase().contains(&part.to_ascii_lowercase()))
+        && filter.selector.as_ref().is_none_or(|selector| selector.matches(&agent.labels))
         && filter.unused.is_none_or(|unused| match unused {
             Unused::Ever => member.last_used_at == 0,
             Unused::Since(time) => member.last_used_at < time.as_micros() && agent.created_at < time,
@@ -149,6 +180,7 @@ async fn every_filter_lists_each_agent_once(db: Database) {
                 1 => Some(Unused::Since(Timestamp::from_micros(20))),
                 _ => None,
             },
+            selector: (dice.roll(2) == 0).then(|| Selector::parse(dice.pick(&SELECTORS)).unwrap()),
         };
         // The model searches names only.
         let filter = if filter.text.as_deref() == Some("mail") { Filter { text: None, ..filter } } else { filter };
@@ -226,6 +258,46 @@ async fn frequent_conditions_are_found_at_any_position(db: Database) {
         ..Filter::default()
     };
     assert!(listed(&store, &nobody, Sort::Name, 500).await.is_empty());
+}
+
+/// More agents with a label than are checked one by one, at the far end of the listing.
+async fn frequent_labels_fill_every_page(db: Database) {
+    const COUNT: usize = 27_500;
+    let store = store(&db).await;
+    let id = if db.is_sqlite() { "CAST(printf('%016d', i) AS BLOB)" } else { "LPAD(i::text, 32, '0')::uuid" };
+    db.execute(&format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT}) \
+         INSERT INTO agents (id, name, description, owner, status, agent_type, metadata_json, created_at, updated_at) \
+         SELECT {id}, 'n' || i, '', 'o', CASE WHEN i % 2 = 0 THEN 'active' ELSE 'suspended' END, 'llm', '{{}}', i, i FROM n; \
+         INSERT INTO agent_labels (agent_id, key, value, created_at) \
+         SELECT id, 'env', CASE WHEN created_at > {COUNT} - 6000 THEN 'canary' ELSE 'prod' END, created_at FROM agents; \
+         INSERT INTO agent_labels (agent_id, key, value, created_at) \
+         SELECT id, 'rare', 'yes', created_at FROM agents WHERE created_at > {COUNT} - 3"
+    ))
+    .await;
+    let filter = |selector: &str| Filter { selector: Some(Selector::parse(selector).unwrap()), ..Filter::default() };
+    for (filter, wanted) in [
+        (filter("env=canary"), 6_000),
+        (filter("env in (canary,none)"), 6_000),
+        (Filter { status: Some(AgentStatus::Active), ..filter("env=canary") }, 3_000),
+        (filter("env=canary,rare"), 3),
+        (filter("rare!=no,rare"), 3),
+        (filter("env=prod,rare"), 0),
+        (Filter { status: Some(AgentStatus::Revoked), ..filter("env=prod") }, 0),
+    ] {
+        for &sort in Sort::ALL {
+            let read = listed(&store, &filter, sort, 500).await;
+            let names: HashSet<_> = read.iter().collect();
+            assert_eq!((read.len(), names.len()), (wanted, wanted), "{filter:?} {sort:?}");
+        }
+        let mut read = store.read().await.unwrap();
+        for sort in [Sort::Oldest, Sort::Newest] {
+            let page = agents::list(read.conn(), &filter, sort, None, Limit::of(500)).await.unwrap();
+            assert_eq!(page.items.len(), wanted.min(500), "the first page is full: {filter:?} {sort:?}");
+        }
+        let counted = agents::count_up_to(read.conn(), &filter, 100_000).await.unwrap();
+        assert_eq!(counted, u64::try_from(wanted).unwrap(), "{filter:?}");
+    }
 }
 
 async fn owners_are_counted_up_to_a_limit(db: Database) {

@@ -13,6 +13,7 @@ use aims::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, ApiKey, ApiKeyId, ApiKeyStatus, Capability, CapabilityId,
         CapabilityName, DelegationId, FederatedIdentityId, KeyLimits, PublicKeyId, Result, Timestamp, TokenId,
+        agent::labels::Labels,
         credential::{
             federation::{FederatedIdentity, Trust},
             public_key::PublicKey,
@@ -22,7 +23,7 @@ use aims::{
     service::core::principals::Principals,
     store::{
         Changes, Db, Location, Mode, Store, Tx, agents,
-        agents::delegations,
+        agents::{delegations, labels},
         capabilities::{self, holders},
         credentials::{api_keys, federated_identities, public_keys},
         principals, seed,
@@ -46,6 +47,8 @@ const LATER: Timestamp = Timestamp::from_micros(900_000_000_000);
 
 /// Tables that are not part of the live view, but whose changes other nodes must learn about at once.
 const FOLLOWED: [&str; 2] = ["signing_keys", "imports"];
+/// Tables that the view reads for the description of an agent.
+const DESCRIBING: [&str; 1] = ["agent_labels"];
 
 /// What a function must mark as changed.
 #[derive(Clone, Copy)]
@@ -79,6 +82,12 @@ const FUNCTIONS: &[(&str, Marks, Run)] = &[
             let agent = Agent { owner: "another team".to_owned(), ..fleet.agent };
             assert!(agents::update_details(tx, &agent).await?);
             Ok(())
+        })
+    }),
+    ("labels::replace", Marks::Agents(&[AGENT]), |tx, fleet| {
+        Box::pin(async move {
+            let labels = Labels::parse([("env", "prod")]).unwrap();
+            labels::replace(tx, &Agent { labels, ..fleet.agent }, &Labels::default()).await
         })
     }),
     ("agents::transition", Marks::Agents(&[AGENT]), |tx, fleet| {
@@ -275,6 +284,7 @@ fn agent(number: u128) -> Agent {
         status: AgentStatus::Active,
         agent_type: AgentType::ALL[0],
         metadata_json: "{}".to_owned(),
+        labels: Labels::default(),
         created_at: NOW,
         updated_at: NOW,
         suspended_at: None,
@@ -569,7 +579,7 @@ fn every_function_that_writes_is_listed() {
     for table in ["agents", "api_keys", "agent_capabilities", "revoked_tokens", "delegations"] {
         assert!(tables.contains(table), "the scan of the view finds only {tables:?}");
     }
-    tables.extend(FOLLOWED.map(str::to_owned));
+    tables.extend(FOLLOWED.iter().chain(&DESCRIBING).map(|table| (*table).to_owned()));
     let writing = writing(&tables);
     let names: BTreeSet<_> = writing.iter().map(|function| function.name.as_str()).collect();
     let listed = FUNCTIONS.iter().map(|(name, ..)| *name).chain(INTERNAL.iter().map(|(name, _)| *name)).collect();

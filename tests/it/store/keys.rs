@@ -7,6 +7,7 @@ use aims::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, ApiKey, ApiKeyId, ApiKeyStatus, Capability, CapabilityId,
         CapabilityName, KeyLimits, KeyState, Limit, Selection, Timestamp,
+        agent::{labels::Labels, selector::Selector},
         credential::key_filter::{ExpiryFilter, Filter, LimitFilter, Sort, StateFilter, UsageFilter},
     },
     store::{
@@ -43,6 +44,7 @@ fn id(number: u128) -> Uuid {
 }
 
 fn agent(dice: &mut Dice, number: u128) -> Agent {
+    let env = *dice.pick(&["prod", "test"]);
     Agent {
         id: AgentId(id(number + 1)),
         name: AgentName::parse(&format!("agent-{number}")).unwrap(),
@@ -51,6 +53,7 @@ fn agent(dice: &mut Dice, number: u128) -> Agent {
         status: *dice.pick(&[AgentStatus::Active, AgentStatus::Active, AgentStatus::Suspended]),
         agent_type: AgentType::Llm,
         metadata_json: "{}".to_owned(),
+        labels: Labels::parse(dice.maybe(("env", env))).unwrap(),
         created_at: NOW,
         updated_at: NOW,
         suspended_at: None,
@@ -147,6 +150,7 @@ fn shows(filter: &Filter, fleet: &Fleet, key: &ApiKey) -> bool {
     filter.text.as_deref().is_none_or(starts)
         && filter.agent.is_none_or(|id| key.agent_id == id)
         && filter.owner.as_ref().is_none_or(|owner| agent.owner == *owner)
+        && filter.selector.as_ref().is_none_or(|selector| selector.matches(&agent.labels))
         && filter.state.is_none_or(|wanted| state.as_str() == wanted.as_str())
         && (!is_narrow || lives)
         && filter.usage.is_none_or(|usage| match usage.since(NOW) {
@@ -207,6 +211,8 @@ fn filter(dice: &mut Dice, fleet: &Fleet) -> Filter {
             .then(|| (*dice.pick(&["prod", "PROD", "p%", "aims_", "aims_0000001", "ë", "x", "_"])).to_owned()),
         agent: rare(dice).then(|| dice.pick(&fleet.agents).id),
         owner: rare(dice).then(|| (*dice.pick(&["mail", "o%", "nobody"])).to_owned()),
+        selector: rare(dice)
+            .then(|| Selector::parse(dice.pick(&["env=prod", "env!=prod", "!env", "env", "env in (prod,x)"])).unwrap()),
         state: dice.maybe(()).map(|()| *dice.pick(StateFilter::ALL)),
         usage: rare(dice).then(|| *dice.pick(UsageFilter::ALL)),
         expiry: rare(dice).then(|| *dice.pick(ExpiryFilter::ALL)),

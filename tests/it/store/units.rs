@@ -8,7 +8,7 @@ use std::{
 use aims::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Result, Timestamp,
-        agent::{Filter, Sort},
+        agent::{Filter, Sort, labels::Labels},
         audit::{AuditAction, Event, Resource},
     },
     service::audit::verify,
@@ -44,6 +44,7 @@ fn agent(number: u128) -> Agent {
         status: AgentStatus::Active,
         agent_type: AgentType::ALL[0],
         metadata_json: "{}".to_owned(),
+        labels: Labels::default(),
         created_at: at,
         updated_at: at,
         suspended_at: None,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use serde_json::json;
 
 use super::{
     Bulk, CONCURRENCY,
@@ -12,25 +11,17 @@ use super::{
 };
 use crate::{
     domain::{
-        AgentId, AgentStatus, BulkActId, Capability, CapabilityId, Error, Result, Timestamp,
-        agent::Brief,
-        audit::{AuditAction, Changes, Resource},
+        Agent, AgentId, AgentStatus, BulkActId, Capability, CapabilityId, Error, Result, Timestamp,
+        agent::{Brief, label_change::LabelChange},
     },
     service::{
         Services,
-        agents::{capabilities, reactivate_now, suspend_now},
+        agents::{capabilities, reactivate_now, save, suspend_now},
         core::{
-            act::Act,
-            agent::{self, NOT_FOUND},
-            caller::Caller,
-            policy::not_oneself,
-            power,
+            act::Act, agent, caller::Caller, policy::not_oneself, power,
         },
     },
-    store::{
-        agents::{self, bulk_acts},
-        capabilities as stored,
-    },
+    store::{agents::bulk_acts, capabilities as stored},
 };
 
 /// The outcome of an operation.
@@ -74,6 +65,16 @@ pub async fn apply(
     if preview.fingerprint(bulk) != seen || preview.changes.is_empty() {
         return Ok(Applied::Outdated(preview));
     }
+    Ok(Applied::Done(perform(services, caller, bulk, preview).await?))
+}
+
+/// Makes the changes of a preview.
+pub(in crate::service::agents) async fn perform(
+    services: &Arc<Services>,
+    caller: &Caller,
+    bulk: &Bulk,
+    preview: Preview,
+) -> Result<Done> {
     let at = services.env.now();
     let act = begin(services, caller, bulk).await?;
     let unchanged = preview.unchanged.len();
@@ -91,14 +92,15 @@ pub async fn apply(
             Err(error) => done.failed.push((brief, refusal(error)?)),
         }
     }
-    Ok(Applied::Done(done))
+    Ok(done)
 }
 
 /// Records the start of an operation that can be undone.
 async fn begin(services: &Services, caller: &Caller, bulk: &Bulk) -> Result<Option<BulkActId>> {
-    let (Some((kind, target)), Some(actor)) = (bulk.undoable(), caller.actor()) else { return Ok(None) };
+    // Only the console offers to undo.
+    let (Some((kind, target)), Some(actor)) = (bulk.undoable(), caller.administrator()) else { return Ok(None) };
     let id = BulkActId(services.env.uuid());
-    let act = bulk_acts::BulkAct { id, actor, kind, target };
+    let act = bulk_acts::BulkAct { id, actor: actor.into(), kind, target };
     let begin = services.change(caller, bulk.action(), move |unit| {
         Box::pin(async move { bulk_acts::begin(unit.tx, &act, unit.now).await })
     });
@@ -124,6 +126,7 @@ async fn change(unit: &mut Act<'_>, bulk: Bulk, act: Option<BulkActId>, id: Agen
             capabilities::take(unit, id, capability).await?;
         }
         Bulk::Transfer(owner) => previous = Some(transfer(unit, id, owner).await?),
+        Bulk::Label(labels) => previous = Some(label(unit, id, &labels).await?),
     }
     if let Some(act) = act {
         let now = unit.now;
@@ -143,18 +146,23 @@ async fn to_grant(unit: &mut Act<'_>, id: AgentId, capability: CapabilityId) -> 
 
 /// Changes the owner of an agent. Returns the previous one.
 async fn transfer(unit: &mut Act<'_>, id: AgentId, owner: String) -> Result<String> {
-    let mut agent = agent::find(unit.conn(), id).await?;
+    let before = agent::find(unit.conn(), id).await?;
     power::require(unit, id).await?;
-    if agent.owner == owner {
+    if before.owner == owner {
         return Err(Error::Refused("Agent already has this owner"));
     }
-    let changes = Changes::of([("owner", agent.owner.as_str(), owner.as_str())]);
-    let previous = std::mem::replace(&mut agent.owner, owner);
-    agent.updated_at = unit.now;
-    if !agents::update_details(unit.tx, &agent).await? {
-        return Err(NOT_FOUND);
+    save(unit, &before, Agent { owner, ..before.clone() }).await?;
+    Ok(before.owner)
+}
+
+/// Changes the labels of an agent. Returns the previous ones that the change touches, as lines.
+async fn label(unit: &mut Act<'_>, id: AgentId, change: &LabelChange) -> Result<String> {
+    let before = agent::find(unit.conn(), id).await?;
+    let labels = change.apply(&before.labels).map_err(|invalid| Error::Conflict(invalid.message().into_owned().into()))?;
+    if labels == before.labels {
+        return Err(Error::Refused("Agent already has these labels"));
     }
-    let details = json!({ "updated_fields": changes.fields(), "changes": changes });
-    unit.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
+    let previous = change.touched(&before.labels).to_lines();
+    save(unit, &before, Agent { labels, ..before.clone() }).await?;
     Ok(previous)
 }

@@ -8,7 +8,11 @@ pub mod undo;
 use std::fmt;
 
 use crate::{
-    domain::{CapabilityId, Error, Result, audit::AuditAction},
+    domain::{
+        CapabilityId, Error, Result,
+        agent::{label_change::LabelChange, labels::Labels},
+        audit::AuditAction,
+    },
     service::core::policy::Action,
 };
 
@@ -30,6 +34,8 @@ pub enum Bulk {
     Ungrant(CapabilityId),
     /// Give the agents to another owner.
     Transfer(String),
+    /// Set and remove labels. Demands what an edit of each agent does.
+    Label(LabelChange),
 }
 
 impl Bulk {
@@ -41,7 +47,7 @@ impl Bulk {
             Self::Reactivate => Action::ReactivateAgent,
             Self::Grant(_) => Action::GrantCapability,
             Self::Ungrant(_) => Action::UngrantCapability,
-            Self::Transfer(_) => Action::UpdateAgent,
+            Self::Transfer(_) | Self::Label(_) => Action::UpdateAgent,
         }
     }
 
@@ -53,7 +59,7 @@ impl Bulk {
             Self::Reactivate => AuditAction::AgentReactivated,
             Self::Grant(_) => AuditAction::CapabilityGranted,
             Self::Ungrant(_) => AuditAction::CapabilityRevoked,
-            Self::Transfer(_) => AuditAction::AgentUpdated,
+            Self::Transfer(_) | Self::Label(_) => AuditAction::AgentUpdated,
         }
     }
 
@@ -62,6 +68,7 @@ impl Bulk {
             Self::Suspend(_) => Some(("suspend", None)),
             Self::Grant(capability) => Some(("grant", Some(capability.to_string()))),
             Self::Transfer(owner) => Some(("transfer", Some(owner.clone()))),
+            Self::Label(change) => Some(("label", Some(change.to_string()))),
             Self::Reactivate | Self::Ungrant(_) => None,
         }
     }
@@ -88,6 +95,10 @@ pub enum Unchanged {
     NotHeld,
     /// It already has this owner.
     Owned,
+    /// It already has these labels.
+    Labelled,
+    /// It would have too many labels.
+    TooManyLabels,
     /// Its capabilities would no longer fit in a token.
     TooLong,
 }
@@ -104,6 +115,8 @@ impl fmt::Display for Unchanged {
             Self::Held => "already holds the capability",
             Self::NotHeld => "does not hold the capability",
             Self::Owned => "already has this owner",
+            Self::Labelled => "already has these labels",
+            Self::TooManyLabels => return write!(f, "would have more than {} labels", Labels::MAX),
             Self::TooLong => "its capabilities would no longer fit in a token",
         })
     }

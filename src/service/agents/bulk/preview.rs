@@ -1,6 +1,6 @@
 //! What an operation on many agents would change, what it would not, and why.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use super::{BULK_MAX, Bulk, Unchanged};
 use crate::{
     domain::{
-        AgentId, AgentStatus, Capability, CapabilitySet, Error, Result, agent::Brief, audit::hex, capability::builtin,
+        AgentId, AgentStatus, Capability, CapabilitySet, Error, Result,
+        agent::{Brief, label_change::LabelChange, labels::Labels},
+        audit::hex,
+        capability::builtin,
     },
     service::{
         Services,
@@ -19,7 +22,7 @@ use crate::{
         tokens::live_tokens::{self, Count},
     },
     store::{
-        agents::facts,
+        agents::{facts, labels},
         capabilities,
         credentials::ways_in::{self, Demand},
     },
@@ -54,6 +57,7 @@ impl Preview {
             Bulk::Grant(capability) => hash.update(format!("grant {capability}")),
             Bulk::Ungrant(capability) => hash.update(format!("ungrant {capability}")),
             Bulk::Transfer(owner) => hash.update(format!("transfer {owner}")),
+            Bulk::Label(change) => hash.update(format!("label {change}")),
         }
         for id in ids {
             hash.update(id.0.as_bytes());
@@ -83,6 +87,8 @@ pub async fn preview(services: &Services, caller: &Caller, bulk: &Bulk, ids: &[A
     }
     let mut briefs = facts::briefs(read.conn(), ids).await?;
     let held = facts::held(read.conn(), ids).await?;
+    let labels = if matches!(bulk, Bulk::Label(_)) { labels::of_all(read.conn(), ids).await? } else { HashMap::new() };
+    let none = Labels::default();
     let mut preview = Preview {
         changes: Vec::new(),
         unchanged: Vec::new(),
@@ -96,7 +102,11 @@ pub async fn preview(services: &Services, caller: &Caller, bulk: &Bulk, ids: &[A
             continue;
         };
         let set: CapabilitySet = held.get(&id).into_iter().flatten().map(|(name, _)| name.clone()).collect();
-        if let Some(reason) = obstacle(bulk, &brief, &set, &authority, capability.as_ref()) {
+        let reason = match bulk {
+            Bulk::Label(change) => label_obstacle(change, labels.get(&id).unwrap_or(&none)),
+            _ => obstacle(bulk, &brief, &set, &authority, capability.as_ref()),
+        };
+        if let Some(reason) = reason {
             preview.unchanged.push((id, Some(brief), reason));
             continue;
         }
@@ -108,7 +118,7 @@ pub async fn preview(services: &Services, caller: &Caller, bulk: &Bulk, ids: &[A
     let takes_admin = match bulk {
         Bulk::Suspend(_) => true,
         Bulk::Ungrant(_) => capability.is_some_and(|capability| capability.name.as_str() == builtin::ADMIN),
-        Bulk::Reactivate | Bulk::Grant(_) | Bulk::Transfer(_) => false,
+        Bulk::Reactivate | Bulk::Grant(_) | Bulk::Transfer(_) | Bulk::Label(_) => false,
     };
     let demand = Demand { at: now, tokens: 1 };
     if takes_admin
@@ -159,6 +169,14 @@ fn obstacle(
         _ => None,
     };
     state.or_else(|| authority.lacks(held).map(|name| Unchanged::MoreAuthority(name.to_owned())))
+}
+
+/// Returns why a change of labels would not change an agent. It demands no authority over the agent, as its edit does not.
+fn label_obstacle(change: &LabelChange, labels: &Labels) -> Option<Unchanged> {
+    match change.apply(labels) {
+        Ok(changed) => (changed == *labels).then_some(Unchanged::Labelled),
+        Err(_) => Some(Unchanged::TooManyLabels),
+    }
 }
 
 /// Counts the live tokens of the first of these agents.

@@ -3,30 +3,22 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use serde_json::json;
 
 use super::{CONCURRENCY, refusal};
 use crate::{
     domain::{
-        AgentId, AgentStatus, BulkActId, CapabilityId, Error, Result, Timestamp,
-        audit::{AuditAction, Changes, Resource},
+        Agent, AgentId, AgentStatus, BulkActId, CapabilityId, Error, Result, Timestamp,
+        agent::{label_change::LabelChange, labels::Labels},
     },
     service::{
         Services,
-        agents::{capabilities, reactivate_now},
+        agents::{capabilities, reactivate_now, save},
         core::{
-            act::Act,
-            agent::{self, NOT_FOUND},
-            caller::Caller,
-            policy::Action,
-            power,
+            act::Act, agent, caller::Caller, policy::Action, power,
         },
     },
     store::{
-        agents::{
-            self,
-            bulk_acts::{self, Changed},
-        },
+        agents::bulk_acts::{self, Changed},
         capabilities as stored,
     },
 };
@@ -40,6 +32,8 @@ pub enum Undo {
     Grant(CapabilityId),
     /// Returns the agents to their previous owners, unless they have another owner than this by now.
     Transfer(String),
+    /// Returns the labels that were set or removed to what they were, unless they have changed by now.
+    Label(LabelChange),
 }
 
 /// What undoing an operation changed.
@@ -70,12 +64,13 @@ pub async fn undo(services: &Arc<Services>, caller: &Caller, id: BulkActId) -> R
     let undo = match (recorded.kind.as_str(), recorded.target) {
         ("grant", Some(target)) => Undo::Grant(CapabilityId::parse(&target).ok_or(MISSING)?),
         ("transfer", Some(target)) => Undo::Transfer(target),
+        ("label", Some(target)) => Undo::Label(LabelChange::parse(&target).map_err(|_| MISSING)?),
         _ => Undo::Suspend,
     };
     let action = match undo {
         Undo::Suspend => Action::ReactivateAgent,
         Undo::Grant(_) => Action::UngrantCapability,
-        Undo::Transfer(_) => Action::UpdateAgent,
+        Undo::Transfer(_) | Undo::Label(_) => Action::UpdateAgent,
     };
     services.permit(caller, action).await?;
     let changed = bulk_acts::agents(read.conn(), id).await?;
@@ -106,7 +101,7 @@ async fn restore(unit: &mut Act<'_>, act: BulkActId, undo: &Undo, changed: &Chan
     if !bulk_acts::undone(unit.tx, act, id).await? {
         return Ok(false);
     }
-    let mut agent = agent::find(unit.conn(), id).await?;
+    let agent = agent::find(unit.conn(), id).await?;
     let at = Timestamp::from_micros(changed.at);
     match undo {
         Undo::Suspend => {
@@ -126,14 +121,14 @@ async fn restore(unit: &mut Act<'_>, act: BulkActId, undo: &Undo, changed: &Chan
                 return Ok(false);
             };
             power::require(unit, id).await?;
-            let edit = Changes::of([("owner", agent.owner.as_str(), previous)]);
-            previous.clone_into(&mut agent.owner);
-            agent.updated_at = unit.now;
-            if !agents::update_details(unit.tx, &agent).await? {
-                return Err(NOT_FOUND);
-            }
-            let details = json!({ "updated_fields": edit.fields(), "changes": edit });
-            unit.audit(AuditAction::AgentUpdated, Resource::Agent(id), Some(id), details);
+            save(unit, &agent, Agent { owner: previous.to_owned(), ..agent.clone() }).await?;
+        }
+        Undo::Label(change) => {
+            let unchanged = change.apply(&agent.labels).is_ok_and(|labels| labels == agent.labels);
+            let previous = changed.previous.as_deref().map(Labels::parse_lines).and_then(Result::ok);
+            let Some(previous) = previous.filter(|_| unchanged) else { return Ok(false) };
+            let Ok(labels) = change.reverse(previous).apply(&agent.labels) else { return Ok(false) };
+            save(unit, &agent, Agent { labels, ..agent.clone() }).await?;
         }
     }
     Ok(true)

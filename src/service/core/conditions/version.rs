@@ -70,6 +70,8 @@ impl Versioned for Agent {
             .time(self.updated_at)
             .optional_time(self.suspended_at)
             .optional_time(self.revoked_at)
+            // Last and not counted, so that an agent without labels keeps the version that it always had.
+            .pairs(self.labels.iter())
             .version()
     }
 }
@@ -123,6 +125,10 @@ impl Fields {
             Some(time) => self.time(time),
             None => self.bytes(&[]),
         }
+    }
+
+    fn pairs<'p>(self, pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Self {
+        pairs.fold(self, |fields, (key, value)| fields.text(key).text(value))
     }
 
     fn version(self) -> Version {

@@ -1,6 +1,7 @@
 //! The agents endpoints.
 
 pub mod delegates;
+pub mod labels;
 
 use axum::{
     extract::{OriginalUri, Path, State},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     domain::{
         Agent, AgentId, AgentName, AgentStatus, AgentType, Error, Limit, Result, Timestamp,
-        agent::{Filter, Position, Sort},
+        agent::{Filter, Position, Sort, labels::Labels, selector::Selector},
         text,
     },
     service::{
@@ -57,6 +58,8 @@ pub struct AgentBody {
     agent_type: &'static str,
     /// Custom metadata: a string that contains JSON.
     metadata_json: String,
+    #[schema(schema_with = labels::described)]
+    labels: Labels,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -81,6 +84,7 @@ impl From<Agent> for AgentBody {
             status: agent.status.as_str(),
             agent_type: agent.agent_type.as_str(),
             metadata_json: agent.metadata_json,
+            labels: agent.labels,
             created_at: agent.created_at,
             updated_at: agent.updated_at,
             suspended_at: agent.suspended_at,
@@ -133,12 +137,14 @@ impl FromBody for NewAgent {
         let metadata_json = fields
             .doc(METADATA, || schema::string().default(Some("{}".into())))
             .optional("metadata_json", Agent::parse_metadata);
+        let labels = labels::read(fields, "labels", labels::LABELS);
         Some(Self {
             name: name?,
             owner: owner?,
             description: description.unwrap_or_default(),
             agent_type: agent_type.unwrap_or(AgentType::Custom),
             metadata_json: metadata_json.unwrap_or_else(|| "{}".to_owned()),
+            labels: labels.unwrap_or_default(),
         })
     }
 }
@@ -154,6 +160,7 @@ impl FromBody for AgentEdit {
                 .doc("Type of agent. Informational only.", agent_type)
                 .optional("agent_type", AgentType::parse),
             metadata_json: fields.doc(METADATA, schema::string).optional("metadata_json", Agent::parse_metadata),
+            labels: labels::read(fields, "labels", labels::NEW_LABELS),
             expected: Expected::Any,
         })
     }
@@ -196,6 +203,7 @@ impl FromQuery for Listing {
                 text: fields
                     .doc(TEXT, || schema::optional_line(TEXT_MAX))
                     .optional("q", |q| text::line(q, 1, TEXT_MAX)),
+                selector: fields.doc(labels::SELECTOR, labels::selector).optional("selector", Selector::parse),
                 ..Filter::default()
             },
             limit: paging::read_limit(fields, DEFAULT_LIMIT),

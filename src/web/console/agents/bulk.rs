@@ -14,7 +14,10 @@ use super::{
     list::{Listing, PARAMETERS, PATH, Wanted, capability_names, suggestions},
 };
 use crate::{
-    domain::{Agent, AgentId, AgentStatus, BulkActId, Error, Invalid, Result, Role, capability::builtin},
+    domain::{
+        Agent, AgentId, AgentStatus, BulkActId, Error, Invalid, Result, Role, agent::label_change::LabelChange,
+        capability::builtin,
+    },
     service::{
         Caller, Services,
         agents::{
@@ -163,6 +166,7 @@ pub(in crate::web::console) async fn undo(
         Undo::Suspend => ("reactivated", "agent.reactivated"),
         Undo::Grant(_) => ("no longer hold the capability", "capability.revoked"),
         Undo::Transfer(_) => ("returned to their previous owners", "agent.updated"),
+        Undo::Label(_) => ("have their previous labels again", "agent.updated"),
     };
     let left = match undone.left {
         0 => String::new(),
@@ -185,6 +189,7 @@ impl BulkPage {
             Kind::Grant => format!("Grant a capability to {selected}"),
             Kind::Ungrant => format!("Revoke a capability from {selected}"),
             Kind::Transfer => format!("Transfer {selected} to another owner"),
+            Kind::Label => format!("Label {selected}"),
         }
     }
 
@@ -209,7 +214,7 @@ impl BulkPage {
                 let owners = suggestions(services, admin, form.get("target")).await?;
                 owners.into_iter().map(|owner| (owner.name, owner.agents)).collect()
             }
-            Kind::Suspend | Kind::Reactivate => Vec::new(),
+            Kind::Suspend | Kind::Reactivate | Kind::Label => Vec::new(),
         };
         Ok(Self {
             frame: frame.at("agents"),
@@ -233,7 +238,7 @@ enum Operation {
 }
 
 fn unknown_operation() -> Error {
-    Error::field(&["act"], Invalid::NotOneOf(&["suspend", "reactivate", "grant", "ungrant", "transfer"]))
+    Error::field(&["act"], Invalid::NotOneOf(&["suspend", "reactivate", "grant", "ungrant", "transfer", "label"]))
 }
 
 fn parse_operation(form: &Form) -> Result<Operation> {
@@ -245,7 +250,7 @@ fn parse_operation(form: &Form) -> Result<Operation> {
     }
 }
 
-/// Reads an operation with what it needs: a reason, a capability or an owner.
+/// Reads an operation with what it needs: a reason, a capability, an owner or labels.
 async fn read_bulk(services: &Services, caller: &Caller, kind: Kind, form: &Form) -> Result<Bulk> {
     let unknown = || Error::field(&["target"], Invalid::new("unknown", "No capability with this name exists"));
     let capability = async || {
@@ -264,6 +269,7 @@ async fn read_bulk(services: &Services, caller: &Caller, kind: Kind, form: &Form
             let owner = form.read(|fields| fields.required("target", |owner| Agent::parse_owner(owner.trim())))?;
             Bulk::Transfer(owner)
         }
+        Kind::Label => Bulk::Label(form.read(|fields| fields.required("target", LabelChange::parse))?),
     })
 }
 
@@ -294,7 +300,7 @@ async fn selected(services: &Services, caller: &Caller, kind: Kind, form: &Form)
         let status = match kind {
             Kind::Suspend => Some(AgentStatus::Active),
             Kind::Reactivate => Some(AgentStatus::Suspended),
-            Kind::Grant | Kind::Ungrant | Kind::Transfer => None,
+            Kind::Grant | Kind::Ungrant | Kind::Transfer | Kind::Label => None,
         };
         // Repeating an operation on too many agents must get to the ones that it left out.
         if ids.len() > BULK_MAX && status.is_some() && filter.status.is_none() {
@@ -357,6 +363,7 @@ fn flash(admin: &Admin, kind: Kind, bulk: &Bulk, done: &Done, form: &Form) -> Fl
         Kind::Grant => format!("{target} granted to {subject}."),
         Kind::Ungrant => format!("{target} revoked from {subject}."),
         Kind::Transfer => format!("{subject} transferred to {target}."),
+        Kind::Label => format!("{subject} labelled: {target}."),
     };
     match done.unchanged {
         0 => {}

@@ -14,7 +14,7 @@ use super::edit::parse_metadata;
 use crate::{
     domain::{
         Agent, AgentName, AgentType, ApiKey, ApiKeyId, CapabilityId, Error, Invalid, KeyLimits, Limit, Result, Role,
-        Timestamp, capability::builtin,
+        Timestamp, agent::labels::Labels, capability::builtin,
     },
     service::{
         Services,
@@ -104,7 +104,7 @@ impl NewPage {
     }
 
     fn has_more_fields(&self) -> bool {
-        ["description", "metadata_json"].iter().any(|name| !self.form.get(name).is_empty())
+        ["labels", "description", "metadata_json"].iter().any(|name| !self.form.get(name).is_empty())
     }
 }
 
@@ -180,6 +180,7 @@ fn read(fields: &mut Fields, form: &Form, key: ApiKeyId, now: Timestamp) -> Opti
     let agent_type = fields.required("agent_type", AgentType::parse);
     let description = fields.optional("description", Agent::parse_description);
     let metadata_json = fields.optional("metadata_json", parse_metadata);
+    let labels = fields.optional("labels", Labels::parse_lines);
     let capabilities = fields.optional("capability", |_| read_capabilities(form)).unwrap_or_default();
     let key = if form.is_checked("key") { Some((key, read_key(fields, now)?)) } else { None };
     Some(NewEquipped {
@@ -189,6 +190,7 @@ fn read(fields: &mut Fields, form: &Form, key: ApiKeyId, now: Timestamp) -> Opti
             agent_type: agent_type?,
             description: description.unwrap_or_default(),
             metadata_json: metadata_json.unwrap_or_else(|| "{}".to_owned()),
+            labels: labels.unwrap_or_default(),
         },
         capabilities,
         key,

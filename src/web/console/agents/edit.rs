@@ -9,7 +9,7 @@ use tower_sessions::Session;
 
 use super::{Head, find, parse_id};
 use crate::{
-    domain::{Agent, AgentType, Error, Invalid},
+    domain::{Agent, AgentType, Error, Invalid, agent::labels::Labels},
     service::{
         Expected,
         agents::{self, AgentEdit},
@@ -46,6 +46,7 @@ struct Values {
     agent_type: String,
     description: String,
     metadata_json: String,
+    labels: String,
     version: String,
 }
 
@@ -56,6 +57,7 @@ impl Values {
             agent_type: agent.agent_type.as_str().to_owned(),
             description: agent.description.clone(),
             metadata_json: agent.metadata_json.clone(),
+            labels: agent.labels.to_lines(),
             version: agent.version().to_string(),
         }
     }
@@ -67,6 +69,7 @@ impl Values {
             agent_type: value("agent_type"),
             description: value("description"),
             metadata_json: value("metadata_json"),
+            labels: value("labels"),
             version: value("version"),
         }
     }
@@ -88,6 +91,7 @@ fn read_edit(fields: &mut Fields) -> AgentEdit {
         agent_type: fields.optional("agent_type", AgentType::parse),
         description: fields.optional("description", Agent::parse_description),
         metadata_json: fields.optional("metadata_json", parse_metadata),
+        labels: fields.optional("labels", Labels::parse_lines),
         expected: fields.optional("version", parse_version).unwrap_or_default(),
     }
 }

@@ -72,7 +72,7 @@ pub(super) enum Source {
 }
 
 const COLUMNS: &str =
-    "id,name,status,type,owner,description,capabilities,capability_ids,keys,last_used_at,created_at\r\n";
+    "id,name,status,type,owner,description,capabilities,capability_ids,keys,last_used_at,created_at,labels\r\n";
 
 struct Download {
     services: Arc<Services>,
@@ -161,6 +161,7 @@ fn csv_line(agent: &Agent, facts: &Facts) -> String {
         facts.keys.get(&agent.id).copied().unwrap_or_default().to_string(),
         facts.last_uses.get(&agent.id).map(ToString::to_string).unwrap_or_default(),
         agent.created_at.to_string(),
+        agent.labels.to_string(),
     ])
 }
 
@@ -178,6 +179,7 @@ fn json_line(agent: &Agent, facts: &Facts) -> String {
         "keys": facts.keys.get(&agent.id).copied().unwrap_or_default(),
         "last_used_at": facts.last_uses.get(&agent.id),
         "created_at": agent.created_at,
+        "labels": agent.labels,
     });
     format!("{line}\n")
 }

@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Grant,
     Ungrant,
     Transfer,
+    Label,
 }
 
 impl Kind {
@@ -31,12 +32,13 @@ impl Kind {
             "grant" => Self::Grant,
             "ungrant" => Self::Ungrant,
             "transfer" => Self::Transfer,
+            "label" => Self::Label,
             _ => return None,
         })
     }
 
     pub(super) const fn needs_target(self) -> bool {
-        matches!(self, Self::Grant | Self::Ungrant | Self::Transfer)
+        matches!(self, Self::Grant | Self::Ungrant | Self::Transfer | Self::Label)
     }
 
     /// What happens to the agents, after their number.
@@ -47,6 +49,7 @@ impl Kind {
             Self::Grant => "Their next tokens include the capability. You can undo this.",
             Self::Ungrant => "Their active tokens lose the capability immediately.",
             Self::Transfer => "Only the owner changes. Keys, tokens and capabilities stay. You can undo this.",
+            Self::Label => "Only these labels change. All other labels stay. You can undo this.",
         }
     }
 }
@@ -106,6 +109,7 @@ impl Effect {
             Kind::Grant => format!("Grant to {number}"),
             Kind::Ungrant => format!("Revoke from {number}"),
             Kind::Transfer => format!("Transfer {number}"),
+            Kind::Label => format!("Label {number}"),
         };
         let mut numbers = Vec::new();
         let tokens =
@@ -115,7 +119,7 @@ impl Effect {
             Kind::Suspend => numbers = vec![("API keys that stop working", keys), ("Active tokens that end", tokens)],
             Kind::Reactivate => numbers = vec![("API keys that work again", keys)],
             Kind::Ungrant => numbers = vec![("Active tokens of these agents", tokens)],
-            Kind::Grant | Kind::Transfer => {}
+            Kind::Grant | Kind::Transfer | Kind::Label => {}
         }
         let owners: BTreeMap<_, usize> = preview.changes.iter().fold(BTreeMap::new(), |mut owners, brief| {
             *owners.entry(brief.owner.as_str()).or_default() += 1;

@@ -3,12 +3,20 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::{extract::State, response::IntoResponse};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode};
 
 use crate::{
     domain::{
-        Agent, AgentStatus, AgentType, Invalid, Limit, Result, Timestamp,
-        agent::{Filter, Position, Sort, Unused},
+        Agent, AgentStatus, AgentType, Error, Invalid, Limit, Result, Timestamp,
+        agent::{
+            Filter, Position, Sort, Unused,
+            labels::Labels,
+            selector::{Selector, Term},
+        },
         text,
     },
     service::{
@@ -22,9 +30,10 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
-            guard::Admin,
+            guard::{Admin, is_htmx},
             page::{
-                frame::{Frame, Moment, Page},
+                form::{Problems, message},
+                frame::{Frame, Moment, Page, html},
                 grouped,
                 query::{Chip, Params, Query},
             },
@@ -36,9 +45,11 @@ use crate::{
 
 pub(super) const PATH: &str = "/console/agents";
 /// The parameters of the list. Forms that act on agents repeat them, so that the list keeps its state.
-pub(super) const PARAMETERS: [&str; 8] = ["q", "status", "type", "owner", "capability", "used", "sort", "cursor"];
-const FILTERS: [(&str, &str); 6] = [
+pub(super) const PARAMETERS: [&str; 9] =
+    ["q", "selector", "status", "type", "owner", "capability", "used", "sort", "cursor"];
+const FILTERS: [(&str, &str); 7] = [
     ("q", "Search"),
+    ("selector", "Labels"),
     ("status", "Status"),
     ("type", "Type"),
     ("owner", "Owner"),
@@ -46,7 +57,7 @@ const FILTERS: [(&str, &str); 6] = [
     ("used", "Use"),
 ];
 const PER_PAGE: Limit = Limit::of(50);
-/// How many capabilities a row shows.
+/// How many capabilities and labels a row shows.
 const SHOWN: usize = 2;
 
 #[derive(Template)]
@@ -64,6 +75,7 @@ struct ListPage {
     next: Option<String>,
     /// Whether a filter is active, so that "all that match" is a selection of its own.
     filtered: bool,
+    problems: Problems,
 }
 
 impl ListPage {
@@ -93,6 +105,9 @@ struct Row {
     /// The list of the owner's agents, with the other filters.
     owner_href: String,
     description: String,
+    labels: Vec<String>,
+    /// The other labels.
+    more_labels: Vec<String>,
     status: &'static str,
     capabilities: Vec<String>,
     /// The names of the other capabilities.
@@ -107,12 +122,16 @@ impl Row {
         let held = facts.held.get(&agent.id).into_iter().flatten().map(|(name, _)| name.to_string());
         let mut capabilities: Vec<_> = held.collect();
         let others = capabilities.split_off(SHOWN.min(capabilities.len()));
+        let mut labels = label_texts(&agent.labels);
+        let more_labels = labels.split_off(SHOWN.min(labels.len()));
         Self {
             id: agent.id.to_string(),
             name: agent.name.to_string(),
             owner_href: params.with("owner", &agent.owner).with("cursor", "").href(PATH),
             owner: agent.owner.clone(),
             description: agent.description.chars().take(160).collect(),
+            labels,
+            more_labels,
             status: agent.status.as_str(),
             capabilities,
             others,
@@ -180,6 +199,8 @@ pub(super) struct Wanted {
     owner: Option<String>,
     capability: Option<String>,
     used: Option<Used>,
+    /// Why the selector is not valid. The list says so in the place of the agents; everything else fails.
+    malformed: Option<Invalid>,
 }
 
 #[derive(Clone, Copy)]
@@ -193,6 +214,7 @@ impl Wanted {
     pub(super) fn read(fields: &mut Fields) -> Self {
         let line = |text: &str, most| text::line(text.trim(), 0, most);
         let given = |text: &String| !text.is_empty();
+        let (selector, malformed) = read_selector(fields);
         let optional = |text: &str| if text.is_empty() { Ok(None) } else { AgentStatus::parse(text).map(Some) };
         Self {
             filter: Filter {
@@ -201,6 +223,7 @@ impl Wanted {
                     .optional("type", |text| if text.is_empty() { Ok(None) } else { AgentType::parse(text).map(Some) })
                     .flatten(),
                 text: fields.optional("q", |text| line(text, 128)).filter(given),
+                selector,
                 ..Filter::default()
             },
             owner: fields.optional("owner", |text| line(text, Agent::OWNER_MAX)).filter(given),
@@ -214,6 +237,7 @@ impl Wanted {
                     _ => Err(Invalid::NotOneOf(&["never", "30d", "90d"])),
                 })
                 .flatten(),
+            malformed,
         }
     }
 
@@ -221,11 +245,15 @@ impl Wanted {
     pub(super) fn is_narrow(&self) -> bool {
         let filter = &self.filter;
         let any = [self.owner.is_some(), self.capability.is_some(), self.used.is_some(), filter.text.is_some()];
-        any.contains(&true) || filter.status.is_some() || filter.agent_type.is_some()
+        let labels = filter.selector.is_some() || self.malformed.is_some();
+        any.contains(&true) || labels || filter.status.is_some() || filter.agent_type.is_some()
     }
 
     /// Looks up the owner and the capability.
     pub(super) async fn resolve(self, services: &Services, caller: &Caller) -> Result<Filter> {
+        if let Some(invalid) = self.malformed {
+            return Err(Error::field(&["query", "selector"], invalid));
+        }
         let now = services.env.now();
         let unused = self.used.map(|used| match used {
             Used::Never => Unused::Ever,
@@ -236,13 +264,52 @@ impl Wanted {
     }
 }
 
+/// Reads a selector from the field `selector`. Returns separately why it is not valid.
+pub(in crate::web::console) fn read_selector(fields: &mut Fields) -> (Option<Selector>, Option<Invalid>) {
+    let read = fields.optional("selector", |text| {
+        let text = text.trim();
+        Ok(if text.is_empty() { None } else { Some(Selector::parse(text)) })
+    });
+    match read.flatten().transpose() {
+        Ok(selector) => (selector, None),
+        Err(invalid) => (None, Some(invalid)),
+    }
+}
+
+/// Returns the status of a list that shows why its selector is not valid. htmx shows it in the place of the list.
+pub(in crate::web::console) fn malformed_status(headers: &HeaderMap) -> StatusCode {
+    if is_htmx(headers) { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
+}
+
+/// Returns each label as text.
+pub(super) fn label_texts(labels: &Labels) -> Vec<String> {
+    labels.iter().map(|(key, value)| Term::equals(key, value).to_string()).collect()
+}
+
 /// Shows the list of agents.
 pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,
     admin: Admin,
+    headers: HeaderMap,
     Query(Listing { wanted, sort, after }, params): Query<Listing>,
-) -> Result<impl IntoResponse + use<>, Failure> {
+) -> Result<Response, Failure> {
+    if let Some(invalid) = &wanted.malformed {
+        let page = ListPage {
+            frame: frame.at("agents"),
+            agents: Vec::new(),
+            chips: params.chips(PATH, &FILTERS),
+            owners: suggestions(&services, &admin, params.get("owner")).await?,
+            capabilities: capability_names(&services, &admin).await?,
+            matching: Matching { found: 0, may_be_more: false },
+            params,
+            sort,
+            next: None,
+            filtered: true,
+            problems: Problems::one("selector", message(invalid)),
+        };
+        return Ok(html(malformed_status(&headers), &page));
+    }
     let filtered = wanted.is_narrow();
     let filter = wanted.resolve(&services, &admin).await?;
     let page = agents::list(&services, &admin, &filter, sort, after, PER_PAGE).await?;
@@ -274,7 +341,9 @@ pub(in crate::web::console) async fn page(
         sort,
         next,
         filtered,
-    }))
+        problems: Problems::default(),
+    })
+    .into_response())
 }
 
 /// Returns the names of the first capabilities, for suggestions.

@@ -12,7 +12,11 @@ use axum::{
 };
 
 use self::graph::Graph;
-use super::{Head, find, parse_id};
+use super::{
+    Head, find,
+    list::{self, label_texts},
+    parse_id,
+};
 use crate::{
     domain::{AgentStatus, ApiKey, Error, Limit, Timestamp, audit::Start},
     service::{
@@ -30,7 +34,7 @@ use crate::{
             page::{
                 chart::Chart,
                 frame::{Frame, Moment, Page},
-                query::Query,
+                query::{Params, Query},
                 range::{self, Choice, Range},
             },
         },
@@ -48,6 +52,8 @@ struct OverviewPage {
     frame: Frame,
     head: Head,
     description: String,
+    /// Each label, with a link to the agents that have it.
+    labels: Vec<(String, String)>,
     metadata_json: String,
     /// The first keys, those that work first.
     keys: Vec<Key>,
@@ -167,10 +173,16 @@ pub(in crate::web::console) async fn overview(
         ranges: range::choices(&path, &params, &RANGES, asked.range),
         graph: Graph::of(agent.name.as_str(), &connections),
         description: agent.description,
+        labels: label_texts(&agent.labels).into_iter().map(|text| (agents_with(&text), text)).collect(),
         metadata_json: agent.metadata_json,
         latest: rows(&services, &admin, latest.items).await?,
     };
     Ok(Page(page).into_response())
+}
+
+/// Returns a link to the agents with a label.
+fn agents_with(label: &str) -> String {
+    Params::default().with("selector", label).href(list::PATH)
 }
 
 #[derive(Template)]

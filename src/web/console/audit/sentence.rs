@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use crate::{
-    domain::audit::{AuditAction, Record},
+    domain::{
+        agent::{labels::Labels, selector::Term},
+        audit::{AuditAction, Record},
+    },
     service::audit::names::Names,
 };
 
@@ -44,7 +47,7 @@ impl Told<'_> {
             A::RefusalsSuppressed => self.suppressed(),
             A::AnswerRepeated => did(&self.repetition()),
             A::AgentCreated => did(&format!("created the agent {agent}{}", self.owner())),
-            A::AgentUpdated => did(&format!("edited {agent}{}", self.changed())),
+            A::AgentUpdated => did(&self.labelling().unwrap_or_else(|| format!("edited {agent}{}", self.changed()))),
             A::AgentSuspended => did(&format!("suspended {agent}{reason}")),
             A::AgentReactivated => did(&format!("reactivated {agent}{reason}")),
             A::AgentRevoked => did(&format!("revoked {agent}{reason}")),
@@ -180,6 +183,23 @@ impl Told<'_> {
         let changes = self.details.get("changes").and_then(Value::as_object);
         let fields: Vec<_> = changes.into_iter().flatten().map(|(field, _)| field.replace('_', " ")).collect();
         if fields.is_empty() { String::new() } else { format!(": {}", fields.join(", ")) }
+    }
+
+    /// The labels that an edit set and removed. `None` if it changed anything else, and if the record shows only a part.
+    fn labelling(&self) -> Option<String> {
+        let changes = self.details.get("changes")?.as_object().filter(|changes| changes.len() == 1)?;
+        let labels = changes.get("labels")?.as_object().filter(|change| change.len() == 2)?;
+        let side = |name| Labels::parse_lines(labels.get(name)?.as_str()?).ok();
+        let (before, after) = (side("from")?, side("to")?);
+        let set = after.iter().filter(|(key, value)| before.get(key) != Some(*value));
+        let set: Vec<_> = set.map(|(key, value)| Term::equals(key, value).to_string()).collect();
+        let removed: Vec<_> = before.iter().map(|(key, _)| key).filter(|key| after.get(key).is_none()).collect();
+        let agent = self.agent();
+        Some(match (set.is_empty(), removed.is_empty()) {
+            (false, true) => format!("labelled {agent}: {}", set.join(", ")),
+            (false, false) => format!("labelled {agent}: {}; removed {}", set.join(", "), removed.join(", ")),
+            (true, _) => format!("removed labels of {agent}: {}", removed.join(", ")),
+        })
     }
 
     fn denial(&self) -> String {
@@ -327,5 +347,11 @@ mod tests {
             format!("{one} repeated a request: create key")
         );
         assert_eq!(told("seed.thing", json!({})), format!("{one}: seed.thing"));
+        let labelled = |from: &str, to: &str| told("agent.updated", json!({ "changes": { "labels": { "from": from, "to": to } } }));
+        assert_eq!(labelled("", "env=prod\nteam=a b"), format!("{one} labelled {two}: env=prod, team=\"a b\""));
+        assert_eq!(labelled("env=test\nold=\nx=y", "env=prod\nx=y"), format!("{one} labelled {two}: env=prod; removed old"));
+        assert_eq!(labelled("env=test\nx=y", ""), format!("{one} removed labels of {two}: env, x"));
+        let long = json!({ "changes": { "labels": { "from": "a=…", "to": "b=…", "from_sha256": "0", "to_sha256": "1" } } });
+        assert_eq!(told("agent.updated", long), format!("{one} edited {two}: labels"));
     }
 }

@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
 };
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use tower_sessions::Session;
 
 use super::row::Row;
@@ -25,9 +25,11 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
+            agents::list::{malformed_status, read_selector},
             guard::Admin,
             page::{
-                frame::{Flash, Frame, Page},
+                form::{Problems, message},
+                frame::{Flash, Frame, Page, html},
                 query::{Chip, Params, Query},
             },
         },
@@ -42,8 +44,8 @@ const PER_PAGE: Limit = Limit::of(50);
 /// Counts stop here.
 const COUNT_MAX: i64 = 1_000;
 /// The parameters that select keys.
-pub(super) const FILTERS: [&str; 10] =
-    ["q", "agent", "owner", "status", "use", "expiry", "limit", "admin", "grace", "sort"];
+pub(super) const FILTERS: [&str; 11] =
+    ["q", "agent", "owner", "selector", "status", "use", "expiry", "limit", "admin", "grace", "sort"];
 
 /// The names that earlier links use, with the selection and the parameter that replaces each.
 const SHOWN: [(&str, Selection, (&str, &str)); 4] = [
@@ -102,6 +104,7 @@ struct FleetPage {
     /// The number of matching keys, for people.
     count: String,
     is_filtered: bool,
+    problems: Problems,
 }
 
 impl FleetPage {
@@ -125,6 +128,8 @@ pub(in crate::web::console) struct Listing {
     sort: Option<Sort>,
     shown: Option<&'static str>,
     after: Option<Position>,
+    /// Why the selector is not valid.
+    malformed: Option<Invalid>,
 }
 
 impl FromQuery for Listing {
@@ -134,11 +139,13 @@ impl FromQuery for Listing {
             let found = SHOWN.iter().find(|(word, ..)| *word == text).map(|&(word, selection, _)| (word, selection));
             found.ok_or(Invalid::NotOneOf(&["all", "expiring", "idle", "in_grace"]))
         });
+        let (selector, malformed) = read_selector(fields);
         let all = shown.map_or_else(Filter::default, |(_, selection)| Filter::from(selection));
         let filter = Filter {
             text: text.filter(|text| !text.is_empty()),
             agent: None,
             owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
+            selector,
             state: fields.optional("status", StateFilter::parse).or(all.state),
             usage: fields.optional("use", UsageFilter::parse).or(all.usage),
             expiry: fields.optional("expiry", ExpiryFilter::parse).or(all.expiry),
@@ -152,6 +159,7 @@ impl FromQuery for Listing {
             sort: fields.optional("sort", Sort::parse),
             shown: shown.map(|(word, _)| word),
             after: fields.optional("cursor", parse_cursor),
+            malformed,
         })
     }
 }
@@ -163,6 +171,9 @@ fn one_of(words: &'static [&'static str]) -> impl Fn(&str) -> Result<(), Invalid
 impl Listing {
     /// Looks up the agent. Returns the filter, and the name of the agent. `None` if there is no such agent.
     pub(super) async fn resolve(&self, services: &Services, caller: &Caller) -> Result<Option<(Filter, String)>> {
+        if let Some(invalid) = &self.malformed {
+            return Err(Error::field(&["query", "selector"], invalid.clone()));
+        }
         let Some(agent) = &self.agent else { return Ok(Some((self.filter.clone(), String::new()))) };
         let found = match (AgentId::parse(agent), AgentName::parse(agent)) {
             (Some(id), _) => agents::get(services, caller, id).await,
@@ -205,9 +216,15 @@ pub(in crate::web::console) async fn list(
     _: WithoutSecret,
     frame: Frame,
     admin: Admin,
+    headers: HeaderMap,
     Query(listing, params): Query<Listing>,
 ) -> Result<Response, Failure> {
     let params = canonical(&params, listing.shown);
+    if let Some(invalid) = &listing.malformed {
+        let problems = Problems::one("selector", message(invalid));
+        let page = page(frame, Vec::new(), &params, &listing, "");
+        return Ok(html(malformed_status(&headers), &FleetPage { count: "No keys".to_owned(), problems, ..page }));
+    }
     let Some((filter, agent_name)) = listing.resolve(&services, &admin).await? else {
         let page = page(frame, Vec::new(), &params, &listing, "");
         return Ok(Page(FleetPage { count: "No keys".to_owned(), ..page }).into_response());
@@ -254,6 +271,7 @@ fn page(frame: Frame, keys: Vec<Row>, params: &Params, listing: &Listing, agent_
             ("q", "Search"),
             ("agent", "Agent"),
             ("owner", "Owner"),
+            ("selector", "Labels"),
             ("status", "Status"),
             ("use", "Use"),
             ("expiry", "Expires"),
@@ -289,6 +307,7 @@ fn page(frame: Frame, keys: Vec<Row>, params: &Params, listing: &Listing, agent_
         sort: listing.sort.unwrap_or(Sort::Newest),
         next: None,
         count: String::new(),
+        problems: Problems::default(),
     }
 }
 

@@ -1,5 +1,9 @@
 //! Agents: the identities that AIMS manages.
 
+pub mod label_change;
+pub mod labels;
+pub mod selector;
+
 use std::fmt;
 
 use super::{
@@ -9,6 +13,8 @@ use super::{
     text,
     timestamp::Timestamp,
 };
+use labels::Labels;
+use selector::Selector;
 
 /// A registered agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub struct Agent {
     pub agent_type: AgentType,
     /// Arbitrary JSON set by the client, stored as text.
     pub metadata_json: String,
+    /// Keys and values to select the agent by.
+    pub labels: Labels,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the last change to any field.
@@ -114,6 +122,8 @@ pub struct Filter {
     pub capability: Option<CapabilityId>,
     /// Only agents that have not been used.
     pub unused: Option<Unused>,
+    /// Only agents whose labels match.
+    pub selector: Option<Selector>,
 }
 
 /// Since when an agent has not been used.

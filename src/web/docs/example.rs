@@ -81,6 +81,9 @@ impl<'d> Examples<'d> {
         if object.is_empty() && name == "claims" {
             object.insert("sub".to_owned(), "repo:example/planner:ref:refs/heads/main".into());
         }
+        if object.is_empty() && ["labels", "set"].contains(&name) {
+            object.insert("env".to_owned(), "prod".into());
+        }
         Value::Object(object)
     }
 }
@@ -113,6 +116,8 @@ fn string(name: &str, schema: &Value) -> &'static str {
         "description" => "Plans the day",
         "metadata_json" | "details_json" => "{}",
         "scope" | "capability" => "agents:read",
+        "selector" => "team=mail,!env",
+        "remove" => "legacy",
         "identifier" | "resource" => "https://mcp.example/tools",
         "issuer" | "iss" => "https://issuer.example",
         "audience" | "aud" => "https://aims.example",

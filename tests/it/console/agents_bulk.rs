@@ -18,6 +18,7 @@ both!(
     suspension_is_undone_only_where_nobody_changed_it_since,
     a_capability_is_granted_to_thirty_agents_and_undone,
     grants_are_revoked_and_agents_transferred,
+    labels_are_set_and_removed_and_undone,
     operators_cannot_exceed_their_authority,
     the_last_administrator_stays,
     double_submissions_change_everything_once,
@@ -271,6 +272,70 @@ async fn grants_are_revoked_and_agents_transferred(db: Database) {
     assert_eq!(owners, ["old-team", "third", "new team"].map(Value::from));
     let empty = selection("transfer", &ids, &[("target", "  ")]);
     browser.post(APPLY, &empty).await.expect(422);
+}
+
+async fn labels_are_set_and_removed_and_undone(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let ids = fleet(&server, "worker", 5, "tests").await;
+    let label = async |id: &str, labels: Value| {
+        server.admin.patch(&format!("/agents/{id}"), json!({ "labels": labels })).await.expect(200);
+    };
+    label(&ids[0], json!({ "env": "test", "old": "x", "kept": "y" })).await;
+    label(&ids[1], json!({ "env": "prod" })).await;
+    let labels = async |id: &str| server.admin.get(&format!("/agents/{id}")).await.expect(200)["labels"].clone();
+    // Nothing is entered yet.
+    let page = browser.post(BULK, &selection("label", &ids, &[])).await.expect(200);
+    page.shows("Label 5 agents").shows("Labels to set and remove").shows("Show the effect");
+    for bad in ["env", "env!=x", "Env=x", "env in (a,b)", "env=a,env=b", "env=\"x", "<script>"] {
+        let form = selection("label", &ids, &[("target", bad)]);
+        let page = browser.post(BULK, &form).await.expect(422);
+        assert!(page.text.contains("id=\"target-error\""), "{bad}: {}", page.text);
+        browser.post(APPLY, &form).await.expect(422);
+    }
+    let change = "env=prod, team=\"a & b\",!old";
+    let form = selection("label", &ids[..4], &[("target", change), ("selector", "!nobody")]);
+    let page = browser.post(BULK, &form).await.expect(200);
+    page.shows("4 of 4 will change").shows("Label 4 agents</button>").shows("Only these labels change");
+    confirm(&browser, &form, &page).await.redirects_to("/console/agents?selector=%21nobody");
+    let page = browser.get("/console/agents").await;
+    page.shows("4 agents labelled: env=prod, team=&#34;a &#38; b&#34;,!old.");
+    assert_eq!(labels(&ids[0]).await, json!({ "env": "prod", "kept": "y", "team": "a & b" }));
+    let record = &server.audited("agent.updated").await[0];
+    assert_eq!(details(record)["updated_fields"], json!(["labels"]));
+    browser.get("/console/audit").await.shows("zoe labelled worker-00: env=prod, team=&#34;a &#38; b&#34;; removed old");
+    let again = selection("label", &ids[..2], &[("target", "env=prod,!old")]);
+    browser.post(BULK, &again).await.expect(200).shows("0 of 2 will change").shows("2: already has these labels");
+
+    label(&ids[1], json!({ "env": "other" })).await;
+    browser.post(UNDO, &[("bulk", &page.hidden("bulk"))]).await.redirects_to("/console/agents");
+    let page = browser.get("/console/agents").await;
+    page.shows("Undone: 3 agents have their previous labels again. 1 agent was left as it is");
+    assert_eq!(labels(&ids[0]).await, json!({ "env": "test", "kept": "y", "old": "x" }));
+    assert_eq!((labels(&ids[1]).await, labels(&ids[2]).await), (json!({ "env": "other" }), json!({})));
+
+    // All that match a selector, also without a selection.
+    for form in [
+        [("act", "label"), ("all", "matching"), ("selector", "kept=y"), ("target", "found=yes")],
+        [("act", "label"), ("owner", ""), ("selector", "found=yes"), ("target", "found=again")],
+    ] {
+        let page = browser.post(BULK, &form).await.expect(200);
+        page.shows("1 of 1 will change").shows("worker-00");
+        confirm(&browser, &form, &page).await.expect(303);
+    }
+    assert_eq!(labels(&ids[0]).await["found"], "again");
+    // Who may edit an agent may label it, also one that holds more.
+    let boss = server.agent("boss", &["admin:*"]).await;
+    let form = selection("label", std::slice::from_ref(&boss.id), &[("target", "env=prod")]);
+    let page = browser.post(BULK, &form).await.expect(200);
+    confirm(&browser, &form, &page).await.expect(303);
+    assert_eq!(labels(&boss.id).await, json!({ "env": "prod" }));
+    let viewer = server.signed_in("vic", Role::Viewer).await;
+    viewer.post(BULK, &form).await.expect(403);
+    // A selector that is not valid selects nothing.
+    let broken = [("act", "label"), ("all", "matching"), ("selector", "=x"), ("target", "a=b")];
+    browser.post(BULK, &broken).await.expect(422).shows("At character 1 of the selector");
+    browser.post(APPLY, &broken).await.expect(422);
 }
 
 async fn operators_cannot_exceed_their_authority(db: Database) {

@@ -17,6 +17,8 @@ both!(
     filters_are_chips_that_can_be_removed,
     unused_agents_are_filtered_and_sorted,
     exports_contain_what_the_list_shows,
+    agents_are_labelled_and_selected_by_their_labels,
+    malformed_selectors_are_explained,
 );
 
 /// The names on a page, in order.
@@ -186,4 +188,98 @@ async fn exports_contain_what_the_list_shows(db: Database) {
     let form = [("act", "export.jsonl"), ("all", "matching"), ("owner", "others")];
     assert_eq!(operator.post("/console/agents/bulk", &form).await.expect(200).text.lines().count(), 4);
     operator.post("/console/agents/bulk", &[("act", "export.jsonl")]).await.redirects_to("/console/agents");
+}
+
+async fn agents_are_labelled_and_selected_by_their_labels(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let form = [
+        ("name", "labelled"),
+        ("owner", "o"),
+        ("agent_type", "llm"),
+        ("labels", " env = prod\r\n\r\nteam=a, \"b\"\r\ntier=1\r\n"),
+    ];
+    let path = browser.post("/console/agents", &form).await.expect(303).location().to_owned();
+    let id = path.rsplit('/').next().unwrap();
+    let plain = server.agent("plain", &[]).await;
+    let stored = async || server.admin.get(&format!("/agents/{id}")).await.expect(200)["labels"].clone();
+    assert_eq!(stored().await, json!({ "env": "prod", "team": "a, \"b\"", "tier": "1" }));
+
+    let page = list(&browser, "?selector=env%3Dprod%2C%21old").await;
+    assert_eq!(names(&page), ["labelled"]);
+    page.shows("<span class=\"muted\">Labels</span> <span class=\"clip\">env=prod,!old</span>").shows("1 agent");
+    page.shows("<input type=\"hidden\" name=\"selector\" value=\"env=prod,!old\">").shows("data-whole=\"All 1 that match\"");
+    let shown = row(&page, "labelled");
+    for text in [">env=prod<", ">team=&#34;a, \\&#34;b\\&#34;&#34;<", "title=\"tier=1\""] {
+        assert!(shown.contains(text), "{text} is missing from {shown}");
+    }
+    assert_eq!(names(&list(&browser, "?selector=%21env&sort=name").await), ["admin", "plain"]);
+    assert_eq!(names(&list(&browser, "?selector=env&status=suspended").await), Vec::<String>::new());
+    assert_eq!(names(&list(&browser, "?selector=%20&sort=name&q=plain").await), ["plain"]);
+
+    // The page of the agent leads to the others with each label.
+    let page = browser.get(&path).await.expect(200);
+    page.shows("href=\"/console/agents?selector=env%3Dprod\"").shows("<code>env=prod</code>");
+    let page = browser.get(&format!("{path}/edit")).await.expect(200);
+    page.shows("env=prod\nteam=a, &#34;b&#34;\ntier=1</textarea>");
+    let version = page.hidden("version");
+    let edit = |labels: &'static str| [("owner", "o"), ("agent_type", "llm"), ("labels", labels)];
+    let mut form = edit("env=test").to_vec();
+    form.push(("version", &version));
+    browser.post(&path, &form).await.redirects_to(&path);
+    assert_eq!(stored().await, json!({ "env": "test" }));
+    for bad in ["env", "=x", "Env=x", "env=a\nenv=b", &format!("a={}", "v".repeat(129))] {
+        let form = [("owner", "o"), ("agent_type", "llm"), ("labels", bad)];
+        let page = browser.post(&path, &form).await.expect(422);
+        assert!(page.text.contains("id=\"labels-error\""), "{bad}: {}", page.text);
+        let form = [("name", "other"), ("owner", "o"), ("agent_type", "llm"), ("labels", bad)];
+        browser.post("/console/agents", &form).await.expect(422).shows("id=\"labels-error\"");
+    }
+    // A form without the field leaves the labels, an empty one removes them.
+    browser.post(&path, &[("owner", "p"), ("agent_type", "llm")]).await.expect(303);
+    assert_eq!(stored().await, json!({ "env": "test" }));
+
+    let csv = browser.get("/console/agents/export?format=csv&selector=env").await.expect(200).text;
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    assert!(csv.lines().next().unwrap().ends_with(",labels") && csv.trim().ends_with(",env=test"), "{csv}");
+    let line = browser.get("/console/agents/export?format=jsonl&selector=env%3Dtest").await.expect(200).text;
+    assert_eq!(serde_json::from_str::<Value>(line.trim()).unwrap()["labels"], json!({ "env": "test" }));
+    let form = [("act", "export.jsonl"), ("all", "matching"), ("selector", "!env,!x")];
+    assert_eq!(browser.post("/console/agents/bulk", &form).await.expect(200).text.lines().count(), 2);
+
+    // The keys of agents with a label.
+    server.admin.post(&format!("/agents/{id}/keys"), json!({ "name": "of-labelled" })).await.expect(201);
+    let keys = browser.get("/console/keys?selector=env%3Dtest").await.expect(200);
+    keys.shows("of-labelled").shows("1 key").shows("<span class=\"muted\">Labels</span>");
+    let others = browser.get("/console/keys?selector=env%21%3Dtest").await.expect(200);
+    assert!(!others.text.contains("of-labelled") && others.text.contains(">plain<"), "{}", others.text);
+    let form = [("act", "revoke"), ("all", "matching"), ("selector", "env=test")];
+    let page = browser.post("/console/keys/bulk", &form).await.expect(200);
+    page.shows("Revoke 1 key of 1 agent?").shows("name=\"selector\" value=\"env=test\"");
+    assert!(!page.text.contains(&plain.key_id));
+
+    browser.post(&path, &[("owner", "p"), ("agent_type", "llm"), ("labels", "")]).await.expect(303);
+    assert_eq!(stored().await, json!({}));
+}
+
+async fn malformed_selectors_are_explained(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    for place in ["/console/agents", "/console/keys"] {
+        for (bad, character) in [("env%3D%3Dprod", 5), ("Env", 1), ("a+in+%28", 7), ("%3Cscript%3E", 1)] {
+            let path = format!("{place}?selector={bad}");
+            let page = browser.get(&path).await.expect(422);
+            page.shows("These conditions on labels are not valid");
+            page.shows(&format!("At character {character} of the selector: expected"));
+            assert!(!page.text.contains("<script>"), "{}", page.text);
+            // While somebody types, htmx shows the explanation in the place of the list.
+            let typed = browser.request(reqwest::Method::GET, &path).header("hx-request", "true");
+            browser.send(typed).await.expect(200).shows("At character");
+        }
+        let kept = browser.get(&format!("{place}?selector=Env&owner=o")).await.expect(422);
+        kept.shows("value=\"Env\"").shows("Clear filters");
+    }
+    browser.get("/console/agents/export?selector=Env").await.expect(422).shows("At character 1 of the selector");
+    let form = [("act", "revoke"), ("all", "matching"), ("selector", "Env")];
+    browser.post("/console/keys/bulk", &form).await.expect(422).shows("At character 1 of the selector");
 }

@@ -112,6 +112,17 @@ async fn hostile_text_is_never_markup(db: Database) {
         let form = [("name", name.as_str()), ("owner", t), ("agent_type", "llm"), ("description", t)];
         send(&browser, "/console/agents", &form, t).await;
         send(&browser, &path, &[("owner", t), ("agent_type", "llm"), ("description", t), ("version", t)], t).await;
+        let labels = format!("hostile={t}");
+        send(&browser, &path, &[("owner", "o"), ("agent_type", "llm"), ("labels", &labels)], t).await;
+        send(&browser, &path, &[("owner", "o"), ("agent_type", "llm"), ("labels", t)], t).await;
+        let quoted = format!("hostile=\"{}\"", t.replace('\\', "\\\\").replace('"', "\\\""));
+        for change in [t, &quoted] {
+            send(&browser, "/console/agents/bulk", &[("act", "label"), ("id", &agent.id), ("target", change)], t).await;
+            for list in ["/console/agents", "/console/keys"] {
+                let query = serde_urlencoded::to_string([("selector", change)]).unwrap();
+                assert_harmless(&browser.get(&format!("{list}?{query}")).await, t, list);
+            }
+        }
         send(
             &browser,
             &format!("{path}/keys"),

@@ -8,6 +8,7 @@ mod connection;
 mod crash;
 mod database;
 mod files;
+mod labels;
 mod limits;
 mod master_key;
 mod model;

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection, raw_sql};
 
 use crate::{
     both,
-    support::{Aims, Database},
+    support::{Aims, Database, details},
 };
 
 both!(
@@ -52,7 +52,9 @@ async fn imported_keys_still_work(db: Database) {
     predecessor(&file, &raw_key).await;
     let before = fs::read(&file).unwrap();
     let aims = Aims::new(&db);
-    let imported = aims.run(&["import-seed", file.to_str().unwrap()]).await;
+    aims.run(&["import-seed", file.to_str().unwrap(), "--label", "Source"]).await.fails_with("key=value");
+    let labels = ["--label", "source=seed", "--label", "env=a b"];
+    let imported = aims.run(&[&["import-seed", file.to_str().unwrap()], labels.as_slice()].concat()).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");
     assert!(imported.stdout.starts_with("agents: 1, API keys: 1, capabilities: 1 new"), "{imported:?}");
     assert_eq!(fs::read(&file).unwrap(), before, "the file must not change");
@@ -62,6 +64,11 @@ async fn imported_keys_still_work(db: Database) {
     let admin = process.client().login(&raw_key).await;
     let agents = admin.get("/agents").await.expect(200);
     assert_eq!((agents.as_array().unwrap().len(), &agents[0]["name"]), (1, &json!("admin")));
+    assert_eq!(agents[0]["labels"], json!({ "source": "seed", "env": "a b" }));
+    let found = admin.get("/agents?selector=source%3Dseed").await.expect(200);
+    assert_eq!(found[0]["name"], "admin");
+    let record = &admin.get("/audit?action=seed.imported").await.expect(200)[0];
+    assert_eq!(details(record)["labels"], json!({ "source": "seed", "env": "a b" }));
     let oldest = admin.get("/audit?action=agent.created").await.expect(200);
     assert_eq!(oldest[0]["timestamp"], "2025-01-01T00:00:00.000000Z");
     process.stop().await;

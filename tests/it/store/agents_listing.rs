@@ -180,7 +180,7 @@ async fn every_filter_lists_each_agent_once(db: Database) {
                 1 => Some(Unused::Since(Timestamp::from_micros(20))),
                 _ => None,
             },
-            selector: (dice.roll(2) == 0).then(|| Selector::parse(dice.pick(&SELECTORS)).unwrap()),
+            selector: (dice.roll(2) == 0).then(|| Selector::parse(SELECTORS[dice.roll(SELECTORS.len())]).unwrap()),
         };
         // The model searches names only.
         let filter = if filter.text.as_deref() == Some("mail") { Filter { text: None, ..filter } } else { filter };

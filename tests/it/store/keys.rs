@@ -204,6 +204,8 @@ async fn listed(store: &Store, filter: &Filter, sort: Sort, limit: u16) -> Vec<A
     }
 }
 
+const SELECTORS: [&str; 5] = ["env=prod", "env!=prod", "!env", "env", "env in (prod,x)"];
+
 fn filter(dice: &mut Dice, fleet: &Fleet) -> Filter {
     let rare = |dice: &mut Dice| dice.roll(4) == 0;
     Filter {
@@ -211,8 +213,7 @@ fn filter(dice: &mut Dice, fleet: &Fleet) -> Filter {
             .then(|| (*dice.pick(&["prod", "PROD", "p%", "aims_", "aims_0000001", "ë", "x", "_"])).to_owned()),
         agent: rare(dice).then(|| dice.pick(&fleet.agents).id),
         owner: rare(dice).then(|| (*dice.pick(&["mail", "o%", "nobody"])).to_owned()),
-        selector: rare(dice)
-            .then(|| Selector::parse(dice.pick(&["env=prod", "env!=prod", "!env", "env", "env in (prod,x)"])).unwrap()),
+        selector: rare(dice).then(|| Selector::parse(SELECTORS[dice.roll(SELECTORS.len())]).unwrap()),
         state: dice.maybe(()).map(|()| *dice.pick(StateFilter::ALL)),
         usage: rare(dice).then(|| *dice.pick(UsageFilter::ALL)),
         expiry: rare(dice).then(|| *dice.pick(ExpiryFilter::ALL)),

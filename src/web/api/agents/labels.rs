@@ -39,7 +39,7 @@ pub(super) const SELECTOR: &str = "Only agents whose labels fulfil all of these 
     digits and `._/:@+-` in double quotes.";
 
 fn key() -> ObjectBuilder {
-    schema::pattern(format!("^{}$", Labels::KEY_PATTERN))
+    schema::pattern(format!("^{}$", Labels::KEY_PATTERN)).max_length(Some(Labels::KEY_MAX))
 }
 
 fn labels() -> ObjectBuilder {

@@ -16,7 +16,7 @@ use http::{
 };
 
 use super::{
-    form::{Form, parse_public_keys},
+    form::{Form, message, parse_public_keys},
     frame::{Frame, html, see_other, sentence},
     query::shown_part_of_key,
 };
@@ -235,7 +235,13 @@ fn page(request: &Parts, frame: Frame, status: StatusCode, error: Option<&Error>
                 ),
                 _ => describe_status(status),
             };
-            let message = error.map(|error| sentence(error.to_string()));
+            let message = error.map(|error| match error {
+                // Most forms show their errors themselves. This is for addresses, and for fields that a page repeats.
+                Error::Invalid(fields) if !fields.is_empty() => {
+                    sentence(fields.iter().map(|field| message(&field.invalid)).collect::<Vec<_>>().join(". "))
+                }
+                error => sentence(error.to_string()),
+            });
             let way_on = way_on(&frame, status);
             html(status, &ErrorPage { frame, title, message, advice, status: status.as_u16(), request_id, way_on })
         }

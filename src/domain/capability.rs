@@ -5,7 +5,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 use serde::{Serialize, Serializer};
 
 use super::{
-    agent::{Agent, AgentStatus},
+    agent::{Agent, AgentStatus, selector::Selector},
     ids::CapabilityId,
     invalid::Invalid,
     text,
@@ -77,6 +77,8 @@ pub struct HolderFilter {
     pub owner: Option<String>,
     /// The status.
     pub status: Option<AgentStatus>,
+    /// Conditions on the labels.
+    pub selector: Option<Selector>,
 }
 
 impl HolderFilter {

@@ -5,9 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use crate::cli::{Failure, say};
-use crate::{
-    app::App, clock::Environment, config::Config, domain::agent::labels::Labels, service::seed_import,
-};
+use crate::{app::App, clock::Environment, config::Config, domain::agent::labels::Labels, service::seed_import};
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {

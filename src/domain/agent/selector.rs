@@ -249,9 +249,8 @@ impl<'t> Parser<'t> {
                 return Ok(values);
             }
             if !self.eat(",") {
-                return Err(self.expected(
-                    "a comma or a closing parenthesis; put a value with other characters in double quotes",
-                ));
+                return Err(self
+                    .expected("a comma or a closing parenthesis; put a value with other characters in double quotes"));
             }
         }
         Err(self.expected(&format!("at most {} values", Selector::VALUES_MAX)))

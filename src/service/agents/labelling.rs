@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    bulk::{
-        BULK_MAX, Bulk,
-        apply::perform,
-        preview::preview,
-    },
+    bulk::{BULK_MAX, Bulk, apply::perform, preview::preview},
     listing,
 };
 use crate::{
@@ -46,7 +42,8 @@ pub async fn label(
     let filter = Filter { selector: Some(selector), ..Filter::default() };
     let ids = listing::matching(services, caller, &filter).await?;
     if ids.len() > BULK_MAX {
-        let message = format!("More than {BULK_MAX} agents match, which is too many to change at once: narrow the selector");
+        let message =
+            format!("More than {BULK_MAX} agents match, which is too many to change at once: narrow the selector");
         return Err(Error::Conflict(message.into()));
     }
     let bulk = Bulk::Label(change);

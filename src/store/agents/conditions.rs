@@ -83,12 +83,7 @@ impl<'f> Conditions<'f> {
 }
 
 /// Adds the conditions that the indexes of a listing begin with.
-pub(super) fn narrow(
-    sql: &mut Sql,
-    owner: Option<&str>,
-    status: Option<AgentStatus>,
-    agent_type: Option<AgentType>,
-) {
+pub(super) fn narrow(sql: &mut Sql, owner: Option<&str>, status: Option<AgentStatus>, agent_type: Option<AgentType>) {
     if let Some(owner) = owner {
         sql.and("a.owner =", owner);
     }

@@ -113,7 +113,8 @@ fn ranges(filter: &Filter) -> Vec<(Option<AgentStatus>, Option<AgentType>)> {
 fn keys(sql: &mut Sql, columns: &str, filter: &Filter, sort: Sort, span: &Span) {
     if let Some((key, values)) = by_label(filter, sort) {
         for (number, value) in values.iter().enumerate() {
-            sql.push(if number == 0 { "" } else { " UNION ALL " }).push("SELECT * FROM (SELECT a.created_at, a.id FROM ");
+            sql.push(if number == 0 { "" } else { " UNION ALL " })
+                .push("SELECT * FROM (SELECT a.created_at, a.id FROM ");
             sql.push("(SELECT created_at, agent_id AS id FROM agent_labels WHERE key = ").bind(key);
             sql.and("value =", value.as_str()).push(") AS a WHERE 1 = 1");
             span.narrow(sql, sort);

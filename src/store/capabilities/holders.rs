@@ -11,7 +11,8 @@ use crate::{
         capability::{Holder, HolderFilter},
     },
     store::{
-        Tx, agents,
+        Tx,
+        agents::{self, labels},
         db::{
             Conn, dispatch, execute,
             sql::{Sql, run},
@@ -85,6 +86,9 @@ fn narrow(sql: &mut Sql, conn: &Conn<'_>, filter: &HolderFilter) {
     }
     if let Some(status) = filter.status {
         sql.and("a.status =", status.as_str());
+    }
+    if let Some(selector) = &filter.selector {
+        labels::require(sql, selector, "a.id");
     }
     if let Some(text) = &filter.text {
         contains(sql, conn, "a.name", text);

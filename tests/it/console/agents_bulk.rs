@@ -303,7 +303,10 @@ async fn labels_are_set_and_removed_and_undone(db: Database) {
     assert_eq!(labels(&ids[0]).await, json!({ "env": "prod", "kept": "y", "team": "a & b" }));
     let record = &server.audited("agent.updated").await[0];
     assert_eq!(details(record)["updated_fields"], json!(["labels"]));
-    browser.get("/console/audit").await.shows("zoe labelled worker-00: env=prod, team=&#34;a &#38; b&#34;; removed old");
+    browser
+        .get("/console/audit")
+        .await
+        .shows("zoe labelled worker-00: env=prod, team=&#34;a &#38; b&#34;; removed old");
     let again = selection("label", &ids[..2], &[("target", "env=prod,!old")]);
     browser.post(BULK, &again).await.expect(200).shows("0 of 2 will change").shows("2: already has these labels");
 

@@ -208,7 +208,8 @@ async fn agents_are_labelled_and_selected_by_their_labels(db: Database) {
     let page = list(&browser, "?selector=env%3Dprod%2C%21old").await;
     assert_eq!(names(&page), ["labelled"]);
     page.shows("<span class=\"muted\">Labels</span> <span class=\"clip\">env=prod,!old</span>").shows("1 agent");
-    page.shows("<input type=\"hidden\" name=\"selector\" value=\"env=prod,!old\">").shows("data-whole=\"All 1 that match\"");
+    page.shows("<input type=\"hidden\" name=\"selector\" value=\"env=prod,!old\">")
+        .shows("data-whole=\"All 1 that match\"");
     let shown = row(&page, "labelled");
     for text in [">env=prod<", ">team=&#34;a, \\&#34;b\\&#34;&#34;<", "title=\"tier=1\""] {
         assert!(shown.contains(text), "{text} is missing from {shown}");
@@ -258,6 +259,22 @@ async fn agents_are_labelled_and_selected_by_their_labels(db: Database) {
     page.shows("Revoke 1 key of 1 agent?").shows("name=\"selector\" value=\"env=test\"");
     assert!(!page.text.contains(&plain.key_id));
 
+    // The agents that hold a capability, and those to grant it to.
+    let capability = server.capability("documents:read").await;
+    let (holders, choice) =
+        (format!("/console/capabilities/{capability}"), format!("/console/capabilities/{capability}/grants"));
+    let page = browser.get(&format!("{choice}?selector=env%3Dtest")).await.expect(200);
+    assert_eq!(names(&page), ["labelled"]);
+    let form = [("from", "list"), ("all", "matching"), ("selector", "env=test")];
+    let page = browser.post(&choice, &form).await.expect(200);
+    page.shows("labelled").shows("name=\"selector\" value=\"env=test\"");
+    server.grant(id, "documents:read").await;
+    server.grant(&plain.id, "documents:read").await;
+    assert_eq!(names(&browser.get(&format!("{holders}?selector=env")).await.expect(200)), ["labelled"]);
+    assert_eq!(names(&browser.get(&format!("{holders}?selector=%21env")).await.expect(200)), ["plain"]);
+    let csv = browser.get(&format!("{holders}/export?selector=env")).await.expect(200).text;
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+
     browser.post(&path, &[("owner", "p"), ("agent_type", "llm"), ("labels", "")]).await.expect(303);
     assert_eq!(stored().await, json!({}));
 }
@@ -265,7 +282,9 @@ async fn agents_are_labelled_and_selected_by_their_labels(db: Database) {
 async fn malformed_selectors_are_explained(db: Database) {
     let server = Server::start(db).await;
     let browser = server.signed_in("zoe", Role::Operator).await;
-    for place in ["/console/agents", "/console/keys"] {
+    let holders = format!("/console/capabilities/{}", server.capability("documents:read").await);
+    let grants = format!("{holders}/grants");
+    for place in ["/console/agents", "/console/keys", &holders, &grants] {
         for (bad, character) in [("env%3D%3Dprod", 5), ("Env", 1), ("a+in+%28", 7), ("%3Cscript%3E", 1)] {
             let path = format!("{place}?selector={bad}");
             let page = browser.get(&path).await.expect(422);
@@ -279,6 +298,8 @@ async fn malformed_selectors_are_explained(db: Database) {
         let kept = browser.get(&format!("{place}?selector=Env&owner=o")).await.expect(422);
         kept.shows("value=\"Env\"").shows("Clear filters");
     }
+    browser.post(&grants, &[("all", "matching"), ("selector", "Env")]).await.expect(422).shows("At character 1");
+    browser.get(&format!("{holders}/export?selector=Env")).await.expect(422).shows("At character 1");
     browser.get("/console/agents/export?selector=Env").await.expect(422).shows("At character 1 of the selector");
     let form = [("act", "revoke"), ("all", "matching"), ("selector", "Env")];
     browser.post("/console/keys/bulk", &form).await.expect(422).shows("At character 1 of the selector");

@@ -62,7 +62,8 @@ fn member(dice: &mut Dice, number: u128) -> Member {
 /// Labels with few keys and values, so that many agents have the same.
 fn labels(dice: &mut Dice) -> Labels {
     let mut pairs = Vec::new();
-    for (key, values) in [("env", ["prod", "test", "Prod"]), ("team", ["mail", "a, b", ""]), ("tier", ["a", "b", "c"])] {
+    for (key, values) in [("env", ["prod", "test", "Prod"]), ("team", ["mail", "a, b", ""]), ("tier", ["a", "b", "c"])]
+    {
         if dice.roll(3) > 0 {
             pairs.push((key, *dice.pick(&values)));
         }

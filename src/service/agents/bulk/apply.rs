@@ -17,9 +17,7 @@ use crate::{
     service::{
         Services,
         agents::{capabilities, reactivate_now, save, suspend_now},
-        core::{
-            act::Act, agent, caller::Caller, policy::not_oneself, power,
-        },
+        core::{act::Act, agent, caller::Caller, policy::not_oneself, power},
     },
     store::{agents::bulk_acts, capabilities as stored},
 };
@@ -158,7 +156,8 @@ async fn transfer(unit: &mut Act<'_>, id: AgentId, owner: String) -> Result<Stri
 /// Changes the labels of an agent. Returns the previous ones that the change touches, as lines.
 async fn label(unit: &mut Act<'_>, id: AgentId, change: &LabelChange) -> Result<String> {
     let before = agent::find(unit.conn(), id).await?;
-    let labels = change.apply(&before.labels).map_err(|invalid| Error::Conflict(invalid.message().into_owned().into()))?;
+    let labels =
+        change.apply(&before.labels).map_err(|invalid| Error::Conflict(invalid.message().into_owned().into()))?;
     if labels == before.labels {
         return Err(Error::Refused("Agent already has these labels"));
     }

@@ -13,9 +13,7 @@ use crate::{
     service::{
         Services,
         agents::{capabilities, reactivate_now, save},
-        core::{
-            act::Act, agent, caller::Caller, policy::Action, power,
-        },
+        core::{act::Act, agent, caller::Caller, policy::Action, power},
     },
     store::{
         agents::bulk_acts::{self, Changed},

@@ -347,11 +347,17 @@ mod tests {
             format!("{one} repeated a request: create key")
         );
         assert_eq!(told("seed.thing", json!({})), format!("{one}: seed.thing"));
-        let labelled = |from: &str, to: &str| told("agent.updated", json!({ "changes": { "labels": { "from": from, "to": to } } }));
+        let labelled = |from: &str, to: &str| {
+            told("agent.updated", json!({ "changes": { "labels": { "from": from, "to": to } } }))
+        };
         assert_eq!(labelled("", "env=prod\nteam=a b"), format!("{one} labelled {two}: env=prod, team=\"a b\""));
-        assert_eq!(labelled("env=test\nold=\nx=y", "env=prod\nx=y"), format!("{one} labelled {two}: env=prod; removed old"));
+        assert_eq!(
+            labelled("env=test\nold=\nx=y", "env=prod\nx=y"),
+            format!("{one} labelled {two}: env=prod; removed old")
+        );
         assert_eq!(labelled("env=test\nx=y", ""), format!("{one} removed labels of {two}: env, x"));
-        let long = json!({ "changes": { "labels": { "from": "a=…", "to": "b=…", "from_sha256": "0", "to_sha256": "1" } } });
+        let long =
+            json!({ "changes": { "labels": { "from": "a=…", "to": "b=…", "from_sha256": "0", "to_sha256": "1" } } });
         assert_eq!(told("agent.updated", long), format!("{one} edited {two}: labels"));
     }
 }

@@ -7,13 +7,13 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tower_sessions::Session;
 
 use super::{find_capability, may_grant, show::path_of};
 use crate::{
     domain::{
-        Agent, AgentStatus, Capability, CapabilityName, Denial, Error, Limit, Result,
+        Agent, AgentStatus, Capability, CapabilityName, Denial, Error, Invalid, Limit, Result,
         agent::{Filter, Position, Sort},
         text,
     },
@@ -34,9 +34,10 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
+            agents::list::{malformed_status, read_selector},
             guard::Admin,
             page::{
-                form::{Form, Problems},
+                form::{Form, Problems, message},
                 frame::{Flash, Frame, Page, html},
                 grouped,
                 query::{Chip, Params, Query},
@@ -55,20 +56,21 @@ const NAMED: usize = 10;
 pub(in crate::web::console) struct Choosing {
     filter: Filter,
     after: Option<Position>,
+    /// Why the selector is not valid.
+    malformed: Option<Invalid>,
 }
 
 impl FromQuery for Choosing {
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { filter: read_filter(fields), after: fields.optional("cursor", parse_cursor) })
-    }
-}
-
-fn read_filter(fields: &mut Fields) -> Filter {
-    Filter {
-        status: fields.optional("status", AgentStatus::parse),
-        owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
-        text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
-        ..Filter::default()
+        let (selector, malformed) = read_selector(fields);
+        let filter = Filter {
+            status: fields.optional("status", AgentStatus::parse),
+            owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
+            text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
+            selector,
+            ..Filter::default()
+        };
+        Some(Self { filter, after: fields.optional("cursor", parse_cursor), malformed })
     }
 }
 
@@ -91,6 +93,7 @@ struct ChoosePage {
     params: Params,
     chips: Vec<Chip>,
     next: Option<String>,
+    malformed: Problems,
 }
 
 /// Lists agents to grant a capability to.
@@ -98,14 +101,31 @@ pub(in crate::web::console) async fn choose(
     State(services): Shared,
     frame: Frame,
     admin: Admin,
+    headers: HeaderMap,
     Path(id): Path<String>,
-    Query(Choosing { filter, after }, params): Query<Choosing>,
-) -> Result<impl IntoResponse + use<>, Failure> {
+    Query(Choosing { filter, after, malformed }, params): Query<Choosing>,
+) -> Result<Response, Failure> {
     let capability = find_capability(&services, &admin, &id).await?;
     require_grantable(&frame, &capability.name)?;
+    let path = format!("{}/grants", path_of(capability.id));
+    let chips =
+        params.chips(&path, &[("q", "Search"), ("owner", "Owner"), ("selector", "Labels"), ("status", "Status")]);
+    let empty = ChoosePage {
+        frame: frame.at("capabilities"),
+        capability,
+        agents: Vec::new(),
+        params,
+        chips,
+        next: None,
+        malformed: Problems::default(),
+    };
+    if let Some(invalid) = malformed {
+        let malformed = Problems::one("selector", message(&invalid));
+        return Ok(html(malformed_status(&headers), &ChoosePage { malformed, ..empty }));
+    }
     let page = agents::list(&services, &admin, &filter, Sort::Name, after, PER_PAGE).await?;
     let ids: Vec<_> = page.items.iter().map(|agent| agent.id).collect();
-    let preview = preview::preview(&services, &admin, &Bulk::Grant(capability.id), &ids).await?;
+    let preview = preview::preview(&services, &admin, &Bulk::Grant(empty.capability.id), &ids).await?;
     let reasons: HashMap<_, _> = preview.unchanged.iter().map(|(id, _, reason)| (*id, short(reason))).collect();
     let row = |agent: &Agent| Row {
         id: agent.id.to_string(),
@@ -114,15 +134,8 @@ pub(in crate::web::console) async fn choose(
         status: agent.status.as_str(),
         reason: reasons.get(&agent.id).copied(),
     };
-    let path = format!("{}/grants", path_of(capability.id));
-    Ok(Page(ChoosePage {
-        frame: frame.at("capabilities"),
-        agents: page.items.iter().map(row).collect(),
-        chips: params.chips(&path, &[("q", "Search"), ("owner", "Owner"), ("status", "Status")]),
-        next: page.next.map(|next| params.with("cursor", &next.encode()).href(&path)),
-        params,
-        capability,
-    }))
+    let next = page.next.map(|next| empty.params.with("cursor", &next.encode()).href(&path));
+    Ok(Page(ChoosePage { agents: page.items.iter().map(row).collect(), next, ..empty }).into_response())
 }
 
 /// Why an agent cannot be chosen, in a few words.
@@ -169,7 +182,10 @@ struct Selection {
 impl Selection {
     async fn read(services: &Services, admin: &Admin, capability: &Capability, form: &Form) -> Result<Self> {
         let mut listed = if form.get("all") == "matching" {
-            let filter = form.read(|fields| Some(read_filter(fields)))?;
+            let Choosing { filter, malformed, .. } = form.read(Choosing::read)?;
+            if let Some(invalid) = malformed {
+                return Err(Error::field(&["selector"], invalid));
+            }
             Listed { agents: listing::matching(services, admin, &filter).await?, unknown: Vec::new() }
         } else {
             let pasted = form.get("agents").split(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
@@ -194,8 +210,9 @@ impl Selection {
             }
         }
         let repeated = |(name, _): &&(String, String)| name != "count" && name != "cursor";
-        let filters =
-            ["q", "owner", "status"].iter().fold(Params::default(), |params, name| params.with(name, form.get(name)));
+        let filters = ["q", "owner", "selector", "status"]
+            .iter()
+            .fold(Params::default(), |params, name| params.with(name, form.get(name)));
         let path = path_of(capability.id);
         ConfirmPage {
             frame: frame.at("capabilities"),

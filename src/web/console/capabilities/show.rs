@@ -9,13 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_DISPOSITION, CONTENT_TYPE},
+};
 use tower_sessions::Session;
 
 use super::{PER_PAGE, Row, find_capability, may_grant};
 use crate::{
     domain::{
-        Agent, AgentId, AgentStatus, AuthFailure, Capability, CapabilityId, Error, Invalid, Limit, Result, Timestamp,
+        self, Agent, AgentId, AgentStatus, AuthFailure, Capability, CapabilityId, Error, Invalid, Limit, Result,
+        Timestamp,
         capability::{Holder, HolderFilter},
         text,
     },
@@ -28,11 +32,12 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
+            agents::list::{malformed_status, read_selector},
             guard::Admin,
             page::{
                 csv,
-                form::{Form, Problems},
-                frame::{Flash, Frame, Moment, Page, back_to, html, unprocessable},
+                form::{Form, Problems, message},
+                frame::{Flash, Frame, Moment, back_to, html, unprocessable},
                 live::may_watch,
                 query::{Chip, Params, Query},
             },
@@ -47,16 +52,20 @@ use crate::{
 pub(in crate::web::console) struct Holders {
     filter: HolderFilter,
     after: Option<AgentId>,
+    /// Why the selector is not valid.
+    malformed: Option<Invalid>,
 }
 
 impl FromQuery for Holders {
     fn read(fields: &mut Fields) -> Option<Self> {
+        let (selector, malformed) = read_selector(fields);
         let filter = HolderFilter {
             text: fields.optional("q", |text| text::line(text.trim(), 0, 128)).filter(|text| !text.is_empty()),
             owner: fields.optional("owner", |owner| text::line(owner, 1, Agent::OWNER_MAX)),
             status: fields.optional("status", AgentStatus::parse),
+            selector,
         };
-        Some(Self { filter, after: fields.optional("cursor", parse_cursor) })
+        Some(Self { filter, after: fields.optional("cursor", parse_cursor), malformed })
     }
 }
 
@@ -84,6 +93,8 @@ struct ShowPage {
     export: String,
     form: Form,
     problems: Problems,
+    /// Why the selector is not valid.
+    malformed: Problems,
     may_grant: bool,
 }
 
@@ -98,11 +109,14 @@ impl ShowPage {
         admin: &Admin,
         frame: Frame,
         capability: &Capability,
-        Holders { filter, after }: Holders,
+        Holders { filter, after, malformed }: Holders,
         params: Params,
     ) -> Result<Self> {
         let id = capability.id;
-        let holders = capabilities::holders(services, admin, id, &filter, after, PER_PAGE).await?;
+        let holders = match malformed {
+            Some(_) => domain::Page { items: Vec::new(), next: None },
+            None => capabilities::holders(services, admin, id, &filter, after, PER_PAGE).await?,
+        };
         let count = capabilities::count_holders(services, admin, &[id], overview::COUNT_MAX).await?.remove(&id);
         let last_used = capabilities::last_uses(services, admin, &[id]).await?.remove(&id);
         let (now, path, frame) = (services.env.now(), path_of(id), frame.at("capabilities"));
@@ -122,7 +136,9 @@ impl ShowPage {
             holders: holders.items.iter().map(row).collect(),
             next: holders.next.map(|next| params.with("cursor", &next.encode()).href(&path)),
             export: params.with("cursor", "").href(&format!("{path}/export")),
-            chips: params.chips(&path, &[("q", "Name"), ("owner", "Owner"), ("status", "Status")]),
+            chips: params
+                .chips(&path, &[("q", "Name"), ("owner", "Owner"), ("selector", "Labels"), ("status", "Status")]),
+            malformed: malformed.map_or_else(Problems::default, |invalid| Problems::one("selector", message(&invalid))),
             params,
             form: Form::default(),
             problems: Problems::default(),
@@ -135,11 +151,13 @@ pub(in crate::web::console) async fn page(
     State(services): Shared,
     frame: Frame,
     admin: Admin,
+    headers: HeaderMap,
     Path(id): Path<String>,
     Query(holders, params): Query<Holders>,
-) -> Result<impl IntoResponse + use<>, Failure> {
+) -> Result<Response, Failure> {
     let capability = find_capability(&services, &admin, &id).await?;
-    Ok(Page(ShowPage::of(&services, &admin, frame, &capability, holders, params).await?))
+    let status = if holders.malformed.is_some() { malformed_status(&headers) } else { StatusCode::OK };
+    Ok(html(status, &ShowPage::of(&services, &admin, frame, &capability, holders, params).await?))
 }
 
 /// Edits the description of a capability.
@@ -223,8 +241,11 @@ pub(in crate::web::console) async fn export(
     State(services): Shared,
     admin: Admin,
     Path(id): Path<String>,
-    Query(Holders { filter, after }, _): Query<Holders>,
+    Query(Holders { filter, after, malformed }, _): Query<Holders>,
 ) -> Result<Response, Failure> {
+    if let Some(invalid) = malformed {
+        return Err(Error::field(&["query", "selector"], invalid).into());
+    }
     let id = find_capability(&services, &admin, &id).await?.id;
     let download = Download { services, admin, id, filter, after };
     let pages = stream::unfold((Some(download), true), |(download, is_first)| async move {

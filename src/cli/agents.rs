@@ -60,15 +60,15 @@ pub(super) async fn run(command: Command, config: Config) -> Result<ExitCode, Fa
     match command {
         Command::List(arguments) => {
             let selector = arguments.selector.as_deref().map(Selector::parse).transpose();
-            let filter = Filter { selector: selector.map_err(explained)?, ..Filter::default() };
+            let filter = Filter { selector: selector.map_err(|invalid| explained(&invalid))?, ..Filter::default() };
             let app = App::open_beside(config, Environment::system()).await?;
             let outcome = list(&app, &filter, arguments.json).await;
             app.close().await;
             outcome?;
         }
         Command::Label(Label { change, selector, dry_run, json }) => {
-            let change = LabelChange::parse(&change).map_err(explained)?;
-            let selector = Selector::parse(&selector).map_err(explained)?;
+            let change = LabelChange::parse(&change).map_err(|invalid| explained(&invalid))?;
+            let selector = Selector::parse(&selector).map_err(|invalid| explained(&invalid))?;
             // A running service would go on showing the labels that it holds in memory.
             let app = App::open(config, Environment::system()).await?;
             let outcome = labelling::label(app.services(), &Caller::system(), selector, change, dry_run).await;
@@ -79,7 +79,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-fn explained(invalid: Invalid) -> Failure {
+fn explained(invalid: &Invalid) -> Failure {
     invalid.message().into_owned().into()
 }
 

@@ -154,7 +154,7 @@ impl App {
         // Before signing keys are created with it.
         if let Some(master_key) = &master_key
             && !signing_keys::any(&store).await?
-            && !open_everything(&store, &master_key.get()).await?
+            && !open_everything(store.read().await?.conn(), &master_key.get()).await?
         {
             return Err(KeyringError::WrongMasterKey.into());
         }

@@ -55,7 +55,7 @@ impl SqliteTarget {
         let file = File::open(scratch.file()).map_err(failed)?;
         match fs::metadata(&self.path) {
             Ok(old) => {
-                file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777)).map_err(failed)?
+                file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777)).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),

@@ -73,7 +73,10 @@ pub enum StartError {
     #[error("{0}, but {1}; use the current master key")]
     MasterKeyReplaced(UnknownMasterKey, String),
     /// The master key file is missing, but the database contains keys sealed with it.
-    #[error("the master key file {0} is missing, but the database holds secrets sealed with it; restore the file")]
+    #[error(
+        "the master key file {0} is missing, but the database holds secrets sealed with it; restore the file. If it is lost \
+         for good, make a backup and restore it with --lost-master-key"
+    )]
     MasterKeyLost(PathBuf),
     /// A backup contains another master key than the service has.
     #[error(

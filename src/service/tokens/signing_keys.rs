@@ -69,7 +69,8 @@ impl CurrentKeyring {
 pub enum KeyringError {
     /// The keys were encrypted with another master key.
     #[error(
-        "the master key does not decrypt the signing keys in this database; use the master key that encrypted them"
+        "the master key does not decrypt the secrets in this database; use the master key that encrypted them. If it is \
+         lost for good, make a backup and restore it with --lost-master-key"
     )]
     WrongMasterKey,
     /// The database failed.

@@ -28,11 +28,12 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
+            agents::list::{Suggestion, suggestions},
             guard::Admin,
             page::{
                 csv,
                 form::{Form, Problems},
-                frame::{Flash, Frame, Moment, Page, back_to, html, unprocessable},
+                frame::{Flash, Frame, Moment, Page, html, unprocessable},
                 live::may_watch,
                 query::{Chip, Params, Query},
             },
@@ -79,6 +80,7 @@ struct ShowPage {
     capability: Row,
     holders: Vec<HolderRow>,
     params: Params,
+    owners: Vec<Suggestion>,
     chips: Vec<Chip>,
     next: Option<String>,
     export: String,
@@ -123,6 +125,7 @@ impl ShowPage {
             next: holders.next.map(|next| params.with("cursor", &next.encode()).href(&path)),
             export: params.with("cursor", "").href(&format!("{path}/export")),
             chips: params.chips(&path, &[("q", "Name"), ("owner", "Owner"), ("status", "Status")]),
+            owners: suggestions(services, admin, params.get("owner")).await?,
             params,
             form: Form::default(),
             problems: Problems::default(),
@@ -161,7 +164,10 @@ pub(in crate::web::console) async fn describe(
         Err(error) => Err(error),
     };
     match described {
-        Ok(_) => back_to(&session, &path_of(capability.id), "Description saved.").await,
+        Ok(_) => {
+            let (message, path) = (format!("Description of {} saved.", capability.name), path_of(capability.id));
+            Flash::done(message).link(capability.name.as_str(), path.clone()).redirect(&session, &path).await
+        }
         Err(error) => {
             let problems = Problems::from_error(error, "")?;
             let (holders, params) = (Holders::default(), Params::default());

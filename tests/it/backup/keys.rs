@@ -224,8 +224,8 @@ async fn a_restored_database_belongs_to_the_owner_of_the_old_one_or_of_its_folde
     assert_eq!(owner(Path::new(&path(&new, "aims.db.lock"))), expected);
 }
 
-/// Gives an administrator an authenticator, sealed with the tests' master key.
-async fn seal_authenticator(db: &Database) {
+/// Adds the administrator `zoe` with an authenticator, sealed with the tests' master key.
+pub(super) async fn seal_authenticator(db: &Database) {
     use aims::{
         clock::Environment,
         crypto::{MasterKey, TotpSecret},

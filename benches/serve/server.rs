@@ -241,8 +241,8 @@ fn address_served(stderr: ChildStderr) -> Option<SocketAddr> {
 /// Returns the address in the log line that announces the service.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let entry: Value = serde_json::from_str(line).ok()?;
-    entry.pointer("/fields/message").filter(|message| *message == "serving")?;
-    entry.pointer("/fields/listen")?.as_str()?.parse().ok()
+    entry.get("message").filter(|message| *message == "serving")?;
+    entry.get("listen")?.as_str()?.parse().ok()
 }
 
 fn pass_on(line: &str) {

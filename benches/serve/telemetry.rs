@@ -63,6 +63,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let start = |name: &str, settings: &[(&str, &str)]| start(&scratch.path().join(name), settings);
     let off = start("off", &[("LOG_LEVEL", QUIET)])?;
     let on = start("on", &[("METRICS_ADDR", "127.0.0.1:0")])?;
+    if on.metrics.is_none() {
+        return Err("the service does not serve metrics".into());
+    }
     let duration = Duration::from_secs(options.seconds);
     let rate = |service: &Measured| {
         let measured = while_scraped(service.metrics, || {
@@ -106,7 +109,7 @@ fn start(directory: &Path, settings: &[(&str, &str)]) -> Result<Measured, Failur
     let text = fs::read_to_string(&log)?;
     let line = text.lines().find(|line| line.contains("serving metrics"));
     let line: Option<Value> = line.map(serde_json::from_str).transpose()?;
-    let metrics = line.as_ref().and_then(|line| line.pointer("/fields/listen")?.as_str()?.parse().ok());
+    let metrics = line.as_ref().and_then(|line| line.get("listen")?.as_str()?.parse().ok());
     if metrics.is_some() {
         scrape(metrics)?;
     }

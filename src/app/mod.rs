@@ -73,7 +73,10 @@ pub enum StartError {
     #[error("{0}, but {1}; use the current master key")]
     MasterKeyReplaced(UnknownMasterKey, String),
     /// The master key file is missing, but the database contains keys sealed with it.
-    #[error("the master key file {0} is missing, but the database holds secrets sealed with it; restore the file")]
+    #[error(
+        "the master key file {0} is missing, but the database holds secrets sealed with it; restore the file. If it is lost \
+         for good, make a backup and restore it with --lost-master-key"
+    )]
     MasterKeyLost(PathBuf),
     /// A backup contains another master key than the service has.
     #[error(
@@ -154,7 +157,7 @@ impl App {
         // Before signing keys are created with it.
         if let Some(master_key) = &master_key
             && !signing_keys::any(&store).await?
-            && !open_everything(&store, &master_key.get()).await?
+            && !open_everything(store.read().await?.conn(), &master_key.get()).await?
         {
             return Err(KeyringError::WrongMasterKey.into());
         }

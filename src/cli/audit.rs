@@ -107,7 +107,8 @@ async fn verify(arguments: &Verify, config: &Config) -> Result<ExitCode, Failure
     let db = Db::open(&config.database, Mode::Read).await?;
     let found = audit::verify(&db).await?;
     if let Some(archived) = archived.map(|archived| archived.last).filter(|last| *last != found.start) {
-        let place = |head: Head| format!("seq {} ({})", head.seq, hex(&head.hash));
+        // Standard error shows no whole hash, because API keys are stored as such.
+        let place = |head: Head| format!("seq {} ({:.16}…)", head.seq, hex(&head.hash));
         let (end, start) = (place(archived), place(found.start));
         return Err(format!("the archives end at {end}, but the database begins after {start}").into());
     }

@@ -21,20 +21,20 @@ function watchDrawer(drawer) {
   }
   async function open(href) {
     const request = (latest += 1);
-    drawer.setAttribute('aria-busy', 'true');
+    startWait(drawer, drawer.open ? drawer : byId('main'));
     let response;
     try {
       response = await fetch(href, { headers: { 'HX-Request': 'true' } });
     } catch {
       showError('AIMS did not respond. Check your connection and try again.');
-      return drawer.removeAttribute('aria-busy');
+      return endWait(drawer);
     }
     const template = make('template');
     template.innerHTML = policy.createHTML(await response.text());
     const record = template.content.querySelector('[data-record]');
     // A faster key press has asked for another record.
     if (request !== latest) return;
-    drawer.removeAttribute('aria-busy');
+    endWait(drawer);
     // The session has ended, or the record does not exist: the page of the record says so.
     if (!record) return location.assign(href);
     drawer.replaceChildren(record);
@@ -47,6 +47,7 @@ function watchDrawer(drawer) {
   }
   function close() {
     latest += 1;
+    endWait(drawer);
     const link = linkOf(shown()) ?? opener;
     drawer.close();
     drawer.replaceChildren();

@@ -75,7 +75,7 @@ fn files_of_the_code_that_documents_name_exist() {
             let path = name.split("::").next().unwrap_or(name);
             let is_file = path.starts_with(|c: char| c.is_ascii_lowercase())
                 && path.contains('/')
-                && path.ends_with(".rs")
+                && Path::new(path).extension().is_some_and(|extension| extension == "rs")
                 && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_/.".contains(&byte));
             if !is_file {
                 continue;

@@ -28,20 +28,27 @@ pub async fn existing(source: &MasterKeySource) -> Result<Option<MasterKeys>, St
     }
 }
 
-/// Returns the master key of a backup with the file that it belongs to, if that file does not exist.
+/// The master keys that a restored database will have.
+#[derive(Default)]
+pub struct Restored {
+    /// The keys; `None` if there are none.
+    pub keys: Option<MasterKeys>,
+    /// The key of the backup, and the file that it belongs to, if that file does not exist.
+    pub to_write: Option<(PathBuf, MasterKey)>,
+}
+
+/// Returns the master keys that are already there, or that of the backup.
 ///
 /// # Errors
-/// [`StartError::OtherMasterKey`] if there is another master key.
-pub async fn missing(
-    source: &MasterKeySource,
-    backup: Option<&MasterKey>,
-) -> Result<Option<(PathBuf, MasterKey)>, StartError> {
-    let Some(key) = backup else { return Ok(None) };
-    match (existing(source).await?, source) {
-        (Some(present), _) if present.find(key.id()).is_some() => Ok(None),
-        (Some(_), _) => Err(StartError::OtherMasterKey),
-        (None, MasterKeySource::File { path, .. }) => Ok(Some((path.clone(), key.clone()))),
-        (None, MasterKeySource::Value(_) | MasterKeySource::Command(_)) => Ok(None),
+/// [`StartError::OtherMasterKey`] if there is another master key than that of the backup.
+pub async fn restored(source: &MasterKeySource, backup: Option<&MasterKey>) -> Result<Restored, StartError> {
+    match (existing(source).await?, backup) {
+        (Some(present), Some(key)) if present.find(key.id()).is_none() => Err(StartError::OtherMasterKey),
+        (None, Some(key)) => {
+            let file = if let MasterKeySource::File { path, .. } = source { Some(path.clone()) } else { None };
+            Ok(Restored { keys: Some(MasterKeys::one(key.clone())), to_write: file.map(|path| (path, key.clone())) })
+        }
+        (keys, _) => Ok(Restored { keys, to_write: None }),
     }
 }
 

@@ -18,13 +18,8 @@ use crate::{
     app::master_key::backup as master_key,
     clock::Environment,
     config::Config,
-    crypto::{MasterKey, MasterKeys},
     domain::audit::hex,
-    service::{
-        backup::{self, Encryption, Made, Output, Recipient, Request},
-        master_key::open_everything,
-        tokens::signing_keys::KeyringError,
-    },
+    service::backup::{self, Encryption, Made, Output, Recipient, Request},
     store::{Db, Mode, OpenError, Store},
 };
 
@@ -95,23 +90,12 @@ pub(super) async fn run(mut arguments: Arguments, config: Config) -> Result<Exit
 }
 
 async fn make(store: &Store, env: &Environment, request: Request) -> Result<Made, Failure> {
-    if let Some(master) = &request.master_key {
-        require_right(store, master).await?;
-    }
     let made = backup::create::make(store.db(), env, request).await?;
     if let Err(error) = backup::record(store, env, &made).await {
         let why = error.with_causes();
         log::tell(format_args!("aims: warning: the backup is complete, but the audit log does not record it: {why}"));
     }
     Ok(made)
-}
-
-/// A backup with another master key would be a backup that nobody can use.
-async fn require_right(store: &Store, master: &MasterKey) -> Result<(), Failure> {
-    if open_everything(store, &MasterKeys::one(master.clone())).await? {
-        return Ok(());
-    }
-    Err(KeyringError::WrongMasterKey.into())
 }
 
 fn encryption(arguments: &Arguments) -> Result<Encryption, Failure> {

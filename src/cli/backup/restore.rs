@@ -1,13 +1,13 @@
 //! `aims restore`
 
-use std::{env::temp_dir, path::PathBuf, process::ExitCode};
+use std::{env::temp_dir, fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::json;
 
 use super::secrets::Key;
 use crate::{
-    app::master_key::backup as master_key,
+    app::master_key::backup::{self as master_key, Restored},
     cli::{Failure, say},
     clock::Environment,
     config::Config,
@@ -50,14 +50,20 @@ pub(in crate::cli) async fn run(arguments: Arguments, config: Config) -> Result<
     if arguments.lost_master_key && source.header().master_key.is_some() {
         return Err("the backup contains the master key; leave out --lost-master-key".into());
     }
-    let key_to_write = master_key::missing(&config.master_key, source.header().master_key.as_ref()).await?;
+    // A lost key need not be readable.
+    let master_key = if arguments.lost_master_key {
+        Restored::default()
+    } else {
+        master_key::restored(&config.master_key, source.header().master_key.as_ref()).await?
+    };
     let secrets = match (arguments.keep_tokens, arguments.lost_master_key) {
         (true, _) => Secrets::Tokens,
         (false, false) => Secrets::NoTokens,
         (false, true) => Secrets::NoMasterKey,
     };
     let options = Options { replace: arguments.replace, secrets };
-    let prepared = restore::prepare(source, &config.database, options, &temp_dir(), &Environment::system()).await?;
+    let (keys, env) = (master_key.keys.as_ref(), Environment::system());
+    let prepared = restore::prepare(source, &config.database, options, keys, &temp_dir(), &env).await?;
     let mut outcome = Outcome {
         verified: prepared.verified.clone(),
         since: prepared.since.clone(),
@@ -65,11 +71,16 @@ pub(in crate::cli) async fn run(arguments: Arguments, config: Config) -> Result<
         wrote_key: None,
     };
     if !arguments.dry_run {
-        if let Some((path, key)) = key_to_write {
+        if let Some((path, key)) = master_key.to_write {
             master_key::put_back(&path, &key)?;
             outcome.wrote_key = Some(path);
         }
-        prepared.put().await?;
+        if let Err(error) = prepared.put().await {
+            if let Some(path) = &outcome.wrote_key {
+                fs::remove_file(path)?;
+            }
+            return Err(error.into());
+        }
     }
     if arguments.json { outcome.report_json(&arguments) } else { outcome.report(&arguments) }?;
     Ok(ExitCode::SUCCESS)
@@ -88,7 +99,7 @@ impl Outcome {
         let (header, rows) = (&self.verified.header, &self.verified.rows);
         let (undone, unknown) = match self.since {
             Some(Since::Known { undone, .. }) => (Some(undone), None),
-            Some(Since::Unknown(reason)) => (None, Some(reason)),
+            Some(Since::Unknown { reason, .. }) => (None, Some(reason)),
             None => (None, Some(EMPTY.to_owned())),
         };
         say(json!({
@@ -137,7 +148,7 @@ impl Outcome {
                     say(format_args!("  {}  {:<28} {kind} {target} {}", event.at, event.event, event.details))?;
                 }
             }
-            Some(Since::Unknown(reason)) => tell_unknown(&reason)?,
+            Some(Since::Unknown { reason, .. }) => tell_unknown(&reason)?,
             None => tell_unknown(EMPTY)?,
         }
         if arguments.dry_run { Ok(()) } else { say("Run `aims audit verify`, then start the service") }

@@ -1,10 +1,13 @@
 //! What would break if a capability were deleted, or revoked from one agent.
 
-use super::capabilities::NOT_FOUND;
+use super::{
+    capabilities::NOT_FOUND,
+    capability_removal::{self, AT_ONCE},
+};
 use crate::{
     domain::{
-        Agent, AgentId, Capability, CapabilityId, CapabilitySet, Error, Limit, ProtectedResource, Result, Timestamp,
-        capability::{Held, HolderFilter, builtin},
+        Agent, AgentId, Capability, CapabilityId, CapabilitySet, Error, ProtectedResource, Result, Timestamp,
+        capability::{Held, builtin},
         token::delegation::Delegation,
     },
     service::{
@@ -20,9 +23,9 @@ use crate::{
 };
 
 /// Maximum of the counts.
-pub const COUNT_MAX: i64 = super::capability_removal::AT_ONCE + 1;
+pub const COUNT_MAX: i64 = AT_ONCE + 1;
 /// Number of holders whose live tokens are counted, because each takes several searches of the audit log.
-const TOKENS_OF: u16 = 50;
+const TOKENS_OF: usize = 50;
 /// Number of resources and delegations that are named.
 const NAMED: i64 = 20;
 
@@ -31,6 +34,8 @@ const NAMED: i64 = 20;
 pub struct Impact {
     /// Number of agents that hold it, at most [`COUNT_MAX`].
     pub holders: i64,
+    /// Identifies the agents that hold it and the resources that name it.
+    pub fingerprint: String,
     /// The active tokens of these agents.
     pub tokens: Count,
     /// The first resources that name it.
@@ -58,10 +63,11 @@ pub async fn of_capability(services: &Services, caller: &Caller, id: CapabilityI
     let mut read = services.store.read_usage().await?;
     let capability = capabilities::find(read.conn(), id).await?.ok_or(NOT_FOUND)?;
     let name = capability.name.as_str();
-    let holders = holders::count(read.conn(), id, COUNT_MAX).await?;
-    let first = holders::list(read.conn(), id, &HolderFilter::default(), None, Limit::of(TOKENS_OF)).await?;
+    let holding = holders::first(read.conn(), id, COUNT_MAX).await?;
+    let holders = i64::try_from(holding.len()).unwrap_or(COUNT_MAX);
     let mut resources = resources::naming(read.conn(), name, COUNT_MAX).await?;
     let resource_count = i64::try_from(resources.len()).unwrap_or(COUNT_MAX);
+    let fingerprint = capability_removal::fingerprint(&holding, &resources);
     resources.truncate(usize::try_from(NAMED).unwrap_or_default());
     let (delegations, delegation_count) = delegations::of_holders(read.conn(), id, NAMED, COUNT_MAX).await?;
     let last_used_at = uses::latest(read.conn(), &[id]).await?.remove(&id);
@@ -73,10 +79,20 @@ pub async fn of_capability(services: &Services, caller: &Caller, id: CapabilityI
         }
     }
     drop(read);
-    let agents: Vec<_> = first.items.iter().map(|holder| holder.agent.id).collect();
-    let mut tokens = live_tokens::count_of_all(services, &agents).await?;
-    tokens.may_be_more |= first.next.is_some();
-    Ok(Impact { holders, tokens, resources, resource_count, delegations, delegation_count, last_used_at, wildcards })
+    let counted = holding.get(..TOKENS_OF).unwrap_or(&holding);
+    let mut tokens = live_tokens::count_of_all(services, counted).await?;
+    tokens.may_be_more |= holding.len() > TOKENS_OF;
+    Ok(Impact {
+        holders,
+        fingerprint,
+        tokens,
+        resources,
+        resource_count,
+        delegations,
+        delegation_count,
+        last_used_at,
+        wildcards,
+    })
 }
 
 /// What would break if a capability were revoked from one agent.

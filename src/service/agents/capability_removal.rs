@@ -1,12 +1,13 @@
 //! Deleting a capability, together with everything that refers to it.
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::capabilities::{NOT_FOUND, OWN, details};
 use crate::{
     domain::{
-        CapabilityId, Error, Result,
-        audit::{AuditAction, Changes, Resource},
+        AgentId, CapabilityId, Error, ProtectedResource, Result,
+        audit::{AuditAction, Changes, Resource, hex},
         capability::builtin,
     },
     service::{
@@ -23,6 +24,31 @@ use crate::{
 /// audit record of its own, all other changes wait for them, and this many take about a second.
 pub const AT_ONCE: i64 = 10_000;
 
+/// Whether a capability is deleted although agents hold it or resources name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WithGrants {
+    /// No.
+    No,
+    /// Yes. It is first revoked from these agents and removed from these resources.
+    Yes,
+    /// Yes, if they are still the agents and resources with this fingerprint: see
+    /// [`super::capability_impact::Impact::fingerprint`].
+    IfSeen(String),
+}
+
+/// Returns a text that differs if the agents that hold a capability, or the resources that name it, do.
+pub(super) fn fingerprint(holders: &[AgentId], resources: &[ProtectedResource]) -> String {
+    let mut hash = Sha256::new();
+    for holder in holders {
+        hash.update(holder.0.as_bytes());
+    }
+    hash.update("resources");
+    for resource in resources {
+        hash.update(resource.id.0.as_bytes());
+    }
+    hex(&hash.finalize().into())
+}
+
 /// What was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deleted {
@@ -32,19 +58,19 @@ pub struct Deleted {
     pub resources: usize,
 }
 
-/// Deletes a capability. With `with_grants`, it is first revoked from all agents that hold it and removed from all
-/// resources that name it, in the same transaction and with an audit record for each. Tokens lose it at once.
+/// Deletes a capability. If `with_grants` allows it, it is first revoked from all agents that hold it and removed from
+/// all resources that name it, in the same transaction and with an audit record for each. Tokens lose it at once.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Refused`] for a capability that AIMS itself checks or that the caller holds;
-/// [`Error::Conflict`] for a capability in use, unless `with_grants`, and for one that is held by more than
-/// [`AT_ONCE`] agents; [`Error::Stale`].
+/// [`Error::Conflict`] for a capability in use with [`WithGrants::No`], and for one that is held by more than
+/// [`AT_ONCE`] agents; [`Error::Stale`] for another version than expected, and for other agents or resources than seen.
 pub async fn delete(
     services: &Services,
     caller: &Caller,
     id: CapabilityId,
     expected: Expected,
-    with_grants: bool,
+    with_grants: WithGrants,
 ) -> Result<Deleted> {
     services
         .change(caller, Action::DeleteCapability, move |act| {
@@ -57,10 +83,11 @@ pub async fn delete(
                 }
                 // A caller with `admin:*` holds at least as much as each agent that loses the capability.
                 act.authority.require_held(&builtin::ADMIN.into())?;
-                let held = holders::count(act.conn(), id, AT_ONCE + 1).await?;
+                let holding = holders::first(act.conn(), id, AT_ONCE + 1).await?;
                 let named = resources::naming(act.conn(), name, AT_ONCE + 1).await?;
+                let held = i64::try_from(holding.len()).unwrap_or(i64::MAX);
                 let count = i64::try_from(named.len()).unwrap_or(i64::MAX);
-                if !with_grants && (held > 0 || count > 0) {
+                if with_grants == WithGrants::No && (held > 0 || count > 0) {
                     return Err(Error::Conflict(in_use(held, count).into()));
                 }
                 if held > AT_ONCE || count > AT_ONCE {
@@ -71,6 +98,11 @@ pub async fn delete(
                     return Err(Error::Conflict(reason.into()));
                 }
                 require_not_own(act, id).await?;
+                if let WithGrants::IfSeen(seen) = with_grants
+                    && seen != fingerprint(&holding, &named)
+                {
+                    return Err(Error::Stale);
+                }
 
                 let agents = holders::ungrant_all(act.tx, id).await?;
                 for agent in &agents {

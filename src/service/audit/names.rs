@@ -145,6 +145,14 @@ pub async fn key_by_prefix(services: &Services, caller: &Caller, prefix: &str) -
     names::key_by_prefix(services.store.read().await?.conn(), prefix).await
 }
 
+/// Returns the names of these agents.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`] without `audit:read`.
+pub async fn of_agents(services: &Services, caller: &Caller, ids: &[AgentId]) -> Result<Names> {
+    look_up(services, caller, ids.iter().copied().map(ActorId::from).collect(), Vec::new()).await
+}
+
 /// Returns the name of an agent or administrator, or its identifier if it is unknown.
 ///
 /// # Errors

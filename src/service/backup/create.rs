@@ -18,13 +18,14 @@ use super::{
 use crate::{
     clock::Environment,
     crypto::{
-        MasterKey,
+        MasterKey, MasterKeys,
         envelope::{Encrypted, Encryption},
     },
     domain::{
         Error, Timestamp,
         audit::{Head, hex},
     },
+    service::{master_key::open_everything, tokens::signing_keys::KeyringError},
     store::{
         Db,
         backup::{Part, Snapshot, knows_schema, latest_schema, stream},
@@ -98,6 +99,9 @@ pub enum BackupError {
          --encrypt-to or --passphrase-file"
     )]
     MasterKeyInTheClear,
+    /// The master key is another one than that of the database, so a backup with it would be of no use.
+    #[error(transparent)]
+    WrongMasterKey(KeyringError),
     /// A newer version of AIMS created the schema.
     #[error(
         "the database has the schema {found}, but this version of AIMS ({AIMS}) knows only up to {known}; use the newer \
@@ -139,6 +143,13 @@ pub async fn make(db: &Db, env: &Environment, request: Request) -> Result<Made, 
     let facts = snapshot.facts().clone();
     if !knows_schema(facts.schema) {
         return Err(BackupError::NewerSchema { found: facts.schema, known: latest_schema() });
+    }
+    // Older schemas have other tables.
+    if let Some(master) = &master_key
+        && facts.schema == latest_schema()
+        && !open_everything(db.read().await?.conn(), &MasterKeys::one(master.clone())).await?
+    {
+        return Err(BackupError::WrongMasterKey(KeyringError::WrongMasterKey));
     }
     let header = Header {
         aims: AIMS.to_owned(),

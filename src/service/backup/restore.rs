@@ -15,11 +15,12 @@ use super::{
 };
 use crate::{
     clock::Environment,
+    crypto::MasterKeys,
     domain::{
         Error, Timestamp,
         audit::{AuditAction, Break, hex},
     },
-    service::{audit, core::act::Act, people::factors, tokens::signing_keys},
+    service::{audit, core::act::Act, master_key::open_everything, people::factors, tokens::signing_keys},
     store::{
         Db, Location, Mode, OpenError, Store, agents,
         backup::{LoadError, PostgresTarget, Scratch, Seen, Snapshot, SqliteTarget, head_of_data, stream},
@@ -42,6 +43,12 @@ pub enum RestoreError {
     /// The audit log in the backup does not end where its header says.
     #[error("the audit log in the backup does not end with the head that the backup names")]
     OtherHead,
+    /// The backup has secrets that the master key does not open.
+    #[error(
+        "the master key does not decrypt the secrets in the backup; set the one that does. If it is lost for good, pass \
+         --lost-master-key"
+    )]
+    MasterKey,
     /// The database exists.
     #[error("the database already holds data; pass --replace to delete it and restore the backup in its place")]
     Occupied,
@@ -118,7 +125,8 @@ pub async fn verify(source: Source, temporary: &Path, env: &Environment) -> Resu
     Ok(verified)
 }
 
-/// Loads and verifies a backup, to put it at `location`. Nothing there is changed yet.
+/// Loads and verifies a backup, to put it at `location`, where the service will have these master keys. Nothing there is
+/// changed yet.
 ///
 /// # Errors
 /// See [`RestoreError`].
@@ -126,6 +134,7 @@ pub async fn prepare(
     source: Source,
     location: &Location,
     options: Options,
+    master_keys: Option<&MasterKeys>,
     temporary: &Path,
     env: &Environment,
 ) -> Result<Prepared, RestoreError> {
@@ -144,7 +153,12 @@ pub async fn prepare(
     };
     let (verified, db) = load(source, &scratch).await?;
     let store = Store::start(db, Arc::new(|_| {}));
-    let settled = settle(&store, env, &verified.header, since.as_ref(), options.secrets).await;
+    let settled = async {
+        let removed = settle(&store, env, &verified.header, since.as_ref(), options.secrets).await?;
+        require_master_key(&store, master_keys).await?;
+        Ok::<_, RestoreError>(removed)
+    };
+    let settled = settled.await;
     store.close().await;
     Ok(Prepared { verified, since, authenticators_removed: settled?, scratch, place })
 }
@@ -157,8 +171,7 @@ impl Prepared {
     pub async fn put(self) -> Result<(), RestoreError> {
         let seen = match &self.since {
             None => Seen::Nothing,
-            Some(Since::Known { head, .. }) => Seen::Head(*head),
-            Some(Since::Unknown(_)) => Seen::Unreadable,
+            Some(since) => since.head().map_or(Seen::Unreadable, Seen::Head),
         };
         match self.place {
             Place::Sqlite(target) => target.put(seen, self.scratch).await?,
@@ -229,7 +242,9 @@ async fn inspect(location: &Location, source: &Source, options: Options) -> Resu
                 | OpenError::Divergent(_)),
             ),
             Location::Sqlite(_),
-        ) if options.replace => return Ok(Some(Since::Unknown(error.to_string()))),
+        ) if options.replace => {
+            return Ok(Some(Since::Unknown { reason: error.to_string(), head: None }));
+        }
         (Err(error @ (OpenError::Newer { .. } | OpenError::Divergent(_))), Location::Postgres(_)) => {
             return Err(RestoreError::Unknown(error));
         }
@@ -239,7 +254,7 @@ async fn inspect(location: &Location, source: &Source, options: Options) -> Resu
     db.close().await;
     match found {
         Err(RestoreError::Store(error)) if options.replace && !db.is_shared() => {
-            Ok(Some(Since::Unknown(error.with_causes())))
+            Ok(Some(Since::Unknown { reason: error.with_causes(), head: None }))
         }
         found => found,
     }
@@ -264,15 +279,12 @@ async fn settle(
     since: Option<&Since>,
     secrets: Secrets,
 ) -> Result<u64, RestoreError> {
-    let replaced = match since {
-        Some(Since::Known { head, .. }) => Some((head.seq, hex(&head.hash))),
-        Some(Since::Unknown(_)) | None => None,
-    };
+    let replaced = since.and_then(Since::head);
     let details = json!({
         "made_at": header.made_at, "aims": header.aims, "schema": header.schema, "head_seq": header.head.seq,
         "head_hash": hex(&header.head.hash), "tokens_ended": secrets != Secrets::Tokens,
         "master_key_lost": secrets == Secrets::NoMasterKey,
-        "replaced_seq": replaced.as_ref().map(|(seq, _)| *seq), "replaced_hash": replaced.map(|(_, hash)| hash),
+        "replaced_seq": replaced.map(|head| head.seq), "replaced_hash": replaced.map(|head| hex(&head.hash)),
     });
     let env = env.clone();
     let removed = store
@@ -293,6 +305,19 @@ async fn settle(
         })
         .await?;
     Ok(removed)
+}
+
+/// Checks that the service will start with these master keys, if the restored database needs one.
+async fn require_master_key(store: &Store, keys: Option<&MasterKeys>) -> Result<(), RestoreError> {
+    let mut read = store.read().await?;
+    let named = sealed::last_rotation(read.conn()).await?.map(|rotation| rotation.key);
+    let fits = match keys {
+        Some(keys) => {
+            named.is_none_or(|named| keys.find(named).is_some()) && open_everything(read.conn(), keys).await?
+        }
+        None => named.is_none() && !sealed::any(read.conn()).await?,
+    };
+    if fits { Ok(()) } else { Err(RestoreError::MasterKey) }
 }
 
 /// Ends every token, also those that were issued after the backup: verifiers no longer find the keys that signed them, and

@@ -29,6 +29,9 @@ const BEAT: Duration = Duration::from_secs(30);
 /// How long after that another node takes over.
 const LOST: Duration = Duration::from_mins(3);
 
+/// How long after a failure a backup is tried again.
+const RETRY: Duration = Duration::from_mins(15);
+
 /// Which backups are made.
 #[derive(Clone)]
 pub struct Plan {
@@ -88,11 +91,11 @@ pub async fn run_if_due(services: &Services) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns true if a slot began, or if the node that makes the backup of the last one is gone.
+/// Returns true if a slot began, if the backup of the last one failed a while ago, or if the node that makes it is gone.
 fn is_due(schedule: Schedule, state: &State, now: Timestamp) -> bool {
     match state.working_at {
         Some(at) => at.plus(LOST) <= now || at > now.plus(LOST),
-        None => schedule.is_due(state.slot, now),
+        None => schedule.is_due(state.slot, now) || state.failed_at.is_some_and(|at| at.plus(RETRY) <= now),
     }
 }
 
@@ -136,8 +139,7 @@ async fn conclude(services: &Services, slot: Timestamp, outcome: Result<(Made, P
             Some(error.to_string())
         }
     };
-    let made = outcome.ok().map(|(made, _)| made);
-    let succeeded = made.is_some();
+    let (made, file) = outcome.ok().unzip();
     services
         .store
         .write(move |tx| {
@@ -155,8 +157,8 @@ async fn conclude(services: &Services, slot: Timestamp, outcome: Result<(Made, P
             })
         })
         .await?;
-    if let Some(plan) = services.settings.backups.as_ref().filter(|_| succeeded)
-        && let Err(error) = prune(&plan.folder, plan.keep)
+    if let (Some(plan), Some(file)) = (&services.settings.backups, file)
+        && let Err(error) = prune(&plan.folder, plan.keep, &file)
     {
         tracing::warn!(%error, folder = %plan.folder.display(), "cannot delete old backups");
     }
@@ -183,10 +185,12 @@ fn is_ours(name: &str) -> bool {
         && time.chars().zip(FORM.chars()).all(|(c, form)| if form == '0' { c.is_ascii_digit() } else { c == form })
 }
 
-/// Deletes the oldest scheduled backups beyond `keep`.
-fn prune(folder: &Path, keep: usize) -> io::Result<()> {
+/// Deletes the oldest scheduled backups beyond `keep`. Those whose names are later than that of the backup just made were
+/// named by a clock that was ahead, and count as the oldest.
+fn prune(folder: &Path, keep: usize, made: &Path) -> io::Result<()> {
+    let made = made.file_name().unwrap_or_default().to_string_lossy();
     let mut ours: Vec<_> = names(folder)?.into_iter().filter(|name| is_ours(name)).collect();
-    ours.sort_unstable_by(|a, b| b.cmp(a));
+    ours.sort_unstable_by(|a, b| (**b <= *made, b).cmp(&(**a <= *made, a)));
     ours.iter().skip(keep).try_for_each(|name| fs::remove_file(folder.join(name)))
 }
 
@@ -232,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn the_backup_just_made_is_kept_whatever_the_clock_said_before() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let name = |year: u32| format!("aims-{year}1130T030000.000000Z.backup");
+        for year in [2024, 2025, 2026, 2099] {
+            fs::write(folder.path().join(name(year)), "").unwrap();
+        }
+        for (keep, expected) in [(3, [2024, 2025, 2026].as_slice()), (2, &[2025, 2026]), (1, &[2026])] {
+            prune(folder.path(), keep, &folder.path().join(name(2026))).unwrap();
+            let mut left = names(folder.path()).unwrap();
+            left.sort();
+            assert_eq!(left, expected.iter().map(|year| name(*year)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn a_backup_is_due_once_and_again_if_its_node_is_gone() {
         let schedule = Schedule::parse("every 6h").unwrap();
         let at = |text| Timestamp::parse_rfc3339(text).unwrap();
@@ -244,5 +263,8 @@ mod tests {
         assert!(is_due(schedule, &state(Some(slot), Some(now)), now.plus(LOST)));
         // A claim of a node whose clock was wrong.
         assert!(is_due(schedule, &state(Some(slot), Some(at("2027-01-01T00:00:00Z"))), now));
+        let failed = State { failed_at: Some(now), ..state(Some(slot), None) };
+        assert!(!is_due(schedule, &failed, now.plus(RETRY / 2)));
+        assert!(is_due(schedule, &failed, now.plus(RETRY)));
     }
 }

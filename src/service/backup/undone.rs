@@ -64,8 +64,13 @@ pub struct Undone {
 /// What is known about the time since the backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Nothing, for this reason.
-    Unknown(String),
+    /// Nothing.
+    Unknown {
+        /// Why.
+        reason: String,
+        /// The end of the replaced audit log, if it can be read.
+        head: Option<Head>,
+    },
     /// Everything: these events are taken back.
     Known {
         /// The end of the replaced audit log.
@@ -75,6 +80,17 @@ pub enum Since {
     },
 }
 
+impl Since {
+    /// Returns the end of the replaced audit log, if it can be read.
+    #[must_use]
+    pub const fn head(&self) -> Option<Head> {
+        match self {
+            Self::Unknown { head, .. } => *head,
+            Self::Known { head, .. } => Some(*head),
+        }
+    }
+}
+
 /// Reads what a database recorded after `head`.
 ///
 /// # Errors
@@ -82,9 +98,9 @@ pub enum Since {
 pub(super) async fn since(db: &Db, head: Head) -> Result<Since> {
     let mut read = db.read().await?;
     let (start, end) = (audit::start(read.conn()).await?, audit::head(read.conn()).await?);
+    let unknown = |reason: &str| Since::Unknown { reason: reason.to_owned(), head: Some(end) };
     if head.seq < start.seq {
-        let reason = "the records since the backup were archived: look for the revocations in the archives";
-        return Ok(Since::Unknown(reason.to_owned()));
+        return Ok(unknown("the records since the backup were archived: look for the revocations in the archives"));
     }
     let continues = if head.seq == start.seq {
         head.hash == start.hash
@@ -92,8 +108,7 @@ pub(super) async fn since(db: &Db, head: Head) -> Result<Since> {
         audit::find(read.conn(), head.seq).await?.is_some_and(|record| record.hash == head.hash)
     };
     if !continues {
-        let reason = "the replaced database does not continue the audit log of the backup";
-        return Ok(Since::Unknown(reason.to_owned()));
+        return Ok(unknown("the replaced database does not continue the audit log of the backup"));
     }
     let (mut undone, mut seq) = (Vec::new(), head.seq);
     while seq < end.seq {

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::{Metrics, labels};
 /// was cleared, after the load began: the entry is reserved before the load, and both discard the reservation.
 ///
 /// Concurrent loads of one key do not wait for each other, and only the first one is cached.
-pub(in crate::service) async fn get_or_load<K, V, W, E>(
+async fn get_or_load<K, V, W, E>(
     cache: &Cache<K, V, W>,
     key: &K,
     load: impl Future<Output = Result<Option<V>, E>>,

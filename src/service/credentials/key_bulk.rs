@@ -12,8 +12,10 @@ use futures_util::{StreamExt, stream};
 use super::api_keys::{self, Rotation};
 use crate::{
     domain::{
-        AgentId, ApiKeyId, Error, KeyState, Limit, Result, Timestamp, capability::builtin,
-        credential::key_filter::ListedKey, token::LIFE_MAX,
+        AgentId, ApiKeyId, Error, KeyState, Limit, Result, Timestamp,
+        capability::builtin,
+        credential::key_filter::ListedKey,
+        token::{Credential, LIFE_MAX},
     },
     service::{
         Services,
@@ -179,8 +181,8 @@ async fn count_tokens(services: &Services, caller: &Caller, keys: &[ListedKey], 
             total.may_be_more = true;
             break;
         }
-        let (_, count) =
-            live_tokens::of_key(services, caller, one.key.agent_id, one.key.id, Limit::of(Limit::MAX)).await?;
+        let (agent, credential) = (one.key.agent_id, Credential::ApiKey(one.key.id));
+        let (_, count) = live_tokens::of_credential(services, caller, agent, credential, Limit::of(Limit::MAX)).await?;
         total.tokens += count.tokens;
         total.may_be_more |= count.may_be_more;
     }

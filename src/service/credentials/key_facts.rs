@@ -1,9 +1,11 @@
-//! What is known about the use of one API key: uses per day, addresses, live tokens and events.
+//! What is known about the use of one credential. Of an API key, that is its uses per day, addresses, live tokens and
+//! events; of others, only what the audit log says.
 
 use crate::{
     domain::{
         AgentId, ApiKeyId, Limit, Page, Result, Timestamp,
         audit::{AuditAction, Filter, Record, Resource, Start},
+        token::Credential,
     },
     service::{
         Services,
@@ -52,15 +54,40 @@ pub async fn read(services: &Services, caller: &Caller, agent: AgentId, key: Api
     services.permit(caller, Action::ReadAudit).await?;
     let days = api_keys::uses_per_day(services.store.read_usage().await?.conn(), key, services.env.now()).await?;
     let (addresses, has_earlier_requests) = addresses(services, key).await?;
-    let (tokens, ends) = live_tokens::of_key(services, caller, agent, key, TOKENS).await?;
+    let (tokens, ends) = live_tokens::of_credential(services, caller, agent, Credential::ApiKey(key), TOKENS).await?;
     Ok(Facts { days, addresses, has_earlier_requests, tokens, ends })
+}
+
+/// What revoking a public key or a federated identity ends.
+pub struct Ending {
+    /// When it was last used, unless the audit log has no record of that.
+    pub last_used_at: Option<Timestamp>,
+    /// The number of active tokens that end.
+    pub tokens: Count,
+}
+
+/// Returns what revoking a public key or a federated identity of an agent ends.
+///
+/// # Errors
+/// [`crate::domain::Error::Denied`].
+pub async fn ending(services: &Services, caller: &Caller, agent: AgentId, credential: Credential) -> Result<Ending> {
+    services.permit(caller, Action::ListKeys).await?;
+    services.permit(caller, Action::ReadAudit).await?;
+    let mut last_used_at = None;
+    for action in [AuditAction::TokenGranted, AuditAction::TokenExchanged] {
+        let filter = Filter { action: Some(action.as_str().to_owned()), ..about(credential.into()) };
+        let newest = audit::list(&services.store, &filter, Start::Before(i64::MAX), Limit::of(1)).await?;
+        last_used_at = last_used_at.max(newest.items.first().map(|record| record.at));
+    }
+    let (_, tokens) = live_tokens::of_credential(services, caller, agent, credential, Limit::of(Limit::MAX)).await?;
+    Ok(Ending { last_used_at, tokens })
 }
 
 async fn addresses(services: &Services, key: ApiKeyId) -> Result<(Vec<Address>, bool)> {
     let mut addresses: Vec<Address> = Vec::new();
     let mut has_more = false;
     for action in [AuditAction::TokenIssued, AuditAction::TokenGranted] {
-        let filter = Filter { action: Some(action.as_str().to_owned()), ..of_key(key) };
+        let filter = Filter { action: Some(action.as_str().to_owned()), ..about(Resource::ApiKey(key)) };
         let page = audit::list(&services.store, &filter, Start::Before(i64::MAX), REQUESTS).await?;
         has_more |= page.next.is_some();
         for record in page.items {
@@ -77,8 +104,7 @@ async fn addresses(services: &Services, key: ApiKeyId) -> Result<(Vec<Address>, 
     Ok((addresses, has_more))
 }
 
-fn of_key(key: ApiKeyId) -> Filter {
-    let resource = Resource::ApiKey(key);
+fn about(resource: Resource) -> Filter {
     Filter { resource_type: Some(resource.kind().to_owned()), resource_id: Some(resource.id()), ..Filter::default() }
 }
 
@@ -94,5 +120,5 @@ pub async fn events(
     limit: Limit,
 ) -> Result<Page<Record, i64>> {
     services.permit(caller, Action::ReadAudit).await?;
-    audit::list(&services.store, &of_key(key), Start::Before(before.unwrap_or(i64::MAX)), limit).await
+    audit::list(&services.store, &about(Resource::ApiKey(key)), Start::Before(before.unwrap_or(i64::MAX)), limit).await
 }

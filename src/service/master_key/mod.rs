@@ -151,15 +151,12 @@ fn unknown(key: MasterKeyId) -> Error {
     Error::Unavailable(Some(Box::new(UnknownMasterKey(key))))
 }
 
-/// Returns true if the keys open every sealed value, and the key that the database names is among them.
+/// Returns true if the keys open every sealed value.
 ///
 /// # Errors
 /// If the database fails.
-pub async fn open_everything(store: &Store, keys: &MasterKeys) -> Result<bool> {
-    let mut read = store.read().await?;
-    let named = sealed::last_rotation(read.conn()).await?.map(|rotation| rotation.key);
-    let is_unknown = named.is_some_and(|named| keys.find(named).is_none());
-    Ok(!is_unknown && status::count(read.conn(), keys).await?.iter().all(|tally| tally.unknown == 0))
+pub async fn open_everything(conn: Conn<'_>, keys: &MasterKeys) -> Result<bool> {
+    Ok(status::count(conn, keys).await?.iter().all(|tally| tally.unknown == 0))
 }
 
 /// Returns the key that seals new values. Call it in the transaction that stores the value.

@@ -11,7 +11,7 @@ use super::verified_tokens::Verified;
 use crate::{
     domain::{
         AgentId, ApiKeyId, CapabilitySet, FederatedIdentityId, Limit, Page, PublicKeyId, Result, Timestamp, TokenId,
-        audit::{AuditAction, Filter, Record, Start},
+        audit::{AuditAction, Filter, Record, Resource, Start},
         token::{Credential, DelegatedToken, LIFE_MAX, Link},
     },
     service::{
@@ -177,21 +177,21 @@ async fn delegated_through(services: &Services, agent: AgentId) -> Result<Vec<De
     Ok(live)
 }
 
-/// Returns the newest active tokens that were issued for an API key, up to `limit`, and the number of active tokens that
-/// end when the key is revoked: these and all that descend from them.
+/// Returns the newest active tokens that were issued for a credential, up to `limit`, and the number of active tokens
+/// that end when the credential is revoked: these and all that descend from them.
 ///
 /// # Errors
 /// [`crate::domain::Error::Denied`].
-pub async fn of_key(
+pub async fn of_credential(
     services: &Services,
     caller: &Caller,
     agent: AgentId,
-    key: ApiKeyId,
+    credential: Credential,
     limit: Limit,
 ) -> Result<(Vec<LiveToken>, Count)> {
     services.permit(caller, Action::ListTokens).await?;
-    let page = page(services, agent, Some(key), i64::MAX, limit, &ISSUED).await?;
-    let through = |token: &DelegatedToken| token.links.iter().any(|link| link.credential == Credential::ApiKey(key));
+    let page = page(services, agent, Some(credential), i64::MAX, limit, &ISSUED).await?;
+    let through = |token: &DelegatedToken| token.links.iter().any(|link| link.credential == credential);
     let delegated = delegated_through(services, agent).await?;
     let tokens = page.items.len() + delegated.iter().filter(|token| through(token)).count();
     let may_be_more = page.next.is_some() || tokens >= COUNT_MAX;
@@ -201,7 +201,7 @@ pub async fn of_key(
 async fn page(
     services: &Services,
     agent: AgentId,
-    key: Option<ApiKeyId>,
+    credential: Option<Credential>,
     before: i64,
     limit: Limit,
     actions: &[AuditAction],
@@ -213,7 +213,7 @@ async fn page(
         let filter = Filter {
             actor: Some(agent.into()),
             action: Some(action.as_str().to_owned()),
-            resource_id: key.map(|key| key.to_string()),
+            resource_id: credential.map(|credential| Resource::from(credential).id()),
             from: Some(now.minus(LIFE_MAX)),
             ..Filter::default()
         };

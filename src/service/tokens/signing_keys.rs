@@ -36,6 +36,10 @@ use crate::{
 /// How long verifiers may cache the key set. Sent as `Cache-Control`.
 pub const PUBLISHED_FOR: Duration = Duration::from_mins(5);
 
+/// Why there are no signing keys to rotate.
+pub const SHARED_SECRET: Error =
+    Error::Refused("Tokens are signed with the shared secret JWT_SECRET_KEY. Change that setting to replace it");
+
 /// The current keyring. All clones share it.
 #[derive(Clone)]
 pub struct CurrentKeyring(Arc<Current>);
@@ -69,7 +73,8 @@ impl CurrentKeyring {
 pub enum KeyringError {
     /// The keys were encrypted with another master key.
     #[error(
-        "the master key does not decrypt the signing keys in this database; use the master key that encrypted them"
+        "the master key does not decrypt the secrets in this database; use the master key that encrypted them. If it is \
+         lost for good, make a backup and restore it with --lost-master-key"
     )]
     WrongMasterKey,
     /// The database failed.
@@ -294,9 +299,7 @@ pub async fn rotate(services: &Services, caller: &Caller, compromised: bool) -> 
 
 async fn rotate_for(services: &Services, caller: &Caller, reason: Reason) -> Result<Option<KeyInfo>> {
     let (Some(algorithm), Some(master)) = (services.settings.signing, &services.master_key) else {
-        return Err(Error::Refused(
-            "Tokens are signed with the shared secret JWT_SECRET_KEY. Change that setting to replace it",
-        ));
+        return Err(SHARED_SECRET);
     };
     let candidates = Candidates::generate(&services.store, &services.env, master, algorithm).await?;
     let rotated = services

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, OFlags, open};
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{Seen, columns::On, loader::LoadError, scratch::Scratch, unchanged};
@@ -52,10 +53,12 @@ impl SqliteTarget {
         }
         self.end_old_log(seen).await?;
         // SQLite has closed the file, so no lock can be lost.
-        let file = File::open(scratch.file()).map_err(failed)?;
+        // Root must not give away a file that another user linked there.
+        let file = open(scratch.file(), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let file = File::from(file.map_err(|error| failed(error.into()))?);
         match fs::metadata(&self.path) {
             Ok(old) => {
-                file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777)).map_err(failed)?
+                file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777)).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
@@ -95,7 +98,7 @@ impl SqliteTarget {
         };
         let mut old = match copied.await {
             Ok(old) => old,
-            Err(error) if seen == Seen::Unreadable || is_damage(&error) => return Ok(false),
+            Err(error) if is_damage(&error, seen) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let unchanged = unchanged::require(On::Sqlite(&mut old), seen).await;
@@ -104,11 +107,17 @@ impl SqliteTarget {
     }
 }
 
-/// Returns true for `SQLITE_CORRUPT` and `SQLITE_NOTADB`. After another error, such as a full disk, the log is still
-/// needed.
-fn is_damage(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse().ok());
-    code.is_some_and(|code: i32| matches!(code & 0xff, 11 | 26))
+/// Returns true if the database, and so its log, is of no use. After other errors, such as a full disk, the log is needed.
+fn is_damage(error: &sqlx::Error, seen: Seen) -> bool {
+    const FULL: i32 = 13;
+    const CORRUPT: i32 = 11;
+    const NO_DATABASE: i32 = 26;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    match code.map(|code| code & 0xff) {
+        Some(CORRUPT | NO_DATABASE) => true,
+        Some(FULL) => false,
+        _ => seen == Seen::Unreadable,
+    }
 }
 
 #[cfg(test)]
@@ -126,8 +135,8 @@ mod tests {
         let target = SqliteTarget::lock(&path).unwrap();
         let scratch = target.scratch().unwrap();
         let options = SqliteConnectOptions::new().filename(scratch.file()).journal_mode(SqliteJournalMode::Wal);
-        let mut open = SqliteConnection::connect_with(&options).await.unwrap();
-        open.execute("CREATE TABLE a (b)").await.unwrap();
+        let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+        other.execute("CREATE TABLE a (b)").await.unwrap();
         let error = target.put(Seen::Nothing, scratch).await.unwrap_err();
         assert!(matches!(error, LoadError::File(..)), "{error}");
         assert!(!path.exists());

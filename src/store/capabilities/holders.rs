@@ -121,6 +121,16 @@ pub async fn count(conn: Conn<'_>, id: CapabilityId, most: i64) -> Result<i64> {
     Ok(dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).bind(most).fetch_one(c).await)?)
 }
 
+/// Returns the first agents that hold a capability, up to `most`, sorted by identifier.
+///
+/// # Errors
+/// If the database fails.
+pub async fn first(conn: Conn<'_>, id: CapabilityId, most: i64) -> Result<Vec<AgentId>> {
+    const SQL: &str = "SELECT agent_id FROM agent_capabilities WHERE capability_id = $1 ORDER BY agent_id LIMIT +$2";
+    let ids: Vec<Uuid> = dispatch!(conn, |c| sqlx::query_scalar(SQL).bind(id.0).bind(most).fetch_all(c).await)?;
+    Ok(ids.into_iter().map(AgentId).collect())
+}
+
 /// Returns which of these agents hold a capability.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ use crate::{
     service::{
         agents::{
             capabilities::{self, NewCapability},
-            capability_removal,
+            capability_removal::{self, WithGrants},
         },
         core::conditions::Versioned,
     },
@@ -263,6 +263,7 @@ pub async fn delete(
     IfMatch(expected): IfMatch,
     Query(Deletion { with_grants }): Query<Deletion>,
 ) -> Result<StatusCode, Failure> {
+    let with_grants = if with_grants { WithGrants::Yes } else { WithGrants::No };
     capability_removal::delete(&services, &caller, capability_id(&id)?, expected, with_grants).await?;
     Ok(StatusCode::NO_CONTENT)
 }

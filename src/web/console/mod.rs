@@ -4,6 +4,7 @@
 mod agents;
 mod audit;
 mod capabilities;
+mod confirm;
 mod credentials;
 mod guard;
 mod overview;

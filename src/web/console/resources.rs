@@ -10,20 +10,23 @@ use tower_sessions::Session;
 use super::{
     Shared,
     capabilities::Place,
+    confirm::{ConfirmPage, Fact, Link},
     guard::Admin,
     page::{
         form::{Form, Problems},
-        frame::{Frame, Moment, Page, back_to, unprocessable},
+        frame::{Flash, Frame, Moment, Page, back_to, unprocessable},
+        grouped,
         query::Query,
     },
 };
 use crate::{
     domain::{
-        Error, Invalid, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
+        Capability, Error, Invalid, Limit, ProtectedResource, ProtectedResourceId, ResourceUri, Result, Timestamp,
         token::protected_resource::Position,
     },
     service::{
-        Action, Expected, Once,
+        Action, Expected, Once, Services,
+        agents::{capabilities, listing},
         tokens::resources::{self, NewResource, ResourceEdit},
     },
     web::{api::paging::Cursor, failure::Failure},
@@ -31,6 +34,14 @@ use crate::{
 
 const PATH: &str = "/console/resources";
 const PER_PAGE: Limit = Limit::of(50);
+/// Capabilities that are named before a resource is deleted.
+const NAMED: usize = 8;
+/// Agents that are counted for each of them at most.
+const HOLDERS_MAX: i64 = 1_000;
+
+fn path_of(id: ProtectedResourceId) -> String {
+    format!("{PATH}/{id}")
+}
 
 struct Row {
     id: String,
@@ -117,7 +128,10 @@ pub(super) async fn create(
     };
     match created {
         Ok(resource) => {
-            back_to(&session, PATH, format!("{} created. Agents can request tokens for it now.", resource.name)).await
+            Flash::done(format!("{} created. Agents can request tokens for it now.", resource.name))
+                .link("View resource", path_of(resource.id))
+                .redirect(&session, PATH)
+                .await
         }
         Err(error) => {
             let problems = Problems::from_error(at_scope(error), "identifier")?;
@@ -171,7 +185,13 @@ pub(super) async fn update(
         Err(error) => Err(error),
     };
     match edited {
-        Ok(resource) => back_to(&session, &format!("{PATH}/{}", resource.id), "Changes saved.").await,
+        Ok(resource) => {
+            let path = path_of(resource.id);
+            Flash::done(format!("{} saved.", resource.name))
+                .link("View resource", &path)
+                .redirect(&session, &path)
+                .await
+        }
         Err(error) => {
             let problems = Problems::from_error(at_scope(error), "")?;
             let entered = |name: &str| form.get(name).to_owned();
@@ -182,6 +202,66 @@ pub(super) async fn update(
     }
 }
 
+/// Asks for confirmation before a resource is deleted.
+pub(super) async fn delete_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let resource = resources::get(&services, &admin, parse_id(&id)?).await?;
+    let scope = allowed(&services, &admin, &resource).await?;
+    let path = path_of(resource.id);
+    Ok(Page(ConfirmPage {
+        frame: frame.at("resources"),
+        parents: vec![("Resources".to_owned(), PATH.to_owned()), (resource.name.clone(), path.clone())],
+        verb: "Delete",
+        object: resource.name,
+        rest: String::new(),
+        note: "Agents can no longer request tokens for it. Tokens already issued work until they expire or are \
+               revoked. You can create it again with the same identifier."
+            .to_owned(),
+        facts: vec![
+            ("Identifier", Fact::Code(resource.identifier.to_string())),
+            ("Allowed scopes", scope),
+            ("Created", Fact::Time(Moment::at(resource.created_at, services.env.now()))),
+        ],
+        action: format!("{path}/delete"),
+        fields: Vec::new(),
+        button: "Delete resource",
+        cancel: path,
+    }))
+}
+
+/// Returns the capabilities that tokens for a resource may carry, with the number of agents that hold each of them.
+async fn allowed(services: &Services, admin: &Admin, resource: &ProtectedResource) -> Result<Fact> {
+    let mut named = Vec::new();
+    for name in resource.capabilities.iter().take(NAMED) {
+        named.extend(listing::capability_named(services, admin, name).await?);
+    }
+    if named.is_empty() {
+        return Ok(Fact::Text("None".to_owned()));
+    }
+    let ids: Vec<_> = named.iter().map(|capability| capability.id).collect();
+    let holders = capabilities::count_holders(services, admin, &ids, HOLDERS_MAX).await?;
+    let held_by = |count: i64| match count {
+        1 => " (held by 1 agent)".to_owned(),
+        HOLDERS_MAX.. => format!(" (held by {} or more agents)", grouped(HOLDERS_MAX)),
+        count => format!(" (held by {count} agents)"),
+    };
+    let link = |capability: Capability| Link {
+        name: capability.name.to_string(),
+        path: format!("/console/capabilities/{}", capability.id),
+        note: held_by(holders.get(&capability.id).copied().unwrap_or_default()),
+    };
+    let mut links: Vec<_> = named.into_iter().map(link).collect();
+    let unnamed = resource.capabilities.iter().count().saturating_sub(NAMED);
+    if let (1.., Some(last)) = (unnamed, links.last_mut()) {
+        last.note = format!("{} and {unnamed} more", last.note);
+    }
+    Ok(Fact::Links(links))
+}
+
 /// Deletes a resource.
 pub(super) async fn delete(
     State(services): Shared,
@@ -189,6 +269,7 @@ pub(super) async fn delete(
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    resources::delete(&services, &admin, parse_id(&id)?, Expected::Any).await?;
-    back_to(&session, PATH, "Resource deleted. AIMS issues no more tokens for it.").await
+    let resource = resources::get(&services, &admin, parse_id(&id)?).await?;
+    resources::delete(&services, &admin, resource.id, Expected::Any).await?;
+    back_to(&session, PATH, format!("{} deleted. AIMS issues no more tokens for it.", resource.name)).await
 }

@@ -7,7 +7,12 @@ use std::{
 };
 
 use super::{Identity, path, restore, verified};
-use crate::support::{Aims, Database};
+use crate::{
+    both,
+    support::{Aims, Database},
+};
+
+both!(a_lost_master_key_costs_authenticator_apps_and_tokens_only,);
 
 #[tokio::test]
 async fn only_recipients_can_read_an_encrypted_backup() {
@@ -95,6 +100,11 @@ async fn a_passphrase_encrypts_and_brings_the_master_key_along() {
     assert!(!target.sqlite_file().exists());
     assert_eq!(fs::read_to_string(&key_file).unwrap(), format!("{}\n", "ab".repeat(32)));
     fs::remove_file(&key_file).unwrap();
+    // A restore that fails leaves no key behind.
+    fs::create_dir(path(&target, "aims.db-wal")).unwrap();
+    there.run(&restore).await.fails_with("aims.db-wal");
+    assert!(!fs::exists(&key_file).unwrap() && !target.sqlite_file().exists());
+    fs::remove_dir(path(&target, "aims.db-wal")).unwrap();
     let restored = there.run(&restore).await;
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(fs::read(&key_file).unwrap(), master);
@@ -105,7 +115,7 @@ async fn a_passphrase_encrypts_and_brings_the_master_key_along() {
     process.stop().await;
 }
 
-/// Without the master key, the database can be restored, and the service says what is missing.
+/// A restore into a place where the service could not start is refused before anything is replaced.
 #[tokio::test]
 async fn a_restored_database_needs_the_master_key_of_its_secrets() {
     let db = Database::sqlite();
@@ -115,7 +125,14 @@ async fn a_restored_database_needs_the_master_key_of_its_secrets() {
     let file = super::back_up(&aims, &db, "a.backup").await;
     let target = Database::sqlite();
     let there = Aims::new(&target).with("MASTER_KEY", "");
-    assert_eq!(there.run(&["restore", &file]).await.code, Some(0));
+    for wrong in [String::new(), "ab".repeat(32)] {
+        for more in [&[][..], &["--dry-run"]] {
+            let exit = Aims::new(&target).with("MASTER_KEY", &wrong).run(&[&["restore", &file], more].concat()).await;
+            exit.fails_with("the master key does not decrypt the secrets in the backup");
+        }
+    }
+    assert!(!target.sqlite_file().exists());
+    assert_eq!(Aims::new(&target).run(&["restore", &file]).await.code, Some(0));
     there.run(&["serve"]).await.fails_with("aims.master-key is missing, but the database holds secrets sealed with it");
     there
         .with("MASTER_KEY", &"ab".repeat(32))
@@ -127,17 +144,19 @@ async fn a_restored_database_needs_the_master_key_of_its_secrets() {
 }
 
 /// The way back if the master key is gone for good.
-#[tokio::test]
-async fn a_lost_master_key_costs_authenticator_apps_and_tokens_only() {
-    let db = Database::sqlite();
-    let aims = Aims::new(&db).with("MASTER_KEY", "");
-    let key = aims.bootstrap().await;
+async fn a_lost_master_key_costs_authenticator_apps_and_tokens_only(db: Database) {
+    // With SQLite, a new key is created in the place of the file. With PostgreSQL, it must be set.
+    let new = if db.is_sqlite() { String::new() } else { "1e".repeat(32) };
+    let key = if db.is_sqlite() { Aims::new(&db).with("MASTER_KEY", "") } else { Aims::new(&db) }.bootstrap().await;
+    let aims = Aims::new(&db).with("MASTER_KEY", &new);
     seal_authenticator(&db).await;
     // A database whose key was rotated names its key.
     db.execute("INSERT INTO master_key (id, key_id, previous_id, rotated_at) VALUES (1, '00000000000000aa', '00000000000000bb', 1)")
         .await;
-    fs::remove_file(path(&db, "aims.master-key")).unwrap();
-    aims.run(&["serve"]).await.fails_with("aims.master-key is missing");
+    if db.is_sqlite() {
+        fs::remove_file(path(&db, "aims.master-key")).unwrap();
+    }
+    aims.run(&["serve"]).await.fails_with("master key");
     let file = super::back_up(&aims, &db, "a.backup").await;
     let lost = ["restore", file.as_str(), "--replace", "--lost-master-key"];
     assert_eq!(aims.run(&[&lost[..], &["--keep-tokens"]].concat()).await.code, Some(2));
@@ -154,7 +173,7 @@ async fn a_lost_master_key_costs_authenticator_apps_and_tokens_only() {
     let process = aims.serve().await;
     process.client().login(&key).await.get("/agents").await.expect(200);
     process.stop().await;
-    assert!(fs::exists(path(&db, "aims.master-key")).unwrap());
+    assert_eq!(fs::exists(path(&db, "aims.master-key")).unwrap(), db.is_sqlite());
 }
 
 /// With a shared secret for tokens, only authenticator apps are sealed.
@@ -205,8 +224,8 @@ async fn a_restored_database_belongs_to_the_owner_of_the_old_one_or_of_its_folde
     assert_eq!(owner(Path::new(&path(&new, "aims.db.lock"))), expected);
 }
 
-/// Gives an administrator an authenticator, sealed with the tests' master key.
-async fn seal_authenticator(db: &Database) {
+/// Adds the administrator `zoe` with an authenticator, sealed with the tests' master key.
+pub(super) async fn seal_authenticator(db: &Database) {
     use aims::{
         clock::Environment,
         crypto::{MasterKey, TotpSecret},
@@ -215,11 +234,15 @@ async fn seal_authenticator(db: &Database) {
     let master = MasterKey::from_hex(&"0f".repeat(32)).unwrap();
     let sealed = TotpSecret::generate(&env).seal(&master, &env, &id.to_string()).unwrap();
     let hex = sealed.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    let id = id.simple();
+    let (id, hex) = if db.is_sqlite() {
+        (format!("x'{}'", id.simple()), format!("x'{hex}'"))
+    } else {
+        (format!("'{id}'"), format!("'\\x{hex}'"))
+    };
     db.execute(&format!(
         "INSERT INTO administrators (id, username, display_name, role, password_hash, password_changed_at, created_at, \
-         updated_at) VALUES (x'{id}', 'zoe', 'Zoe', 'owner', 'hash', 1, 1, 1); \
-         INSERT INTO totp_secrets (administrator_id, sealed_secret, last_step) VALUES (x'{id}', x'{hex}', 0)"
+         updated_at) VALUES ({id}, 'zoe', 'Zoe', 'owner', 'hash', 1, 1, 1); \
+         INSERT INTO totp_secrets (administrator_id, sealed_secret, last_step) VALUES ({id}, {hex}, 0)"
     ))
     .await;
 }

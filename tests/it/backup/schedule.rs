@@ -103,7 +103,7 @@ async fn a_failed_backup_needs_attention(db: Database) {
     assert!(details(record)["reason"].as_str().unwrap().contains("cannot write the backup to"));
 
     fs::create_dir(&folder).unwrap();
-    server.clock.advance(24 * HOUR);
+    server.clock.advance(HOUR / 4);
     run_if_due(&server.services).await.unwrap();
     while last(&server.services).await.unwrap().made_at.is_none() {
         // The service itself may have begun it.
@@ -111,7 +111,7 @@ async fn a_failed_backup_needs_attention(db: Database) {
     }
     let browser = server.sign_in("zoe").await;
     let page = browser.get("/console").await.expect(200);
-    page.shows("Last backup: less than an hour ago, ").shows("Plan a backup");
+    page.shows("Last backup: <time").shows("Plan a backup");
     assert!(!page.text.contains("Not done yet"), "AIMS sees that backups are planned");
     assert!(!page.text.contains(CONCERN));
     // A day is late, two days are too late.

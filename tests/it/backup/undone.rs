@@ -109,7 +109,7 @@ async fn prepared(db: &Database, file: &str) -> Prepared {
     let location =
         if db.is_sqlite() { Location::Sqlite(db.sqlite_file()) } else { Location::Postgres(db.url.clone().into()) };
     let options = Options { replace: true, secrets: Secrets::NoTokens };
-    restoring::prepare(source, &location, options, db.folder.path(), &Environment::system()).await.unwrap()
+    restoring::prepare(source, &location, options, None, db.folder.path(), &Environment::system()).await.unwrap()
 }
 
 /// Commands that work beside a service are not stopped by a restore.
@@ -125,6 +125,15 @@ async fn changes_since_a_restore_began_are_not_lost(db: Database) {
     verified(&aims).await;
     prepared(&db, &file).await.put().await.unwrap();
     assert_eq!(db.count("SELECT COUNT(*) FROM administrators").await, 0);
+    // Nor are those of a database that does not continue the backup.
+    let other = Database::sqlite();
+    Aims::new(&other).bootstrap().await;
+    let file = back_up(&Aims::new(&other), &other, "a.backup").await;
+    let begun = prepared(&db, &file).await;
+    assert_eq!(aims.run(&["admin", "create", "zoe", "--role", "owner"]).await.code, Some(0));
+    let refused = begun.put().await.unwrap_err().to_string();
+    assert!(refused.contains("the database has changed since the restore began"), "{refused}");
+    assert_eq!(db.count("SELECT COUNT(*) FROM administrators").await, 1);
 }
 
 /// A node starts where there was nothing, or nobody, before.

@@ -2,12 +2,15 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use aims::domain::Role;
+use serde_json::{Value, json};
 
 use super::{
     Chrome, Display, in_browser,
-    pages::{STATES, populate},
-    server, signed_in_owner,
+    keyboard::{CTRL_K, ENTER},
+    pages::{PAGES_OF_VIEWERS, STATES, populate},
+    screenshots, server, sign_in_as, signed_in_owner,
+    states::Tour,
 };
 
 in_browser!(
@@ -49,18 +52,18 @@ async fn pages_are_accessible_narrow_in_forced_colours() {
 async fn check_every_page(display: Display) {
     let server = server().await;
     let stranger = Chrome::start(&server.url, display).await;
-    for path in [super::setup_path(&server).await, "/console/sign-in".to_owned()] {
+    for (place, path) in [("setup", super::setup_path(&server).await), ("sign-in", "/console/sign-in".to_owned())] {
         stranger.goto(&path).await;
-        check(&stranger, &path, display).await;
+        check(&stranger, place, display).await;
     }
     drop(stranger);
 
     // Afterwards, because a setup link needs a server without administrators.
     let shown = populate(&server).await;
     let chrome = signed_in_owner(&server, display).await;
-    for (name, path) in shown.pages() {
+    for (name, place, path) in shown.pages() {
         chrome.goto(&path).await;
-        check(&chrome, &path, display).await;
+        check(&chrome, place, display).await;
         save_screenshot(&chrome, name, display).await;
     }
     for (path, click, appears) in STATES {
@@ -72,24 +75,31 @@ async fn check_every_page(display: Display) {
             save_screenshot(&chrome, "palette", display).await;
         }
     }
-    // Pages that are only reachable through a form.
-    chrome.goto(&shown.path("/console/agents/{agent}/keys/new")).await;
-    chrome.fill("#name", "production").await;
-    chrome.click("main form.card .button--primary").await;
-    chrome.wait("dialog:modal").await;
-    check(&chrome, "the new key dialog", display).await;
-    save_screenshot(&chrome, "key", display).await;
-    chrome.goto("/console/agents/new").await;
-    chrome.run("document.querySelectorAll('[required]').forEach((field) => field.required = false)").await;
-    chrome.click("main form.card .button--primary").await;
-    chrome.wait("[aria-invalid=true]").await;
-    check(&chrome, "a form with errors", display).await;
-    server.clock.advance(std::time::Duration::from_mins(11));
-    chrome.goto("/console/administrators/new").await;
-    check(&chrome, "the password prompt", display).await;
+    // Forms ask for the password if the last sign-in is a while ago.
+    switch_to(&chrome, "zoe").await;
+    Tour { chrome: &chrome, server: &server, shown: &shown, display }.check_states().await;
+
+    server.person("vera", Role::Viewer).await;
+    switch_to(&chrome, "vera").await;
+    for path in PAGES_OF_VIEWERS {
+        chrome.goto(&shown.path(path)).await;
+        check(&chrome, &format!("{path} as viewer"), display).await;
+    }
 }
 
-async fn check(chrome: &Chrome, place: &str, display: Display) {
+/// Signs in anew in the same browser.
+async fn switch_to(chrome: &Chrome, username: &str) {
+    chrome.cdp("Network.clearBrowserCookies", json!({})).await;
+    sign_in_as(chrome, username).await;
+}
+
+/// Checks a page, and saves a screenshot of it if screenshots of all pages are wanted.
+pub(super) async fn check(chrome: &Chrome, place: &str, display: Display) {
+    assert_accessible(chrome, place, display).await;
+    screenshots::save(chrome, place, display).await;
+}
+
+async fn assert_accessible(chrome: &Chrome, place: &str, display: Display) {
     let script = format!(
         "const done = arguments[arguments.length - 1];
          {AXE};
@@ -105,18 +115,18 @@ async fn check(chrome: &Chrome, place: &str, display: Display) {
          }}), (error) => done({{ violations: [String(error)] }}));"
     );
     let found: Value = chrome.run_async(&script).await;
-    assert_eq!(found["violations"], serde_json::json!([]), "{place}, {display:?}");
+    assert_eq!(found["violations"], json!([]), "{place}, {display:?}");
     assert!(found["passes"].as_i64().unwrap() > 5, "axe checked nothing: {found}");
     assert!(found["beyond"].as_i64().unwrap() <= 0, "{place} overflows {} px by {}", display.width, found["beyond"]);
     if display.width < 500 {
-        assert_eq!(found["sideways"], serde_json::json!([]), "a table of {place} must not be wider than a phone");
+        assert_eq!(found["sideways"], json!([]), "a table of {place} must not be wider than a phone");
     }
     assert_eq!(found["frames"], 0, "{place} contains an inline style or script");
     chrome.assert_no_errors().await;
 }
 
 /// Saves a screenshot if the README's are being regenerated.
-async fn save_screenshot(chrome: &Chrome, name: &str, display: Display) {
+pub(super) async fn save_screenshot(chrome: &Chrome, name: &str, display: Display) {
     let Ok(folder) = std::env::var("AIMS_SCREENSHOTS") else { return };
     if name.is_empty() || display.width < 500 || display.forced_colours {
         return;
@@ -127,8 +137,6 @@ async fn save_screenshot(chrome: &Chrome, name: &str, display: Display) {
 }
 
 async fn keyboard_alone_reaches_everything() {
-    const ENTER: &str = "\u{E007}";
-    const CTRL_K: &str = "\u{E009}k\u{E000}";
     let server = server().await;
     populate(&server).await;
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;

@@ -1,6 +1,7 @@
 //! Chromium, controlled through `WebDriver`.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -27,6 +29,16 @@ pub struct Display {
 
 impl Display {
     pub const DEFAULT: Self = Self { scripts: true, dark: false, width: 1280, forced_colours: false };
+
+    /// Wide and narrow, each in light, dark and forced colours.
+    pub const ALL: [Self; 6] = [
+        Self::DEFAULT,
+        Self { dark: true, ..Self::DEFAULT },
+        Self { forced_colours: true, ..Self::DEFAULT },
+        Self { width: 320, ..Self::DEFAULT },
+        Self { width: 320, dark: true, ..Self::DEFAULT },
+        Self { width: 320, forced_colours: true, ..Self::DEFAULT },
+    ];
 }
 
 /// A browser with its own profile and session.
@@ -35,6 +47,7 @@ pub struct Chrome {
     _driver: Driver,
     url: String,
     clicks: AtomicUsize,
+    keys: AtomicUsize,
 }
 
 /// A `ChromeDriver` process. Its browsers end when it is dropped.
@@ -99,7 +112,8 @@ impl Chrome {
             .connect(&format!("http://127.0.0.1:{}", driver.port))
             .await
             .expect("the browser must start");
-        let chrome = Self { client, _driver: driver, url: url.to_owned(), clicks: AtomicUsize::new(0) };
+        let (clicks, keys) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let chrome = Self { client, _driver: driver, url: url.to_owned(), clicks, keys };
         chrome.cdp("Page.addScriptToEvaluateOnNewDocument", json!({ "source": COLLECT_VIOLATIONS })).await;
         if display.forced_colours {
             chrome.emulate_media(&[("forced-colors", "active")]).await;
@@ -196,6 +210,11 @@ impl Chrome {
         self.clicks.load(Ordering::Relaxed)
     }
 
+    /// Returns how many keys were pressed in this browser that are not text, such as Tab, Enter, arrows and shortcuts.
+    pub fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
+    }
+
     pub async fn click(&self, css: &str) {
         self.clicks.fetch_add(1, Ordering::Relaxed);
         self.wait(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
@@ -219,9 +238,16 @@ impl Chrome {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Sends keys to the focused element.
+    /// Sends keys to the focused element. Keys are counted, text is not.
     pub async fn press(&self, keys: &str) {
+        self.keys.fetch_add(count_keys(keys), Ordering::Relaxed);
         self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
+    }
+
+    /// Presses a shortcut that is a character, such as `/`. It counts as a key.
+    pub async fn shortcut(&self, character: &str) {
+        self.keys.fetch_add(1, Ordering::Relaxed);
+        self.press(character).await;
     }
 
     pub async fn count(&self, css: &str) -> usize {
@@ -262,6 +288,30 @@ impl Chrome {
     /// Returns a screenshot of the page.
     pub async fn screenshot(&self) -> Vec<u8> {
         self.client.screenshot().await.unwrap()
+    }
+
+    /// Returns a screenshot of the whole page, also of what is below the window.
+    pub async fn whole_screenshot(&self) -> Vec<u8> {
+        let size = self.cdp("Page.getLayoutMetrics", json!({})).await["cssContentSize"].clone();
+        let clip = json!({ "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1 });
+        let parameters = json!({ "captureBeyondViewport": true, "clip": clip });
+        let screenshot = self.cdp("Page.captureScreenshot", parameters).await;
+        STANDARD.decode(screenshot["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// Changes the width of an emulated phone.
+    pub async fn set_width(&self, width: u32) {
+        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": true });
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        self.wait_until(&format!("return innerWidth === {width}")).await;
+    }
+
+    /// Returns a new folder in which this browser saves downloads.
+    pub async fn download_folder(&self) -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let parameters = json!({ "behavior": "allow", "downloadPath": folder.path() });
+        self.cdp("Browser.setDownloadBehavior", parameters).await;
+        folder
     }
 
     /// Clicks at a position of the page.
@@ -324,6 +374,49 @@ impl Driver {
         }
         panic!("chromedriver does not start: {output:#?}");
     }
+}
+
+/// Waits until a folder contains a complete download whose name ends like this; returns its text.
+pub async fn downloaded(folder: &TempDir, suffix: &str) -> String {
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    loop {
+        // The browser gives a file its name when it is complete.
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        if let [file] = files.as_slice()
+            && file.to_str().unwrap().ends_with(suffix)
+        {
+            return fs::read_to_string(file).unwrap();
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no complete download: {files:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Counts the keys in what is sent to an element that are not text. A chord counts once for each key that is pressed while
+/// its modifiers are held.
+fn count_keys(keys: &str) -> usize {
+    let mut is_chord = false;
+    let is_key = |key: &char| match *key {
+        '\u{E000}' => {
+            is_chord = false;
+            false
+        }
+        // Shift, Ctrl, Alt and Meta.
+        '\u{E008}' | '\u{E009}' | '\u{E00A}' | '\u{E03D}' => {
+            is_chord = true;
+            false
+        }
+        key => is_chord || ('\u{E001}'..='\u{F8FF}').contains(&key),
+    };
+    keys.chars().filter(is_key).count()
+}
+
+#[test]
+fn keys_are_counted_but_text_is_not() {
+    assert_eq!(count_keys("planner-us\nworker"), 0);
+    assert_eq!(count_keys("a\u{E004}b\u{E004}\u{E007}"), 3);
+    assert_eq!(count_keys("\u{E009}k\u{E000}planner"), 1);
+    assert_eq!(count_keys("\u{E008}\u{E004}\u{E004}\u{E000}\u{E00D}"), 3);
 }
 
 fn quoted(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Chrome, Display, in_browser, server};
+use super::{Chrome, Display, in_browser, screenshots, server};
 
 in_browser!(documentation_is_accessible, documentation_is_read_by_keyboard);
 
@@ -10,10 +10,11 @@ const AXE: &str = include_str!("../../vendor/axe-core/axe.min.js");
 
 async fn documentation_is_accessible() {
     let server = server().await;
-    for (dark, width) in [(false, 1280), (true, 1280), (false, 320), (true, 320)] {
-        let chrome = Chrome::start(&server.url, Display { dark, width, ..Display::DEFAULT }).await;
+    for display in Display::ALL {
+        let chrome = Chrome::start(&server.url, display).await;
         chrome.goto("/docs").await;
-        assert_accessible(&chrome, &format!("the documentation at {width} px, dark: {dark}")).await;
+        assert_accessible(&chrome, &format!("the documentation, {display:?}")).await;
+        screenshots::save(&chrome, "docs", display).await;
     }
 }
 

@@ -395,7 +395,7 @@ async fn text_can_be_twice_as_large_on_a_phone() {
     let server = server().await;
     let shown = populate(&server).await;
     let chrome = signed_in_owner(&server, Display { width: 320, ..Display::DEFAULT }).await;
-    for (_, path) in shown.pages() {
+    for (_, _, path) in shown.pages() {
         chrome.goto(&path).await;
         let beyond = chrome
             .run("document.documentElement.style.fontSize = '200%'; return document.documentElement.scrollWidth - innerWidth")

@@ -3,11 +3,12 @@
 
 use serde_json::json;
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
+use super::{Chrome, Display, in_browser, keyboard::Keyboard, server, signed_in_owner};
 use crate::support::Server;
 
 in_browser!(
     an_owners_agents_are_suspended_in_four_clicks,
+    an_owners_agents_are_suspended_by_keyboard,
     an_owners_agents_are_suspended_without_scripts,
     a_capability_is_granted_to_thirty_agents_in_four_clicks,
     a_capability_is_granted_to_thirty_agents_without_scripts,
@@ -73,6 +74,35 @@ async fn an_owners_agents_are_suspended_in_four_clicks() {
     chrome.wait_for_text("Undone: 20 agents reactivated.").await;
     assert_eq!(suspended(&server).await, 0);
     assert!(chrome.path().await.contains("owner=mail-team"), "the filter stays");
+    chrome.assert_no_errors().await;
+}
+
+async fn an_owners_agents_are_suspended_by_keyboard() {
+    let server = server().await;
+    populate(&server).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("agents", "[data-href='/console/agents']").await;
+    chrome.wait_for_path(|path| path == "/console/agents").await;
+    keyboard.shortcut("/").await;
+    chrome.wait("#q:focus").await;
+    keyboard.tab_to("#owner").await;
+    chrome.press("mail-team").await;
+    chrome.wait("form[data-whole='All 20 that match']").await;
+    keyboard.enter("button[value=suspend]").await;
+    chrome.wait_for_text("20 of 20 will change").await;
+    chrome.wait_for_text("API keys that stop working").await;
+    keyboard.skip_to_content().await;
+    keyboard.enter(CONFIRM).await;
+    chrome.wait_for_text("20 agents suspended.").await;
+    assert_eq!(suspended(&server).await, 20);
+    keyboard.skip_to_content().await;
+    keyboard.enter("form[action='/console/agents/bulk/undo'] button").await;
+    chrome.wait_for_text("Undone: 20 agents reactivated.").await;
+    assert_eq!(suspended(&server).await, 0);
+    // 5 to the owner, up to 30 stops in the filters and the head of the table, 3 in each of the 20 rows, 1 to see the
+    // preview, up to 8 to confirm, and up to 6 to undo.
+    keyboard.assert_at_most(5 + 30 + 3 * 20 + 1 + 8 + 6);
     chrome.assert_no_errors().await;
 }
 

@@ -2,13 +2,15 @@
 
 use serde_json::json;
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
+use super::{Chrome, Display, in_browser, keyboard::Keyboard, server, signed_in_owner};
 use crate::support::Server;
 
 in_browser!(
     granting_to_thirty_agents_takes_four_clicks,
+    granting_to_thirty_agents_works_by_keyboard,
     granting_to_thirty_agents_works_without_scripts,
     one_page_shows_what_removing_a_capability_breaks,
+    what_removing_a_capability_breaks_is_found_by_keyboard,
     one_page_shows_what_removing_a_capability_breaks_without_scripts,
     thirty_holders_are_a_dense_table,
 );
@@ -45,7 +47,7 @@ async fn grant_to_thirty(display: Display) -> usize {
     chrome.click("form[action$='/grants'] button").await;
     chrome.wait_for_text("to 30 agents?").await;
     chrome.click("form[action$='/grants/apply'] button").await;
-    chrome.wait_for_text("Granted to 30 agents.").await;
+    chrome.wait_for_text("documents:read granted to 30 agents.").await;
     assert_eq!(chrome.count(".table--holders tbody tr").await, 30);
     chrome.assert_no_errors().await;
     chrome.clicks() - before
@@ -55,22 +57,46 @@ async fn granting_to_thirty_agents_takes_four_clicks() {
     assert!(grant_to_thirty(Display::DEFAULT).await <= 4);
 }
 
+async fn granting_to_thirty_agents_works_by_keyboard() {
+    let server = server().await;
+    fleet(&server, 30).await;
+    let id = server.capability("documents:read").await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let path = format!("/console/capabilities/{id}");
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("grant documents:read", &format!("[data-href='{path}']")).await;
+    chrome.wait_for_path(|at| at == path).await;
+    keyboard.skip_to_content().await;
+    keyboard.tab_to("#agents").await;
+    let names: Vec<_> = (0..30).map(|n| format!("planner-{n:03}")).collect();
+    chrome.press(&names.join("\n")).await;
+    keyboard.enter("form[action$='/grants'] button").await;
+    chrome.wait_for_text("to 30 agents?").await;
+    keyboard.skip_to_content().await;
+    keyboard.enter("form[action$='/grants/apply'] button").await;
+    chrome.wait_for_text("documents:read granted to 30 agents.").await;
+    assert_eq!(chrome.count(".table--holders tbody tr").await, 30);
+    // 2 to open the capability, 2 to skip, up to 16 stops to the names, 4 to go on, 2 to skip, and up to 6 to confirm.
+    keyboard.assert_at_most(32);
+    chrome.assert_no_errors().await;
+}
+
 async fn granting_to_thirty_agents_works_without_scripts() {
     grant_to_thirty(Display { scripts: false, ..Display::DEFAULT }).await;
 }
 
-async fn see_what_breaks(display: Display) {
-    let server = server().await;
+/// Creates a capability that is held, delegated and named by a resource; returns its identifier.
+async fn capability_in_use(server: &Server) -> String {
     let agent = server.agent("worker", &["documents:read"]).await;
     let delegate = server.agent("delegate", &["documents:read"]).await;
     let body = json!({ "delegate_id": delegate.id });
     server.admin.post(&format!("/agents/{}/delegates", agent.id), body).await.expect(201);
     let resource = json!({ "identifier": "https://mcp.example", "name": "Tools", "scope": "documents:read" });
     server.admin.post("/resources", resource).await.expect(201);
-    let id = server.capability("documents:read").await;
-    let chrome = signed_in_owner(&server, display).await;
-    open(&chrome, display, &id).await;
-    chrome.click(".page-head a[href$='/impact']").await;
+    server.capability("documents:read").await
+}
+
+async fn assert_impact_is_shown(chrome: &Chrome) {
     chrome.wait_for_text("What does not change").await;
     let page = chrome.source().await;
     for shown in
@@ -78,6 +104,30 @@ async fn see_what_breaks(display: Display) {
     {
         assert!(page.contains(shown), "{shown} is missing");
     }
+}
+
+async fn what_removing_a_capability_breaks_is_found_by_keyboard() {
+    let server = server().await;
+    let path = format!("/console/capabilities/{}", capability_in_use(&server).await);
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("documents:read", &format!("[data-href='{path}']")).await;
+    chrome.wait_for_path(|at| at == path).await;
+    keyboard.skip_to_content().await;
+    keyboard.enter(".page-head a[href$='/impact']").await;
+    assert_impact_is_shown(&chrome).await;
+    // 2 to open the capability, 2 to skip, and up to 8 to the link in its head.
+    keyboard.assert_at_most(12);
+    chrome.assert_no_errors().await;
+}
+
+async fn see_what_breaks(display: Display) {
+    let server = server().await;
+    let id = capability_in_use(&server).await;
+    let chrome = signed_in_owner(&server, display).await;
+    open(&chrome, display, &id).await;
+    chrome.click(".page-head a[href$='/impact']").await;
+    assert_impact_is_shown(&chrome).await;
     if display.scripts {
         assert_eq!(chrome.count(".button--danger:disabled").await, 1, "the name must be typed");
     }

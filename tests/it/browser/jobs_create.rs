@@ -1,6 +1,10 @@
 //! Creating an agent with capabilities and a key, and copying a working snippet: four clicks from the overview.
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
+use super::{
+    Chrome, Display, in_browser,
+    keyboard::{ENTER, Keyboard},
+    server, signed_in_owner,
+};
 use crate::support::Server;
 
 in_browser!(
@@ -21,6 +25,12 @@ async fn fill_names(chrome: &Chrome) {
 async fn use_snippet(server: &Server, snippet: &str) {
     let (_, key) = snippet.split_once("X-API-Key: ").unwrap();
     server.anonymous().exchange(key.trim_end_matches(['"', '\n', ' '])).await.expect(200);
+}
+
+/// Keeps what is copied, as on a host that is reached over plain HTTP.
+async fn catch_copies(chrome: &Chrome) {
+    chrome.run("document.addEventListener('copy', () => { window.copied = document.activeElement.value; })").await;
+    chrome.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })").await;
 }
 
 async fn held(server: &Server) -> i64 {
@@ -48,8 +58,7 @@ async fn agent_is_created_with_four_clicks() {
     click(&format!("input[value='{capability}']")).await;
     click(SUBMIT).await;
     chrome.wait("dialog:modal").await;
-    chrome.run("document.addEventListener('copy', () => { window.copied = document.activeElement.value; })").await;
-    chrome.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })").await;
+    catch_copies(&chrome).await;
     click("[data-copy='snippet-curl']").await;
     chrome.wait_for_text("Copied").await;
     let copied = chrome.run("return window.copied").await;
@@ -61,25 +70,28 @@ async fn agent_is_created_with_four_clicks() {
 }
 
 async fn agent_is_created_by_keyboard() {
-    const ENTER: &str = "\u{E007}";
-    const TAB: &str = "\u{E004}";
     let server = server().await;
+    let capability = server.capability("documents:read").await;
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;
-    chrome.goto("/console/agents/new").await;
-    // The first field has the focus.
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("create agent", "[data-href='/console/agents/new']").await;
+    chrome.wait_for_path(|path| path == "/console/agents/new").await;
+    chrome.wait("#name:focus").await;
     chrome.press("summariser").await;
-    chrome.press(TAB).await;
+    keyboard.tab_to("#owner").await;
     chrome.press("mail-team").await;
-    chrome.press(TAB).await;
-    // After the type come the capabilities.
-    chrome.press(TAB).await;
-    assert_eq!(chrome.run("return document.activeElement.name").await, "capability");
-    chrome.press(" ").await;
+    keyboard.tick(&format!("input[value='{capability}']")).await;
     chrome.press(ENTER).await;
     chrome.wait("dialog:modal").await;
-    let key = chrome.wait("#secret").await.prop("value").await.unwrap().unwrap();
-    server.anonymous().exchange(&key).await.expect(200);
+    catch_copies(&chrome).await;
+    keyboard.enter("[data-copy='snippet-curl']").await;
+    chrome.wait_for_text("Copied").await;
+    let copied = chrome.run("return window.copied").await;
+    use_snippet(&server, copied.as_str().unwrap()).await;
     assert_eq!(held(&server).await, 1);
+    // 2 to open the form, up to 4 stops to the capabilities and one for each of at most 12, 2 to choose and submit, and up
+    // to 10 stops in the dialog.
+    keyboard.assert_at_most(32);
     chrome.assert_no_errors().await;
 }
 

@@ -1,15 +1,22 @@
 //! The daily jobs with keys, by clicks from the overview: rotate a key and see who still uses the old one, revoke keys that
 //! are not used, and find the owner of a leaked key. Each also without scripts.
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
+use super::{
+    Chrome, Display, in_browser,
+    keyboard::{ENTER, Keyboard},
+    server, signed_in_owner,
+};
 use crate::support::Server;
 
 in_browser!(
     old_key_is_watched_and_ended,
+    old_key_is_watched_and_ended_by_keyboard,
     old_key_is_watched_and_ended_without_scripts,
     unused_keys_are_revoked,
+    unused_keys_are_revoked_by_keyboard,
     unused_keys_are_revoked_without_scripts,
     leaked_key_is_found,
+    leaked_key_is_found_by_keyboard,
     leaked_key_is_found_without_scripts,
     key_in_the_search_never_gets_into_the_address,
     leaving_an_unsaved_key_asks,
@@ -39,6 +46,37 @@ const KEYS: &str = ".nav__link[href='/console/keys']";
 
 async fn old_key_is_watched_and_ended() {
     watch_and_end(Display::DEFAULT).await;
+}
+
+async fn old_key_is_watched_and_ended_by_keyboard() {
+    let server = server().await;
+    let agent = server.agent("planner-us", &[]).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let path = format!("/console/agents/{}/keys/{}", agent.id, agent.key_id);
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("rotate planner-us", &format!("[data-href='{path}/rotate']")).await;
+    chrome.wait_for_path(|at| at == format!("{path}/rotate")).await;
+    // The button has the focus.
+    chrome.wait("main form.card .button--primary:focus").await;
+    chrome.press(ENTER).await;
+    chrome.wait("dialog:modal .meter time").await;
+    keyboard.tick("[data-saved]").await;
+    keyboard.enter("[data-done]").await;
+    chrome.wait_for_path(|at| at == path).await;
+    chrome.wait_for_text("Old key last used").await;
+    server.anonymous().exchange(&agent.raw_key).await.expect(200);
+    chrome.wait_for_text("from 127.0.0.1").await;
+    keyboard.skip_to_content().await;
+    keyboard.enter(&format!("a[href='{path}/revoke']")).await;
+    chrome.wait_for_path(|at| at == format!("{path}/revoke")).await;
+    chrome.wait("main form .button--danger:focus").await;
+    chrome.press(ENTER).await;
+    chrome.wait_for_text("revoked, including its tokens").await;
+    server.anonymous().exchange(&agent.raw_key).await.expect(401);
+    // 2 to open the page, 1 to rotate, up to 18 in the dialog, 2 to skip, up to 20 stops of the agent and its tabs before
+    // the key, and 2 to end it.
+    keyboard.assert_at_most(45);
+    chrome.assert_no_errors().await;
 }
 
 async fn old_key_is_watched_and_ended_without_scripts() {
@@ -106,6 +144,27 @@ async fn unused_keys_are_revoked() {
     revoke_unused(Display::DEFAULT).await;
 }
 
+async fn unused_keys_are_revoked_by_keyboard() {
+    let server = server().await;
+    let used = populate_unused(&server).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.skip_to_content().await;
+    keyboard.enter(ATTENTION).await;
+    chrome.wait_for_path(|path| path.starts_with("/console/keys?")).await;
+    keyboard.skip_to_content().await;
+    keyboard.enter(REVOKE_MATCHING).await;
+    chrome.wait_for_text("Revoke 3 keys of 3 agents?").await;
+    chrome.wait("main form .button--danger:focus").await;
+    chrome.press(ENTER).await;
+    chrome.wait_for_text("3 keys of 3 agents revoked").await;
+    server.anonymous().exchange(&used).await.expect(200);
+    // On the overview: 2 to skip, and up to 30 stops in the head, the checklist, the tiles, the chart and the kinds. On the
+    // list: 2 to skip, up to 24 stops in the filters, and 2 to confirm.
+    keyboard.assert_at_most(62);
+    chrome.assert_no_errors().await;
+}
+
 async fn unused_keys_are_revoked_without_scripts() {
     revoke_unused(PLAIN).await;
 }
@@ -122,32 +181,70 @@ async fn age(server: &Server) {
         .await;
 }
 
-async fn revoke_unused(display: Display) {
-    let server = server().await;
+/// Creates three keys that were not used for a long time, and returns one that was.
+async fn populate_unused(server: &Server) -> String {
     for n in 0..3 {
         server.agent(&format!("old-{n}"), &[]).await;
     }
     let used = server.agent("used", &[]).await;
-    age(&server).await;
+    age(server).await;
+    used.raw_key
+}
+
+/// The link to unused keys among what needs attention on the overview.
+const ATTENTION: &str = "main a[href='/console/keys?show=idle'], main a[href='/console/keys?use=unused_90d']";
+const REVOKE_MATCHING: &str = "form[action='/console/keys/bulk'] button[value='revoke'].button--danger-quiet";
+
+async fn revoke_unused(display: Display) {
+    let server = server().await;
+    let used = populate_unused(&server).await;
     let chrome = signed_in_owner(&server, display).await;
     let names = server.db.texts("SELECT DISTINCT name FROM api_keys").await;
     chrome.goto("/console").await;
     let mut job = Job::of(&chrome);
-    // From what needs attention on the overview.
-    let attention = "main a[href='/console/keys?show=idle'], main a[href='/console/keys?use=unused_90d']";
-    job.click(attention).await;
-    job.click("form[action='/console/keys/bulk'] button[value='revoke'].button--danger-quiet").await;
+    job.click(ATTENTION).await;
+    job.click(REVOKE_MATCHING).await;
     chrome.wait_for_text("Revoke 3 keys of 3 agents?").await;
     job.click("main form .button--danger").await;
     chrome.wait_for_text("3 keys of 3 agents revoked").await;
     assert!(job.clicks <= 3, "{} clicks; keys: {names:?}", job.clicks);
     assert!(chrome.path().await.starts_with("/console/keys?use=unused_90d"), "the filter stays");
-    server.anonymous().exchange(&used.raw_key).await.expect(200);
+    server.anonymous().exchange(&used).await.expect(200);
     chrome.assert_no_errors().await;
 }
 
 async fn leaked_key_is_found() {
     find_leaked(Display::DEFAULT).await;
+}
+
+async fn leaked_key_is_found_by_keyboard() {
+    let server = server().await;
+    let agent = server.agent("planner-us", &[]).await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let path = format!("/console/agents/{}/keys/{}", agent.id, agent.key_id);
+    // Its whole value and its prefix, in the palette.
+    let whole = (agent.raw_key.as_str(), "[data-lookup]".to_owned());
+    let prefix = (&agent.raw_key[..13], format!("[data-href='{path}']"));
+    for (text, option) in [whole, prefix] {
+        let keyboard = Keyboard::at_overview(&chrome).await;
+        keyboard.find(text, &option).await;
+        chrome.wait_for_path(|at| at == path).await;
+        chrome.wait_for_text("Owner tests").await;
+        keyboard.assert_at_most(4);
+    }
+    // Its whole value, on the page of all keys.
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("API keys", "[data-href='/console/keys']").await;
+    chrome.wait_for_path(|at| at == "/console/keys").await;
+    keyboard.skip_to_content().await;
+    keyboard.tab_to("#leaked-key").await;
+    chrome.press(&agent.raw_key).await;
+    chrome.press(ENTER).await;
+    chrome.wait_for_text("of planner-us. Its owner is tests.").await;
+    assert!(!chrome.path().await.contains(&agent.raw_key[13..]));
+    // 2 to open the page, 2 to skip, up to 4 stops, and 1 to submit.
+    keyboard.assert_at_most(9);
+    chrome.assert_no_errors().await;
 }
 
 async fn leaked_key_is_found_without_scripts() {

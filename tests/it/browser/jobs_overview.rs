@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Chrome, Display, in_browser, server, signed_in_owner};
+use super::{Chrome, Display, in_browser, server_at_half_past, signed_in_owner};
 use crate::support::Server;
 
 in_browser!(
@@ -34,7 +34,7 @@ async fn populate(server: &Server) {
 }
 
 async fn an_hour_is_found_with_one_click_on_its_bar() {
-    let server = server().await;
+    let server = server_at_half_past().await;
     populate(&server).await;
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     let clicks = Clicks(&chrome, Cell::new(0));
@@ -52,7 +52,7 @@ async fn an_hour_is_found_with_one_click_on_its_bar() {
 }
 
 async fn an_hour_is_found_by_keyboard() {
-    let server = server().await;
+    let server = server_at_half_past().await;
     populate(&server).await;
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     chrome.goto("/console").await;
@@ -68,7 +68,7 @@ async fn an_hour_is_found_by_keyboard() {
 }
 
 async fn an_hour_is_found_without_scripts() {
-    let server = server().await;
+    let server = server_at_half_past().await;
     populate(&server).await;
     let chrome = signed_in_owner(&server, Display { scripts: false, ..Display::DEFAULT }).await;
     chrome.goto("/console?range=7d").await;
@@ -82,7 +82,7 @@ async fn an_hour_is_found_without_scripts() {
 
 async fn a_concern_is_dismissed_and_brought_back() {
     for scripts in [true, false] {
-        let server = server().await;
+        let server = server_at_half_past().await;
         populate(&server).await;
         let chrome = signed_in_owner(&server, Display { scripts, ..Display::DEFAULT }).await;
         chrome.goto("/console?range=7d").await;
@@ -101,7 +101,7 @@ async fn a_concern_is_dismissed_and_brought_back() {
 }
 
 async fn charts_are_readable_at_every_width() {
-    let server = server().await;
+    let server = server_at_half_past().await;
     populate(&server).await;
     for width in [320, 1280] {
         let chrome = signed_in_owner(&server, Display { width, ..Display::DEFAULT }).await;

@@ -4,11 +4,21 @@ use std::time::Duration;
 
 use aims::domain::Role;
 
-use super::{Chrome, Display, docs::assert_accessible, in_browser, server, signed_in_owner};
-use crate::{console::invitations::add_passkey, support::PASSWORD};
+use super::{
+    Chrome, Display,
+    docs::assert_accessible,
+    in_browser,
+    keyboard::{ENTER, Keyboard},
+    screenshots, server, signed_in_owner,
+};
+use crate::{
+    console::invitations::{acts, add_passkey},
+    support::PASSWORD,
+};
 
 in_browser!(
     operator_is_invited_in_three_clicks,
+    operator_is_invited_by_keyboard,
     operator_is_invited_without_scripts,
     search_keeps_its_filter_over_an_expired_session,
     form_address_leads_back_to_the_agent,
@@ -17,6 +27,27 @@ in_browser!(
 
 async fn operator_is_invited_in_three_clicks() {
     invite_an_operator(Display::DEFAULT).await;
+}
+
+async fn operator_is_invited_by_keyboard() {
+    let server = server().await;
+    let chrome = signed_in_owner(&server, Display::DEFAULT).await;
+    let keyboard = Keyboard::at_overview(&chrome).await;
+    keyboard.find("administrators", "[data-href='/console/administrators']").await;
+    chrome.wait_for_path(|path| path == "/console/administrators").await;
+    chrome.wait_for_text("Without a second factor (1)").await;
+    keyboard.skip_to_content().await;
+    keyboard.enter("a[href='/console/administrators/new']").await;
+    chrome.wait("#recipient:focus").await;
+    chrome.press("Ada").await;
+    assert_eq!(chrome.count("input[name=role][value=operator]:checked").await, 1);
+    chrome.press(ENTER).await;
+    chrome.wait("#secret").await;
+    keyboard.enter("[data-copy=secret]").await;
+    chrome.wait_for_text("Copied").await;
+    // 2 to open the page, 2 to skip, up to 4 to the form, 1 to submit, and up to 6 to copy the link.
+    keyboard.assert_at_most(15);
+    chrome.assert_no_errors().await;
 }
 
 async fn operator_is_invited_without_scripts() {
@@ -100,7 +131,7 @@ async fn form_address_leads_back_to_the_agent() {
     let chrome = signed_in_owner(&server, Display::DEFAULT).await;
     let path = format!("/console/agents/{}", agent.id);
     chrome.goto(&format!("{path}/reactivate")).await;
-    chrome.wait_for_text("This address only accepts a form").await;
+    chrome.wait_for_text("This address only accepts form submissions").await;
     chrome.click("main .button--primary").await;
     chrome.wait_for_path(|current| current == path).await;
     chrome.wait_for_text("planner").await;
@@ -122,42 +153,40 @@ async fn pages_for_people_are_accessible() {
         let (_, after) = page.text.split_once("value=\"http://localhost:8000").unwrap();
         after.split('"').next().unwrap().clone_into(&mut link);
     }
-    for (dark, width) in [(false, 1280), (true, 1280), (false, 320), (true, 320)] {
-        let display = Display { dark, width, ..Display::DEFAULT };
+    let withdraw = acts(&owner, "/withdraw").await.remove(0);
+    for (number, display) in Display::ALL.into_iter().enumerate() {
         let stranger = Chrome::start(&server.url, display).await;
         let chrome = Chrome::start(&server.url, display).await;
-        for path in [link.as_str(), "/console/invitation?token=junk"] {
+        let junk = "/console/invitation?token=junk";
+        for (place, path) in [("people, an invitation", link.as_str()), ("people, no such invitation", junk)] {
             stranger.goto(path).await;
-            look(&stranger, "invitation", display).await;
+            look(&stranger, place, display).await;
         }
         drop(stranger);
         super::sign_in(&chrome).await;
-        for path in [
-            "/console/administrators".to_owned(),
-            "/console/administrators/new".to_owned(),
-            "/console/administrators?factor=none&role=owner".to_owned(),
-            "/console/administrators?factor=none&role=viewer".to_owned(),
-            format!("/console/administrators/{ada}"),
-            format!("/console/administrators/{ada}/factors/passkeys"),
-            format!("/console/administrators/{ada}/disable"),
-            link.clone(),
+        for (place, path) in [
+            ("all", "/console/administrators".to_owned()),
+            ("invite", "/console/administrators/new".to_owned()),
+            ("owners without a factor", "/console/administrators?factor=none&role=owner".to_owned()),
+            ("viewers without a factor", "/console/administrators?factor=none&role=viewer".to_owned()),
+            ("one", format!("/console/administrators/{ada}")),
+            ("reset passkeys", format!("/console/administrators/{ada}/factors/passkeys")),
+            ("disable", format!("/console/administrators/{ada}/disable")),
+            ("withdraw an invitation", withdraw.clone()),
+            ("an invitation while signed in", link.clone()),
         ] {
             chrome.goto(&path).await;
-            look(&chrome, path.rsplit('/').next().unwrap().split('?').next().unwrap(), display).await;
+            look(&chrome, &format!("people, {place}"), display).await;
         }
         chrome.goto("/console/administrators/new").await;
-        chrome.fill("#recipient", &format!("{width} {dark}")).await;
+        chrome.fill("#recipient", &format!("Recipient {number}")).await;
         chrome.click("main form.card .button--primary").await;
         chrome.wait("#secret").await;
-        look(&chrome, "created", display).await;
+        look(&chrome, "people, invited", display).await;
     }
 }
 
 async fn look(chrome: &Chrome, place: &str, display: Display) {
-    let place = format!("{place}-{}-{}", display.width, if display.dark { "dark" } else { "light" });
-    if let Ok(folder) = std::env::var("AIMS_SCREENSHOTS_OF_PEOPLE") {
-        let name = format!("{place}.png");
-        std::fs::write(std::path::Path::new(&folder).join(name), chrome.screenshot().await).unwrap();
-    }
-    assert_accessible(chrome, &place).await;
+    assert_accessible(chrome, &format!("{place}, {display:?}")).await;
+    screenshots::save(chrome, place, display).await;
 }

@@ -13,12 +13,17 @@ mod jobs_keys;
 mod jobs_overview;
 mod jobs_people;
 mod journey;
+mod keyboard;
 mod other_origin;
 mod pages;
 mod passkeys;
 mod reveal;
+mod screenshots;
+mod states;
 
-use aims::{domain::Role, service::people::setup};
+use std::time::Duration;
+
+use aims::{clock::Clock, domain::Role, service::people::setup};
 use chrome::{Chrome, Display};
 
 use crate::support::{Database, PASSWORD, Server, TestClock};
@@ -37,10 +42,20 @@ macro_rules! in_browser {
 }
 use in_browser;
 
+const OPTIONS: [(&str, &str); 2] = [("PUBLIC_URL", "http://localhost:8000"), ("AUDIT_REFUSALS_PER_MINUTE", "1000000")];
+
 /// A server on plain HTTP that uses the system clock, like the browser.
 async fn server() -> Server {
-    let options = [("PUBLIC_URL", "http://localhost:8000"), ("AUDIT_REFUSALS_PER_MINUTE", "1000000")];
-    Server::start_at(TestClock::real(), Database::sqlite(), &options).await
+    Server::start_at(TestClock::real(), Database::sqlite(), &OPTIONS).await
+}
+
+/// A server whose clock shows half past an hour, so that a test is within one bar of a chart.
+async fn server_at_half_past() -> Server {
+    const HOUR: i64 = 3_600;
+    let clock = TestClock::real();
+    let past_half = (clock.now().as_secs() + HOUR / 2) % HOUR;
+    clock.set_back(Duration::from_secs(past_half.unsigned_abs()));
+    Server::start_at(clock, Database::sqlite(), &OPTIONS).await
 }
 
 /// Returns a browser that is signed in as an owner.
@@ -54,8 +69,12 @@ async fn signed_in_owner(server: &Server, display: Display) -> Chrome {
 }
 
 async fn sign_in(chrome: &Chrome) {
+    sign_in_as(chrome, "zoe").await;
+}
+
+async fn sign_in_as(chrome: &Chrome, username: &str) {
     chrome.goto("/console/sign-in").await;
-    chrome.fill("#username", "zoe").await;
+    chrome.fill("#username", username).await;
     chrome.fill("#password", PASSWORD).await;
     chrome.click("main form:not(.theme) button").await;
     chrome.wait_for_path(|path| path == "/console").await;

@@ -22,7 +22,9 @@ const PAGES: &[(&str, &str)] = &[
     ("", "/console/agents/{agent}/keys/{key}/rotate"),
     ("", "/console/agents/{agent}/keys/{key}/revoke"),
     ("", "/console/agents/{agent}/public-keys/new"),
+    ("", "/console/agents/{agent}/public-keys/{public-key}/remove"),
     ("", "/console/agents/{agent}/federated-identities/new"),
+    ("", "/console/agents/{agent}/federated-identities/{identity}/remove"),
     ("", "/console/agents/{agent}/tokens"),
     ("", "/console/agents/{agent}/tokens/end"),
     ("", "/console/agents/{agent}/delegates/{delegate}/remove"),
@@ -33,8 +35,10 @@ const PAGES: &[(&str, &str)] = &[
     ("", "/console/agents/{agent}/suspend"),
     ("", "/console/agents/{agent}/revoke"),
     ("", "/console/agents/{agent}/delete"),
+    ("", "/console/agents/{deleted}"),
     ("keys", "/console/keys"),
     ("", "/console/keys?show=expiring"),
+    ("", "/console/keys?q=nothing"),
     ("", "/console/capabilities"),
     ("", "/console/capabilities/new"),
     ("", "/console/capabilities/{capability}"),
@@ -45,36 +49,66 @@ const PAGES: &[(&str, &str)] = &[
     ("", "/console/resources"),
     ("", "/console/resources/new"),
     ("", "/console/resources/{resource}"),
+    ("", "/console/resources/{resource}/delete"),
     ("", "/console/signing-keys"),
+    ("", "/console/signing-keys/replace"),
     ("audit", "/console/audit"),
     ("", "/console/audit?outcome=refused"),
     ("", "/console/audit?resource_id=nothing"),
+    // An error in a filter: nobody has this name.
+    ("", "/console/audit?agent=nobody"),
     ("", "/console/audit?record={record}"),
     ("", "/console/audit/{record}"),
     ("", "/console/administrators"),
     ("", "/console/administrators/new"),
     ("", "/console/administrators/{person}"),
+    ("", "/console/administrators/{person}/disable"),
     ("account", "/console/account"),
     ("", "/console/account/authenticator"),
     ("", "/console/nothing-here"),
+];
+
+/// Pages as somebody sees them who may change nothing; the last one they may not even see.
+pub(super) const PAGES_OF_VIEWERS: &[&str] = &[
+    "/console",
+    "/console/agents",
+    "/console/agents/{agent}",
+    "/console/agents/{agent}/keys",
+    "/console/agents/{agent}/keys/{key}",
+    "/console/agents/{agent}/tokens",
+    "/console/agents/{agent}/grants",
+    "/console/keys",
+    "/console/capabilities",
+    "/console/capabilities/{capability}",
+    "/console/capabilities/{capability}/impact",
+    "/console/resources",
+    "/console/resources/{resource}",
+    "/console/signing-keys",
+    "/console/audit",
+    "/console/account",
+    "/console/administrators",
 ];
 
 /// States of pages that a click leads to: the page, the element to click and the element that appears.
 pub(super) const STATES: &[(&str, &str, &str)] = &[
     ("/console/agents", "[name=id]", "[data-bulk-bar]:not([hidden])"),
     ("/console/agents?owner=mail-team", "button[name=act][value=suspend]", "#impact"),
+    ("/console/agents?owner=mail-team", "button[name=act][value=grant]", "#target"),
+    ("/console/agents?owner=mail-team", "button[name=act][value=ungrant]", "#target"),
+    ("/console/agents?owner=mail-team", "button[name=act][value=transfer]", "#target"),
     ("/console/keys?owner=mail-team", "button[name=act][value=revoke]", "form[action='/console/keys/bulk/revoke']"),
     ("/console/agents/{agent}", ".drop > summary", ".drop[open] .drop__item"),
     ("/console", "[data-palette]", ".palette [role=option]"),
+    ("/console/audit", "tr[data-seq] a[data-open]", "dialog.drawer[open] [data-record]"),
 ];
 
 /// The identifiers of what is on the pages.
 pub(super) struct Shown(Vec<(&'static str, String)>);
 
 impl Shown {
-    /// Returns the pages, some with the name of a screenshot.
-    pub(super) fn pages(&self) -> impl Iterator<Item = (&'static str, String)> {
-        PAGES.iter().map(|(name, path)| (*name, self.path(path)))
+    /// Returns the pages: for some the name of a screenshot, the path with placeholders, and the path.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        PAGES.iter().map(|(name, path)| (*name, *path, self.path(path)))
     }
 
     /// Fills in the identifiers.
@@ -119,13 +153,13 @@ pub(super) async fn populate(server: &Server) -> Shown {
         "crv": "Ed25519",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     });
-    server.admin.post(&format!("/agents/{}/public-keys", agent.id), jwk).await.expect(201);
+    let public_key = server.admin.post(&format!("/agents/{}/public-keys", agent.id), jwk).await.expect(201);
     let trust = json!({
         "issuer": "https://token.actions.githubusercontent.com",
         "audience": "https://aims.example",
         "claims": { "repository": "example/summariser", "ref": "refs/heads/main" },
     });
-    server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201);
+    let identity = server.admin.post(&format!("/agents/{}/federated-identities", agent.id), trust).await.expect(201);
     let delegate = server.agent("delegate", &["documents:read"]).await;
     let body = json!({ "delegate_id": delegate.id });
     server.admin.post(&format!("/agents/{}/delegates", agent.id), body).await.expect(201);
@@ -139,14 +173,19 @@ pub(super) async fn populate(server: &Server) -> Shown {
     ];
     let anonymous = server.anonymous();
     anonymous.send(anonymous.request(reqwest::Method::POST, "/oauth/token").form(&form)).await.expect(200);
+    let deleted = server.agent("retired", &["documents:read"]).await.id;
+    server.admin.delete(&format!("/agents/{deleted}")).await.expect(204);
     let record = record.to_string();
     let person = server.person("ada", Role::Operator).await.to_string();
     let (agent, delegate) = (agent.id, delegate.id);
     Shown(vec![
         ("agent", agent),
         ("delegate", delegate),
+        ("deleted", deleted),
         ("person", person),
         ("key", key),
+        ("public-key", public_key[0]["id"].as_str().unwrap().to_owned()),
+        ("identity", identity["id"].as_str().unwrap().to_owned()),
         ("capability", capability),
         ("record", record),
         ("resource", resource),

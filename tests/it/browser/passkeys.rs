@@ -20,8 +20,7 @@ async fn with_passkey(server: &Server) -> Chrome {
     chrome.goto("/console/account").await;
     chrome.fill("#passkey-name", "laptop").await;
     chrome.click("[data-passkey=register]").await;
-    chrome.wait_for_text("Passkey added").await;
-    chrome.wait_for_text("laptop").await;
+    chrome.wait_for_text("Passkey laptop added").await;
     chrome
 }
 
@@ -63,7 +62,7 @@ async fn passkey_signs_in_and_confirms_identity() {
     chrome.click("form[action^='/console/account/passkeys/'][action$='/remove'] button").await;
     chrome.wait_for_text("Confirm your identity").await;
     chrome.click("[data-passkey=login]").await;
-    chrome.wait_for_text("Passkey deleted").await;
+    chrome.wait_for_text("Passkey laptop deleted").await;
     assert_eq!(server.db.count("SELECT COUNT(*) FROM passkeys").await, 0);
     sign_out(&chrome).await;
     chrome.click("[data-passkey=login]").await;

@@ -15,6 +15,7 @@ both!(
     already_suspended_agents_are_named_and_not_counted,
     filters_survive_success_and_cancel,
     a_selection_that_changed_is_shown_again,
+    agents_that_no_longer_match_are_named,
     suspension_is_undone_only_where_nobody_changed_it_since,
     a_capability_is_granted_to_thirty_agents_and_undone,
     grants_are_revoked_and_agents_transferred,
@@ -148,7 +149,8 @@ async fn a_selection_that_changed_is_shown_again(db: Database) {
     server.admin.post_empty(&format!("/agents/{}/suspend", ids[1])).await.expect(200);
     server.admin.delete(&format!("/agents/{}", ids[2])).await.expect(204);
     let again = confirm(&browser, &form, &page).await.expect(409);
-    again.shows("so nothing was changed").shows("moving-01: already suspended").shows("no longer exists");
+    again.shows("so nothing was changed").shows("<p>moving-01: already suspended.</p>");
+    again.shows("<p>moving-02: no longer exists.</p>").shows("<li class=\"clip\">moving-02</li>");
     again.shows("2 of 4 will change");
     assert_eq!(status(&server, &ids[0]).await, "active");
     confirm(&browser, &form, &again).await.redirects_to("/console/agents");
@@ -160,11 +162,38 @@ async fn a_selection_that_changed_is_shown_again(db: Database) {
     let late = &fleet(&server, "moving-late", 1, "tests").await[0];
     server.admin.post_empty(&format!("/agents/{late}/suspend")).await.expect(200);
     let again = confirm(&browser, &all, &page).await.expect(409);
-    again.shows("1 would change in addition, such as moving-late-00.").shows("4 of 4 will change");
+    again.shows("1 agent would change in addition: moving-late-00.").shows("4 of 4 will change");
     // Confirming one operation does not confirm another.
     let other = [("act", "suspend"), ("q", "moving")];
     confirm(&browser, &other, &again).await.expect(409);
     assert_eq!(status(&server, late).await, "suspended");
+}
+
+async fn agents_that_no_longer_match_are_named(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Operator).await;
+    let ids = fleet(&server, "leaving", 15, "mail-team").await;
+    let leave = async |id: &str| {
+        server.admin.patch(&format!("/agents/{id}"), json!({ "owner": "other-team" })).await.expect(200);
+    };
+    let form = [("act", "suspend"), ("owner", "mail-team")];
+    let page = browser.post(BULK, &form).await.expect(200);
+    leave(&ids[0]).await;
+    let page = confirm(&browser, &form, &page).await.expect(409);
+    page.shows("<p>1 agent no longer matches the filter: leaving-00.</p>").shows("14 of 14 will change");
+    // Agents that were deleted have their last name.
+    leave(&ids[1]).await;
+    server.admin.delete(&format!("/agents/{}", ids[2])).await.expect(204);
+    let page = confirm(&browser, &form, &page).await.expect(409);
+    page.shows("<p>2 agents no longer match the filter: leaving-01, leaving-02.</p>");
+    for id in &ids[3..14] {
+        leave(id).await;
+    }
+    let page = confirm(&browser, &form, &page).await.expect(409);
+    page.shows("<p>11 agents no longer match the filter: leaving-03, ").shows("leaving-12 and 1 more.</p>");
+    assert_eq!(count(&server, "suspended").await, 0);
+    confirm(&browser, &form, &page).await.redirects_to("/console/agents?owner=mail-team");
+    assert_eq!(status(&server, &ids[14]).await, "suspended");
 }
 
 async fn suspension_is_undone_only_where_nobody_changed_it_since(db: Database) {
@@ -214,7 +243,7 @@ async fn a_capability_is_granted_to_thirty_agents_and_undone(db: Database) {
     let before = server.audited("capability.granted").await.len();
     let form = selection("grant", &ids, &[]);
     let page = browser.post(BULK, &form).await.expect(200);
-    page.shows("Grant a capability to 30 agents").shows("Show the effect").shows("value=\"documents:read\"");
+    page.shows("Grant a capability to 30 agents").shows("Preview changes").shows("value=\"documents:read\"");
     let form = selection("grant", &ids, &[("target", "documents:read")]);
     // Without a preview, the form shows one instead of changing anything.
     let page = browser.post(APPLY, &form).await.expect(200);

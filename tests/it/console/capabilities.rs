@@ -13,9 +13,13 @@ both!(
     holders_are_filtered_paged_and_exported,
     many_agents_get_a_capability_after_a_confirmation_with_numbers,
     a_selection_that_changed_is_confirmed_again,
+    agents_that_were_not_shown_do_not_get_a_capability,
+    agents_that_are_no_longer_selected_are_named,
+    owners_are_suggested,
     operators_cannot_grant_to_stronger_agents,
     a_grant_is_revoked_after_its_impact_was_shown_and_can_be_undone,
     a_capability_is_deleted_after_its_impact_was_shown,
+    a_capability_with_other_holders_than_shown_is_not_deleted,
     only_owners_delete,
     a_description_is_edited,
 );
@@ -26,7 +30,11 @@ async fn agents(server: &Server, count: usize, owner: &str) -> Vec<String> {
         let body = json!({ "name": name, "owner": owner });
         async move { server.admin.post("/agents", body).await.expect(201)["id"].as_str().unwrap().to_owned() }
     };
-    futures_util::future::join_all((0..count).map(create)).await
+    let mut ids = Vec::with_capacity(count);
+    for start in (0..count).step_by(60) {
+        ids.extend(futures_util::future::join_all((start..count.min(start + 60)).map(&create)).await);
+    }
+    ids
 }
 
 fn position(page: &Page, text: &str) -> usize {
@@ -43,7 +51,7 @@ async fn list_is_searched_and_shows_when_a_capability_was_last_used(db: Database
     server.save_usage().await;
     for found in ["documents", "READS THE", "archive"] {
         let page = browser.get(&format!("/console/capabilities?q={}", found.replace(' ', "+"))).await.expect(200);
-        page.shows("documents:read").shows("Not yet");
+        page.shows("documents:read").shows("Never");
         assert!(!page.text.contains("<code>agents:read</code>"), "{found}");
     }
     browser.get("/console/capabilities?q=a%25").await.expect(200).shows("No matching capabilities");
@@ -84,7 +92,12 @@ async fn holders_are_filtered_paged_and_exported(db: Database) {
     export.shows("\"'=cmd\"").shows(",suspended,");
 }
 
-const COUNT: &str = "name=\"count\" value=\"";
+/// Confirms what a page shows.
+async fn confirm(browser: &Browser, path: &str, form: &[(&str, &str)], page: &Page) -> Page {
+    let (seen, expected) = (page.hidden("seen"), page.hidden("expected"));
+    let form: Vec<_> = form.iter().copied().chain([("seen", seen.as_str()), ("expected", &expected)]).collect();
+    browser.post(&format!("{path}/grants/apply"), &form).await
+}
 
 async fn many_agents_get_a_capability_after_a_confirmation_with_numbers(db: Database) {
     let server = Server::start(db).await;
@@ -96,11 +109,9 @@ async fn many_agents_get_a_capability_after_a_confirmation_with_numbers(db: Data
     let pasted = format!("mail-000\r\nmail-001\r\n{}, mail-003;mail-003\r\n nobody\r\n{}", ids[2], ids[2]);
     let page = browser.post(&format!("{path}/grants"), &[("agents", &pasted)]).await.expect(200);
     page.shows("to 2 agents?").shows("2 agents already hold it").shows("1 entry is neither").shows("nobody");
-    page.shows(&format!("{COUNT}2\""));
-    let form = [("agents", page.hidden("agents")), ("count", page.hidden("count"))];
-    let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    browser.post(&format!("{path}/grants/apply"), &form).await.redirects_to(&path);
-    browser.get(&path).await.shows("Granted to 2 agents.");
+    confirm(&browser, &path, &[("agents", &page.hidden("agents"))], &page).await.redirects_to(&path);
+    let link = format!("<bdi>documents:read granted to 2 agents.</bdi> <a class=\"wrap\" href=\"{path}\">");
+    browser.get(&path).await.shows(&link);
 
     // All that match, from the list, which keeps its filters.
     let list = browser.get(&format!("{path}/grants?owner=mail")).await.expect(200);
@@ -110,8 +121,7 @@ async fn many_agents_get_a_capability_after_a_confirmation_with_numbers(db: Data
     let page = browser.post(&format!("{path}/grants"), &form).await.expect(200);
     page.shows("to 26 agents?").shows("4 agents already hold it").shows("and 16 more");
     page.shows(&format!("{path}/grants?owner=mail"));
-    let form = [("from", "list"), ("owner", "mail"), ("all", "matching"), ("count", "26")];
-    browser.post(&format!("{path}/grants/apply"), &form).await.redirects_to(&path);
+    confirm(&browser, &path, &form, &page).await.redirects_to(&path);
     assert_eq!(
         server
             .audited("capability.granted")
@@ -122,7 +132,7 @@ async fn many_agents_get_a_capability_after_a_confirmation_with_numbers(db: Data
         30
     );
     // A double submit changes nothing.
-    browser.post(&format!("{path}/grants/apply"), &form).await.expect(409).shows("Nothing was granted");
+    confirm(&browser, &path, &form, &page).await.expect(409).shows("Nothing was granted");
 
     let page = browser.post(&format!("{path}/grants"), &[("agents", " ")]).await;
     page.redirects_to(&path);
@@ -138,15 +148,92 @@ async fn a_selection_that_changed_is_confirmed_again(db: Database) {
     let id = server.capability("documents:read").await;
     let (path, ids) = (format!("/console/capabilities/{id}"), agents(&server, 3, "mail").await);
     let form = [("id", ids[0].as_str()), ("id", &ids[1]), ("id", &ids[2])];
-    browser.post(&format!("{path}/grants"), &form).await.expect(200).shows("to 3 agents?");
+    let page = browser.post(&format!("{path}/grants"), &form).await.expect(200);
+    page.shows("to 3 agents?");
     server.admin.delete(&format!("/agents/{}", ids[0])).await.expect(204);
     server.grant(&ids[1], "documents:read").await;
-    let form = [form.as_slice(), &[("count", "3")]].concat();
-    let page = browser.post(&format!("{path}/grants/apply"), &form).await.expect(409);
+    let page = confirm(&browser, &path, &form, &page).await.expect(409);
     page.shows("The selected agents have changed. Nothing was granted.").shows("to 1 agent?");
-    page.shows("1 agent already holds it").shows("1 entry is neither").shows(&format!("{COUNT}1\""));
+    page.shows("<p>mail-001: already holds the capability.</p>").shows("<p>1 agent no longer exists: mail-000.</p>");
+    page.shows("1 agent already holds it").shows("1 entry is neither");
     let held = server.admin.get(&format!("/agents/{}/capabilities", ids[2])).await.expect(200);
     assert_eq!(held, json!([]));
+}
+
+async fn holds_nothing(server: &Server, agent: &str) -> bool {
+    server.admin.get(&format!("/agents/{agent}/capabilities")).await.expect(200) == json!([])
+}
+
+async fn create(server: &Server, name: &str, owner: &str) -> String {
+    let agent = server.admin.post("/agents", json!({ "name": name, "owner": owner })).await.expect(201);
+    agent["id"].as_str().unwrap().to_owned()
+}
+
+async fn agents_that_were_not_shown_do_not_get_a_capability(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("ada", Role::Operator).await;
+    let id = server.capability("documents:read").await;
+    let (path, ids) = (format!("/console/capabilities/{id}"), agents(&server, 3, "mail").await);
+    let form = [("from", "list"), ("owner", "mail"), ("all", "matching")];
+    let page = browser.post(&format!("{path}/grants"), &form).await.expect(200);
+    page.shows("to 3 agents?");
+    // As many agents as before, but not the same.
+    server.grant(&ids[0], "documents:read").await;
+    let late = create(&server, "late", "mail").await;
+    let again = confirm(&browser, &path, &form, &page).await.expect(409);
+    again.shows("Nothing was granted").shows("to 3 agents?").shows("mail-000: already holds the capability.");
+    again.shows("1 agent would change in addition: late.");
+    for agent in [&ids[1], &ids[2], &late] {
+        assert!(holds_nothing(&server, agent).await);
+    }
+    // Without a preview nothing happens, whatever the form says.
+    for claim in [("count", "3"), ("seen", ""), ("seen", "3")] {
+        let form: Vec<_> = form.into_iter().chain([claim]).collect();
+        browser.post(&format!("{path}/grants/apply"), &form).await.expect(409);
+    }
+    assert!(holds_nothing(&server, &late).await);
+    confirm(&browser, &path, &form, &again).await.redirects_to(&path);
+    assert!(!holds_nothing(&server, &late).await);
+}
+
+async fn agents_that_are_no_longer_selected_are_named(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("ada", Role::Operator).await;
+    let id = server.capability("documents:read").await;
+    let (path, ids) = (format!("/console/capabilities/{id}"), agents(&server, 4, "mail").await);
+    let form = [("from", "list"), ("owner", "mail"), ("all", "matching")];
+    let page = browser.post(&format!("{path}/grants"), &form).await.expect(200);
+    server.admin.patch(&format!("/agents/{}", ids[0]), json!({ "owner": "other" })).await.expect(200);
+    let page = confirm(&browser, &path, &form, &page).await.expect(409);
+    page.shows("<p>1 agent no longer matches the filter: mail-000.</p>").shows("to 3 agents?");
+    server.admin.patch(&format!("/agents/{}", ids[1]), json!({ "owner": "other" })).await.expect(200);
+    server.admin.delete(&format!("/agents/{}", ids[2])).await.expect(204);
+    let page = confirm(&browser, &path, &form, &page).await.expect(409);
+    page.shows("<p>2 agents no longer match the filter: mail-001, mail-002.</p>").shows("to 1 agent?");
+    assert!(holds_nothing(&server, &ids[3]).await);
+    // More agents than the page remembers: it says that they changed, without names.
+    let many = agents(&server, 201, "many").await;
+    let form = [("owner", "many"), ("all", "matching")];
+    let page = browser.post(&format!("{path}/grants"), &form).await.expect(200);
+    assert_eq!(page.hidden("expected"), "");
+    server.admin.delete(&format!("/agents/{}", many[0])).await.expect(204);
+    let page = confirm(&browser, &path, &form, &page).await.expect(409);
+    page.shows("Nothing was granted").shows("to 200 agents?");
+    assert!(!page.text.contains("no longer match"), "{}", page.text);
+}
+
+async fn owners_are_suggested(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("ada", Role::Operator).await;
+    let id = server.capability("documents:read").await;
+    create(&server, "writer", "mail & more").await;
+    for list in [format!("/console/capabilities/{id}"), format!("/console/capabilities/{id}/grants")] {
+        let page = browser.get(&list).await.expect(200);
+        page.shows("list=\"owners\"").shows("hx-get=\"/console/agents/owners\"");
+        page.shows("<option value=\"mail &#38; more\">1 agent</option>");
+        let page = browser.get(&format!("{list}?owner=nobody")).await.expect(200);
+        assert!(!page.text.contains("mail &#38; more"), "{}", page.text);
+    }
 }
 
 async fn operators_cannot_grant_to_stronger_agents(db: Database) {
@@ -161,13 +248,13 @@ async fn operators_cannot_grant_to_stronger_agents(db: Database) {
     let page = operator.post(&format!("{path}/grants"), &form).await.expect(200);
     page.shows("to 1 agent?").shows("so only an owner can change it");
     // Claiming that it is fine does not help.
-    let claim = [("agents", "strong weak"), ("count", "2")];
+    let claim = [("agents", "strong weak"), ("seen", "2")];
     operator.post(&format!("{path}/grants/apply"), &claim).await.expect(409);
-    let claim = [("agents", "strong"), ("count", "1")];
+    let claim = [("agents", "strong"), ("seen", "1")];
     operator.post(&format!("{path}/grants/apply"), &claim).await.expect(409);
     operator.post(&format!("{path}/holders"), &[("agent", "strong")]).await.expect(403);
     let admin = format!("/console/capabilities/{}", server.capability("admin:*").await);
-    for form in [[("agents", "weak"), ("count", "1")], [("agents", "strong"), ("count", "1")]] {
+    for form in [[("agents", "weak"), ("seen", "1")], [("agents", "strong"), ("seen", "1")]] {
         operator.post(&format!("{admin}/grants"), &form).await.expect(403);
         operator.post(&format!("{admin}/grants/apply"), &form).await.expect(403);
     }
@@ -241,6 +328,38 @@ async fn a_capability_is_deleted_after_its_impact_was_shown(db: Database) {
     page.expect(200).shows("AIMS itself checks this capability");
 }
 
+async fn a_capability_with_other_holders_than_shown_is_not_deleted(db: Database) {
+    let server = Server::start(db).await;
+    let browser = server.signed_in("zoe", Role::Owner).await;
+    let ids = agents(&server, 2, "mail").await;
+    server.grant(&ids[0], "documents:read").await;
+    let register = async |number: usize| {
+        let identifier = format!("https://mcp-{number}.example");
+        let body = json!({ "identifier": identifier, "name": "Tools", "scope": "documents:read" });
+        server.admin.post("/resources", body).await.expect(201)["id"].as_str().unwrap().to_owned()
+    };
+    let resource = register(1).await;
+    let id = server.capability("documents:read").await;
+    let path = format!("/console/capabilities/{id}");
+    let page = browser.get(&format!("{path}/impact")).await.expect(200);
+    page.shows("Delete and revoke from 1 agent").shows("1 resource.");
+    // As many agents as before, but another one.
+    server.admin.delete(&format!("/agents/{}/capabilities/{id}", ids[0])).await.expect(204);
+    server.grant(&ids[1], "documents:read").await;
+    let page = delete(&browser, &path, "documents:read", &page.hidden("seen")).await.expect(409);
+    page.shows("Nothing was deleted").shows("Delete and revoke from 1 agent");
+    // As many resources, but another one.
+    server.admin.delete(&format!("/resources/{resource}")).await.expect(204);
+    register(2).await;
+    let page = delete(&browser, &path, "documents:read", &page.hidden("seen")).await.expect(409);
+    page.shows("Nothing was deleted").shows("1 resource.");
+    delete(&browser, &path, "documents:read", "1-1").await.expect(409);
+    assert!(!holds_nothing(&server, &ids[1]).await);
+    assert!(server.audited("capability.deleted").await.is_empty());
+    delete(&browser, &path, "documents:read", &page.hidden("seen")).await.redirects_to("/console/capabilities");
+    assert!(holds_nothing(&server, &ids[1]).await);
+}
+
 async fn only_owners_delete(db: Database) {
     let server = Server::start(db).await;
     let id = server.capability("documents:read").await;
@@ -267,6 +386,7 @@ async fn a_description_is_edited(db: Database) {
     let browser = server.signed_in("zoe", Role::Owner).await;
     let path = format!("/console/capabilities/{}", server.capability("documents:read").await);
     browser.post(&path, &[("description", "Reads <documents>\r\nof the team")]).await.redirects_to(&path);
-    browser.get(&path).await.shows("Description saved.").shows("Reads &#60;documents&#62;");
+    let link = format!("<bdi>Description of documents:read saved.</bdi> <a class=\"wrap\" href=\"{path}\">");
+    browser.get(&path).await.shows(&link).shows("Reads &#60;documents&#62;");
     browser.post(&path, &[("description", &"x".repeat(2_001))]).await.expect(422);
 }

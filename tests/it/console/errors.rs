@@ -65,7 +65,7 @@ async fn opened_form_address_leads_to_its_page(db: Database) {
         let path = parts.iter().fold(path, |path, part| path.replace(part, UNKNOWN_ID));
         let page = browser.get(&path).await.expect(405);
         assert_eq!(page.headers[header::ALLOW], "POST", "{path}");
-        page.shows("This address only accepts a form").shows("Opening it changes nothing");
+        page.shows("This address only accepts form submissions").shows("Opening it directly does nothing");
         assert!(!page.text.contains("/console/sign-in\""), "{path}: {}", page.text);
         let (_, after) = page.text.split_once("button--primary\" href=\"").unwrap();
         let target = after.split('"').next().unwrap().to_owned();
@@ -132,5 +132,5 @@ async fn changing_ones_own_role_is_confirmed(db: Database) {
     let browser = server.sign_in("zoe").await;
     let form = [("display_name", "Zoe"), ("role", "viewer")];
     browser.post(&format!("/console/administrators/{zoe}"), &form).await.redirects_to("/console");
-    browser.get("/console").await.expect(200).shows("Changes saved.");
+    browser.get("/console").await.expect(200).shows("Zoe saved. You are no longer an owner.");
 }

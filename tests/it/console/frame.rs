@@ -1,16 +1,19 @@
 //! The frame around every page.
 
 use aims::domain::Role;
+use serde_json::json;
 
+use super::invitations::add_passkey;
 use crate::{
     both,
-    support::{Browser, Database, Server},
+    support::{Browser, Database, PASSWORD, Server},
 };
 
 both!(
     navigation_is_grouped,
     exact_times_are_in_utc_or_local_time,
     messages_name_and_link_their_object,
+    every_action_names_its_object,
     first_page_is_small,
     actions_return_to_pages_of_the_console_only,
 );
@@ -69,6 +72,91 @@ async fn messages_name_and_link_their_object(db: Database) {
     browser.get("/console/agents").await.expect(200).shows("role=\"alert\" data-toast=\"stay\"");
     set_flash(&server, r#"{"message":"Saved.","good":true}"#).await;
     browser.get("/console/agents").await.expect(200).shows("role=\"status\" data-toast=\"\"");
+}
+
+type Form<'f> = &'f [(&'f str, &'f str)];
+/// The path and the name of a link.
+type Link<'l> = Option<(&'l str, &'l str)>;
+
+async fn every_action_names_its_object(db: Database) {
+    let server = Server::start(db).await;
+    server.person("keeper", Role::Owner).await;
+    let (zoe, eve) = (server.person("zoe", Role::Owner).await, server.person("eve", Role::Viewer).await);
+    let browser = server.sign_in("zoe").await;
+    add_passkey(&server, zoe, 1).await;
+    let agent = server.agent("planner", &[]).await;
+    let (x, keys) = ("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", format!("/agents/{}/public-keys", agent.id));
+    let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "primary", "x": x });
+    let key = server.admin.post(&keys, jwk).await.expect(201)[0]["id"].as_str().unwrap().to_owned();
+    let trust = json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "workload" } });
+    let identities = format!("/agents/{}/federated-identities", agent.id);
+    let identity = server.admin.post(&identities, trust).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let resource = [("name", "Tools <b>"), ("identifier", "https://mcp.example"), ("scope", "agents:read")];
+    browser.post("/console/resources", &resource).await.redirects_to("/console/resources");
+    let id = server.admin.get("/resources").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/console/resources/{id}");
+    assert_eq!(
+        message(&browser, "/console/resources").await,
+        format!(
+            "<bdi>Tools &#60;b&#62; created. Agents can request tokens for it now.</bdi> \
+             <a class=\"wrap\" href=\"{path}\">View resource</a>"
+        )
+    );
+
+    let (agent, person) = (format!("/console/agents/{}", agent.id), format!("/console/administrators/{eve}"));
+    let passwords = [("new_password", PASSWORD), ("repeat_password", PASSWORD)];
+    let passkey = "/console/account/passkeys/00000000-0000-7000-8000-000000000001/remove".to_owned();
+    let (to_resource, to_person, to_agent) =
+        (Some((&*path, "View resource")), Some((&*person, "View administrator")), Some((&*agent, "View agent")));
+    let to_account = Some(("/console/account", "View account"));
+    let acts: [(String, Form<'_>, &str, Link<'_>); 11] = [
+        (path.clone(), &[("name", "Mail"), ("scope", "agents:read")], "Mail saved.", to_resource),
+        (format!("{path}/delete"), &[], "Mail deleted. AIMS issues no more tokens for it.", None),
+        (
+            person.clone(),
+            &[("display_name", "Eve"), ("role", "operator")],
+            "Eve saved. A new role takes effect immediately.",
+            to_person,
+        ),
+        (format!("{person}/disable"), &[], "Eve disabled and signed out everywhere.", to_person),
+        (format!("{person}/enable"), &[], "Eve enabled. They can sign in again.", to_person),
+        (format!("{person}/password"), &passwords, "Password of Eve reset. They are signed out everywhere.", to_person),
+        (passkey, &[], "Passkey laptop deleted.", None),
+        (
+            format!("{agent}/public-keys/{key}/remove"),
+            &[],
+            "Public key primary of planner revoked, including the tokens issued for it.",
+            to_agent,
+        ),
+        (
+            format!("{agent}/federated-identities/{identity}/remove"),
+            &[],
+            "Federated identity https://issuer.example of planner revoked, including the tokens issued for it.",
+            to_agent,
+        ),
+        (format!("{agent}/tokens/end"), &[], "1 token of planner revoked. Its keys still work.", to_agent),
+        // The last one, because it takes away the role that the others require.
+        (
+            format!("/console/administrators/{zoe}"),
+            &[("display_name", "Zoe"), ("role", "viewer")],
+            "Zoe saved. You are no longer an owner.",
+            to_account,
+        ),
+    ];
+    for (path, form, text, link) in acts {
+        let page = browser.post(&path, form).await.expect(303);
+        let link = link.map(|(path, name)| format!(" <a class=\"wrap\" href=\"{path}\">{name}</a>"));
+        let expected = format!("<bdi>{text}</bdi>{}", link.unwrap_or_default());
+        assert_eq!(message(&browser, page.location()).await, expected, "{path}");
+    }
+}
+
+/// Returns the message on a page, with its link.
+async fn message(browser: &Browser, path: &str) -> String {
+    let page = browser.get(path).await.expect(200);
+    let (_, toast) = page.text.split_once("data-toast=").unwrap_or_else(|| panic!("no message in {}", page.text));
+    let (_, message) = toast.split_once("<p>").unwrap();
+    message.split("</p>").next().unwrap().to_owned()
 }
 
 async fn set_flash(server: &Server, flash: &str) {

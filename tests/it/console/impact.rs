@@ -3,6 +3,7 @@
 use aims::{domain::Role, service::Caller, service::agents::impact};
 use serde_json::json;
 
+use super::invitations::{acts, invite};
 use crate::{
     both,
     support::{Agent, Browser, Database, Server},
@@ -67,24 +68,135 @@ impl Fleet {
     }
 }
 
+/// The confirmation page of an action on anything but a whole agent.
+struct Confirmation {
+    path: String,
+    /// The path that its form is posted to.
+    action: String,
+    /// What it says about the object, with numbers.
+    shows: Vec<&'static str>,
+    /// The page that leads to it.
+    from: String,
+}
+
+impl Confirmation {
+    async fn all(server: &Server, owner: &Browser, fleet: &Fleet) -> Vec<Self> {
+        let agent = &fleet.planner.id;
+        let resources = server.admin.get("/resources").await.expect(200);
+        let plans = resources.as_array().unwrap().iter().find(|resource| resource["name"] == "Plans").unwrap();
+        let resource = format!("/console/resources/{}", plans["id"].as_str().unwrap());
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "primary", "x": x });
+        let key = server.admin.post(&format!("/agents/{agent}/public-keys"), jwk).await.expect(201);
+        let trust = json!({ "issuer": "https://issuer.example", "audience": "aims", "claims": { "sub": "workload" } });
+        let identity = server.admin.post(&format!("/agents/{agent}/federated-identities"), trust).await.expect(201);
+        let (key, identity) = (key[0]["id"].as_str().unwrap(), identity["id"].as_str().unwrap());
+        let person = format!("/console/administrators/{}", server.person("eve", Role::Viewer).await);
+        for _ in 0..2 {
+            server.sign_in("eve").await;
+        }
+        invite(owner, "Ada of research", "viewer").await;
+        let invitation = acts(owner, "/withdraw").await.remove(0);
+        let (keys, signing_keys) = (fleet.path("/keys"), "/console/signing-keys".to_owned());
+        let at = |path: String, from: &str, shows: &[&'static str]| Self {
+            action: path.clone(),
+            path,
+            shows: shows.to_vec(),
+            from: from.to_owned(),
+        };
+        vec![
+            Self {
+                path: format!("{signing_keys}/replace"),
+                action: format!("{signing_keys}/rotate"),
+                shows: vec![
+                    "Every access token ends immediately",
+                    "for up to 5 minutes",
+                    "Active agents, which need new tokens</dt><dd><span class=\"wrap\">4</span>",
+                    "Keys that stop working</dt><dd><span class=\"wrap\">2</span>",
+                ],
+                from: signing_keys,
+            },
+            at(
+                format!("{resource}/delete"),
+                &resource,
+                &[
+                    "Delete <span class=\"wrap\">Plans</span>?",
+                    "plans:read</a> (held by 2 agents)",
+                    "no longer request",
+                ],
+            ),
+            at(
+                format!("{person}/disable"),
+                &person,
+                &[
+                    "Disable <span class=\"wrap\">eve</span>?",
+                    "Active sessions that end</dt><dd><span class=\"wrap\">2</span>",
+                    "Viewer",
+                ],
+            ),
+            at(
+                invitation,
+                "/console/administrators",
+                &["Withdraw the invitation for <span class=\"wrap\">Ada of research</span>?", "in 3 days"],
+            ),
+            at(
+                fleet.path(&format!("/public-keys/{key}/remove")),
+                &keys,
+                &[
+                    "Revoke the public key <span class=\"wrap\">primary</span> of planner?",
+                    "No use in the audit log",
+                    "Active tokens that end</dt><dd><span class=\"wrap\">0</span>",
+                ],
+            ),
+            at(
+                fleet.path(&format!("/federated-identities/{identity}/remove")),
+                &keys,
+                &[
+                    "Revoke the federated identity <span class=\"wrap\">https://issuer.example</span> of planner?",
+                    "sub=workload",
+                    "Active tokens that end</dt><dd><span class=\"wrap\">0</span>",
+                ],
+            ),
+        ]
+    }
+}
+
+/// Returns the addresses that the forms of a page are posted to.
+fn actions(page: &str) -> Vec<&str> {
+    page.split("action=\"").skip(1).map(|form| form.split('"').next().unwrap()).collect()
+}
+
 async fn nothing_happens_until_it_is_confirmed(db: Database) {
     let server = Server::start(db).await;
     let fleet = Fleet::start(&server).await;
-    let browser = server.signed_in("zoe", Role::Operator).await;
+    let (browser, owner) = (server.signed_in("zoe", Role::Operator).await, server.signed_in("ada", Role::Owner).await);
+    let others = Confirmation::all(&server, &owner, &fleet).await;
     let newest = async || server.admin.get("/audit?limit=1").await.expect(200)[0]["seq"].clone();
     let before = newest().await;
     for path in fleet.confirmations() {
         let page = browser.get(&path).await.expect(200);
         page.shows("What this affects").shows(&format!("action=\"{path}\"")).shows("Cancel");
     }
+    for Confirmation { path, action, shows, from } in &others {
+        let page = owner.get(path).await.expect(200);
+        page.shows("What this affects").shows(&format!("action=\"{action}\"")).shows("Cancel");
+        for text in shows {
+            page.shows(text);
+        }
+        // The page before it only links there. Another button of the signing keys posts to the same address.
+        let page = owner.get(from).await.expect(200);
+        page.shows(&format!("href=\"{path}\""));
+        assert!(path != action || !actions(&page.text).contains(&action.as_str()), "{from} has a form for {action}");
+        assert!(!page.text.contains("value=\"at_once\""), "{from}");
+    }
     assert_eq!(newest().await, before);
     fleet.planner.client.get("/agents").await.expect(403);
     // Only forms on these pages do it: no page of the agent has a button that takes effect with one click.
-    for rest in ["", "/grants", "/tokens"] {
+    for rest in ["", "/keys", "/grants", "/tokens"] {
         let page = browser.get(&fleet.path(rest)).await.expect(200);
         for action in ["/suspend", "/remove", "/tokens/end", "/revoke", "/delete"] {
-            let forms = page.text.split("action=\"").skip(1).map(|form| form.split('"').next().unwrap());
-            assert_eq!(forms.filter(|form| form.ends_with(action)).count(), 0, "{rest} has a form for {action}");
+            let is_posted = actions(&page.text).iter().any(|form| form.ends_with(action));
+            assert!(!is_posted, "{rest} has a form for {action}");
         }
     }
     let page = browser.get(&format!("/console/capabilities/{}", fleet.capability)).await.expect(200);

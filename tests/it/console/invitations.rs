@@ -34,10 +34,10 @@ pub fn link(page: &Page) -> String {
     after.split('"').next().unwrap().to_owned()
 }
 
-/// Returns the paths of the buttons that renew or withdraw invitations.
+/// Returns the paths of the buttons and links that renew or withdraw invitations.
 pub async fn acts(owner: &Browser, act: &str) -> Vec<String> {
     let page = owner.get("/console/administrators").await.expect(200);
-    let paths = page.text.split("action=\"/console/administrators/invitations/").skip(1);
+    let paths = page.text.split("=\"/console/administrators/invitations/").skip(1);
     let paths = paths.map(|rest| format!("/console/administrators/invitations/{}", rest.split('"').next().unwrap()));
     paths.filter(|path| path.ends_with(act)).collect()
 }
@@ -60,7 +60,8 @@ pub async fn add_passkey(server: &Server, person: AdministratorId, n: u8) {
 async fn invitation_creates_an_account(db: Database) {
     let server = Server::start(db).await;
     let owner = server.signed_in("zoe", Role::Owner).await;
-    owner.get("/console/administrators/new").await.expect(200).shows("for 72 hours").shows("Create invitation link");
+    let page = owner.get("/console/administrators/new").await.expect(200);
+    page.shows("for 72 hours").shows("you never see the password").shows("Create invitation link");
     let path = invite(&owner, "Ada of research", "operator").await;
     assert!(path.starts_with("/console/invitation?token="), "{path}");
     let list = owner.get("/console/administrators").await.expect(200);
@@ -212,6 +213,7 @@ async fn lost_authenticator_is_reset_alone(db: Database) {
     waiting.post("/console/sign-in", &form).await.expect(200).shows("Two-factor authentication");
     owner.post(&format!("{path}/factors/authenticator"), &[]).await.redirects_to(&path);
     owner.get(&path).await.expect(200).shows("Authenticator app removed").shows("1 passkey");
+    owner.get(&format!("{path}/factors/passkeys")).await.expect(200).shows("They have no active sessions.");
     session.get("/console/account").await.redirects_to("/console/sign-in?next=%2Fconsole%2Faccount");
     for stale in [code(&server, &secret), codes[0].clone()] {
         waiting.post("/console/sign-in/code", &[("code", &stale)]).await.expect(401);

@@ -103,6 +103,10 @@ async fn keys_are_filtered_and_sorted_by_the_url(db: Database) {
     assert_eq!(shown("sort=created").await[0], limited);
     assert_eq!(shown("sort=created_backwards").await[3], limited);
     assert_eq!(shown("sort=last_used").await.len(), 4);
+    let page = browser.get("/console/keys?owner=te").await.expect(200);
+    page.shows("list=\"owners\"").shows("hx-get=\"/console/agents/owners\"");
+    page.shows("<option value=\"tests\">2 agents</option>");
+    browser.get("/console/keys?agent=nobody").await.expect(200).shows("<option value=\"tests\">");
     // Chips name the filters, and each leads to the list without it.
     let page = browser.get("/console/keys?agent=boss&status=active&sort=expiry").await.expect(200);
     page.shows("Clear filters").shows("href=\"/console/keys?agent=boss&#38;sort=expiry\"");
@@ -224,7 +228,7 @@ async fn changes_between_preview_and_act_are_named(db: Database) {
     browser.post(&format!("{BULK}/revoke"), &form[1..]).await.redirects_to("/console/keys");
     let page = browser.get("/console/keys").await.expect(200);
     page.shows("1 key of 1 agent revoked").shows("taken-first of reader (It is already revoked)");
-    page.shows("1 key no longer exist");
+    page.shows("1 key no longer exists");
 }
 
 async fn last_credential_of_the_last_administrator_stays(db: Database) {

@@ -51,7 +51,7 @@ async fn every_page_requires_its_role(db: Database) {
             }
         }
     }
-    assert_eq!(guarded, 111, "review who may access the new page, then update this count");
+    assert_eq!(guarded, 117, "review who may access the new page, then update this count");
 
     // Forms without authority leave an audit record of the attempt.
     let denied = server.audited("authz.denied").await;

@@ -43,7 +43,8 @@ async fn resources_can_be_registered_edited_and_deleted(db: Database) {
     browser.get(&path).await.shows("value=\"audit:read\"");
     let viewer = server.signed_in("vic", Role::Viewer).await;
     let page = viewer.get(&path).await.expect(200);
-    assert!(page.text.contains("audit:read") && !page.text.contains("<button class=\"button button--danger"));
+    assert!(page.text.contains("audit:read") && !page.text.contains("/delete\""));
+    viewer.get(&format!("{path}/delete")).await.expect(403);
     viewer.post(&format!("{path}/delete"), &[]).await.expect(403);
     browser.post(&format!("{path}/delete"), &[]).await.redirects_to("/console/resources");
     browser.get(&path).await.expect(404);
@@ -108,7 +109,7 @@ async fn tokens_can_be_listed_and_revoked(db: Database) {
     let of_worker = format!("/console/agents/{}/tokens", worker.id);
     browser.get(&of_worker).await.shows("On behalf of").shows(&planner.id);
     browser.post(&format!("{path}/end"), &[]).await.redirects_to(&path);
-    browser.get(&path).await.shows("2 tokens revoked").shows("No active tokens");
+    browser.get(&path).await.shows("2 tokens of planner revoked").shows("No active tokens");
     assert!(!browser.get(&of_worker).await.text.contains("On behalf of"));
 }
 
@@ -183,10 +184,12 @@ async fn signing_keys_can_be_listed_and_rotated(db: Database) {
     assert!(page.text.contains("Signing</span>") && !page.text.contains("Rotate keys"));
     viewer.post(ROTATE, &[]).await.expect(403);
     let browser = server.signed_in("zoe", Role::Owner).await;
-    browser.get(PATH).await.shows("Rotate keys").shows("every 30 days").shows("Replace all signing keys");
+    browser.get(PATH).await.shows("Rotate keys").shows("every 30 days").shows("Replace all signing keys…");
+    viewer.get("/console/signing-keys/replace").await.expect(403);
     browser.post(ROTATE, &[]).await.redirects_to(PATH);
     browser.get(PATH).await.shows("may not know the next key yet");
-    browser.post(ROTATE, &[("when", "at_once")]).await.redirects_to(PATH);
+    let page = browser.get("/console/signing-keys/replace").await.expect(200);
+    browser.post(ROTATE, &[("when", &page.hidden("when"))]).await.redirects_to(PATH);
     browser.get(PATH).await.shows("AIMS now signs with");
     server.clock.advance(signing_keys::PUBLISHED_FOR + Duration::from_mins(6));
     browser.post(ROTATE, &[]).await.expect(401).shows("Confirm your identity");
@@ -196,6 +199,7 @@ async fn signing_keys_can_be_listed_and_rotated(db: Database) {
     let server = Server::start_with(Database::sqlite(), &shared).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     browser.get(PATH).await.shows("JWT_SECRET_KEY");
+    browser.get("/console/signing-keys/replace").await.expect(400).shows("JWT_SECRET_KEY");
     browser.post(ROTATE, &[]).await.redirects_to(PATH);
 }
 

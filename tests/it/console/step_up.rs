@@ -239,11 +239,16 @@ async fn form(server: &Server, row: &str, n: usize) -> Option<SensitiveForm> {
         }
         "/console/capabilities/{id}/grants/apply" => {
             id = server.capability("keys:manage").await;
-            (owned(&[("agents", &format!("agent-{n}")), ("count", "1")]), (303, Some("capability.granted")))
+            let reviewer = server.signed_in(&format!("reviewer-{n}"), Role::Operator).await;
+            let (path, agents) = (format!("/console/capabilities/{id}/grants"), format!("agent-{n}"));
+            let seen = reviewer.post(&path, &[("agents", &agents)]).await.expect(200).hidden("seen");
+            (owned(&[("agents", &agents), ("seen", &seen)]), (303, Some("capability.granted")))
         }
         "/console/capabilities/{id}/delete" => {
             id = server.capability(&format!("gone:{n}")).await;
-            (owned(&[("confirm", &format!("gone:{n}")), ("seen", "0-0")]), (303, Some("capability.deleted")))
+            let reviewer = server.signed_in(&format!("reviewer-{n}"), Role::Owner).await;
+            let seen = reviewer.get(&format!("/console/capabilities/{id}/impact")).await.expect(200).hidden("seen");
+            (owned(&[("confirm", &format!("gone:{n}")), ("seen", &seen)]), (303, Some("capability.deleted")))
         }
         "/console/agents/{id}/public-keys" => {
             (owned(&[("jwk", &jwk().to_string())]), (303, Some("public_key.registered")))
@@ -369,7 +374,7 @@ async fn page_that_requires_a_proof_is_shown_afterwards(db: Database) {
     let agent = server.agent("target", &[]).await;
     let browser = server.signed_in("zoe", Role::Owner).await;
     let keys = format!("/console/agents/{}/keys/new", agent.id);
-    for path in ["/console/administrators/new", &keys] {
+    for path in ["/console/administrators/new", "/console/signing-keys/replace", &keys] {
         server.clock.advance(Duration::from_mins(11));
         let page = browser.get(path).await.expect(401);
         let next = page.hidden("next");

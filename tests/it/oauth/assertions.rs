@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aims::{crypto::PrivateKey, domain::token::SigningAlgorithm};
+use aims::{
+    crypto::PrivateKey,
+    domain::{Role, token::SigningAlgorithm},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -387,6 +390,9 @@ async fn removing_a_public_key_ends_its_tokens(db: Database) {
     bearer.get("/agents").await.expect(200);
     let other = server.agent("other", &[]).await;
     let id = key["id"].as_str().unwrap();
+    let console = server.signed_in("zoe", Role::Operator).await;
+    let page = console.get(&format!("/console/agents/{}/public-keys/{id}/remove", agent.id)).await.expect(200);
+    page.shows("Last used</dt><dd><time").shows("Active tokens that end</dt><dd><span class=\"wrap\">1</span>");
     let of_another = format!("/agents/{}/public-keys/{id}", other.id);
     server.admin.delete(&of_another).await.refused(404, "Public key not found");
     server.admin.delete(&format!("/agents/{}/public-keys/{id}", agent.id)).await.expect(204);

@@ -10,7 +10,7 @@ use tower_sessions::Session;
 
 use super::{
     export::{self, Format, Source},
-    impact::{Effect, Kind},
+    impact::{Confirmed, Effect, Kind, Selected},
     list::{Listing, PARAMETERS, PATH, Wanted, capability_names, suggestions},
 };
 use crate::{
@@ -44,6 +44,8 @@ use crate::{
         request::extract::FromQuery,
     },
 };
+
+const CHANGED: &str = "The agents have changed since you saw this page, so nothing was changed.";
 
 #[derive(Template)]
 #[template(path = "agents/bulk.html")]
@@ -99,7 +101,8 @@ pub(in crate::web::console) async fn confirm(
 async fn effect_of(services: &Services, admin: &Admin, kind: Kind, form: &Form, ids: &[AgentId]) -> Result<Effect> {
     let bulk = read_bulk(services, admin, kind, form).await?;
     let preview = preview(services, admin, &bulk, ids).await.map_err(about_target)?;
-    Ok(Effect::of(kind, &bulk, &preview))
+    let names = Confirmed::default().names(services, admin, &preview).await?;
+    Ok(Effect::of(kind, &bulk, &preview, &names))
 }
 
 /// Performs an operation.
@@ -127,11 +130,14 @@ pub(in crate::web::console) async fn apply(
         Ok((bulk, Applied::Done(done))) => flash(&admin, kind, &bulk, &done, &form).redirect(&session, &back).await,
         Ok((bulk, Applied::Outdated(preview))) => {
             let page = BulkPage::of(&services, &admin, frame, kind, &ids, is_truncated, &form).await?;
-            let mut effect = Effect::of(kind, &bulk, &preview);
-            let confirmed: Vec<_> = form.get("expected").split(' ').filter_map(AgentId::parse).collect();
+            let confirmed = Confirmed::of(&form);
+            let names = confirmed.names(&services, &admin, &preview).await?;
+            let mut effect = Effect::of(kind, &bulk, &preview, &names);
             let was_shown = !form.get("seen").is_empty();
             if was_shown {
-                effect.name_differences(&preview, &confirmed);
+                effect.differences.push(CHANGED.to_owned());
+                // The preview itself names agents that were selected one by one.
+                effect.differences.extend(confirmed.differences(&preview, &names, Selected::ByFilter));
             }
             let status = if was_shown { StatusCode::CONFLICT } else { StatusCode::OK };
             Ok(html(status, &BulkPage { effect: Some(effect), ..page }))
@@ -162,11 +168,14 @@ pub(in crate::web::console) async fn undo(
     if undone.done == 0 && undone.left == 0 {
         return back_with_error(&session, &back, &missing()).await;
     }
-    let (verb, event) = match undone.undo {
-        Undo::Suspend => ("reactivated", "agent.reactivated"),
-        Undo::Grant(_) => ("no longer hold the capability", "capability.revoked"),
-        Undo::Transfer(_) => ("returned to their previous owners", "agent.updated"),
-        Undo::Label(_) => ("have their previous labels again", "agent.updated"),
+    let (verb, event) = match (undone.undo, undone.done) {
+        (Undo::Suspend, _) => ("reactivated", "agent.reactivated"),
+        (Undo::Grant(_), 1) => ("no longer holds the capability", "capability.revoked"),
+        (Undo::Grant(_), _) => ("no longer hold the capability", "capability.revoked"),
+        (Undo::Transfer(_), 1) => ("returned to its previous owner", "agent.updated"),
+        (Undo::Transfer(_), _) => ("returned to their previous owners", "agent.updated"),
+        (Undo::Label(_), 1) => ("has its previous labels again", "agent.updated"),
+        (Undo::Label(_), _) => ("have their previous labels again", "agent.updated"),
     };
     let left = match undone.left {
         0 => String::new(),

@@ -355,12 +355,17 @@ pub(super) async fn capability_names(services: &Services, caller: &Caller) -> Re
 }
 
 /// An owner, with the number of their agents.
-pub(super) struct Suggestion {
-    pub(super) name: String,
-    pub(super) agents: String,
+pub(in crate::web::console) struct Suggestion {
+    pub(in crate::web::console) name: String,
+    pub(in crate::web::console) agents: String,
 }
 
-pub(super) async fn suggestions(services: &Services, caller: &Caller, entered: &str) -> Result<Vec<Suggestion>> {
+/// Suggests owners for what was entered so far.
+pub(in crate::web::console) async fn suggestions(
+    services: &Services,
+    caller: &Caller,
+    entered: &str,
+) -> Result<Vec<Suggestion>> {
     let suggestion = |(name, count): (String, i64)| {
         let matching = Matching { found: u64::try_from(count).unwrap_or(0), may_be_more: count >= COUNT_MAX };
         Suggestion { name, agents: matching.agents() }

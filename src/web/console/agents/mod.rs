@@ -6,7 +6,7 @@ pub(super) mod create;
 pub(super) mod edit;
 pub(super) mod export;
 pub(super) mod grants;
-mod impact;
+pub(super) mod impact;
 pub(super) mod list;
 pub(super) mod show;
 pub(super) mod stop;

@@ -192,16 +192,16 @@ pub(in crate::web::console) async fn revoke_all(
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    let agent = parse_id(&id)?;
-    let revoked = revocation::revoke_all(&services, &admin, agent).await?;
-    let message = match revoked {
-        Count { tokens, may_be_more: true } => {
-            format!("All tokens revoked ({tokens} or more). The keys of the agent still work.")
-        }
-        Count { tokens: 1, .. } => "1 token revoked. The keys of the agent still work.".to_owned(),
-        Count { tokens, .. } => format!("{tokens} tokens revoked. The keys of the agent still work."),
+    let agent = find(&services, &admin, &id).await?;
+    let revoked = match revocation::revoke_all(&services, &admin, agent.id).await? {
+        Count { tokens, may_be_more: true } => format!("All tokens of {} revoked ({tokens} or more).", agent.name),
+        Count { tokens: 1, .. } => format!("1 token of {} revoked.", agent.name),
+        Count { tokens, .. } => format!("{tokens} tokens of {} revoked.", agent.name),
     };
-    back_to(&session, &path_of(agent), message).await
+    Flash::done(format!("{revoked} Its keys still work."))
+        .link("View agent", format!("/console/agents/{}", agent.id))
+        .redirect(&session, &path_of(agent.id))
+        .await
 }
 
 /// Adds a delegate.

@@ -38,7 +38,7 @@ impl Told<'_> {
             A::TokenExchanged => did(&format!("obtained a token to act for {agent}")),
             A::TokenRefused => format!("{} was refused a token{}", self.claimant(), self.why()),
             A::TokenRevoked => did(&format!("revoked a token of {agent}")),
-            A::TokensRevoked => did(&format!("ended all tokens of {agent}")),
+            A::TokensRevoked => did(&format!("revoked all tokens of {agent}")),
             A::ResourceCreated => did(&format!("created {}", self.named("resource", "identifier"))),
             A::ResourceUpdated => did(&format!("edited {}", self.named("resource", "identifier"))),
             A::ResourceDeleted => did(&format!("deleted {}", self.named("resource", "identifier"))),
@@ -58,12 +58,13 @@ impl Told<'_> {
             A::PublicKeyRegistered => did(&format!("added a public key{} to {agent}", self.after(" ", "kid"))),
             A::PublicKeyRemoved => did(&format!("revoked a public key{} of {agent}", self.after(" ", "kid"))),
             A::DelegateAdded => did(&format!("allowed {} to act for {agent}", self.delegate())),
-            A::DelegateRemoved => did(&format!("no longer allows {} to act for {agent}", self.delegate())),
-            A::FederatedIdentityAdded => {
-                did(&format!("let {agent} authenticate with tokens of {}", self.text_or("issuer", "another issuer")))
-            }
+            A::DelegateRemoved => did(&format!("removed {} as a delegate of {agent}", self.delegate())),
+            A::FederatedIdentityAdded => did(&format!(
+                "allowed {agent} to authenticate with tokens from {}",
+                self.text_or("issuer", "another issuer")
+            )),
             A::FederatedIdentityRemoved => did(&format!(
-                "no longer lets {agent} authenticate with tokens of {}",
+                "stopped {agent} from authenticating with tokens from {}",
                 self.text_or("issuer", "another issuer")
             )),
             A::CapabilityCreated => did(&format!("created {}", self.named("capability", "capability"))),
@@ -71,7 +72,7 @@ impl Told<'_> {
             A::CapabilityDeleted => did(&format!("deleted {}", self.named("capability", "capability"))),
             A::CapabilityGranted => did(&format!("granted {} to {agent}", self.text_or("capability", "a capability"))),
             A::CapabilityRevoked => {
-                did(&format!("removed {} from {agent}", self.text_or("capability", "a capability")))
+                did(&format!("revoked {} from {agent}", self.text_or("capability", "a capability")))
             }
             A::InvitationCreated => did(&format!("invited {}{}", self.recipient(), self.after(" as ", "role"))),
             A::InvitationRenewed => did(&format!("renewed the invitation of {}", self.recipient())),
@@ -94,7 +95,7 @@ impl Told<'_> {
             A::SetupTokenCreated => did("created a setup link"),
             A::AuditArchived => {
                 let (first, last) = (self.text_or("first_seq", "?"), self.text_or("last_seq", "?"));
-                did(&format!("moved the records {first} to {last} to an archive"))
+                did(&format!("moved records {first} to {last} to an archive"))
             }
             A::SigningKeyCreated => did(&format!("created {}", self.named("signing key", "kid"))),
             A::SigningKeyRotated => did(&format!("rotated {}", self.named("signing key", "from"))),
@@ -103,7 +104,7 @@ impl Told<'_> {
             A::BackupFailed => did(&format!("failed to make a scheduled backup{reason}")),
             A::BackupRestored => did(&format!("restored a backup{}", self.after(" made at ", "made_at"))),
             A::MasterKeyRotated => did(&format!("replaced {}", self.named("master key", "from"))),
-            A::MasterKeyValuesResealed => did(&format!("encrypted {} again", self.resealed())),
+            A::MasterKeyValuesResealed => did(&format!("re-encrypted {}", self.resealed())),
             A::MasterKeyRetired => did(&format!("retired {}", self.named("master key", "from"))),
             A::SeedImported => did("imported a seed database"),
         }

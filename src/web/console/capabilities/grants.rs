@@ -34,7 +34,10 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
-            agents::list::{malformed_status, read_selector},
+            agents::{
+                impact::{Confirmed, Selected},
+                list::{Suggestion, malformed_status, read_selector, suggestions},
+            },
             guard::Admin,
             page::{
                 form::{Form, Problems, message},
@@ -51,6 +54,7 @@ use crate::{
 const PER_PAGE: Limit = Limit::of(50);
 /// Number of agents that a confirmation names.
 const NAMED: usize = 10;
+const CHANGED: &str = "The selected agents have changed. Nothing was granted. Check them and try again.";
 
 /// Which agents to choose from.
 pub(in crate::web::console) struct Choosing {
@@ -91,6 +95,7 @@ struct ChoosePage {
     capability: Capability,
     agents: Vec<Row>,
     params: Params,
+    owners: Vec<Suggestion>,
     chips: Vec<Chip>,
     next: Option<String>,
     malformed: Problems,
@@ -114,6 +119,7 @@ pub(in crate::web::console) async fn choose(
         frame: frame.at("capabilities"),
         capability,
         agents: Vec::new(),
+        owners: suggestions(&services, &admin, params.get("owner")).await?,
         params,
         chips,
         next: None,
@@ -166,22 +172,26 @@ struct ConfirmPage {
     others: (Vec<String>, usize),
     unknown: (Vec<String>, usize),
     is_truncated: bool,
-    problems: Problems,
+    /// What is different from what the administrator confirmed.
+    differences: Vec<String>,
     /// The submitted fields, repeated in the form.
     fields: Vec<(String, String)>,
+    /// Identifies the agents that get the capability.
+    seen: String,
+    /// See [`Confirmed::field`].
+    expected: String,
     back: String,
 }
 
-/// What an administrator selected, and what a grant does to it.
+/// The agents that an administrator selected.
 struct Selection {
     listed: Listed,
-    preview: Preview,
     is_truncated: bool,
 }
 
 impl Selection {
-    async fn read(services: &Services, admin: &Admin, capability: &Capability, form: &Form) -> Result<Self> {
-        let mut listed = if form.get("all") == "matching" {
+    async fn read(services: &Services, admin: &Admin, form: &Form) -> Result<Self> {
+        let mut listed = if selected(form) == Selected::ByFilter {
             let Choosing { filter, malformed, .. } = form.read(Choosing::read)?;
             if let Some(invalid) = malformed {
                 return Err(Error::field(&["selector"], invalid));
@@ -195,13 +205,14 @@ impl Selection {
         };
         let is_truncated = listed.agents.len() + listed.unknown.len() >= BULK_MAX;
         listed.agents.truncate(BULK_MAX);
-        let preview = preview::preview(services, admin, &Bulk::Grant(capability.id), &listed.agents).await?;
-        Ok(Self { listed, preview, is_truncated })
+        Ok(Self { listed, is_truncated })
     }
 
-    fn page(self, frame: Frame, capability: Capability, form: &Form) -> ConfirmPage {
+    fn page(self, frame: Frame, capability: Capability, preview: Preview, form: &Form) -> ConfirmPage {
+        const OWN: [&str; 3] = ["seen", "expected", "cursor"];
+        let (seen, expected) = (preview.fingerprint(&Bulk::Grant(capability.id)), Confirmed::field(&preview));
         let (mut already, mut stronger, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, brief, reason) in self.preview.unchanged {
+        for (id, brief, reason) in preview.unchanged {
             let name = brief.map_or_else(|| id.to_string(), |brief| brief.name.to_string());
             match reason {
                 Unchanged::Held => already.push(name),
@@ -209,25 +220,31 @@ impl Selection {
                 reason => others.push(format!("{name}: {reason}")),
             }
         }
-        let repeated = |(name, _): &&(String, String)| name != "count" && name != "cursor";
         let filters = ["q", "owner", "selector", "status"]
             .iter()
             .fold(Params::default(), |params, name| params.with(name, form.get(name)));
+        let repeated = |(name, _): &&(String, String)| !OWN.contains(&name.as_str());
         let path = path_of(capability.id);
         ConfirmPage {
             frame: frame.at("capabilities"),
-            will: first(self.preview.changes.into_iter().map(|brief| brief.name.to_string()).collect()),
+            will: first(preview.changes.into_iter().map(|brief| brief.name.to_string()).collect()),
             already: first(already),
             stronger: first(stronger),
             others: first(others),
             unknown: first(self.listed.unknown),
             is_truncated: self.is_truncated,
-            problems: Problems::default(),
+            differences: Vec::new(),
             fields: form.pairs().iter().filter(repeated).cloned().collect(),
+            seen,
+            expected,
             back: if form.get("from") == "list" { filters.href(&format!("{path}/grants")) } else { path },
             capability,
         }
     }
+}
+
+fn selected(form: &Form) -> Selected {
+    if form.get("all") == "matching" { Selected::ByFilter } else { Selected::OneByOne }
 }
 
 /// Returns the first of some names, and how many there are.
@@ -249,8 +266,10 @@ pub(in crate::web::console) async fn confirm(
 ) -> Result<Response, Failure> {
     let capability = find_capability(&services, &admin, &id).await?;
     require_grantable(&frame, &capability.name)?;
-    let selection = Selection::read(&services, &admin, &capability, &form).await?;
-    let page = selection.page(frame, capability, &form);
+    let selection = Selection::read(&services, &admin, &form).await?;
+    let bulk = Bulk::Grant(capability.id);
+    let preview = preview::preview(&services, &admin, &bulk, &selection.listed.agents).await?;
+    let page = selection.page(frame, capability, preview, &form);
     if [&page.will, &page.already, &page.stronger, &page.others, &page.unknown].iter().all(|(_, count)| *count == 0) {
         let nothing = Error::Refused("Select at least one agent, or paste names or IDs");
         return Flash::failed(&nothing).redirect(&session, &page.back).await;
@@ -258,7 +277,7 @@ pub(in crate::web::console) async fn confirm(
     Ok(Page(page).into_response())
 }
 
-/// Grants the capability, if it is for as many agents as the administrator saw.
+/// Grants the capability, if the agents that get it are those that the administrator saw.
 pub(in crate::web::console) async fn grant(
     State(services): Shared,
     frame: Frame,
@@ -269,22 +288,17 @@ pub(in crate::web::console) async fn grant(
 ) -> Result<Response, Failure> {
     let capability = find_capability(&services, &admin, &id).await?;
     require_grantable(&frame, &capability.name)?;
-    let selection = Selection::read(&services, &admin, &capability, &form).await?;
+    let selection = Selection::read(&services, &admin, &form).await?;
     let bulk = Bulk::Grant(capability.id);
-    let seen = selection.preview.fingerprint(&bulk);
-    let will = selection.preview.changes.len();
-    let applied = if will > 0 && form.get("count") == will.to_string() {
-        apply::apply(&services, &admin, &bulk, &selection.listed.agents, &seen).await?
-    } else {
-        Applied::Outdated(selection.preview.clone())
-    };
-    let done = match applied {
+    let done = match apply::apply(&services, &admin, &bulk, &selection.listed.agents, form.get("seen")).await? {
         Applied::Done(done) => done,
         Applied::Outdated(preview) => {
-            let page = Selection { preview, ..selection }.page(frame, capability, &form);
-            let problems =
-                Problems::general("The selected agents have changed. Nothing was granted. Check them and try again.");
-            return Ok(html(StatusCode::CONFLICT, &ConfirmPage { problems, ..page }));
+            let confirmed = Confirmed::of(&form);
+            let names = confirmed.names(&services, &admin, &preview).await?;
+            let mut differences = vec![CHANGED.to_owned()];
+            differences.extend(confirmed.differences(&preview, &names, selected(&form)));
+            let page = selection.page(frame, capability, preview, &form);
+            return Ok(html(StatusCode::CONFLICT, &ConfirmPage { differences, ..page }));
         }
     };
     let count = done.changed.len();
@@ -295,7 +309,8 @@ pub(in crate::web::console) async fn grant(
         more => format!(" {} agents were not changed. Open them to see why.", grouped(more)),
     };
     let path = path_of(capability.id);
-    let flash = Flash::done(format!("Granted to {to}.{unchanged}")).link(capability.name.as_str(), path.clone());
+    let message = format!("{} granted to {to}.{unchanged}", capability.name);
+    let flash = Flash::done(message).link(capability.name.as_str(), path.clone());
     let flash = match done.act {
         Some(act) => flash.undo("/console/agents/bulk/undo", vec![("bulk".to_owned(), act.to_string())]),
         None => flash,

@@ -21,7 +21,7 @@ use crate::{
         agents::{
             capabilities,
             capability_impact::{self, COUNT_MAX, GrantImpact, Impact},
-            capability_removal,
+            capability_removal::{self, WithGrants},
         },
         core::power,
     },
@@ -40,6 +40,9 @@ use crate::{
     },
 };
 
+const CHANGED: &str = "The agents that hold this capability, or the resources that name it, have changed. Nothing was \
+                       deleted. Check them and try again.";
+
 /// Formats a count that stops at [`COUNT_MAX`].
 fn bounded(count: i64) -> String {
     if count >= COUNT_MAX { format!("{}+", COUNT_MAX - 1) } else { count.to_string() }
@@ -57,8 +60,6 @@ struct ImpactPage {
     capability: Row,
     impact: Impact,
     problems: Problems,
-    /// What was shown, so that the form notices when it has changed.
-    seen: String,
 }
 
 impl ImpactPage {
@@ -67,7 +68,6 @@ impl ImpactPage {
         Ok(Self {
             frame: frame.at("capabilities"),
             capability: Row::of(capability, impact.holders, impact.last_used_at, services.env.now()),
-            seen: format!("{}-{}", impact.holders, impact.resource_count),
             impact,
             problems: Problems::default(),
         })
@@ -104,7 +104,8 @@ pub(in crate::web::console) async fn impact(
     Ok(Page(ImpactPage::of(&services, &admin, frame, &capability).await?))
 }
 
-/// Deletes a capability with its grants, if these are as many as the administrator saw.
+/// Deletes a capability with its grants, if these and the resources that name it are still those that the administrator
+/// saw.
 pub(in crate::web::console) async fn delete(
     State(services): Shared,
     frame: Frame,
@@ -114,17 +115,13 @@ pub(in crate::web::console) async fn delete(
     form: Form,
 ) -> Result<Response, Failure> {
     let capability = find_capability(&services, &admin, &id).await?;
-    let page = ImpactPage::of(&services, &admin, frame, &capability).await?;
     if form.get("confirm").trim() != capability.name.as_str() {
+        let page = ImpactPage::of(&services, &admin, frame, &capability).await?;
         let problems = Problems::one("confirm", "Type the name of the capability");
         return Ok(html(StatusCode::UNPROCESSABLE_ENTITY, &ImpactPage { problems, ..page }));
     }
-    if form.get("seen") != page.seen {
-        let problems =
-            Problems::general("The numbers below have changed. Nothing was deleted. Check them and try again.");
-        return Ok(html(StatusCode::CONFLICT, &ImpactPage { problems, ..page }));
-    }
-    match capability_removal::delete(&services, &admin, capability.id, Expected::Any, true).await {
+    let with_grants = WithGrants::IfSeen(form.get("seen").to_owned());
+    match capability_removal::delete(&services, &admin, capability.id, Expected::Any, with_grants).await {
         Ok(deleted) => {
             let agents = counted(i64::try_from(deleted.agents).unwrap_or(i64::MAX), "agent");
             let message = match deleted.agents {
@@ -134,9 +131,12 @@ pub(in crate::web::console) async fn delete(
             Flash::done(message).redirect(&session, "/console/capabilities").await
         }
         Err(error) => {
-            let status =
-                if matches!(error, Error::Conflict(_)) { StatusCode::CONFLICT } else { Problems::status(&error) };
-            let problems = Problems::from_error(error, "")?;
+            let (status, problems) = match error {
+                Error::Stale => (StatusCode::CONFLICT, Problems::general(CHANGED)),
+                Error::Conflict(_) => (StatusCode::CONFLICT, Problems::from_error(error, "")?),
+                error => (Problems::status(&error), Problems::from_error(error, "")?),
+            };
+            let page = ImpactPage::of(&services, &admin, frame, &capability).await?;
             Ok(html(status, &ImpactPage { problems, ..page }))
         }
     }

@@ -32,12 +32,12 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
-            agents::list::{malformed_status, read_selector},
+            agents::list::{Suggestion, malformed_status, read_selector, suggestions},
             guard::Admin,
             page::{
                 csv,
                 form::{Form, Problems, message},
-                frame::{Flash, Frame, Moment, back_to, html, unprocessable},
+                frame::{Flash, Frame, Moment, html, unprocessable},
                 live::may_watch,
                 query::{Chip, Params, Query},
             },
@@ -88,6 +88,7 @@ struct ShowPage {
     capability: Row,
     holders: Vec<HolderRow>,
     params: Params,
+    owners: Vec<Suggestion>,
     chips: Vec<Chip>,
     next: Option<String>,
     export: String,
@@ -139,6 +140,7 @@ impl ShowPage {
             chips: params
                 .chips(&path, &[("q", "Name"), ("owner", "Owner"), ("selector", "Labels"), ("status", "Status")]),
             malformed: malformed.map_or_else(Problems::default, |invalid| Problems::one("selector", message(&invalid))),
+            owners: suggestions(services, admin, params.get("owner")).await?,
             params,
             form: Form::default(),
             problems: Problems::default(),
@@ -179,7 +181,10 @@ pub(in crate::web::console) async fn describe(
         Err(error) => Err(error),
     };
     match described {
-        Ok(_) => back_to(&session, &path_of(capability.id), "Description saved.").await,
+        Ok(_) => {
+            let (message, path) = (format!("Description of {} saved.", capability.name), path_of(capability.id));
+            Flash::done(message).link(capability.name.as_str(), path.clone()).redirect(&session, &path).await
+        }
         Err(error) => {
             let problems = Problems::from_error(error, "")?;
             let (holders, params) = (Holders::default(), Params::default());

@@ -12,18 +12,23 @@ use tower_sessions::Session;
 
 use crate::{
     domain::{
-        Error, FederatedIdentityId, Invalid, Result, Timestamp,
+        AgentId, Error, FederatedIdentityId, Invalid, Result, Timestamp,
         credential::federation::{FederatedIdentity, Trust},
+        token::Credential,
     },
-    service::{Once, credentials::federation},
+    service::{
+        Once, Services,
+        credentials::{federation, key_facts},
+    },
     web::{
         console::{
             Shared,
-            agents::{Head, find, parse_id},
+            agents::{Head, find},
+            confirm::{ConfirmPage, Fact},
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, html},
+                frame::{Flash, Frame, Moment, Page, back_to, html},
             },
         },
         failure::Failure,
@@ -124,6 +129,55 @@ fn parse_claims(text: &str) -> Result<BTreeMap<String, String>, Invalid> {
     Trust::parse_claims(&Value::Object(claims))
 }
 
+/// Returns the federated identity with the ID in a path.
+async fn find_identity(services: &Services, admin: &Admin, agent: AgentId, id: &str) -> Result<FederatedIdentity> {
+    let all = federation::list(services, admin, agent).await?;
+    let id = FederatedIdentityId::parse(id);
+    all.into_iter().find(|identity| Some(identity.id) == id).ok_or(Error::NotFound("Federated identity"))
+}
+
+/// Asks for confirmation before a federated identity is revoked.
+pub(in crate::web::console) async fn revoke_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((agent, id)): Path<(String, String)>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &agent).await?;
+    let identity = find_identity(&services, &admin, agent.id, &id).await?;
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
+    let ending = key_facts::ending(&services, &admin, agent.id, Credential::FederatedIdentity(identity.id)).await?;
+    let now = services.env.now();
+    let row = Row::of(identity, now);
+    let claims: Vec<_> = row.claims.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let last_used = ending.last_used_at.map(|at| Moment::at(at, now));
+    let path = format!("/console/agents/{}", agent.id);
+    let keys = format!("{path}/keys");
+    Ok(Page(ConfirmPage {
+        frame: frame.at("agents"),
+        parents: vec![("Agents".to_owned(), "/console/agents".to_owned()), (head.name.clone(), keys.clone())],
+        verb: "Revoke the federated identity",
+        object: row.issuer,
+        rest: format!(" of {}", head.name),
+        note: "The agent can no longer authenticate with tokens of this issuer that have the claims below, and every \
+               token that AIMS issued for them stops working immediately. You can add the identity again, but these \
+               tokens stay revoked."
+            .to_owned(),
+        facts: vec![
+            ("Agent", Fact::link(head.name, path.clone())),
+            ("Audience", Fact::Code(row.audience)),
+            ("Required claims", Fact::Code(claims.join(" "))),
+            ("Added", Fact::Time(row.added)),
+            ("Last used", Fact::time(last_used, "No use in the audit log")),
+            ("Active tokens that end", Fact::tokens(ending.tokens)),
+        ],
+        action: format!("{path}/federated-identities/{}/remove", row.id),
+        fields: Vec::new(),
+        button: "Revoke federated identity",
+        cancel: keys,
+    }))
+}
+
 /// Revokes a federated identity.
 pub(in crate::web::console) async fn revoke(
     State(services): Shared,
@@ -131,9 +185,12 @@ pub(in crate::web::console) async fn revoke(
     admin: Admin,
     Path((agent, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let agent = parse_id(&agent)?;
-    let id = FederatedIdentityId::parse(&id).ok_or(Error::NotFound("Federated identity"))?;
-    federation::remove(&services, &admin, agent, id).await?;
-    let message = "Federated identity revoked, including the tokens issued for it.";
-    back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
+    let agent = find(&services, &admin, &agent).await?;
+    let identity = find_identity(&services, &admin, agent.id, &id).await?;
+    federation::remove(&services, &admin, agent.id, identity.id).await?;
+    let (issuer, path) = (identity.trust.issuer, format!("/console/agents/{}", agent.id));
+    Flash::done(format!("Federated identity {issuer} of {} revoked, including the tokens issued for it.", agent.name))
+        .link("View agent", &path)
+        .redirect(&session, &format!("{path}/keys"))
+        .await
 }

@@ -9,16 +9,20 @@ use serde_json::Value;
 use tower_sessions::Session;
 
 use crate::{
-    domain::{Error, PublicKeyId, Result, Timestamp, credential::public_key::PublicKey},
-    service::{Once, credentials::public_keys},
+    domain::{AgentId, Error, PublicKeyId, Result, Timestamp, credential::public_key::PublicKey, token::Credential},
+    service::{
+        Once, Services,
+        credentials::{key_facts, public_keys},
+    },
     web::{
         console::{
             Shared,
-            agents::{Head, find, parse_id},
+            agents::{Head, find},
+            confirm::{ConfirmPage, Fact},
             guard::Admin,
             page::{
                 form::{self, Form, Problems, message},
-                frame::{Frame, Moment, Page, back_to, html},
+                frame::{Flash, Frame, Moment, Page, back_to, html},
             },
         },
         failure::Failure,
@@ -101,6 +105,52 @@ pub(in crate::web::console) async fn register(
     }
 }
 
+/// Returns the key with the ID in a path.
+async fn find_key(services: &Services, admin: &Admin, agent: AgentId, id: &str) -> Result<PublicKey> {
+    let all = public_keys::list(services, admin, agent).await?;
+    let id = PublicKeyId::parse(id);
+    all.into_iter().find(|key| Some(key.id) == id).ok_or(Error::NotFound("Public key"))
+}
+
+/// Asks for confirmation before a public key is revoked.
+pub(in crate::web::console) async fn revoke_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path((agent, id)): Path<(String, String)>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let agent = find(&services, &admin, &agent).await?;
+    let key = find_key(&services, &admin, agent.id, &id).await?;
+    let head = Head::of(&services, &admin, &agent, "keys").await?.manageable()?;
+    let ending = key_facts::ending(&services, &admin, agent.id, Credential::PublicKey(key.id)).await?;
+    let now = services.env.now();
+    let row = Row::of(&key, now);
+    let last_used = ending.last_used_at.map(|at| Moment::at(at, now));
+    let path = format!("/console/agents/{}", agent.id);
+    let keys = format!("{path}/keys");
+    Ok(Page(ConfirmPage {
+        frame: frame.at("agents"),
+        parents: vec![("Agents".to_owned(), "/console/agents".to_owned()), (head.name.clone(), keys.clone())],
+        verb: "Revoke the public key",
+        object: row.kid,
+        rest: format!(" of {}", head.name),
+        note: "The key and every token issued for it stop working immediately. You can add the key again, but these \
+               tokens stay revoked."
+            .to_owned(),
+        facts: vec![
+            ("Agent", Fact::link(head.name, path.clone())),
+            ("Algorithm", Fact::Text(row.algorithm)),
+            ("Added", Fact::Time(row.created)),
+            ("Last used", Fact::time(last_used, "No use in the audit log")),
+            ("Active tokens that end", Fact::tokens(ending.tokens)),
+        ],
+        action: format!("{path}/public-keys/{}/remove", row.id),
+        fields: Vec::new(),
+        button: "Revoke public key",
+        cancel: keys,
+    }))
+}
+
 /// Revokes a public key.
 pub(in crate::web::console) async fn revoke(
     State(services): Shared,
@@ -108,9 +158,12 @@ pub(in crate::web::console) async fn revoke(
     admin: Admin,
     Path((agent, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let agent = parse_id(&agent)?;
-    let id = PublicKeyId::parse(&id).ok_or(Error::NotFound("Public key"))?;
-    public_keys::remove(&services, &admin, agent, id).await?;
-    let message = "Public key revoked, including the tokens issued for it.";
-    back_to(&session, &format!("/console/agents/{agent}/keys"), message).await
+    let agent = find(&services, &admin, &agent).await?;
+    let key = find_key(&services, &admin, agent.id, &id).await?;
+    public_keys::remove(&services, &admin, agent.id, key.id).await?;
+    let path = format!("/console/agents/{}", agent.id);
+    Flash::done(format!("Public key {} of {} revoked, including the tokens issued for it.", key.kid, agent.name))
+        .link("View agent", &path)
+        .redirect(&session, &format!("{path}/keys"))
+        .await
 }

@@ -8,18 +8,21 @@ use axum::{
 use tower_sessions::Session;
 
 use crate::{
-    domain::{Error, Timestamp},
+    domain::{AgentStatus, Error, Timestamp, agent::Filter},
     service::{
         Action,
-        tokens::signing_keys::{self, KeyInfo},
+        agents::listing,
+        tokens::signing_keys::{self, KeyInfo, PUBLISHED_FOR, SHARED_SECRET},
     },
     web::{
         console::{
             Shared,
+            confirm::{ConfirmPage, Fact},
             guard::Admin,
             page::{
                 form::Form,
                 frame::{Frame, Moment, Page, back_to, back_with_error},
+                grouped,
             },
         },
         failure::Failure,
@@ -71,6 +74,45 @@ pub(in crate::web::console) async fn list(
         keys: keys.iter().map(|key| Row::of(key, now)).collect(),
         rotation_days: services.settings.signing_key_rotation.map(|period| period.as_secs() / 86_400),
         uses_shared_secret: services.settings.signing.is_none(),
+    }))
+}
+
+/// Asks for confirmation before compromised keys are replaced.
+pub(in crate::web::console) async fn replace_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    if services.settings.signing.is_none() {
+        return Err(SHARED_SECRET.into());
+    }
+    let keys = signing_keys::list(&services, &admin).await?;
+    let active = Filter { status: Some(AgentStatus::Active), ..Filter::default() };
+    let agents = listing::estimate(&services, &admin, &active).await?;
+    let more = if agents.may_be_more { " or more" } else { "" };
+    let mut facts = vec![
+        ("Active agents, which need new tokens", Fact::Text(format!("{}{more}", grouped(agents.found)))),
+        ("Keys that stop working", Fact::Text(grouped(keys.len()))),
+    ];
+    if let Some(key) = keys.into_iter().find(|key| key.state().0 == "signs") {
+        facts.push(("Signs now", Fact::Code(key.kid)));
+    }
+    Ok(Page(ConfirmPage {
+        frame: frame.at("signing-keys"),
+        parents: vec![("Signing keys".to_owned(), PATH.to_owned())],
+        verb: "Replace",
+        object: "all signing keys".to_owned(),
+        rest: String::new(),
+        note: format!(
+            "Every access token ends immediately, and agents must request new ones. A service that caches the public \
+             keys may refuse valid tokens and accept forged ones for up to {} minutes. This cannot be undone.",
+            PUBLISHED_FOR.as_secs() / 60
+        ),
+        facts,
+        action: format!("{PATH}/rotate"),
+        fields: vec![("when", "at_once")],
+        button: "Replace all signing keys",
+        cancel: PATH.to_owned(),
     }))
 }
 

@@ -5,7 +5,7 @@ use crate::{
     domain::Timestamp,
     service::backup::Last,
     service::overview::{Item, MANY_REFUSALS, Named, Need},
-    web::console::page::grouped,
+    web::console::page::{frame::Moment, grouped},
 };
 
 /// How many names are shown at once. The others are in a list to open.
@@ -124,19 +124,32 @@ pub(super) const fn title(item: Item) -> &'static str {
     }
 }
 
+/// The last backup.
+pub(super) struct LastBackup {
+    /// When it was made.
+    pub(super) at: Option<Moment>,
+    /// What follows: its size, or why there is none.
+    pub(super) text: String,
+}
+
 /// Says when the last backup was made, and how large it is.
-pub(super) fn last_backup(last: &Last, now: Timestamp) -> String {
-    const HOUR: i64 = 3_600;
-    let Some(made_at) = last.made_at else {
-        let next = if last.is_scheduled { "The first one is due" } else { "None is scheduled" };
-        return format!("No backup yet. {next}.");
+pub(super) fn last_backup(last: &Last, now: Timestamp) -> LastBackup {
+    let text = match (last.made_at, last.bytes) {
+        (None, _) if last.is_scheduled => "No backup yet. The first one is due.".to_owned(),
+        (None, _) => "No backup yet. None is scheduled.".to_owned(),
+        (Some(_), Some(bytes)) => format!(", {}.", size(bytes)),
+        (Some(_), None) => ".".to_owned(),
     };
-    let age = match now.as_secs().saturating_sub(made_at.as_secs()) / HOUR {
-        0 => "less than an hour ago".to_owned(),
-        1 => "an hour ago".to_owned(),
-        hours if hours < 48 => format!("{hours} hours ago"),
-        hours => format!("{} days ago", hours / 24),
-    };
-    let bytes = last.bytes.map(|bytes| format!(", {} bytes", grouped(bytes))).unwrap_or_default();
-    format!("Last backup: {age}{bytes}.")
+    LastBackup { at: last.made_at.map(|at| Moment::at(at, now)), text }
+}
+
+/// Returns a number of bytes in the unit that fits it.
+fn size(bytes: i64) -> String {
+    const KIB: i64 = 1_024;
+    match bytes {
+        ..KIB => format!("{bytes} bytes"),
+        KIB..1_048_576 => format!("{} KiB", bytes / KIB),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes / KIB / KIB),
+        _ => format!("{} GiB", grouped(bytes / KIB / KIB / KIB)),
+    }
 }

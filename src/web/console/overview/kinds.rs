@@ -61,7 +61,7 @@ fn label(kind: &Kind) -> String {
         return words(&kind.reason);
     }
     match AuditAction::parse(&kind.action) {
-        Ok(AuditAction::AuthzDenied) => "Lack of authority".to_owned(),
+        Ok(AuditAction::AuthzDenied) => "Missing permission".to_owned(),
         Ok(AuditAction::RefusalsSuppressed) => "Counted in summary records".to_owned(),
         _ => "Other reasons".to_owned(),
     }
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(label("auth.token_issued", ""), "For an API key");
         assert_eq!(label("auth.failed", "key_expired"), "Key expired");
         assert_eq!(label("token.refused", "dpop_other_key"), "DPoP other key");
-        assert_eq!(label("authz.denied", ""), "Lack of authority");
+        assert_eq!(label("authz.denied", ""), "Missing permission");
         assert_eq!(label("token.refused", ""), "Other reasons");
     }
 }

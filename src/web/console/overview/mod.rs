@@ -60,7 +60,7 @@ struct OverviewPage {
     concerns: Vec<Concern>,
     dismissed: Vec<Concern>,
     /// The age and the result of the last backup.
-    last_backup: String,
+    last_backup: attention::LastBackup,
     steps: Vec<Step>,
     latest: Vec<Row>,
 }

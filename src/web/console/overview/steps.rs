@@ -37,7 +37,7 @@ pub(super) fn of(steps: &Steps) -> Vec<Step> {
             steps.exchange,
             "Make its first exchange",
             connect,
-            "The agent exchanges its key for a short-lived token. The key of admin does not count.",
+            "The agent exchanges its key for a short-lived token. Tokens for the agent admin do not count.",
         ),
         step(
             steps.owner,
@@ -55,7 +55,7 @@ pub(super) fn of(steps: &Steps) -> Vec<Step> {
             is_done: steps.backup,
             name: "Plan a backup".to_owned(),
             href: None,
-            hint: "Set BACKUP_SCHEDULE and BACKUP_DIR, or run a command from time to time.",
+            hint: "Set BACKUP_SCHEDULE and BACKUP_DIR, or run `aims backup` regularly.",
             by_hand: (!steps.backup_is_known).then_some(Item::Backup.as_str()),
         },
     ]

@@ -115,8 +115,8 @@ pub(in crate::web::console) fn explain_form(frame: Frame, form: &FormAddress) ->
     let what = form.path.rsplit('/').next().unwrap_or_default().replace('-', " ");
     let explanation = ErrorPage {
         frame,
-        title: "This address only accepts a form",
-        message: Some(format!("It belongs to a form of the console ({what}). Opening it changes nothing.")),
+        title: "This address only accepts form submissions",
+        message: Some(format!("It belongs to a form of the console ({what}). Opening it directly does nothing.")),
         advice: "Use the form on its page.",
         status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
         request_id: String::new(),

@@ -17,10 +17,11 @@ use crate::{
     web::{
         console::{
             Shared,
+            confirm::{ConfirmPage, Fact},
             guard::Admin,
             page::{
                 form::{Form, Problems},
-                frame::{Frame, Moment, Page, back_to, back_with_error, unprocessable},
+                frame::{Flash, Frame, Moment, Page, back_with_error, unprocessable},
                 query::{Params, Query},
             },
         },
@@ -160,17 +161,66 @@ pub(in crate::web::console) async fn update(
         let role = fields.required("role", Role::parse);
         Some((display_name?, role?))
     });
-    let role = read.as_ref().ok().map(|(_, role)| *role);
     let updated = match read {
-        Ok((display_name, role)) => administrators::update(&services, &admin, id, display_name, role).await,
+        Ok((name, role)) => {
+            administrators::update(&services, &admin, id, name.clone(), role).await.map(|()| (name, role))
+        }
         Err(error) => Err(error),
     };
-    let may_view = role.is_none_or(|role| role >= Action::ListAdministrators.demands_role());
-    if updated.is_ok() && admin.administrator() == Some(id) && !may_view {
-        return back_to(&session, "/console", "Changes saved. You are no longer an owner.").await;
+    let may_view = |role: Role| role >= Action::ListAdministrators.demands_role();
+    match updated {
+        Ok((name, role)) if admin.administrator() == Some(id) && !may_view(role) => {
+            Flash::done(format!("{name} saved. You are no longer an owner."))
+                .link("View account", "/console/account")
+                .redirect(&session, "/console")
+                .await
+        }
+        updated => {
+            let message = updated.map(|(name, _)| format!("{name} saved. A new role takes effect immediately."));
+            respond(&services, &admin, frame, &session, id, message).await
+        }
     }
-    respond(&services, &admin, frame, &session, id, updated, "Changes saved. A new role takes effect immediately.")
-        .await
+}
+
+/// Asks for confirmation before an administrator is disabled.
+pub(in crate::web::console) async fn disable_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let person = administrators::get(&services, &admin, parse_id(&id)?).await?;
+    if !person.is_enabled() {
+        return Err(Error::Refused("This administrator is already disabled").into());
+    }
+    if admin.administrator() == Some(person.id) {
+        return Err(Error::Refused("You cannot disable yourself").into());
+    }
+    let sessions = sessions::count_of(&services, &admin, person.id).await?;
+    let last_sign_in = person.last_sign_in_at.map(|at| Moment::at(at, services.env.now()));
+    let path = path_of(person.id);
+    Ok(Page(ConfirmPage {
+        frame: frame.at("administrators"),
+        parents: vec![
+            ("Administrators".to_owned(), "/console/administrators".to_owned()),
+            (person.display_name.clone(), path.clone()),
+        ],
+        verb: "Disable",
+        object: person.display_name,
+        rest: String::new(),
+        note: "They are signed out everywhere immediately, and cannot sign in until you enable the account again."
+            .to_owned(),
+        facts: vec![
+            ("Username", Fact::Text(person.username.to_string())),
+            ("Role", Fact::Role(person.role)),
+            ("Active sessions that end", Fact::Text(sessions.to_string())),
+            ("Last sign-in", Fact::time(last_sign_in, "Never")),
+        ],
+        action: format!("{path}/disable"),
+        fields: Vec::new(),
+        button: "Disable administrator",
+        cancel: path,
+    }))
 }
 
 /// Disables an administrator.
@@ -180,11 +230,10 @@ pub(in crate::web::console) async fn disable(
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    let id = parse_id(&id)?;
-    let path = format!("/console/administrators/{id}");
+    let Administrator { id, display_name, .. } = administrators::get(&services, &admin, parse_id(&id)?).await?;
     match administrators::disable(&services, &admin, id).await {
-        Ok(()) => back_to(&session, &path, "Administrator disabled and signed out everywhere.").await,
-        Err(error @ Error::Refused(_)) => back_with_error(&session, &path, &error).await,
+        Ok(()) => back_to_person(&session, id, format!("{display_name} disabled and signed out everywhere.")).await,
+        Err(error @ Error::Refused(_)) => back_with_error(&session, &path_of(id), &error).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -196,9 +245,9 @@ pub(in crate::web::console) async fn enable(
     admin: Admin,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    let id = parse_id(&id)?;
+    let Administrator { id, display_name, .. } = administrators::get(&services, &admin, parse_id(&id)?).await?;
     administrators::enable(&services, &admin, id).await?;
-    back_to(&session, &format!("/console/administrators/{id}"), "Administrator enabled. They can sign in again.").await
+    back_to_person(&session, id, format!("{display_name} enabled. They can sign in again.")).await
 }
 
 /// Resets the password of another administrator.
@@ -218,20 +267,32 @@ pub(in crate::web::console) async fn reset_password(
         }
         Err(error) => Err(error),
     };
-    respond(&services, &admin, frame, &session, id, reset, "Password reset. They are signed out everywhere.").await
+    let name = person.display_name;
+    let message = reset.map(|()| format!("Password of {name} reset. They are signed out everywhere."));
+    respond(&services, &admin, frame, &session, id, message).await
 }
 
+fn path_of(id: AdministratorId) -> String {
+    format!("/console/administrators/{id}")
+}
+
+/// Returns to the page of an administrator, with a message that links to it.
+async fn back_to_person(session: &Session, id: AdministratorId, message: String) -> Result<Response, Failure> {
+    let path = path_of(id);
+    Flash::done(message).link("View administrator", &path).redirect(session, &path).await
+}
+
+/// Shows the message of a change that was made, or the page with the problems of one that was not.
 async fn respond(
     services: &Services,
     admin: &Admin,
     frame: Frame,
     session: &Session,
     id: AdministratorId,
-    outcome: Result<()>,
-    message: &str,
+    outcome: Result<String>,
 ) -> Result<Response, Failure> {
     match outcome {
-        Ok(()) => back_to(session, &format!("/console/administrators/{id}"), message).await,
+        Ok(message) => back_to_person(session, id, message).await,
         Err(error) => {
             let problems = Problems::from_error(error, "")?;
             let page = ShowPage::of(services, admin, frame, id).await?;

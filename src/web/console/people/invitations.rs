@@ -14,7 +14,7 @@ use tower_sessions::Session;
 
 use super::setup::read_new;
 use crate::{
-    domain::{Denial, Invitation, InvitationId, Result, Role, Timestamp},
+    domain::{Denial, Error, Invitation, InvitationId, Result, Role, Timestamp},
     service::{
         Origin, Services,
         people::{
@@ -25,6 +25,7 @@ use crate::{
     web::{
         console::{
             Shared,
+            confirm::{ConfirmPage, Fact},
             guard::{Admin, user_agent},
             page::{
                 form::{Form, Problems},
@@ -138,6 +139,36 @@ pub(in crate::web::console) async fn renew_link(
     Ok(Page(CreatedPage::of(&services, frame, invitation, link, true)))
 }
 
+/// Asks for confirmation before an invitation is withdrawn.
+pub(in crate::web::console) async fn withdraw_page(
+    State(services): Shared,
+    frame: Frame,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse + use<>, Failure> {
+    let (id, all) = (parse_id(&id)?, invitations::list(&services, &admin).await?);
+    let found = all.into_iter().find(|invited| invited.invitation.id == id);
+    let row = Row::of(found.ok_or(Error::NotFound("Invitation"))?, services.env.now());
+    let cancel = "/console/administrators".to_owned();
+    Ok(Page(ConfirmPage {
+        frame: frame.at("administrators"),
+        parents: vec![("Administrators".to_owned(), cancel.clone())],
+        verb: "Withdraw the invitation for",
+        object: row.recipient,
+        rest: String::new(),
+        note: "Its link stops working immediately. You can invite the person again.".to_owned(),
+        facts: vec![
+            ("Role", Fact::Role(row.role)),
+            ("Invited by", Fact::Text(row.inviter)),
+            (if row.is_expired { "Link expired" } else { "Link expires" }, Fact::Time(row.expires)),
+        ],
+        action: format!("{cancel}/invitations/{id}/withdraw"),
+        fields: Vec::new(),
+        button: "Withdraw invitation",
+        cancel,
+    }))
+}
+
 /// Withdraws an invitation.
 pub(in crate::web::console) async fn withdraw(
     State(services): Shared,
@@ -151,7 +182,7 @@ pub(in crate::web::console) async fn withdraw(
 }
 
 fn parse_id(id: &str) -> Result<InvitationId> {
-    InvitationId::parse(id).ok_or(crate::domain::Error::NotFound("Invitation"))
+    InvitationId::parse(id).ok_or(Error::NotFound("Invitation"))
 }
 
 #[derive(Deserialize, Default)]

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Path, State},
     http::HeaderMap,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde_json::Value;
 use tower_sessions::Session;
@@ -148,11 +148,14 @@ pub(in crate::web::console) async fn register(
     const ACCOUNT: &str = "/console/account";
     let state = take_ceremony(&session).await?;
     let registered = match form.read(|fields| fields.required("name", Passkey::parse_name)) {
-        Ok(name) => passkeys::finish_registration(&services, &admin, &state, name, form.get("credential")).await,
+        Ok(name) => {
+            let credential = form.get("credential");
+            passkeys::finish_registration(&services, &admin, &state, name.clone(), credential).await.map(|()| name)
+        }
         Err(error) => Err(error),
     };
     match registered {
-        Ok(()) => back_to(&session, ACCOUNT, "Passkey added. You can sign in with it now.").await,
+        Ok(name) => back_to(&session, ACCOUNT, format!("Passkey {name} added. You can sign in with it now.")).await,
         Err(Error::Invalid(fields)) => {
             let reason = fields.first().map_or_else(String::new, |field| message(&field.invalid));
             back_with_error(&session, ACCOUNT, &Error::Conflict(format!("The passkey was not added. {reason}").into()))
@@ -171,6 +174,8 @@ pub(in crate::web::console) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let id = PasskeyId::parse(&id).ok_or(Error::NotFound("Passkey"))?;
+    let own = passkeys::own(&services, &admin).await?;
+    let passkey = own.into_iter().find(|passkey| passkey.id == id).ok_or(Error::NotFound("Passkey"))?;
     passkeys::remove(&services, &admin, id).await?;
-    Ok(back_to(&session, "/console/account", "Passkey deleted.").await?.into_response())
+    back_to(&session, "/console/account", format!("Passkey {} deleted.", passkey.name)).await
 }

@@ -142,7 +142,8 @@ pub(in crate::web::console) async fn revoke_all(
         message = format!("{message} Changed in the meantime, and not revoked: {}{more}.", names.join(", "));
     }
     if outcome.missing > 0 {
-        message = format!("{message} {} no longer exist.", plural(outcome.missing, "key"));
+        let exist = if outcome.missing == 1 { "exists" } else { "exist" };
+        message = format!("{message} {} no longer {exist}.", plural(outcome.missing, "key"));
     }
     let flash = Flash { good: done > 0, ..Flash::done(message) };
     flash.redirect(&session, &back(&form)).await

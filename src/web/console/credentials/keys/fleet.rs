@@ -25,7 +25,7 @@ use crate::{
         api::paging::{Cursor, parse_cursor},
         console::{
             Shared,
-            agents::list::{malformed_status, read_selector},
+            agents::list::{Suggestion, malformed_status, read_selector, suggestions},
             guard::Admin,
             page::{
                 form::{Problems, message},
@@ -99,6 +99,7 @@ struct FleetPage {
     keys: Vec<Row>,
     params: Params,
     filters: Vec<Chip>,
+    owners: Vec<Suggestion>,
     sort: Sort,
     next: Option<String>,
     /// The number of matching keys, for people.
@@ -220,14 +221,16 @@ pub(in crate::web::console) async fn list(
     Query(listing, params): Query<Listing>,
 ) -> Result<Response, Failure> {
     let params = canonical(&params, listing.shown);
+    let owners = suggestions(&services, &admin, params.get("owner")).await?;
     if let Some(invalid) = &listing.malformed {
         let problems = Problems::one("selector", message(invalid));
         let page = page(frame, Vec::new(), &params, &listing, "");
-        return Ok(html(malformed_status(&headers), &FleetPage { count: "No keys".to_owned(), problems, ..page }));
+        let page = FleetPage { count: "No keys".to_owned(), owners, problems, ..page };
+        return Ok(html(malformed_status(&headers), &page));
     }
     let Some((filter, agent_name)) = listing.resolve(&services, &admin).await? else {
         let page = page(frame, Vec::new(), &params, &listing, "");
-        return Ok(Page(FleetPage { count: "No keys".to_owned(), ..page }).into_response());
+        return Ok(Page(FleetPage { count: "No keys".to_owned(), owners, ..page }).into_response());
     };
     let sort = listing.sort.unwrap_or_else(|| Sort::of(&filter));
     let found = fleet::list(&services, &admin, &filter, sort, listing.after, PER_PAGE).await?;
@@ -259,6 +262,7 @@ pub(in crate::web::console) async fn list(
         sort,
         next: found.next.as_ref().map(|next| params.with("cursor", &next.encode()).href(PATH)),
         count: describe_count(count, more),
+        owners,
         ..page
     })
     .into_response())
@@ -304,6 +308,7 @@ fn page(frame: Frame, keys: Vec<Row>, params: &Params, listing: &Listing, agent_
         params: params.clone(),
         is_filtered: !filters.is_empty(),
         filters,
+        owners: Vec::new(),
         sort: listing.sort.unwrap_or(Sort::Newest),
         next: None,
         count: String::new(),

@@ -26,14 +26,16 @@ use crate::{
 };
 
 /// Commands with a page of their own, and the action that each one requires.
-const COMMANDS: [(Action, &str, &str, &str); 8] = [
+const COMMANDS: [(Action, &str, &str, &str); 10] = [
     (Action::CreateAgent, "Create agent", "/console/agents/new", "plus"),
     (Action::CreateCapability, "Create capability", "/console/capabilities/new", "plus"),
     (Action::ManageResources, "Create resource", "/console/resources/new", "plus"),
-    (Action::ManageAdministrators, "Create administrator", "/console/administrators/new", "plus"),
+    (Action::ManageAdministrators, "Invite administrator", "/console/administrators/new", "plus"),
     (Action::SuspendAgent, "Suspend agents", "/console/agents?status=active", "suspended"),
     (Action::ManageFactors, "Add authenticator app", "/console/account/authenticator", "plus"),
     (Action::ListKeys, "View keys that expire soon", "/console/keys?show=expiring", "key"),
+    (Action::ListKeys, "View keys that never expire", "/console/keys?expiry=never", "key"),
+    (Action::ListKeys, "View keys unused for 90 days", "/console/keys?show=idle", "key"),
     (Action::ReadAudit, "Verify the audit log", "/console/audit", "chain"),
 ];
 

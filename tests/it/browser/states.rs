@@ -97,6 +97,8 @@ impl Tour<'_> {
         self.chrome.wait("dialog:modal").await;
         self.check("the new key dialog").await;
         save_screenshot(self.chrome, "key", self.display).await;
+        // Otherwise the browser asks before it leaves the page.
+        self.click("[data-saved]").await;
 
         self.goto("/console/keys?owner=mail-team").await;
         self.click("[data-all]").await;
@@ -106,6 +108,7 @@ impl Tour<'_> {
         self.click("form[action='/console/keys/bulk/rotate'] .button--primary").await;
         self.chrome.wait("dialog:modal .new-keys").await;
         self.check("the dialog of many new keys").await;
+        self.click("[data-saved]").await;
     }
 
     async fn check_form_with_errors(&self) {

@@ -315,7 +315,7 @@ async fn labels_are_set_and_removed_and_undone(db: Database) {
     let labels = async |id: &str| server.admin.get(&format!("/agents/{id}")).await.expect(200)["labels"].clone();
     // Nothing is entered yet.
     let page = browser.post(BULK, &selection("label", &ids, &[])).await.expect(200);
-    page.shows("Label 5 agents").shows("Labels to set and remove").shows("Show the effect");
+    page.shows("Label 5 agents").shows("Labels to set and remove").shows("Preview changes");
     for bad in ["env", "env!=x", "Env=x", "env in (a,b)", "env=a,env=b", "env=\"x", "<script>"] {
         let form = selection("label", &ids, &[("target", bad)]);
         let page = browser.post(BULK, &form).await.expect(422);

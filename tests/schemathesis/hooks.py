@@ -15,6 +15,7 @@ MEANINGFUL = {
     "issuer": "https://issuer.example",
     "jwks_uri": "https://issuer.example/keys",
     "scope": "agents:read",
+    "selector": "env=prod,!old",
     "allowed_networks": "192.0.2.0/24 2001:db8::/32",
 }
 PUBLIC_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
@@ -35,6 +36,8 @@ def before_call(context, case, kwargs):
         # The coverage phase generates texts that do not match the pattern.
         if is_valid and name in headers:
             headers[name] = "*"
+    if is_valid and (case.query or {}).get("selector"):
+        case.query["selector"] = MEANINGFUL["selector"]
     if is_valid and isinstance(case.body, dict) and case.media_type == "application/json":
         if case.path.endswith("/public-keys"):
             case.body = {"keys": [PUBLIC_KEY]} if "keys" in case.body else PUBLIC_KEY

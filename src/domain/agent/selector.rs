@@ -65,17 +65,6 @@ impl Selector {
         }
     }
 
-    /// Returns a regular expression for what [`Self::parse`] accepts, and for the empty text.
-    #[must_use]
-    pub fn pattern() -> String {
-        let key = Labels::KEY_PATTERN;
-        let quoted = text::line_class();
-        let value = format!(r#"(?:[A-Za-z0-9._/:@+-]{{1,128}}|"(?:[^"\\{quoted}]|\\["\\]){{0,128}}")"#);
-        let list = format!(r" +(?:not)?in *\( *{value}(?: *, *{value}){{0,31}} *\)");
-        let term = format!(r" *(?:!{key}|{key}(?: *!?= *{value}?|{list})?) *");
-        format!("^(?:{term}(?:,{term}){{0,15}})?$")
-    }
-
     /// Returns the conditions.
     #[must_use]
     pub fn terms(&self) -> &[Term] {

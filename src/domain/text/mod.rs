@@ -79,8 +79,7 @@ pub fn line_pattern() -> String {
 }
 
 /// Returns the characters that [`line()`] rejects, as the contents of a character class.
-#[must_use]
-pub fn line_class() -> String {
+fn line_class() -> String {
     class(&[CONTROLS, DECEPTIVE])
 }
 

@@ -57,7 +57,7 @@ pub(super) fn described() -> ObjectBuilder {
 }
 
 pub(super) fn selector() -> ObjectBuilder {
-    schema::pattern(Selector::pattern()).max_length(Some(Selector::MAX_LEN))
+    schema::optional_line(Selector::MAX_LEN)
 }
 
 /// Reads labels from the member `name` of a body.

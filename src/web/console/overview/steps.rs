@@ -55,7 +55,7 @@ pub(super) fn of(steps: &Steps) -> Vec<Step> {
             is_done: steps.backup,
             name: "Plan a backup".to_owned(),
             href: None,
-            hint: "Set BACKUP_SCHEDULE and BACKUP_DIR, or run `aims backup` regularly.",
+            hint: "Set BACKUP_SCHEDULE and BACKUP_DIR, or run aims backup regularly.",
             by_hand: (!steps.backup_is_known).then_some(Item::Backup.as_str()),
         },
     ]

@@ -185,10 +185,11 @@ const RECENT_DAYS: i64 = 30;
 /// # Errors
 /// If the database fails.
 pub async fn uses(conn: Conn<'_>, agent: AgentId, now: Timestamp) -> Result<Vec<(ApiKeyId, i64)>> {
+    // CROSS JOIN keeps SQLite from reading the uses of all keys first.
     const SQL: &str = "WITH RECURSIVE days (day) AS \
             (SELECT CAST($2 AS BIGINT) UNION ALL SELECT day - 1 FROM days WHERE day > $3) \
-        SELECT u.key_id, CAST(SUM(u.uses) AS BIGINT) FROM api_keys k CROSS JOIN days d \
-        JOIN api_key_uses u ON u.day = d.day AND u.key_id = k.id WHERE k.agent_id = $1 GROUP BY u.key_id";
+        SELECT u.key_id, CAST(SUM(u.uses) AS BIGINT) FROM api_keys k CROSS JOIN days d CROSS JOIN api_key_uses u \
+        WHERE k.agent_id = $1 AND u.day = d.day AND u.key_id = k.id GROUP BY u.key_id";
     let today = now.as_micros().div_euclid(DAY);
     let rows: Vec<(Uuid, i64)> = dispatch!(conn, |c| sqlx::query_as(SQL)
         .bind(agent.0)

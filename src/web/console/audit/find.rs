@@ -83,8 +83,8 @@ async fn exists(services: &Services, caller: &Caller, filter: &Filter) -> Result
     Ok(!page.items.is_empty())
 }
 
-/// Redirects to the object that a pasted text identifies. The text comes in a form: it may be a whole API key, which must
-/// not be part of a URL.
+/// Redirects to the record, request, agent or key that a pasted text names. The text is sent in a form body, because a
+/// whole API key must not be part of a URL.
 pub(in crate::web::console) async fn submit(
     State(services): Shared,
     admin: Admin,
